@@ -1,0 +1,56 @@
+"""What every test shares: shape checks on the core, one thread per process, golden files, a small local Ray."""
+
+import contextlib
+import os
+import pkgutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
+
+import ctm_rl
+
+# Before anything loads torch, and inherited by every process a test starts: results repeat, workers share the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+ROOMS_ON_RAY = ("agents", "envs", "configs")
+"""Left out of the shape checks: RLlib copies, wraps and pickles what it finds there."""
+
+CORE = [
+    f"ctm_rl.{module.name}"
+    for module in pkgutil.iter_modules([str(Path(ctm_rl.__file__).parent)])
+    if module.name not in ROOMS_ON_RAY
+]
+# An int is a float in an annotation (PEP 484); beartype wants to be told, and jaxtyping takes its checker by name.
+_checker = ModuleType("ctm_rl_test_checker")
+_checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # pyright: ignore[reportAttributeAccessIssue]
+sys.modules[_checker.__name__] = _checker
+install_import_hook(CORE, f"{_checker.__name__}.check")
+
+
+def pytest_report_header() -> str:
+    """Tells which package is tested: the installed one or the one in the checkout."""
+    return f"ctm_rl: {Path(ctm_rl.__file__).parent}"
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """The folder of the golden cases."""
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A local Ray with two CPUs and little memory, for as long as the tests run."""
+    import ray
+
+    # Ray puts the working directory on its workers' path: they too are to import the package that is tested.
+    with contextlib.chdir(tmp_path_factory.mktemp("ray")):
+        ray.init(address="local", num_cpus=2, num_gpus=0, include_dashboard=False, object_store_memory=200 * 2**20)
+    yield
+    ray.shutdown()
