@@ -1,0 +1,234 @@
+"""What a machine is made of: frozen, checked dataclasses; without torch, so that a command line reads them at once."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+ModelKind = Literal["ctm", "lstm", "ff"]
+PolicyKind = Literal["ctm", "lstm"]
+PairingKind = Literal["first-last", "last-first", "random", "random-pairing"]
+PositionKind = Literal["none", "fourier", "multi-fourier", "rotational", "rotational-1d"]
+
+RESNET_DEPTHS = (18, 34, 50, 101, 140, 152)
+RESNET_STAGES = (1, 2, 3, 4)
+RESNETS = tuple(f"resnet{depth}-{stage}" for depth in RESNET_DEPTHS for stage in RESNET_STAGES)
+INPUT_ENCODERS = (*RESNETS, "shallow-wide", "parity", "digits", "none")
+OBSERVATION_ENCODERS = ("control", "grid")
+MIN_UNET_WIDTH = 16
+
+
+def check_at_least(name: str, value: float, minimum: float) -> None:
+    """Raises ValueError, naming value and limit, when ``value`` is below ``minimum``."""
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}.")
+
+
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raises ValueError, listing the choices, when ``value`` is not one of them."""
+    if value not in choices:
+        listed = ", ".join(str(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {listed}; got {value!r}.")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises ValueError when ``value`` is outside [0, 1)."""
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"{name} must be at least 0 and below 1, got {value}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoreConfig:
+    """The recurrent machine itself, whatever it is put to: neurons, their histories, ticks and synchronisation."""
+
+    num_neurons: int = 128
+    """D: how many neurons the machine has."""
+    history_length: int = 20
+    """M: how many of its last pre-activations a neuron's own model sees."""
+    num_ticks: int = 2
+    """K: internal ticks per environment step, or per input of a supervised task."""
+    synapse_depth: int = 1
+    """1: blocks of Linear, GLU, LayerNorm in a row; more: a U-Net with this many widths."""
+    num_synapse_blocks: int = 1
+    """Blocks in a row when synapse_depth is 1."""
+    is_nlm_deep: bool = True
+    """Neuron-level models with a hidden layer, instead of a single linear one."""
+    nlm_hidden_dim: int = 4
+    """H: hidden width of each deep neuron-level model."""
+    use_nlm_norm: bool = False
+    """Normalise the input of each layer of the neuron-level models."""
+    dropout: float = 0.0
+    """Dropout of synapse and attention; of the neuron-level models too, unless nlm_dropout is set."""
+    nlm_dropout: float | None = None
+    """Dropout of the neuron-level models; None: the same as dropout."""
+    pairing: PairingKind = "first-last"
+    """All pairs of the first neurons (output) and of the last (action), the other way round, or random ones."""
+    num_output_sync_neurons: int = 16
+    """Neurons (random-pairing: pairs) whose synchronisation is read by the heads."""
+    num_action_sync_neurons: int = 0
+    """Neurons (random-pairing: pairs) whose synchronisation queries the data; 0 without attention."""
+    num_self_pairs: int = 0
+    """random-pairing only: how many of the pairs join a neuron with itself."""
+    sync_window: bool = False
+    """Synchronise over the last history_length ticks only, instead of over all ticks since the start."""
+    max_decay_rate: float = 15.0
+    """Upper limit of the learned decay rates; the lower limit is 0."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that cannot be built."""
+        for name in ("num_neurons", "history_length", "num_ticks", "synapse_depth", "num_synapse_blocks"):
+            check_at_least(name, getattr(self, name), 1)
+        check_at_least("nlm_hidden_dim", self.nlm_hidden_dim, 1)
+        check_at_least("num_output_sync_neurons", self.num_output_sync_neurons, 1)
+        check_at_least("num_action_sync_neurons", self.num_action_sync_neurons, 0)
+        check_share("dropout", self.dropout)
+        if self.nlm_dropout is not None:
+            check_share("nlm_dropout", self.nlm_dropout)
+        check_choice("pairing", self.pairing, get_args(PairingKind))
+        if self.max_decay_rate <= 0:
+            raise ValueError(f"max_decay_rate must be above 0, got {self.max_decay_rate}.")
+        _check_synapse(self)
+        _check_pairing(self)
+
+
+def _check_synapse(config: CoreConfig) -> None:
+    """A U-Net narrows down to 16 units, and is no row of blocks."""
+    if config.synapse_depth > 1 and config.num_neurons < MIN_UNET_WIDTH:
+        raise ValueError(
+            f"num_neurons must be at least {MIN_UNET_WIDTH} for a U-Net synapse (synapse_depth above 1), "
+            f"got {config.num_neurons}."
+        )
+    if config.synapse_depth > 1 and config.num_synapse_blocks > 1:
+        raise ValueError("num_synapse_blocks only applies to synapse_depth 1; set it to 1 for a U-Net.")
+
+
+def _check_pairing(config: CoreConfig) -> None:
+    """There must be enough neurons to pair, and enough pairs."""
+    if config.pairing in ("first-last", "last-first"):
+        num_synced = config.num_output_sync_neurons + config.num_action_sync_neurons
+        if num_synced > config.num_neurons:
+            raise ValueError(
+                f"num_neurons must be at least num_output_sync_neurons + num_action_sync_neurons = {num_synced} "
+                f"for {config.pairing} pairing, got {config.num_neurons}."
+            )
+    check_at_least("num_self_pairs", config.num_self_pairs, 0)
+    if config.num_self_pairs > 0:
+        if config.pairing != "random-pairing":
+            raise ValueError(f"num_self_pairs only applies to random-pairing, and pairing is {config.pairing}.")
+        fewest = min(n for n in (config.num_output_sync_neurons, config.num_action_sync_neurons) if n > 0)
+        if config.num_self_pairs > fewest:
+            raise ValueError(
+                f"num_self_pairs must be at most the number of pairs, {fewest}, got {config.num_self_pairs}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ThinkerConfig(CoreConfig):
+    """A model that thinks about one input and answers at every tick: the supervised tasks."""
+
+    kind: ModelKind = "ctm"
+    """The machine, or a baseline on the same encoder."""
+    encoder: str = "none"
+    """resnet18-1 to resnet152-4 (depth, then stages kept), shallow-wide, parity, digits, or none."""
+    positions: PositionKind = "none"
+    """Position encoding added to the encoder's output."""
+    input_dim: int = 3
+    """Channels of an input picture, or how many numbers the input has where they are the features themselves."""
+    feature_dim: int = 64
+    """F: width of keys, values and of what is read from the data."""
+    num_heads: int = 4
+    """Attention heads; 0: the input itself is concatenated, without attention."""
+    num_groups: int = 1
+    """Separate distributions in one answer: positions of a sequence, steps of a route."""
+    num_classes: int = 10
+    """C: classes of each of these distributions."""
+    baseline_dim: int = 256
+    """Hidden width of the LSTM or feed-forward baseline."""
+    num_baseline_layers: int = 1
+    """Layers of the LSTM baseline."""
+    ticks_per_input: int = 1
+    """Questions about digits: how many ticks each digit and each part of the question is shown."""
+    num_answer_ticks: int = 0
+    """Questions about digits: ticks for answering, without any input."""
+
+    def __post_init__(self) -> None:
+        """Refuses parts that do not fit together."""
+        CoreConfig.__post_init__(self)
+        check_choice("kind", self.kind, get_args(ModelKind))
+        check_choice("encoder", self.encoder, INPUT_ENCODERS)
+        check_choice("positions", self.positions, get_args(PositionKind))
+        for name in (
+            "input_dim",
+            "feature_dim",
+            "num_groups",
+            "baseline_dim",
+            "num_baseline_layers",
+            "ticks_per_input",
+        ):
+            check_at_least(name, getattr(self, name), 1)
+        check_at_least("num_classes", self.num_classes, 2)
+        check_at_least("num_heads", self.num_heads, 0)
+        check_at_least("num_answer_ticks", self.num_answer_ticks, 0)
+        if self.kind == "ff":
+            if self.encoder not in RESNETS:
+                raise ValueError(f"kind ff needs a ResNet encoder (resnet18-1 ...), got {self.encoder!r}.")
+            return
+        if self.encoder == "digits":
+            check_at_least("num_answer_ticks with the digits encoder", self.num_answer_ticks, 1)
+        elif self.num_answer_ticks or self.ticks_per_input > 1:
+            raise ValueError("ticks_per_input and num_answer_ticks only apply to the digits encoder.")
+        _check_reader(self)
+
+
+def _check_reader(config: ThinkerConfig) -> None:
+    """Attention needs an encoder, heads that divide its features, and a query; without it there is none of these."""
+    if config.num_heads == 0:
+        if config.encoder != "none":
+            raise ValueError("num_heads 0 concatenates the input itself: set encoder to none, or num_heads above 0.")
+        if config.kind == "ctm" and config.num_action_sync_neurons:
+            raise ValueError("num_action_sync_neurons must be 0 without attention (num_heads 0).")
+        return
+    if config.feature_dim % config.num_heads:
+        raise ValueError(f"feature_dim must be a multiple of num_heads = {config.num_heads}, got {config.feature_dim}.")
+    if config.kind == "ctm" and config.num_action_sync_neurons == 0:
+        raise ValueError("num_action_sync_neurons must be at least 1 with attention: it makes the query.")
+    if config.positions != "none" and config.encoder in ("none", "digits"):
+        raise ValueError(f"positions must be none for the {config.encoder} encoder, got {config.positions!r}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyConfig(CoreConfig):
+    """A recurrent policy with a value head, on features of an observation: reinforcement learning."""
+
+    kind: PolicyKind = "ctm"
+    """The machine, or the LSTM baseline on the same encoder and heads."""
+    num_synapse_blocks: int = 2
+    """Blocks in a row when synapse_depth is 1."""
+    pairing: PairingKind = "last-first"
+    """Which neurons are paired; last-first reads the last neurons, as the published reinforcement learning does."""
+    max_decay_rate: float = 4.0
+    """Upper limit of the learned decay rates; the lower limit is 0."""
+    encoder: str = "auto"
+    """auto (chosen from the observation space), control or grid."""
+    feature_dim: int = 128
+    """F: features of an observation (grid: of each cell)."""
+    head_dims: tuple[int, ...] = (64, 64)
+    """Hidden widths of the policy head and of the value head."""
+    baseline_dim: int = 126
+    """Hidden width of the LSTM baseline."""
+    is_state_carried: bool = True
+    """Keep the state between the steps of an episode; False starts every step afresh."""
+    max_seq_len: int = 20
+    """RLlib: the longest sequence the stock learner backpropagates through, in environment steps."""
+
+    def __post_init__(self) -> None:
+        """Refuses parts that do not fit together."""
+        CoreConfig.__post_init__(self)
+        check_choice("kind", self.kind, get_args(PolicyKind))
+        check_choice("encoder", self.encoder, ("auto", *OBSERVATION_ENCODERS))
+        for name in ("feature_dim", "baseline_dim", "max_seq_len"):
+            check_at_least(name, getattr(self, name), 1)
+        for width in self.head_dims:
+            check_at_least("head_dims", width, 1)
+        if self.num_action_sync_neurons:
+            raise ValueError(
+                "num_action_sync_neurons must be 0 for a policy: features are concatenated, not attended to."
+            )

@@ -1,0 +1,67 @@
+"""The state a machine carries from tick to tick: typed values that go in and come out."""
+
+from typing import NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class CoreState(NamedTuple):
+    """State of the Continuous Thought Machine between two ticks; B rows, D neurons, M ticks of history, P pairs.
+
+    The S neurons of a history are those that the synchronisation uses. The output sync is ``alpha / sqrt(beta)``,
+    the action sync ``action_alpha / sqrt(action_beta)``, at every moment and in both kinds of synchronisation.
+    """
+
+    pre_history: Float[Tensor, "B D M"]
+    """The last M pre-activations of every neuron, newest last."""
+    post_activation: Float[Tensor, "B D"]
+    """z, what the neurons sent out in the last tick."""
+    alpha: Float[Tensor, "B P"]
+    """Decayed sum of the products of the output pairs."""
+    beta: Float[Tensor, "B P"]
+    """Decayed count of the ticks in ``alpha``."""
+    post_history: Float[Tensor, "B S M"] | None = None
+    """Windowed synchronisation only: the last M post-activations of the output neurons, newest last."""
+    action_alpha: Float[Tensor, "B Pa"] | None = None
+    """With attention only: as ``alpha``, for the pairs that make the query."""
+    action_beta: Float[Tensor, "B Pa"] | None = None
+    """With attention only: as ``beta``, for the pairs that make the query."""
+    action_post_history: Float[Tensor, "B Sa M"] | None = None
+    """With attention and windowed synchronisation only: as ``post_history``, for the action neurons."""
+
+
+class LSTMState(NamedTuple):
+    """State of the LSTM baseline; B rows, L layers, D hidden units."""
+
+    hidden: Float[Tensor, "B L D"]
+    """h of every layer, top layer last."""
+    cell: Float[Tensor, "B L D"]
+    """c of every layer, top layer last."""
+
+
+AnyState = CoreState | LSTMState
+State = TypeVar("State", bound=CoreState | LSTMState)
+
+
+def select_rows(is_chosen: Bool[Tensor, " B"], chosen: State, other: State) -> State:
+    """Takes the rows of ``chosen`` where ``is_chosen``, and those of ``other`` elsewhere.
+
+    Selects, does not multiply: whatever the rejected rows hold, NaN too, leaves no trace in the result.
+
+    Args:
+        is_chosen: one flag a row, [B].
+        chosen: state with B rows.
+        other: state of the same kind and shapes.
+
+    Returns:
+        A new state; both arguments are left as they were.
+    """
+
+    def pick(one: Tensor | None, two: Tensor | None) -> Tensor | None:
+        if one is None or two is None:
+            return None
+        return torch.where(is_chosen.view(-1, *[1] * (one.dim() - 1)), one, two)
+
+    return type(chosen)._make(pick(one, two) for one, two in zip(chosen, other, strict=True))
