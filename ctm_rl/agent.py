@@ -1,0 +1,83 @@
+"""The machine put to use as an agent: features of an observation in, policy and value out, one state per episode."""
+
+from itertools import repeat
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from ctm_rl.config import PolicyConfig
+from ctm_rl.core import think
+from ctm_rl.encoders import build_observation_encoder
+from ctm_rl.heads import MLPHead
+from ctm_rl.models import build_core
+from ctm_rl.reader import constant_reading
+from ctm_rl.state import AnyState, select_rows
+
+
+class Unrolled(NamedTuple):
+    """An agent's outputs over T environment steps of B environments."""
+
+    logits: Float[Tensor, "T B A"]
+    """Of the action distribution."""
+    values: Float[Tensor, "T B"]
+    """Estimated returns."""
+    sync: Float[Tensor, "T B P"]
+    """What the heads read: the output sync after the last tick of each step; for the LSTM its hidden state."""
+    state: AnyState
+    """The state after the last step, B rows."""
+
+
+class ActorCritic(nn.Module):
+    """Encoder, recurrent core, and separate heads for policy and value. Source: arXiv:2505.05522, section on RL.
+
+    The features of an observation are the same for all K ticks of a step; the state lives as long as the episode.
+
+    Args:
+        config: all sizes and choices.
+        observation_shape: shape of one observation.
+        num_actions: A.
+    """
+
+    def __init__(self, config: PolicyConfig, observation_shape: tuple[int, ...], num_actions: int) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = build_observation_encoder(config.encoder, observation_shape, config.feature_dim)
+        self.core = build_core(config, self.encoder.out_dim, config.kind, config.baseline_dim)
+        self.policy = MLPHead(self.core.answer_dim, config.head_dims, num_actions)
+        self.value = MLPHead(self.core.answer_dim, config.head_dims, 1)
+
+    def initial_state(self, batch_size: int) -> AnyState:
+        """The learned state of a fresh episode, ``batch_size`` equal rows, with gradient."""
+        return self.core.initial_state(batch_size)
+
+    def unroll(
+        self, observations: Shaped[Tensor, "T B *obs"], is_first: Shaped[Tensor, "T B"], state: AnyState
+    ) -> Unrolled:
+        """Runs T environment steps of K ticks each.
+
+        Args:
+            observations: [T, B, ...]; integers are taken as they are by the grid encoder.
+            is_first: whether a step starts a new episode (True or 1), [T, B]; its row of the state is then replaced by
+                the start state before the step, whatever it held.
+            state: the state before the first step, B rows; left as it was.
+
+        Returns:
+            Logits [T, B, A], values [T, B], what the heads read [T, B, P], and the state after the last step.
+        """
+        num_steps, batch_size = is_first.shape
+        features = self.encoder(observations.flatten(0, 1)).unflatten(0, (num_steps, batch_size))
+        fresh = self.initial_state(batch_size)
+        answers = []
+        for step_features, is_fresh in zip(features, is_first.bool(), strict=True):
+            state = select_rows(is_fresh, fresh, state) if self.config.is_state_carried else fresh
+            for tick in think(self.core, state, repeat(constant_reading(step_features), self.config.num_ticks)):
+                state = tick.state
+            answers.append(self.core.answer(state))
+        sync = torch.stack(answers)
+        return Unrolled(self.policy(sync), self.value(sync).squeeze(-1), sync, state)
+
+    def project_(self) -> None:
+        """Brings decay rates back into their limits; call it after each optimiser step."""
+        self.core.project_()

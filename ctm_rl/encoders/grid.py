@@ -1,0 +1,44 @@
+"""Encoder of MiniGrid's symbolic view: object, colour, state and place of every cell."""
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+EMBEDDING_DIM = 8
+NUM_OBJECTS, NUM_COLORS, NUM_STATES = 11, 6, 3
+
+
+class GridEncoder(nn.Module):
+    """Four embeddings a cell, then twice Linear, GLU, LayerNorm, the cells laid side by side.
+
+    Source: the published RL experiments of arXiv:2505.05522.
+
+    Args:
+        observation_shape: (height, width, 3).
+        feature_dim: F, features of each cell.
+    """
+
+    def __init__(self, observation_shape: tuple[int, ...], feature_dim: int) -> None:
+        super().__init__()
+        if len(observation_shape) != 3 or observation_shape[2] != 3:
+            raise ValueError(
+                f"the grid encoder reads [height, width, 3] (object, colour, state), got {observation_shape}."
+            )
+        num_cells = observation_shape[0] * observation_shape[1]
+        self.out_dim = num_cells * feature_dim
+        self.object = nn.Embedding(NUM_OBJECTS, EMBEDDING_DIM)
+        self.color = nn.Embedding(NUM_COLORS, EMBEDDING_DIM)
+        self.state = nn.Embedding(NUM_STATES, EMBEDDING_DIM)
+        self.position = nn.Embedding(num_cells, EMBEDDING_DIM)
+        layers: list[nn.Module] = []
+        for width in (4 * EMBEDDING_DIM, feature_dim):
+            layers += [nn.Linear(width, 2 * feature_dim), nn.GLU(), nn.LayerNorm(feature_dim)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, observations: Shaped[Tensor, "N H W 3"]) -> Float[Tensor, "N cells_F"]:
+        """Maps grids [N, H, W, 3] of whole numbers to features [N, H x W x F], cell after cell."""
+        cells = observations.flatten(1, 2).long()  # [N, H x W, 3]
+        objects, colors, states = cells.unbind(-1)
+        places = self.position.weight.expand(len(cells), -1, -1)
+        embedded = torch.cat((self.object(objects), self.color(colors), self.state(states), places), -1)
+        return self.layers(embedded).flatten(1)

@@ -1,0 +1,153 @@
+"""The machine put to use on data: look at one input for many ticks, and answer at each of them."""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ctm_rl.baselines import FeedForward, LSTMCore
+from ctm_rl.certainty import certainty
+from ctm_rl.config import CoreConfig, ThinkerConfig
+from ctm_rl.core import Core, CTMCore, think
+from ctm_rl.encoders import build_input_encoder
+from ctm_rl.encoders.digits import QuestionEncoder
+from ctm_rl.encoders.positions import build_positions
+from ctm_rl.reader import AttentionReader, Reading, constant_reading
+from ctm_rl.recorder import Recorder, Recording
+
+
+class Thought(NamedTuple):
+    """What a model answers, tick by tick; B rows, K ticks."""
+
+    predictions: Float[Tensor, "B O K"]
+    """Logits after each tick; O = G x C, all classes of the first group first."""
+    certainties: Float[Tensor, "B K"]
+    """1 minus the normalised entropy of each answer, mean over its groups."""
+    recording: Recording | None = None
+    """The inside of every tick, where it was asked for."""
+
+
+class ContinuousThoughtMachine(nn.Module):
+    """The machine on data: encoder, reader, recurrent core, linear answer head. Source: arXiv:2505.05522.
+
+    ``config.kind`` ``lstm`` puts the LSTM baseline in the core's place; all else stays the same. The feed-forward
+    baseline, which does not tick, is :class:`FeedForwardModel`; :func:`build_model` makes whichever is asked for.
+
+    Args:
+        config: all sizes and choices.
+    """
+
+    def __init__(self, config: ThinkerConfig) -> None:
+        super().__init__()
+        if config.kind == "ff":
+            raise ValueError("kind ff does not tick; use build_model or FeedForwardModel.")
+        self.config = config
+        self.encoder = build_input_encoder(config)
+        self.positions = build_positions(config.positions, self.encoder.out_dim)
+        self.question = QuestionEncoder(config.feature_dim) if config.encoder == "digits" else None
+        num_features = config.feature_dim if config.num_heads else config.input_dim
+        self.core = build_core(config, num_features, config.kind, config.baseline_dim, config.num_baseline_layers)
+        self.reader = None
+        if config.num_heads:
+            self.reader = AttentionReader(
+                self.core.query_dim, self.encoder.out_dim, config.feature_dim, config.num_heads, config.dropout
+            )
+        self.head = nn.Linear(self.core.answer_dim, config.num_groups * config.num_classes)
+
+    def forward(self, inputs: Tensor, question: Int[Tensor, "B N"] | None = None, *, record: bool = False) -> Thought:
+        """Thinks about a batch of inputs, from the learned start state.
+
+        Args:
+            inputs: pictures [B, I, H, W]; sequences of -1 and 1 [B, S]; digits one after the other [B, N, 1, H, W];
+                or the features themselves [B, F].
+            question: with digits only: index, operator, index, ... [B, N]; an operator is -1 (plus) or -2 (minus).
+            record: keep what happens inside each tick.
+
+        Returns:
+            Predictions [B, G x C, K], certainties [B, K], and the recording or None.
+        """
+        if (question is None) != (self.question is None):
+            raise ValueError("a question comes with the digits encoder, and only with it.")
+        readings = self._readings(inputs) if question is None else self._question_readings(inputs, question)
+        recorder = Recorder() if record else None
+        answers = []
+        for tick in think(self.core, self.core.initial_state(len(inputs)), readings):
+            answers.append(self.core.answer(tick.state))
+            if recorder is not None:
+                recorder.add(tick, answers[-1])
+        logits = self.head(torch.stack(answers, 1))  # [B, K, O]
+        certainties = certainty(logits.unflatten(-1, (self.config.num_groups, self.config.num_classes)))
+        return Thought(logits.transpose(1, 2), certainties, None if recorder is None else recorder.finish())
+
+    def project_(self) -> None:
+        """Brings decay rates back into their limits; call it after each optimiser step."""
+        self.core.project_()
+
+    def _readings(self, inputs: Tensor) -> list[Reading]:
+        """The same input at all K ticks."""
+        if self.reader is None:
+            return [constant_reading(inputs)] * self.config.num_ticks
+        feature_map = self.positions(self.encoder(inputs))
+        return [self.reader.reading(_tokens(feature_map))] * self.config.num_ticks
+
+    def _question_readings(self, digits: Tensor, question: Tensor) -> list[Reading]:
+        """Digit after digit through attention, the parts of the question directly, then nothing while answering."""
+        assert self.reader is not None
+        assert self.question is not None
+        feature_maps = self.encoder(digits.flatten(0, 1)).unflatten(0, digits.shape[:2])
+        shown = [self.reader.reading(_tokens(feature_map)) for feature_map in feature_maps.unbind(1)]
+        parts = self.question(question)  # [B, N, F]
+        if self.config.kind == "lstm":
+            parts = self.reader.kv(parts)
+        shown += [constant_reading(part) for part in parts.unbind(1)]
+        nothing = constant_reading(parts.new_zeros(len(digits), self.config.feature_dim))
+        return [
+            *(reading for reading in shown for _ in range(self.config.ticks_per_input)),
+            *[nothing] * self.config.num_answer_ticks,
+        ]
+
+
+class FeedForwardModel(nn.Module):
+    """The feed-forward baseline, answering once: as a :class:`Thought` of a single tick.
+
+    Args:
+        config: with kind ``ff``.
+    """
+
+    def __init__(self, config: ThinkerConfig) -> None:
+        super().__init__()
+        if config.kind != "ff":
+            raise ValueError(f"FeedForwardModel needs kind ff, got {config.kind!r}.")
+        self.config = config
+        encoder = build_input_encoder(config)
+        output_dim = config.num_groups * config.num_classes
+        self.network = FeedForward(encoder, encoder.out_dim, config.baseline_dim, output_dim, config.dropout)
+
+    def forward(self, inputs: Float[Tensor, "B I H W"]) -> Thought:
+        """Maps pictures to predictions [B, G x C, 1] and certainties [B, 1]."""
+        logits = self.network(inputs)
+        grouped = logits.unflatten(-1, (self.config.num_groups, self.config.num_classes))
+        return Thought(logits[..., None], certainty(grouped)[:, None])
+
+    def project_(self) -> None:
+        """A feed-forward network has no parameters with limits."""
+
+
+def build_model(config: ThinkerConfig) -> ContinuousThoughtMachine | FeedForwardModel:
+    """The model that ``config.kind`` names."""
+    return FeedForwardModel(config) if config.kind == "ff" else ContinuousThoughtMachine(config)
+
+
+def build_core(
+    config: CoreConfig, num_features: int, kind: str, baseline_dim: int, num_baseline_layers: int = 1
+) -> Core[Any]:
+    """The recurrent core of ``kind`` ctm or lstm, reading ``num_features`` features a tick."""
+    if kind == "lstm":
+        return LSTMCore(num_features, baseline_dim, num_baseline_layers, config.dropout)
+    return CTMCore(config, num_features)
+
+
+def _tokens(feature_map: Float[Tensor, "B C *places"]) -> Float[Tensor, "B S C"]:
+    """Every place of a map is a token."""
+    return feature_map.flatten(2).transpose(1, 2)
