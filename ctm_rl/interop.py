@@ -313,7 +313,8 @@ class _Settings:
             feature_dim=self._get("d_input"),
             head_dims=head_dims,
             baseline_dim=self._get("d_model"),
-            is_state_carried=bool(self._args.get("continuous_state_trace", True)),
+            # the published LSTM carries its state whatever this argument says
+            is_state_carried=self._kind == "lstm" or bool(self._args.get("continuous_state_trace", True)),
         )
         return ActorCritic(config, observation_shape, len(self._weight("actor.4.weight")))
 

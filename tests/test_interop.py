@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ctm_rl.config import PolicyConfig
 from ctm_rl.interop import load_official
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -116,3 +117,13 @@ def test_a_missing_file_and_a_file_of_another_kind_say_so(tmp_path: Path) -> Non
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
     with pytest.raises(ValueError, match="not a published checkpoint"):
         load_official(tmp_path / "tensor.pt")
+
+
+@pytest.mark.parametrize(("name", "expected"), [("ctm_cartpole", False), ("lstm_cartpole", True)])
+def test_only_the_machine_starts_every_step_afresh_when_its_trace_is_not_continuous(
+    name: str, expected: bool, tmp_path: Path
+) -> None:
+    torch.save(with_args(read(name), continuous_state_trace=False), tmp_path / "afresh.pt")
+    config = load_official(tmp_path / "afresh.pt").model.config
+    assert isinstance(config, PolicyConfig)
+    assert config.is_state_carried is expected
