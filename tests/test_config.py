@@ -1,0 +1,54 @@
+"""Configurations refuse what cannot be built, in one line that says what is allowed."""
+
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+
+from ctm_rl.config import CoreConfig, PolicyConfig, ThinkerConfig
+
+ATTENDED: dict[str, Any] = {"num_action_sync_neurons": 4}
+WRONG: list[tuple[type[CoreConfig], dict[str, Any], str]] = [
+    (CoreConfig, {"num_ticks": 0}, "num_ticks must be at least 1, got 0."),
+    (CoreConfig, {"num_neurons": -1}, "num_neurons must be at least 1, got -1."),
+    (CoreConfig, {"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0."),
+    (CoreConfig, {"nlm_dropout": -0.1}, "nlm_dropout must be at least 0 and below 1, got -0.1."),
+    (CoreConfig, {"pairing": "nearest"}, "pairing must be one of first-last, last-first, random, random-pairing"),
+    (CoreConfig, {"num_output_sync_neurons": 129}, "num_neurons must be at least .* = 129 for first-last pairing"),
+    (CoreConfig, {"synapse_depth": 2, "num_neurons": 8, "num_output_sync_neurons": 2}, "at least 16 for a U-Net"),
+    (CoreConfig, {"synapse_depth": 2, "num_synapse_blocks": 2}, "num_synapse_blocks only applies to synapse_depth 1"),
+    (CoreConfig, {"num_self_pairs": 1}, "num_self_pairs only applies to random-pairing"),
+    (CoreConfig, {"num_self_pairs": 17, "pairing": "random-pairing"}, "at most the number of pairs, 16, got 17"),
+    (CoreConfig, {"max_decay_rate": 0.0}, "max_decay_rate must be above 0, got 0.0."),
+    (ThinkerConfig, {"encoder": "resnet9-1"}, "encoder must be one of resnet18-1"),
+    (ThinkerConfig, {"positions": "absolute"}, "positions must be one of none, fourier"),
+    (ThinkerConfig, {"kind": "gru"}, "kind must be one of ctm, lstm, ff; got 'gru'."),
+    (ThinkerConfig, {"kind": "ff"}, "kind ff needs a ResNet encoder"),
+    (ThinkerConfig, {**ATTENDED, "feature_dim": 6}, "feature_dim must be a multiple of num_heads = 4, got 6."),
+    (ThinkerConfig, {}, "num_action_sync_neurons must be at least 1 with attention"),
+    (ThinkerConfig, {**ATTENDED, "num_heads": 0}, "must be 0 without attention"),
+    (ThinkerConfig, {**ATTENDED, "num_heads": 0, "encoder": "parity"}, "set encoder to none, or num_heads above 0"),
+    (ThinkerConfig, {**ATTENDED, "encoder": "digits"}, "num_answer_ticks with the digits encoder must be at least 1"),
+    (ThinkerConfig, {**ATTENDED, "num_answer_ticks": 2}, "only apply to the digits encoder"),
+    (ThinkerConfig, {**ATTENDED, "positions": "fourier"}, "positions must be none for the none encoder"),
+    (PolicyConfig, {"encoder": "parity"}, "encoder must be one of auto, control, grid; got 'parity'."),
+    (PolicyConfig, {"kind": "ff"}, "kind must be one of ctm, lstm; got 'ff'."),
+    (PolicyConfig, {"max_seq_len": 0}, "max_seq_len must be at least 1, got 0."),
+    (PolicyConfig, {"head_dims": (64, 0)}, "head_dims must be at least 1, got 0."),
+    (PolicyConfig, {"num_action_sync_neurons": 2}, "must be 0 for a policy"),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "message"), WRONG)
+def test_what_cannot_be_built_is_refused_with_the_way_out(
+    kind: type[CoreConfig], values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        kind(**values)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_cannot_be_changed_afterwards() -> None:
+    config = CoreConfig()
+    with pytest.raises(FrozenInstanceError):
+        config.num_ticks = 3  # pyright: ignore[reportAttributeAccessIssue]
