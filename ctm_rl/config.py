@@ -190,8 +190,14 @@ def _check_reader(config: ThinkerConfig) -> None:
         raise ValueError(f"feature_dim must be a multiple of num_heads = {config.num_heads}, got {config.feature_dim}.")
     if config.kind == "ctm" and config.num_action_sync_neurons == 0:
         raise ValueError("num_action_sync_neurons must be at least 1 with attention: it makes the query.")
-    if config.positions != "none" and config.encoder in ("none", "digits"):
-        raise ValueError(f"positions must be none for the {config.encoder} encoder, got {config.positions!r}.")
+    check_choice(f"positions for the {config.encoder} encoder", config.positions, _positions_of(config.encoder))
+
+
+def _positions_of(encoder: str) -> tuple[str, ...]:
+    """The position encodings that fit the places of an encoder's map: none, along a sequence, or in the plane."""
+    if encoder in ("none", "digits"):
+        return ("none",)
+    return ("none", "rotational-1d") if encoder == "parity" else ("none", "fourier", "multi-fourier", "rotational")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ctm_rl.agent import ActorCritic
 from ctm_rl.config import PairingKind, PolicyConfig, PositionKind, ThinkerConfig
-from ctm_rl.losses import answer_loss, sorting_loss
+from ctm_rl.losses import LOOKAHEAD, answer_loss, sorting_loss
 from ctm_rl.models import ContinuousThoughtMachine, FeedForwardModel, Thought, build_model
 from ctm_rl.pairing import diagonal
 
@@ -142,6 +142,7 @@ class OfficialModel:
             output,
             targets,
             use_curriculum=self.task == "mazes",
+            lookahead=int(self.args.get("cirriculum_lookahead", LOOKAHEAD)),
             use_most_certain=self.kind == "ctm" or self.task == "image" or bool(published),
         )
 

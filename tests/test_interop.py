@@ -127,3 +127,11 @@ def test_only_the_machine_starts_every_step_afresh_when_its_trace_is_not_continu
     config = load_official(tmp_path / "afresh.pt").model.config
     assert isinstance(config, PolicyConfig)
     assert config.is_state_carried is expected
+
+
+def test_the_lookahead_of_the_maze_curriculum_is_the_published_one(tmp_path: Path) -> None:
+    torch.save(with_args(read("ctm_maze"), cirriculum_lookahead=1), tmp_path / "short.pt")
+    short, usual = load_official(tmp_path / "short.pt"), load_official(GOLDEN / "ctm_maze.pt")
+    torch.manual_seed(1)
+    thought, targets = usual.model(torch.randn(2, 3, 19, 19)), torch.randint(0, 5, (2, 12))
+    assert not torch.equal(short.loss(thought, targets), usual.loss(thought, targets))

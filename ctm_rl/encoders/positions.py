@@ -1,12 +1,14 @@
 """Position encodings: where a feature stands, added to what it is."""
 
 import math
+from collections.abc import Callable
+from typing import get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ctm_rl.config import PositionKind
+from ctm_rl.config import PositionKind, check_choice
 
 FOURIER_DIM = 256
 HIDDEN_DIM = 128
@@ -117,17 +119,18 @@ class SequenceRotationalPositions(nn.Module):
         return sequence + self.projection(_turn(start, sequence.shape[-1])).T
 
 
-def build_positions(kind: PositionKind, out_dim: int) -> nn.Module:
-    """The position encoding of ``kind`` for maps of ``out_dim`` channels."""
+def build_positions(kind: str, out_dim: int) -> nn.Module:
+    """The position encoding called ``kind`` for maps of ``out_dim`` channels."""
+    check_choice("positions", kind, get_args(PositionKind))
     if kind == "none":
         return NoPositions()
-    if kind == "fourier":
-        return FourierPositions(out_dim)
-    if kind == "multi-fourier":
-        return MultiFourierPositions(out_dim)
-    if kind == "rotational":
-        return RotationalPositions(out_dim)
-    return SequenceRotationalPositions(out_dim)
+    builders: dict[str, Callable[[int], nn.Module]] = {
+        "fourier": FourierPositions,
+        "multi-fourier": MultiFourierPositions,
+        "rotational": RotationalPositions,
+        "rotational-1d": SequenceRotationalPositions,
+    }
+    return builders[kind](out_dim)
 
 
 def _turn(start: Float[Tensor, "2"], num_places: int) -> Float[Tensor, "places 2"]:

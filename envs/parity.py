@@ -1,0 +1,40 @@
+"""Cumulative parity: at each place of a sequence of -1 and 1, was the number of -1 so far odd?"""
+
+import numpy as np
+from gymnasium.spaces import Box, MultiDiscrete
+
+from ctm_rl.envs.bandit import SingleStepEnv
+
+
+class ParityEnv(SingleStepEnv):
+    """Tells for every beginning of a sequence whether it holds an odd number of -1. Source: arXiv:2505.05522.
+
+    ## Observation space
+    ``Box(-1, 1, (length,), float32)``, each value -1 or 1.
+
+    ## Action space
+    ``MultiDiscrete([2] * length)``: 1 where the number of -1 so far, this place included, is odd.
+
+    ## Rewards
+    The share of places that are right, in [0, 1].
+
+    ## Starting state
+    Every value is -1 or 1 with equal probability.
+
+    ## Episode end
+    After one step.
+
+    ## Arguments
+    ``length``: places in the sequence, 64 by default.
+    """
+
+    def __init__(self, length: int = 64) -> None:
+        if length < 1:
+            raise ValueError(f"length must be at least 1, got {length}.")
+        super().__init__(Box(-1.0, 1.0, (length,), np.float32), MultiDiscrete([2] * length))
+        self.length = length
+
+    def sample(self, rng: np.random.Generator, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draws sequences [N, length] and their parities [N, length]."""
+        is_negative = rng.integers(2, size=(num_samples, self.length))
+        return (1 - 2 * is_negative).astype(np.float32), is_negative.cumsum(1) % 2

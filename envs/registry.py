@@ -1,0 +1,23 @@
+"""Names of the environments of this package, for ``gymnasium.make("ctm_rl.envs:NAME")``."""
+
+import gymnasium as gym
+
+HIDDEN_VELOCITY = "ctm_rl/HiddenVelocity-v0"
+"""Any classic control environment without its velocities; takes ``env_id``."""
+PARITY = "ctm_rl/Parity-v0"
+"""Cumulative parity in one step; takes ``length``."""
+SORTING = "ctm_rl/Sorting-v0"
+"""The order of some numbers in one step; takes ``length``."""
+
+ENTRY_POINTS = {
+    HIDDEN_VELOCITY: "ctm_rl.envs.control:make_hidden_velocity",
+    PARITY: "ctm_rl.envs.parity:ParityEnv",
+    SORTING: "ctm_rl.envs.sorting:SortingEnv",
+}
+
+
+def register_all() -> None:
+    """Registers every environment of this package with Gymnasium; a second call changes nothing."""
+    for name, entry_point in ENTRY_POINTS.items():
+        if name not in gym.registry:
+            gym.register(name, entry_point=entry_point)

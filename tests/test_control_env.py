@@ -1,0 +1,94 @@
+"""Classic control without velocities."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils.env_checker import check_env
+
+import ctm_rl.envs
+from ctm_rl.envs import HideVelocity
+
+HIDDEN = "ctm_rl.envs:ctm_rl/HiddenVelocity-v0"
+
+
+def _play(env: gym.Env, num_steps: int, seed: int) -> np.ndarray:
+    """Observations of ``num_steps`` random steps, [num_steps + 1, ...]."""
+    observation, _ = env.reset(seed=seed)
+    env.action_space.seed(seed)
+    observations = [observation]
+    for _ in range(num_steps):
+        observation, _, is_terminated, is_truncated, _ = env.step(env.action_space.sample())
+        if is_terminated or is_truncated:
+            observation, _ = env.reset()
+        observations.append(observation)
+    return np.stack(observations)
+
+
+@pytest.mark.parametrize(("env_id", "velocities"), [("CartPole-v1", [1, 3]), ("Acrobot-v1", [4, 5])])
+def test_velocities_are_zero_and_everything_else_is_as_it_was(env_id: str, velocities: list[int]) -> None:
+    plain = _play(gym.make(env_id), 60, seed=3)
+    hidden = _play(HideVelocity(gym.make(env_id)), 60, seed=3)
+    seen = [index for index in range(plain.shape[1]) if index not in velocities]
+    assert (plain[1:, velocities] != 0).any()
+    assert (hidden[:, velocities] == 0).all()
+    np.testing.assert_array_equal(hidden[:, seen], plain[:, seen])
+
+
+def test_what_the_environment_returned_is_not_written_to() -> None:
+    env = HideVelocity(gym.make("CartPole-v1"))
+    given = np.array([0.1, 0.2, 0.3, 0.4], dtype=np.float32)
+    hidden = env.observation(given)
+    np.testing.assert_array_equal(given, np.array([0.1, 0.2, 0.3, 0.4], dtype=np.float32))
+    np.testing.assert_array_equal(hidden, np.array([0.1, 0.0, 0.3, 0.0], dtype=np.float32))
+    assert hidden.dtype == np.float32
+
+
+# Its advice about bounds is meant for whoever defined the space: CartPole's velocities are unbounded.
+@pytest.mark.filterwarnings("ignore:.*A Box observation space (minimum|maximum) value is -?infinity")
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1"])
+def test_gymnasium_finds_nothing_wrong_with_the_registered_environment(env_id: str) -> None:
+    env = gym.make(HIDDEN, env_id=env_id)
+    check_env(env.unwrapped, skip_render_check=True)
+    for observation in _play(env, 40, seed=5):
+        assert observation in env.observation_space
+
+
+def test_the_same_seed_gives_the_same_observations() -> None:
+    first = _play(gym.make(HIDDEN, env_id="CartPole-v1"), 50, seed=11)
+    second = _play(gym.make(HIDDEN, env_id="CartPole-v1"), 50, seed=11)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_episodes_end_at_the_registered_limit_or_at_the_one_asked_for() -> None:
+    for limit, expected in ((None, 200), (7, 7)):
+        env = gym.make(HIDDEN, env_id="MountainCar-v0", episode_limit=limit)
+        env.reset(seed=1)
+        num_steps, is_truncated = 0, False
+        while not is_truncated:
+            *_, is_truncated, _ = env.step(1)
+            num_steps += 1
+        assert num_steps == expected
+
+
+def test_indices_can_be_given_for_any_vector() -> None:
+    observations = _play(HideVelocity(gym.make("CartPole-v1"), indices=[0]), 10, seed=2)
+    assert (observations[:, 0] == 0).all()
+    assert (observations[:, 1] != 0).any()
+
+
+def test_unknown_environments_and_indices_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one-dimensional Box only.*Discrete\(16\)"):
+        HideVelocity(gym.make("FrozenLake-v1"))
+    unknown = CartPoleEnv()
+    unknown.spec = EnvSpec("Mine-v3")
+    with pytest.raises(ValueError, match=r"velocities of Mine-v3.*CartPole-v1.*pass their indices"):
+        HideVelocity(unknown)
+    with pytest.raises(ValueError, match=r"at least 0 and below 4.*got 4"):
+        HideVelocity(gym.make("CartPole-v1"), indices=[4])
+
+
+def test_importing_the_environments_makes_their_names_known() -> None:
+    assert ctm_rl.envs.__name__ == "ctm_rl.envs"
+    assert "ctm_rl/HiddenVelocity-v0" in gym.registry
