@@ -1,6 +1,7 @@
 """Classic control with part of the observation missing, so that a policy has to remember."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +18,7 @@ VELOCITIES = {
 """Where the velocities stand in the observations of classic control."""
 
 
-class HideVelocity(gym.ObservationWrapper[np.ndarray, int, np.ndarray], gym.utils.RecordConstructorArgs):
+class HideVelocity(gym.ObservationWrapper[np.ndarray, Any, np.ndarray], gym.utils.RecordConstructorArgs):
     """Sets the velocities in an observation to zero.
 
     A single observation then no longer says where things move: a memoryless policy stays near 50 steps on CartPole.
@@ -38,38 +39,30 @@ class HideVelocity(gym.ObservationWrapper[np.ndarray, int, np.ndarray], gym.util
         array([0., 0.], dtype=float32)
     """
 
-    def __init__(self, env: gym.Env[np.ndarray, int], indices: Sequence[int] | None = None) -> None:
+    def __init__(self, env: gym.Env[np.ndarray, Any], indices: Sequence[int] | None = None) -> None:
         gym.utils.RecordConstructorArgs.__init__(self, indices=indices)
         gym.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         if not isinstance(space, Box) or len(space.shape) != 1:
             raise ValueError(f"velocities can be hidden in a one-dimensional Box only, and the observation is {space}.")
-        if indices is None:
-            env_id = env.spec.id if env.spec is not None else str(env)
-            if env_id not in VELOCITIES:
-                raise ValueError(
-                    f"velocities of {env_id} are not known by their places in the observation (those of "
-                    f"{', '.join(VELOCITIES)} are); pass their indices."
-                )
-            indices = VELOCITIES[env_id]
+        self._hidden = list(_velocities_of(env) if indices is None else indices)
         size = space.shape[0]
-        for index in indices:
+        for index in self._hidden:
             if not 0 <= index < size:
                 raise ValueError(
                     f"indices must be at least 0 and below {size}, the size of the observation; got {index}."
                 )
-        self._indices = list(indices)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
         """Returns a copy with zeros where the velocities were."""
         hidden = np.array(observation)
-        hidden[self._indices] = 0
+        hidden[self._hidden] = 0
         return hidden
 
 
 def make_hidden_velocity(
-    env_id: str, indices: Sequence[int] | None = None, episode_limit: int | None = None, **kwargs: object
-) -> gym.Env[np.ndarray, int]:
+    env_id: str, indices: Sequence[int] | None = None, episode_limit: int | None = None, **kwargs: Any
+) -> gym.Env[np.ndarray, Any]:
     """Makes an environment by its id and hides its velocities; the entry point of ``ctm_rl/HiddenVelocity-v0``.
 
     Args:
@@ -84,3 +77,14 @@ def make_hidden_velocity(
     limit = {} if episode_limit is None else {"max_episode_steps": episode_limit}
     # The outer gymnasium.make checks the whole; checking the inner environment too would only cost time.
     return HideVelocity(gym.make(env_id, disable_env_checker=True, **limit, **kwargs), indices)
+
+
+def _velocities_of(env: gym.Env) -> tuple[int, ...]:
+    """Where the velocities of a known environment are."""
+    env_id = env.spec.id if env.spec is not None else str(env)
+    if env_id not in VELOCITIES:
+        raise ValueError(
+            f"velocities of {env_id} are not known by their places in the observation (those of "
+            f"{', '.join(VELOCITIES)} are); pass their indices."
+        )
+    return VELOCITIES[env_id]

@@ -1,0 +1,201 @@
+"""Where a run computes: a Ray of its own on this machine, or an existing cluster, checked before anything is made."""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+
+from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.stop import StopRequest
+from ctm_rl.errors import UserError
+
+_CONNECT_SECONDS = 3.0
+_JOIN_SECONDS = 30.0
+_LOG = logging.getLogger(__name__)
+
+# Run in a process of its own: a driver that meets a port that is not Ray's retries for minutes, then exits.
+_PROBE = """
+import json, sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+print("RESOURCES" + json.dumps(ray.cluster_resources()), flush=True)
+"""
+
+
+def prepare_environment(experiment: Experiment) -> None:
+    """Sets what Ray reads from the environment when it is imported, as far as nobody has set it; call it before that.
+
+    No GPUs are hidden from the training process, and nothing is reported to Ray's makers. A Ray of our own gets a token
+    of its own: otherwise Ray would write one into the home directory, which may not be writable, and from then on
+    every ``ray start`` would ask for it.
+    """
+    if "ray" in sys.modules:
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if experiment.address is None and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def check_machine(experiment: Experiment) -> None:
+    """Refuses a run that would wait for ever for processors that are not there.
+
+    Raises:
+        UserError: the cluster cannot be joined, or has too few CPU cores or GPUs.
+    """
+    if experiment.address is None:
+        where, num_cpus, num_gpus = "this machine", float(count_cpus()), None
+    else:
+        resources = _probe(experiment.address)
+        where, num_cpus = f"the cluster at {experiment.address}", resources.get("CPU", 0.0)
+        num_gpus = resources.get("GPU", 0.0)
+    needed = needed_cpus(experiment)
+    if needed > num_cpus:
+        raise UserError(
+            f"num_env_runners {experiment.num_env_runners} x num_cpus_per_env_runner "
+            f"{experiment.num_cpus_per_env_runner:g} and num_learners {experiment.num_learners} need {needed:g} CPU "
+            f"cores, and {where} has {num_cpus:g}; ask for fewer."
+        )
+    gpus = experiment.num_gpus_per_learner * max(1, experiment.num_learners)
+    if gpus > 0 and num_gpus is None:
+        import torch
+
+        num_gpus = float(torch.cuda.device_count())
+    if gpus > (num_gpus or 0.0):
+        raise UserError(
+            f"num_gpus_per_learner {experiment.num_gpus_per_learner:g} for {max(1, experiment.num_learners)} learners "
+            f"needs {gpus:g} GPUs, and {where} has {num_gpus:g}; 0 learns on the CPU."
+        )
+
+
+def needed_cpus(experiment: Experiment) -> float:
+    """How many CPU cores Ray has to set aside for a run, beside the training process itself."""
+    learners = experiment.num_learners if experiment.num_gpus_per_learner == 0 else 0
+    return experiment.num_env_runners * experiment.num_cpus_per_env_runner + learners
+
+
+def count_cpus() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def ray_for(experiment: Experiment, request: StopRequest) -> Iterator[None]:
+    """Has a Ray running inside the body: the one that already runs in this process, the cluster, or one of its own.
+
+    What this started, it stops. Ray and RLlib log errors only.
+
+    Args:
+        experiment: says which.
+        request: gets its signals back, which Ray takes.
+    """
+    import ray
+
+    with warnings.catch_warnings():
+        # RLlib warns of its own deprecated calls.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        is_own = not ray.is_initialized()
+        if is_own:
+            if experiment.address:
+                ray.init(address=experiment.address, log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                # Several Rays may run on one machine; "local" joins none of them.
+                num_cpus = max(count_cpus(), math.ceil(needed_cpus(experiment)))
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+        logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+        request.take()
+        try:
+            request.check()
+            yield
+        finally:
+            if is_own:
+                ray.shutdown()
+
+
+@contextlib.contextmanager
+def without_known_noise() -> Iterator[None]:
+    """Keeps what Ray's native parts say of every RLlib environment runner off the terminal; the rest appears later."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            caught.seek(0)
+            kept = [line for line in caught if b"constructor arguments in the object store" not in line]
+            os.write(2, b"".join(kept))
+
+
+def _probe(address: str) -> dict[str, float]:
+    """Joins a cluster from a process of its own and tells what it has."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(
+                f"no Ray cluster answers at address {address} ({error}); "
+                "start one there with ray start --head, or leave --address out."
+            ) from error
+    said = []
+    with subprocess.Popen(
+        [sys.executable, "-c", _PROBE, address], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as probe:
+        deadline = threading.Timer(_JOIN_SECONDS, probe.kill)
+        deadline.start()
+        try:
+            assert probe.stdout is not None
+            for line in probe.stdout:
+                if line.startswith("RESOURCES"):
+                    return json.loads(line.removeprefix("RESOURCES"))
+                said.append(line)
+                if _asks_for_token(line):
+                    probe.kill()  # it would go on asking
+        finally:
+            deadline.cancel()
+    _LOG.debug("joining %s failed: %s", address, said)
+    raise UserError(_explain(address, said))
+
+
+def _asks_for_token(line: str) -> bool:
+    """Whether a line of Ray's tells that the cluster wants to know who is there."""
+    return any(word in line for word in ("Unauthenticated", "Missing authorization header", "AuthToken", "RAY_AUTH"))
+
+
+def _explain(address: str, said: list[str]) -> str:
+    """Why a cluster could not be joined, from what Ray wrote."""
+    if any(_asks_for_token(line) for line in said):
+        return (
+            f"the Ray cluster at address {address} asks for a token: RAY_AUTH_MODE=token must be set, "
+            "with the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token."
+        )
+    if any("Could not find any running Ray instance" in line for line in said):
+        return (
+            f"address {address} found no Ray cluster on this machine; "
+            "start one with ray start --head, or leave --address out for a Ray of its own."
+        )
+    last = next((line for line in reversed(said) if line.startswith(("ConnectionError", "RuntimeError"))), "")
+    reason = f" ({' '.join(last.split())})" if last else ""
+    return (
+        f"what answers at address {address} is no Ray cluster that this process can join{reason}; "
+        "is it the port of ray start, and is this machine one of its nodes?"
+    )

@@ -1,0 +1,180 @@
+"""Plays episodes with a trained policy, exactly as many as asked for, and says how they went."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from ctm_rl import checkpoint
+from ctm_rl.agents.answering import describe_answers, evaluate_answers
+from ctm_rl.agents.environment import make_env
+from ctm_rl.agents.experiment import EnvConfig
+from ctm_rl.agents.run_dir import check_is_run, read_config
+from ctm_rl.agents.spaces import count_actions
+from ctm_rl.errors import UserError
+from ctm_rl.policy import Policy, official_of
+
+MAX_ENVS = 32
+"""How many environments are played side by side."""
+_SEED_FLOOR = 2**31
+"""Evaluation seeds are not below this, so that they are not among those of training."""
+
+
+def evaluate(
+    run_dir: str | Path,
+    *,
+    episodes: int = 100,
+    seed: int = 0,
+    deterministic: bool = False,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Plays exactly ``episodes`` episodes, or has an imported model that answers instead answer as many samples.
+
+    Every environment plays its own share of them, settled beforehand: taking those that end first would favour short
+    ones. Every episode has its own seed.
+
+    Args:
+        run_dir: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
+        episodes: how many, at least 1.
+        seed: the same seed plays the same episodes.
+        deterministic: take the likeliest action instead of drawing one.
+        device: where the policy computes: cpu, cuda or cuda:N.
+
+    Returns:
+        ``episodes``, mean, standard deviation, least and greatest of the raw returns, mean length, ``env_steps``,
+        ``seconds``, and the iteration of the checkpoint; for answers see ``evaluate_answers``.
+
+    Raises:
+        UserError: a value is not allowed, there is no usable checkpoint, or the environment does not fit it.
+    """
+    if episodes < 1:
+        raise UserError(f"episodes must be at least 1, got {episodes}.")
+    if seed < 0:
+        raise UserError(f"seed must be at least 0, got {seed}.")
+    place = Path(run_dir)
+    run = place.parents[1] if place.parent.name == checkpoint.FOLDER else place
+    check_is_run(run)
+    found = check_device(device)
+    place = checkpoint.find(place)
+    state = checkpoint.load(place)
+    official = official_of(place, state)
+    if official is not None and official.task != "rl":
+        return evaluate_answers(official, episodes, seed, found)
+    policy = Policy.from_state(place, state, found)
+    experiment = read_config(run)
+    seeds = [_SEED_FLOOR + int(word) // 2 for word in np.random.SeedSequence(seed).generate_state(episodes)]
+    envs = [_make_fitting(experiment.env, policy) for _ in range(min(episodes, MAX_ENVS))]
+    started = time.perf_counter()
+    num_threads = torch.get_num_threads()
+    # The products are too small to be shared out: with more threads on a busy machine they take ten times as long.
+    torch.set_num_threads(1)
+    try:
+        returns, lengths = _play(policy, envs, seeds, deterministic, seed)
+    finally:
+        torch.set_num_threads(num_threads)
+        for env in envs:
+            env.close()
+    return {
+        "episodes": episodes,
+        "episode_return_mean": float(returns.mean()),
+        "episode_return_std": float(returns.std()),
+        "episode_return_min": float(returns.min()),
+        "episode_return_max": float(returns.max()),
+        "episode_length_mean": float(lengths.mean()),
+        "env_steps": int(lengths.sum()),
+        "seconds": round(time.perf_counter() - started, 3),
+        "iteration": policy.iteration,
+        "seed": seed,
+        "deterministic": deterministic,
+    }
+
+
+def check_device(device: str) -> torch.device:
+    """Gives the device of that name.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise UserError(f"device must be cpu, cuda or cuda:N, got {device!r}.")
+    count = torch.cuda.device_count()
+    if found.type == "cuda" and (found.index or 0) >= count:
+        raise UserError(f"device {device!r} is not here: this machine has {count} CUDA devices; cpu always works.")
+    return found
+
+
+def _make_fitting(config: EnvConfig, policy: Policy) -> gym.Env:
+    """Makes an environment that the policy can act on."""
+    env = make_env(config)
+    shape = env.observation_space.shape
+    try:
+        num_actions = count_actions(env.action_space)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if shape != policy.observation_shape or num_actions != policy.num_actions:
+        raise UserError(
+            f"the checkpoint's policy takes observations of shape {policy.observation_shape} and has "
+            f"{policy.num_actions} actions; {config.id} has {env.observation_space} and {num_actions} actions."
+        )
+    return env
+
+
+def _play(
+    policy: Policy, envs: list[gym.Env], seeds: list[int], deterministic: bool, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Plays one episode for each seed: environment i those of places i, i + n, i + 2 n, and so on.
+
+    Returns:
+        Returns and lengths, in the order of the seeds.
+    """
+    num_envs, num_episodes = len(envs), len(seeds)
+    returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, dtype=np.int64)
+    generator = torch.Generator().manual_seed(seed)
+    episode_of = list(range(num_envs))  # which episode each environment plays; done with them all: num_episodes or more
+    observations = np.stack([env.reset(seed=seeds[index])[0] for index, env in enumerate(envs)])
+    is_first = np.ones(num_envs, dtype=bool)
+    state = policy.initial_state(num_envs)
+    while any(episode < num_episodes for episode in episode_of):
+        actions, state = policy.act(
+            observations, state, is_first=is_first, deterministic=deterministic, generator=generator
+        )
+        is_first[:] = False
+        for index, env in enumerate(envs):
+            episode = episode_of[index]
+            if episode >= num_episodes:
+                continue
+            observations[index], reward, is_terminated, is_truncated, _ = env.step(int(actions[index]))
+            returns[episode] += float(reward)
+            lengths[episode] += 1
+            if not (is_terminated or is_truncated):
+                continue
+            episode_of[index] += num_envs
+            is_first[index] = True
+            if episode_of[index] < num_episodes:
+                observations[index] = env.reset(seed=seeds[episode_of[index]])[0]
+    return returns, lengths
+
+
+def to_text(result: dict[str, Any]) -> str:
+    """One line for a person."""
+    if "task" in result:
+        return describe_answers(result)
+    return (
+        f"{result['episodes']} episodes: return {result['episode_return_mean']:.1f} "
+        f"(std {result['episode_return_std']:.1f}, {result['episode_return_min']:.1f} to "
+        f"{result['episode_return_max']:.1f}), length {result['episode_length_mean']:.1f}, "
+        f"{result['env_steps']} steps in {result['seconds']:.1f} s, checkpoint of iteration {result['iteration']}"
+    )
+
+
+def to_json(result: dict[str, Any]) -> str:
+    """One line for a program."""
+    return json.dumps(result)

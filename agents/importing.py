@@ -1,0 +1,72 @@
+"""Makes a run of a published checkpoint, so that it can be evaluated like one of our own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ctm_rl import checkpoint
+from ctm_rl.agent import ActorCritic
+from ctm_rl.agents.experiment import EnvConfig, Experiment
+from ctm_rl.agents.run_dir import check_free, config_of, created
+from ctm_rl.errors import UserError
+from ctm_rl.interop import OfficialModel, load_official
+from ctm_rl.policy import OFFICIAL_ENTRY
+
+
+def import_official(file: Path, run_dir: Path) -> str:
+    """Reads a published checkpoint and writes a run directory with it; nothing in the file is executed.
+
+    Args:
+        file: the checkpoint.
+        run_dir: where the run goes, new or empty.
+
+    Returns:
+        What is inside and what can be done with it, for a person.
+
+    Raises:
+        UserError: the file is no such checkpoint, or the directory cannot be used; nothing has been written then.
+    """
+    run_dir = run_dir.absolute()
+    check_free(run_dir)
+    try:
+        official = load_official(file)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    args = {name: value for name, value in official.args.items() if _is_plain(value)}
+    with created(run_dir, _config(official, args)) as keep:
+        entry = {"args": args, "weights": official.to_official_state_dict()}
+        checkpoint.save(run_dir, 0, {"task": official.task, OFFICIAL_ENTRY: entry})
+        keep()
+    return _describe(official, args, run_dir)
+
+
+def _config(official: OfficialModel, args: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``config.json`` holds: for an agent an experiment that trains its like, otherwise what it was made for."""
+    if not isinstance(official.model, ActorCritic):
+        return {"task": official.task, "kind": official.kind}
+    env_id = str(args["env_id"])
+    is_grid = official.model.config.encoder == "grid"
+    env = EnvConfig(
+        id=f"minigrid:{env_id}" if is_grid else env_id,
+        # Velocities were hidden unless the settings say otherwise.
+        hide_velocities=not is_grid and bool(args.get("mask_velocity", True)),
+        use_image_only=is_grid,
+        max_episode_steps=args.get("max_environment_steps"),
+    )
+    return config_of(Experiment(name="imported", env=env, model=official.model.config))
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a published setting is a plain value; others, as curves, are of no use to a model."""
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _describe(official: OfficialModel, args: Mapping[str, Any], run_dir: Path) -> str:
+    """Says what was found."""
+    count = sum(parameter.numel() for parameter in official.model.parameters())
+    inside = f"{official.kind} for {official.task}, {count:,} parameters"
+    if isinstance(official.model, ActorCritic):
+        inside += f", {args['env_id']}"
+    return f"imported into {run_dir}: {inside}"

@@ -1,0 +1,148 @@
+"""The machine, or its LSTM baseline, as a stateful RLModule for RLlib's stock algorithms."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.utils import make_target_network
+from ray.rllib.core.rl_module.apis import (
+    TARGET_NETWORK_ACTION_DIST_INPUTS,
+    InferenceOnlyAPI,
+    TargetNetworkAPI,
+    ValueFunctionAPI,
+)
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from torch import Tensor, nn
+
+from ctm_rl.agent import ActorCritic, Unrolled
+from ctm_rl.agents.spaces import count_actions, fit_config
+from ctm_rl.config import PolicyConfig
+from ctm_rl.state import AnyState
+
+NUM_STEPS = "num_steps"
+"""Entry of the state: environment steps taken so far in the episode; 0 marks a fresh one."""
+
+ADDED_BY_RLLIB = frozenset({"vf_share_layers"})
+"""What PPO and APPO put into every ``model_config`` unasked; it means nothing here."""
+
+
+def config_from(model_config: Mapping[str, Any] | None) -> PolicyConfig:
+    """Rebuilds and checks the policy's configuration from what RLlib carried around.
+
+    Args:
+        model_config: fields of ``PolicyConfig``, as ``dataclasses.asdict`` gives them; fields left out keep their
+            default, and lists stand for tuples, as after a journey through JSON.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: a field is unknown or its value is not allowed.
+    """
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in (model_config or {}).items()
+        if name not in ADDED_BY_RLLIB
+    }
+    known = [field.name for field in dataclasses.fields(PolicyConfig)]
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise ValueError(f"model_config has unknown fields: {', '.join(unknown)}; allowed: {', '.join(known)}.")
+    return PolicyConfig(**values)
+
+
+class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnlyAPI):
+    """A recurrent policy with a value function, for PPO, APPO, IMPALA and everything that asks no more of a module.
+
+    The state is ``{pre_history, post_activation, alpha, beta, num_steps}``, with ``sync_window`` also
+    ``post_history``; for the LSTM ``{hidden, cell, num_steps}``. RLlib hands states over as arrays, which carry no
+    gradient; where ``num_steps`` is 0 the module therefore puts its own learned start values in, whatever else the
+    state holds, so that they learn in the stock learners too.
+
+    Args of the constructor are RLlib's. ``model_config`` holds the fields of ``PolicyConfig``; the observations must
+    be a vector, or MiniGrid's grid, the actions ``Discrete``.
+
+    Example:
+        >>> from dataclasses import asdict
+        >>> from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+        >>> from ctm_rl import PolicyConfig
+        >>> spec = RLModuleSpec(module_class=CTMModule, model_config=asdict(PolicyConfig(num_ticks=2)))
+    """
+
+    def setup(self) -> None:
+        """Builds the agent; RLlib calls this once, from the constructor."""
+        super().setup()
+        config = fit_config(config_from(self.model_config), self.observation_space)
+        # RLlib's connectors look for max_seq_len here, given by the user or not.
+        self.model_config = dataclasses.asdict(config)
+        self.agent = ActorCritic(config, self.observation_space.shape, count_actions(self.action_space))
+        self._state_type = type(self.agent.initial_state(1))
+
+    def get_initial_state(self) -> dict[str, Tensor]:
+        """Returns the state of one fresh episode, without batch axis and gradient."""
+        state = _fields_of(self.agent.initial_state(1))
+        return {**{name: value[0].detach() for name, value in state.items()}, NUM_STEPS: torch.tensor(0)}
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """Returns what acting does not need: the target network."""
+        return ["target_agent"]
+
+    def make_target_networks(self) -> None:
+        """Copies the agent as it stands, without gradient."""
+        target: Any = make_target_network(self.agent)
+        self.target_agent: ActorCritic = target
+
+    def get_target_network_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Returns agent and target, the parameters alone: averaging would round the pairs' indices down."""
+        return [(nn.ParameterList(self.agent.parameters()), nn.ParameterList(self.target_agent.parameters()))]
+
+    def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Returns the target network's action distribution, [B, T, A]."""
+        return {TARGET_NETWORK_ACTION_DIST_INPUTS: self._unroll(self.target_agent, batch).logits.transpose(0, 1)}
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
+        """Estimates the returns.
+
+        Args:
+            batch: observations [B, T, ...] and the state before them.
+            embeddings: what ``forward_train`` gave under that name: the values themselves, so that the loss needs no
+                second pass.
+
+        Returns:
+            Values, [B, T].
+        """
+        return self._unroll(self.agent, batch).values.transpose(0, 1) if embeddings is None else embeddings
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Acts: action distribution [B, T, A] and the state after the last step."""
+        unrolled = self._unroll(self.agent, batch)
+        num_steps = batch[Columns.STATE_IN][NUM_STEPS] + unrolled.logits.shape[0]
+        return {
+            Columns.ACTION_DIST_INPUTS: unrolled.logits.transpose(0, 1),
+            Columns.STATE_OUT: {**_fields_of(unrolled.state), NUM_STEPS: num_steps},
+        }
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Learns: action distribution [B, T, A] and values [B, T], from one pass."""
+        unrolled = self._unroll(self.agent, batch)
+        return {
+            Columns.ACTION_DIST_INPUTS: unrolled.logits.transpose(0, 1),
+            Columns.EMBEDDINGS: unrolled.values.transpose(0, 1),
+        }
+
+    def _unroll(self, agent: ActorCritic, batch: dict[str, Any]) -> Unrolled:
+        """Runs an agent over a batch of sequences [B, T, ...]; time comes first in what it gives."""
+        observations = batch[Columns.OBS].transpose(0, 1).to(next(agent.parameters()).dtype)
+        state = dict(batch[Columns.STATE_IN])
+        num_steps = state.pop(NUM_STEPS)
+        # RLlib starts a new sequence at every episode's start, so that only first steps can be fresh.
+        is_first = torch.zeros(observations.shape[:2], dtype=torch.bool, device=observations.device)
+        is_first[0] = num_steps == 0
+        return agent.unroll(observations, is_first, self._state_type(**state))
+
+
+def _fields_of(state: AnyState) -> dict[str, Tensor]:
+    """The parts that a state has, by name."""
+    return {name: value for name, value in state._asdict().items() if value is not None}

@@ -1,0 +1,41 @@
+"""Complete experiments: each is a function that returns one checked Experiment; its first line tells what it shows."""
+
+import difflib
+from collections.abc import Callable
+
+from ctm_rl.agents.experiment import Experiment
+from ctm_rl.configs.cartpole import cartpole, cartpole_window
+from ctm_rl.configs.generic import for_env
+from ctm_rl.errors import UserError
+
+__all__ = ["describe", "for_env", "load", "names"]
+
+_EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
+    "cartpole": cartpole,
+    "cartpole-window": cartpole_window,
+}
+
+
+def names() -> list[str]:
+    """The names of all experiments."""
+    return list(_EXPERIMENTS)
+
+
+def load(name: str) -> Experiment:
+    """Gives the experiment of that name.
+
+    Raises:
+        UserError: there is none; the message lists those there are, the closest one first.
+    """
+    if name not in _EXPERIMENTS:
+        closest = difflib.get_close_matches(name, names(), n=len(_EXPERIMENTS))
+        ordered = [*closest, *(other for other in names() if other not in closest)]
+        raise UserError(
+            f"unknown experiment {name!r}; there are {', '.join(ordered)} (any environment: ctm-rl train --env ID)."
+        )
+    return _EXPERIMENTS[name]()
+
+
+def describe(name: str) -> str:
+    """What an experiment shows, in one line."""
+    return (_EXPERIMENTS[name].__doc__ or "").strip().splitlines()[0]

@@ -1,0 +1,36 @@
+"""CartPole that has to be remembered: velocities are hidden, so a policy without memory stays near 50 steps."""
+
+import dataclasses
+
+from ctm_rl.agents.experiment import BudgetConfig, EnvConfig, Experiment, PPOSettings
+from ctm_rl.config import PolicyConfig
+
+
+def cartpole() -> Experiment:
+    """CartPole with hidden velocities, 500 steps; synchronisation over the whole episode."""
+    return Experiment(
+        name="cartpole",
+        env=EnvConfig(id="CartPole-v1", hide_velocities=True, max_episode_steps=500),
+        model=PolicyConfig(
+            num_neurons=64,
+            history_length=10,
+            num_ticks=2,
+            nlm_hidden_dim=4,
+            num_output_sync_neurons=16,
+            feature_dim=64,
+            baseline_dim=126,
+            max_seq_len=32,
+        ),
+        ppo=PPOSettings(lr=1e-3, entropy_coefficient=0.01, num_epochs=4, num_minibatches=4, num_rollout_steps=64),
+        budget=BudgetConfig(env_steps=300_000),
+        num_env_runners=0,
+        num_envs_per_env_runner=32,
+    )
+
+
+def cartpole_window() -> Experiment:
+    """The same, with synchronisation over the last ticks only, as published."""
+    experiment = cartpole()
+    return dataclasses.replace(
+        experiment, name="cartpole-window", model=dataclasses.replace(experiment.model, sync_window=True)
+    )

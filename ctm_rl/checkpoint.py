@@ -1,0 +1,280 @@
+"""Checkpoints in a format of our own, safetensors and JSON: loading one executes nothing, a broken one is noticed.
+
+A checkpoint is a directory ``checkpoints/iteration-000012`` with all arrays in ``tensors.safetensors`` and everything
+else in ``state.json``, which also holds size and SHA-256 of the former. It appears under its name only when whole.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ctm_rl.errors import UserError
+
+FORMAT = "ctm_rl checkpoint"
+VERSION = 1
+NUM_KEPT = 3
+STATE_FILE = "state.json"
+TENSORS_FILE = "tensors.safetensors"
+FOLDER = "checkpoints"
+
+_ITERATION = re.compile(r"iteration-(\d+)")
+_PARTIAL = ".partial-"
+_LOG = logging.getLogger(__name__)
+
+
+class CheckpointError(UserError):
+    """There is no checkpoint, or it cannot be read."""
+
+
+def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int = NUM_KEPT) -> Path:
+    """Writes a checkpoint: aside, synced to the disk, then renamed; afterwards older ones are removed.
+
+    Args:
+        run_dir: the run it belongs to.
+        iteration: how many iterations have been learned; names the checkpoint.
+        state: nested dicts (keys text or whole numbers), lists and tuples of tensors, numpy arrays, numbers, text,
+            booleans and None. Tensors come back on the CPU, numpy numbers as Python's.
+        num_kept: how many checkpoints stay, this one included.
+
+    Returns:
+        The checkpoint's directory.
+
+    Raises:
+        TypeError: something in ``state`` is none of these.
+    """
+    folder = run_dir / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(leftover)
+    target = folder / f"iteration-{iteration:06d}"
+    partial = folder / f"{_PARTIAL}{target.name}"
+    partial.mkdir()
+    tensors: dict[str, torch.Tensor] = {}
+    tree = _encode(state, "", tensors)
+    save_file(tensors, partial / TENSORS_FILE)
+    head = {
+        "format": FORMAT,
+        "version": VERSION,
+        "tensors": {
+            "size": (partial / TENSORS_FILE).stat().st_size,
+            "sha256": _digest(partial / TENSORS_FILE),
+        },
+        "state_sha256": hashlib.sha256(_dump(tree)).hexdigest(),
+    }
+    (partial / STATE_FILE).write_text(json.dumps({**head, "state": tree}, allow_nan=False, indent=1) + "\n")
+    shutil.copymode(partial / STATE_FILE, partial / TENSORS_FILE)  # safetensors keeps others from reading it
+    for path in (partial / TENSORS_FILE, partial / STATE_FILE, partial):
+        _sync(path)
+    if target.exists():
+        # Only one that could not be read is ever written again.
+        os.replace(target, folder / f"{_PARTIAL}old-{target.name}")
+    os.replace(partial, target)
+    _sync(folder)
+    for old in _all(run_dir)[num_kept:]:
+        shutil.rmtree(old)
+    for leftover in folder.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(leftover)
+    return target
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint whole, after checking that nothing of it is missing.
+
+    Args:
+        path: the checkpoint's directory.
+
+    Returns:
+        The state as it was saved, tensors on the CPU.
+
+    Raises:
+        CheckpointError: it is not there, not ours, of another version, or damaged.
+    """
+    head = _read_head(path)
+    try:
+        tensors = load_file(path / TENSORS_FILE)
+        state = _decode(head["state"], tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        _refuse(path, f"its content cannot be read ({error})")
+    if not isinstance(state, dict):
+        _refuse(path, "it holds no state")
+    return state
+
+
+def latest(run_dir: Path) -> Path:
+    """Finds a run's newest checkpoint that is whole; damaged ones are passed over with a line in the log.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    problems = []
+    for path in _all(run_dir):
+        try:
+            _read_head(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+            _LOG.warning("passed over a damaged checkpoint: %s", error)
+            continue
+        return path
+    if problems:
+        raise CheckpointError(f"no checkpoint of {run_dir} can be read: {problems[0]}")
+    raise CheckpointError(f"{run_dir} has no checkpoint; name a run that ctm-rl train or ctm-rl import has made.")
+
+
+def find(path: Path) -> Path:
+    """Takes the checkpoint that is named, or the newest whole one of the run that is.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    return path if (path / STATE_FILE).is_file() else latest(path)
+
+
+def iteration_of(path: Path) -> int:
+    """The iteration that a checkpoint's name tells."""
+    match = _ITERATION.fullmatch(path.name)
+    if match is None:
+        raise CheckpointError(f"{path} is not a checkpoint: its name must be iteration-<number>.")
+    return int(match.group(1))
+
+
+def _all(run_dir: Path) -> list[Path]:
+    """All checkpoints of a run by name, newest first, whole or not."""
+    folder = run_dir / FOLDER
+    found = [path for path in folder.iterdir() if _ITERATION.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=iteration_of, reverse=True)
+
+
+def _read_head(path: Path) -> dict[str, Any]:
+    """Reads ``state.json`` and checks both files against what it says."""
+    head = _parse_head(path)
+    try:
+        size, digest, state_digest = head["tensors"]["size"], head["tensors"]["sha256"], head["state_sha256"]
+        is_state_whole = hashlib.sha256(_dump(head["state"])).hexdigest() == state_digest
+    except (KeyError, TypeError, ValueError, RecursionError):
+        _refuse(path, f"{STATE_FILE} is incomplete")
+    if not is_state_whole:
+        _refuse(path, f"{STATE_FILE} was changed after it was written")
+    tensors_path = path / TENSORS_FILE
+    if not tensors_path.is_file():
+        _refuse(path, f"{TENSORS_FILE} is missing")
+    if tensors_path.stat().st_size != size:
+        _refuse(path, f"{TENSORS_FILE} has {tensors_path.stat().st_size} bytes instead of {size}")
+    if _digest(tensors_path) != digest:
+        _refuse(path, f"{TENSORS_FILE} was changed after it was written")
+    return head
+
+
+def _parse_head(path: Path) -> dict[str, Any]:
+    """Reads ``state.json`` and checks that it is ours, and of this version."""
+    try:
+        head = json.loads((path / STATE_FILE).read_bytes())
+    except FileNotFoundError:
+        _refuse(path, f"{STATE_FILE} is missing")
+    except OSError as error:
+        _refuse(path, f"{STATE_FILE} cannot be read ({error.strerror})")
+    except (ValueError, RecursionError):
+        _refuse(path, f"{STATE_FILE} is damaged")
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        _refuse(path, f"{STATE_FILE} was not written by ctm-rl")
+    if head.get("version") != VERSION:
+        _refuse(path, f"it has version {head.get('version')}, and this ctm-rl reads version {VERSION}")
+    return head
+
+
+def _refuse(path: Path, reason: str) -> NoReturn:
+    """Raises the one error of this module about a checkpoint."""
+    raise CheckpointError(f"checkpoint {path} is not usable: {reason}.")
+
+
+def _dump(tree: Any) -> bytes:
+    """The bytes of a tree of plain values that its digest is taken of."""
+    return json.dumps(tree, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file or directory is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _encode(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Turns a state into plain JSON values and its arrays into ``tensors``; what JSON lacks is tagged with a $."""
+    if isinstance(value, torch.Tensor):
+        return {"$tensor": _put(value.detach().cpu(), path, tensors)}
+    if isinstance(value, np.ndarray):
+        native = np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
+        return {"$array": _put(torch.from_numpy(native), path, tensors)}
+    if type(value) is tuple or isinstance(value, list):
+        items = [_encode(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
+        return {"$tuple": items} if type(value) is tuple else items
+    if isinstance(value, dict) and all(isinstance(key, str) or type(key) is int for key in value):
+        entries = {key: _encode(item, f"{path}/{key}", tensors) for key, item in value.items()}
+        is_plain = all(isinstance(key, str) and not key.startswith("$") for key in entries)
+        return entries if is_plain else {"$dict": [[key, item] for key, item in entries.items()]}
+    return _encode_scalar(value, path)
+
+
+def _encode_scalar(value: Any, path: str) -> Any:
+    """Turns a single value into what JSON has."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        number = float(value)
+        return number if math.isfinite(number) else {"$float": repr(number)}
+    raise TypeError(f"a checkpoint cannot hold {path or 'this'}: {type(value).__name__}.")
+
+
+def _put(tensor: torch.Tensor, path: str, tensors: dict[str, torch.Tensor]) -> str:
+    """Adds a copy of a tensor under a free name like its path; safetensors refuses shared memory and gaps."""
+    name = path.lstrip("/") or "tensor"
+    while name in tensors:
+        name += "'"
+    tensors[name] = tensor.clone(memory_format=torch.contiguous_format)
+    return name
+
+
+def _decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Undoes ``_encode``."""
+    if isinstance(tree, list):
+        return [_decode(item, tensors) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    tag = next((key for key in tree if key.startswith("$")), None)
+    if tag is None:
+        return {key: _decode(item, tensors) for key, item in tree.items()}
+    (content,) = tree.values()
+    if tag == "$float":
+        return float(content)
+    if tag == "$tensor":
+        return tensors[content]
+    if tag == "$array":
+        return tensors[content].numpy()
+    if tag == "$tuple":
+        return tuple(_decode(item, tensors) for item in content)
+    if tag == "$dict":
+        return {key: _decode(item, tensors) for key, item in content}
+    raise ValueError(f"unknown tag {tag}")

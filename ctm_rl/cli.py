@@ -1,0 +1,311 @@
+"""The command line, ``ctm-rl``: reads what is asked for, hands it on, and tells mistakes in one line."""
+
+import contextlib
+import dataclasses
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+import ctm_rl
+from ctm_rl.agents.experiment import BudgetConfig, Experiment
+from ctm_rl.configs import describe, for_env, load, names
+from ctm_rl.errors import UserError
+from ctm_rl.options import parse
+
+if TYPE_CHECKING:
+    from ctm_rl.agents.progress import TerminalProgress
+
+USAGE = """\
+ctm-rl: train, look into and ship Continuous Thought Machines
+
+  ctm-rl list                               experiments, one line each
+  ctm-rl train EXPERIMENT [--FIELD VALUE]   trains one of them; any field can be changed by name
+  ctm-rl train --env ID                     trains on any Gymnasium environment (module:ID works too)
+  ctm-rl train --config FILE                trains what a run's config.json says
+  ctm-rl resume DIR                         goes on where the last checkpoint of a run stands
+  ctm-rl evaluate DIR --episodes N          plays episodes with a run's policy; --json for programs
+  ctm-rl import FILE --run-dir DIR          makes a run of a published checkpoint
+
+  ctm-rl COMMAND --help                     tells more; ctm-rl train EXPERIMENT --help lists all fields
+  ctm-rl --version
+"""
+
+TRAIN_USAGE = """\
+ctm-rl train EXPERIMENT | --env ID | --config FILE  [--FIELD VALUE ...]
+
+{experiments}
+
+Fields used most; ctm-rl train EXPERIMENT --help lists all, with their values in that experiment:
+  --seed N                     --run-dir DIR               --model.kind ctm|lstm
+  --budget.env-steps N         --budget.minutes N          --model.num-ticks N
+  --ppo.lr RATE                --num-env-runners N         --address auto|HOST:PORT
+"""
+
+SOURCES = ("--env", "--config")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResumeOptions:
+    """Goes on where the last checkpoint of a run stands."""
+
+    dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """The run's directory."""
+    budget: BudgetConfig
+    """How long it learns, all in all."""
+    address: str | None = None
+    """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateOptions:
+    """Plays exactly as many episodes as asked for with a run's policy."""
+
+    dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """The run's directory, or one checkpoint in it."""
+    episodes: int = 100
+    """How many episodes."""
+    seed: int = 0
+    """The same seed plays the same episodes; none of them was trained on."""
+    deterministic: bool = False
+    """Take the likeliest action instead of drawing one."""
+    device: str = "cpu"
+    """Where the policy computes: cpu, cuda or cuda:N."""
+    json: bool = False
+    """Write one line of JSON."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportOptions:
+    """Makes a run of a checkpoint in the published format; nothing in the file is executed."""
+
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """The checkpoint."""
+    run_dir: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """The new run's directory, new or empty."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the arguments; ``None``: those of the process.
+
+    Returns:
+        The exit code: 0 done, 2 a mistake in what was asked for, 130 or 143 stopped by a signal.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Environments of the user's own, as --env my_module:My-v0; last, so that nothing installed is hidden.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        _tell(f"ctm-rl: {' '.join(str(error).split())}")
+        return getattr(error, "exit_code", 2)
+    except SystemExit as stop:
+        # Help has been written.
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt as interrupt:
+        return _tell_interrupt(interrupt)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    """Finds the command and runs it."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        _write(USAGE)
+        return 0
+    name, *rest = arguments
+    if name == "--version":
+        _write(f"ctm-rl {ctm_rl.__version__}\n")
+        return 0
+    if name not in COMMANDS:
+        raise UserError(f"unknown command {name!r}; there are {', '.join(COMMANDS)}.")
+    COMMANDS[name](rest)
+    return 0
+
+
+def _list(arguments: list[str]) -> None:
+    """Writes the experiments."""
+    if arguments and arguments != ["--help"]:
+        raise UserError(f"list takes no arguments, got {shlex.join(arguments)}.")
+    _write(_experiments() + "\n")
+
+
+def _experiments() -> str:
+    """The experiments, one line each."""
+    width = max(map(len, names())) + 2
+    return "\n".join(f"  {name:<{width}}{describe(name)}" for name in names())
+
+
+def _train(arguments: list[str]) -> None:
+    """Trains an experiment."""
+    if arguments in (["--help"], ["-h"]):
+        _write(TRAIN_USAGE.format(experiments=_experiments()))
+        return
+    experiment, rest, prog = _choose(arguments)
+    experiment = parse(Experiment, rest, prog, default=experiment)
+    from ctm_rl.agents.run_dir import new_run_dir
+
+    experiment = dataclasses.replace(experiment, run_dir=str(new_run_dir(experiment)))
+    with _progress(experiment) as progress:
+        from ctm_rl.agents.run import train
+
+        run_dir = train(experiment, progress)
+    _tell_finished(run_dir)
+
+
+def _choose(arguments: list[str]) -> tuple[Experiment, list[str], str]:
+    """Finds the experiment that is meant: by its name, by an environment, or in a file.
+
+    Returns:
+        The experiment, the remaining arguments, and the command so far, for messages.
+    """
+    choices: list[tuple[str, str]] = []
+    rest: list[str] = []
+    remaining = list(arguments)
+    if remaining and not remaining[0].startswith("-"):
+        choices.append(("", remaining.pop(0)))
+    while remaining:
+        argument = remaining.pop(0)
+        option, equals, value = argument.partition("=")
+        if option not in SOURCES:
+            rest.append(argument)
+            continue
+        if not equals:
+            if not remaining or remaining[0].startswith("--"):
+                raise UserError(f"{option} needs a value: {'an environment' if option == '--env' else 'a file'}.")
+            value = remaining.pop(0)
+        choices.append((option, value))
+    if len(choices) != 1:
+        problem = "only one of them is allowed" if choices else "none is given"
+        raise UserError(
+            f"train needs an experiment first ({', '.join(names())}), or --env ID, or --config FILE; {problem}."
+        )
+    ((option, value),) = choices
+    prog = " ".join(filter(None, ("ctm-rl train", option, value)))
+    if option == "--env":
+        experiment = _checked(lambda: for_env(value))
+    elif option == "--config":
+        from ctm_rl.agents.run_dir import load_config
+
+        experiment = load_config(Path(value).expanduser())
+    else:
+        experiment = load(value)
+    return experiment, rest, prog
+
+
+def _resume(arguments: list[str]) -> None:
+    """Goes on with a run."""
+    from ctm_rl.agents.run_dir import read_config
+
+    directory = parse(ResumeOptions, arguments, "ctm-rl resume").dir
+    kept = read_config(Path(directory).expanduser())
+    # Once more, now that the run tells what stays as it is.
+    defaults = ResumeOptions(dir=directory, budget=kept.budget, address=kept.address)
+    options = parse(ResumeOptions, arguments, "ctm-rl resume", default=defaults)
+    experiment = _checked(lambda: dataclasses.replace(kept, budget=options.budget, address=options.address))
+    with _progress(experiment) as progress:
+        from ctm_rl.agents.run import resume
+
+        run_dir = resume(options.dir, experiment, progress)
+    _tell_finished(run_dir)
+
+
+def _evaluate(arguments: list[str]) -> None:
+    """Plays episodes and writes how they went."""
+    options = parse(EvaluateOptions, arguments, "ctm-rl evaluate")
+    from ctm_rl.agents import evaluation
+
+    result = evaluation.evaluate(
+        Path(options.dir).expanduser(),
+        episodes=options.episodes,
+        seed=options.seed,
+        deterministic=options.deterministic,
+        device=options.device,
+    )
+    _write((evaluation.to_json if options.json else evaluation.to_text)(result) + "\n")
+
+
+def _import(arguments: list[str]) -> None:
+    """Makes a run of a published checkpoint."""
+    options = parse(ImportOptions, arguments, "ctm-rl import")
+    from ctm_rl.agents.importing import import_official
+
+    _write(import_official(Path(options.file).expanduser(), Path(options.run_dir).expanduser()) + "\n")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "list": _list,
+    "train": _train,
+    "resume": _resume,
+    "evaluate": _evaluate,
+    "import": _import,
+}
+
+
+def _checked(make: Callable[[], Experiment]) -> Experiment:
+    """Makes an experiment of what a person gave; its refusal is theirs to read."""
+    try:
+        return make()
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _progress(experiment: Experiment) -> "contextlib.closing[TerminalProgress]":
+    """What shows a run's progress; something is to be seen at once, since loading torch and ray takes seconds."""
+    from rich.console import Console
+
+    from ctm_rl.agents.progress import TerminalProgress
+
+    console = Console()
+    progress = TerminalProgress(experiment.budget, console)
+    if console.is_terminal:
+        progress.wait(f"{experiment.name}: loading")
+    return contextlib.closing(progress)
+
+
+def _tell_finished(run_dir: Path) -> None:
+    """Says where a finished run is and what can be done with it."""
+    place = shlex.quote(_short(run_dir))
+    _write(f"done: {place}\nevaluate it: ctm-rl evaluate {place} --episodes 100\n")
+
+
+def _tell_interrupt(interrupt: KeyboardInterrupt) -> int:
+    """Says what a stopped run left and how to go on; gives the exit code that shells know."""
+    run_dir = getattr(interrupt, "run_dir", None)
+    signum = getattr(interrupt, "signum", 2)
+    if run_dir is None:
+        _tell("ctm-rl: stopped; nothing was written.")
+    else:
+        place = shlex.quote(_short(Path(run_dir)))
+        saved = "a checkpoint is saved" if getattr(interrupt, "is_saved", False) else "the last checkpoint stands"
+        _tell(f"ctm-rl: stopped, {saved}; go on with: ctm-rl resume {place}")
+    return 128 + signum
+
+
+def _short(path: Path) -> str:
+    """A path as seen from here, if it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) and path != here else str(path)
+
+
+def _write(text: str) -> None:
+    """Writes a result."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _tell(line: str) -> None:
+    """Writes a message about what went wrong."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
