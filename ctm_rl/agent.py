@@ -1,6 +1,5 @@
 """The machine put to use as an agent: features of an observation in, policy and value out, one state per episode."""
 
-from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -8,12 +7,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from ctm_rl.config import PolicyConfig
-from ctm_rl.core import think
+from ctm_rl.core import CTMCore
 from ctm_rl.encoders import build_observation_encoder
 from ctm_rl.heads import MLPHead
 from ctm_rl.models import build_core
-from ctm_rl.reader import constant_reading
-from ctm_rl.state import AnyState, select_rows
+from ctm_rl.state import AnyState, CoreState
+from ctm_rl.unroll import can_unroll, step_through, unroll
 
 
 class Unrolled(NamedTuple):
@@ -68,14 +67,15 @@ class ActorCritic(nn.Module):
         """
         num_steps, batch_size = is_first.shape
         features = self.encoder(observations.flatten(0, 1)).unflatten(0, (num_steps, batch_size))
-        fresh = self.initial_state(batch_size)
-        answers = []
-        for step_features, is_fresh in zip(features, is_first.bool(), strict=True):
-            state = select_rows(is_fresh, fresh, state) if self.config.is_state_carried else fresh
-            for tick in think(self.core, state, repeat(constant_reading(step_features), self.config.num_ticks)):
-                state = tick.state
-            answers.append(self.core.answer(state))
-        sync = torch.stack(answers)
+        is_learning = torch.is_grad_enabled() or num_steps > 1
+        if is_learning and self.config.is_state_carried and can_unroll(self.core):
+            assert isinstance(self.core, CTMCore)
+            assert isinstance(state, CoreState)
+            sync, state = unroll(self.core, features, is_first, state)
+        else:
+            sync, state = step_through(
+                self.core, features, is_first, state, self.config.num_ticks, self.config.is_state_carried
+            )
         return Unrolled(self.policy(sync), self.value(sync).squeeze(-1), sync, state)
 
     def project_(self) -> None:

@@ -170,6 +170,6 @@ class Synchronisation(nn.Module):
         self.register_buffer("right_slot", right_slot, persistent=False)
 
 
-def sync_of(alpha: Float[Tensor, "B P"], beta: Float[Tensor, "B P"]) -> Float[Tensor, "B P"]:
-    """Synchronisation, alpha / sqrt(beta), [B, P]."""
+def sync_of(alpha: Float[Tensor, "*batch P"], beta: Float[Tensor, "*batch P"]) -> Float[Tensor, "*batch P"]:
+    """Synchronisation, alpha / sqrt(beta), [..., P]."""
     return alpha / beta.sqrt()
