@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.status import Status
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ctm_rl.agents.experiment import BudgetConfig
@@ -110,6 +110,7 @@ class TerminalProgress:
     def close(self) -> None:
         """Leaves the last state on the screen."""
         self._end_waiting()
+        self._is_stopping = False
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -127,23 +128,18 @@ class TerminalProgress:
         """Writes one plain line."""
         self._last_time = time.monotonic()
         self._last_row = None
-        self.say(f"iteration {row['iteration']}: {self._steps(row)}, {_facts(row)}, {_clock(row['seconds'] or 0)}")
+        self.say(f"iteration {row['iteration']}: {_facts(row)}, {self._steps(row)}, {_clock(row['seconds'] or 0)}")
 
     def __rich__(self) -> Table:
         """Gives the live line as it is now."""
         row = self._last_row
-        line = Table.grid(padding=(0, 1))
+        line = Table.grid("", Column(no_wrap=True), padding=(0, 1))
         if row is None:
             return line
-        time_left = f"{_clock(row['seconds'] or 0)}, {_clock(self._remaining(row))} to go"
-        if self._is_stopping:
-            time_left = "stopping after this iteration; Ctrl-C again stops at once"
-        line.add_row(
-            ProgressBar(total=1.0, completed=self._share(row), width=20),
-            Text(self._steps(row)),
-            Text(_facts(row)),
-            Text(time_left, style="dim"),
-        )
+        clock = f"{_clock(row['seconds'] or 0)}, {_clock(self._remaining(row))} to go"
+        ending = "stopping (Ctrl-C again: now)" if self._is_stopping else clock
+        bar = ProgressBar(total=1.0, completed=self._share(row), width=10 if self._console.width < 100 else 30)
+        line.add_row(bar, Text(f"{_facts(row)}, {self._steps(row)}, {ending}"))
         return line
 
     def _share(self, row: Row) -> float:
@@ -163,7 +159,7 @@ class TerminalProgress:
 
     def _steps(self, row: Row) -> str:
         """Steps taken and allowed."""
-        return f"{int(row['env_steps'] or 0):,} of {self._budget.env_steps:,} steps"
+        return f"{_count(row['env_steps'] or 0)} of {_count(self._budget.env_steps)} steps"
 
 
 def _facts(row: Row) -> str:
@@ -171,6 +167,15 @@ def _facts(row: Row) -> str:
     value = row["episode_return_mean"]
     shown = "no episode ended yet" if value is None else f"return {value:.1f}"
     return f"{shown}, {row['env_steps_per_second'] or 0:,.0f} steps/s"
+
+
+def _count(number: float) -> str:
+    """A number of steps in few letters: 950, 12.3k, 1.25M, 2G."""
+    for unit in ("", "k", "M"):
+        if number < 999.5:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g}G"
 
 
 def _clock(seconds: float) -> str:

@@ -107,12 +107,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(arguments)
     except UserError as error:
         _tell(f"ctm-rl: {' '.join(str(error).split())}")
-        return getattr(error, "exit_code", 2)
+        return error.exit_code
     except SystemExit as stop:
         # Help has been written.
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt as interrupt:
         return _tell_interrupt(interrupt)
+    except BrokenPipeError:
+        # Whoever read has gone, as in ctm-rl list | head -1; Python must not try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from ctm_rl import checkpoint, configs
+from ctm_rl import checkpoint
 from ctm_rl.agents import cluster
 from ctm_rl.agents.experiment import to_json
 from ctm_rl.cli import main
+from ctm_rl.configs import load, names
 
 TRAIN = ("train", "cartpole", "--run-dir", "new")
 
@@ -33,7 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden_dir: Path) -> 
     Path("empty").mkdir()
     Path("file").write_text("nothing")
     Path("broken.json").write_text('{"name": ')
-    config = to_json(configs.load("cartpole"))
+    config = to_json(load("cartpole"))
     Path("wrong.json").write_text(json.dumps({**config, "sead": 2}))
     Path("out-of-range.json").write_text(json.dumps({**config, "num_learners": -1}))
     Path("evil.pt").write_bytes(b"cposix\nsystem\n(S'touch executed'\ntR.")
@@ -218,7 +219,7 @@ def test_help_names_every_field_and_its_value(capsys: pytest.CaptureFixture[str]
 def test_list_has_a_line_for_every_experiment(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == configs.names()
+    assert [line.split()[0] for line in lines] == names()
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_any_field_is_changed_by_its_name(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    Path("a.json").write_text(json.dumps(to_json(configs.load("cartpole"))))
+    Path("a.json").write_text(json.dumps(to_json(load("cartpole"))))
     trained = []
     monkeypatch.setattr(run, "train", lambda experiment, progress: trained.append(experiment) or tmp_path)
     assert main(["train", *arguments]) == 0

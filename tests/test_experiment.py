@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from ctm_rl import configs
 from ctm_rl.agents.environment import make_env
 from ctm_rl.agents.experiment import (
     BudgetConfig,
@@ -18,8 +17,9 @@ from ctm_rl.agents.experiment import (
     to_json,
 )
 from ctm_rl.config import PolicyConfig
+from ctm_rl.configs import describe, for_env, load, names
 
-ALL = [*(configs.load(name) for name in configs.names()), configs.for_env("Acrobot-v1")]
+ALL = [*(load(name) for name in names()), for_env("Acrobot-v1")]
 
 
 @pytest.mark.parametrize("experiment", ALL, ids=lambda experiment: experiment.name)
@@ -37,27 +37,27 @@ def test_json_gives_the_experiment_back(experiment: Experiment) -> None:
 
 
 def test_every_experiment_is_described_in_one_line() -> None:
-    for name in configs.names():
-        assert 20 < len(configs.describe(name)) < 100
-        assert configs.load(name).name == name
+    for name in names():
+        assert 20 < len(describe(name)) < 100
+        assert load(name).name == name
 
 
 def test_the_windowed_experiment_differs_in_the_window_alone() -> None:
-    plain, windowed = configs.load("cartpole"), configs.load("cartpole-window")
+    plain, windowed = load("cartpole"), load("cartpole-window")
     assert windowed.model.sync_window
     assert dataclasses.replace(plain.model, sync_window=True) == windowed.model
     assert dataclasses.replace(windowed, name=plain.name, model=plain.model) == plain
 
 
 def test_any_environment_gives_a_name_for_its_directory() -> None:
-    assert configs.for_env("CartPole-v1").name == "cartpole-v1"
-    assert configs.for_env("some.module:ALE/Pong-v5").name == "ale-pong-v5"
-    assert configs.for_env("::").name == "env"
+    assert for_env("CartPole-v1").name == "cartpole-v1"
+    assert for_env("some.module:ALE/Pong-v5").name == "ale-pong-v5"
+    assert for_env("::").name == "env"
 
 
 def test_an_unknown_experiment_lists_those_there_are_closest_first() -> None:
     with pytest.raises(ValueError, match=r"there are cartpole-window, cartpole \("):
-        configs.load("cartpole-windw")
+        load("cartpole-windw")
 
 
 def _set(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
