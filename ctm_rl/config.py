@@ -18,7 +18,7 @@ MIN_UNET_WIDTH = 16
 
 def check_at_least(name: str, value: float, minimum: float) -> None:
     """Raises ValueError, naming value and limit, when ``value`` is below ``minimum``."""
-    if value < minimum:
+    if not value >= minimum:  # NaN is not at least anything
         raise ValueError(f"{name} must be at least {minimum}, got {value}.")
 
 
@@ -83,7 +83,7 @@ class CoreConfig:
         if self.nlm_dropout is not None:
             check_share("nlm_dropout", self.nlm_dropout)
         check_choice("pairing", self.pairing, get_args(PairingKind))
-        if self.max_decay_rate <= 0:
+        if not self.max_decay_rate > 0:
             raise ValueError(f"max_decay_rate must be above 0, got {self.max_decay_rate}.")
         _check_synapse(self)
         _check_pairing(self)

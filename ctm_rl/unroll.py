@@ -55,7 +55,7 @@ class _Weights(NamedTuple):
     """Weight [D, O, I] and bias [D, O, 1] of each layer of the neuron-level models, divided by its temperature."""
 
 
-def can_unroll(core: nn.Module) -> bool:
+def can_unroll(core: object) -> bool:
     """Whether :func:`unroll` knows this core: blocks, neuron-level models without norm, no attention, no dropout."""
     if not isinstance(core, CTMCore) or not isinstance(core.synapse, BlockSynapse):
         return False

@@ -11,6 +11,7 @@ ATTENDED: dict[str, Any] = {"num_action_sync_neurons": 4}
 WRONG: list[tuple[type[CoreConfig], dict[str, Any], str]] = [
     (CoreConfig, {"num_ticks": 0}, "num_ticks must be at least 1, got 0."),
     (CoreConfig, {"num_neurons": -1}, "num_neurons must be at least 1, got -1."),
+    (CoreConfig, {"max_decay_rate": float("nan")}, "max_decay_rate must be above 0, got nan."),
     (CoreConfig, {"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0."),
     (CoreConfig, {"nlm_dropout": -0.1}, "nlm_dropout must be at least 0 and below 1, got -0.1."),
     (CoreConfig, {"pairing": "nearest"}, "pairing must be one of first-last, last-first, random, random-pairing"),
