@@ -151,7 +151,7 @@ def _probe(address: str) -> dict[str, float]:
         host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             raise UserError(
                 f"no Ray cluster answers at address {address} ({error}); "
                 "start one there with ray start --head, or leave --address out."

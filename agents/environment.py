@@ -36,7 +36,7 @@ def make_env(env: EnvConfig) -> gym.Env:
     env_id, arguments = gym_arguments(env)
     try:
         return gym.make(env_id, **arguments)
-    except (gym.error.Error, ImportError, ValueError) as error:
+    except Exception as error:  # what an environment of the user's own raises can be anything
         reason = " ".join(str(error).split())
         raise UserError(
             f"env.id {env.id!r} cannot be made: {reason} "

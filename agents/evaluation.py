@@ -12,7 +12,7 @@ import torch
 from ctm_rl import checkpoint
 from ctm_rl.agents.answering import describe_answers, evaluate_answers
 from ctm_rl.agents.environment import make_env
-from ctm_rl.agents.experiment import EnvConfig
+from ctm_rl.agents.experiment import MAX_SEED, EnvConfig
 from ctm_rl.agents.run_dir import check_is_run, read_config
 from ctm_rl.agents.spaces import count_actions
 from ctm_rl.errors import UserError
@@ -53,8 +53,8 @@ def evaluate(
     """
     if episodes < 1:
         raise UserError(f"episodes must be at least 1, got {episodes}.")
-    if seed < 0:
-        raise UserError(f"seed must be at least 0, got {seed}.")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"seed must be at least 0 and at most {MAX_SEED}, got {seed}.")
     place = Path(run_dir)
     run = place.parents[1] if place.parent.name == checkpoint.FOLDER else place
     check_is_run(run)

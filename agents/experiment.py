@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from ctm_rl.config import PolicyConfig
 
 MAX_SEED = 2**31 - 1
+MAX_STEPS = 2**53
 _ADDRESS = re.compile(r"auto|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -58,7 +59,7 @@ class EnvConfig:
         if self.hide_velocities and self.use_image_only:
             raise ValueError("env.hide_velocities and env.use_image_only exclude each other: a grid has no velocities.")
         if self.max_episode_steps is not None:
-            _check_number("env.max_episode_steps", self.max_episode_steps, at_least=1)
+            _check_number("env.max_episode_steps", self.max_episode_steps, at_least=1, at_most=MAX_STEPS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +117,7 @@ class BudgetConfig:
 
     def __post_init__(self) -> None:
         """Refuses an empty budget."""
-        _check_number("budget.env_steps", self.env_steps, at_least=1)
+        _check_number("budget.env_steps", self.env_steps, at_least=1, at_most=MAX_STEPS)
         if self.minutes is not None:
             _check_number("budget.minutes", self.minutes, above=0)
 

@@ -30,10 +30,11 @@ def import_official(file: Path, run_dir: Path) -> str:
     check_free(run_dir)
     try:
         official = load_official(file)
-    except ValueError as error:
+        args = {name: value for name, value in official.args.items() if _is_plain(value)}
+        config = _config(official, args)
+    except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
-    args = {name: value for name, value in official.args.items() if _is_plain(value)}
-    with created(run_dir, _config(official, args)) as keep:
+    with created(run_dir, config) as keep:
         entry = {"args": args, "weights": official.to_official_state_dict()}
         checkpoint.save(run_dir, 0, {"task": official.task, OFFICIAL_ENTRY: entry})
         keep()

@@ -19,7 +19,7 @@ from ctm_rl.agents.experiment import Experiment, to_json
 from ctm_rl.agents.progress import Progress, Row, SilentProgress
 from ctm_rl.agents.run_dir import MetricsWriter, config_of, created, locked, new_run_dir, read_config, write_config
 from ctm_rl.agents.stop import RunInterrupted, StopRequest
-from ctm_rl.errors import UserError
+from ctm_rl.errors import UserError, expand
 from ctm_rl.policy import POLICY_ENTRY, describe
 
 _LOG = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def resume(run_dir: str | Path, experiment: Experiment | None = None, progress: 
         RunInterrupted: a signal stopped it, after a checkpoint.
     """
     progress = progress or SilentProgress()
-    run_dir = Path(run_dir).expanduser().absolute()
+    run_dir = expand(run_dir).absolute()
     started = time.monotonic()
     kept = read_config(run_dir)
     experiment = experiment or kept
@@ -102,6 +102,7 @@ def resume(run_dir: str | Path, experiment: Experiment | None = None, progress: 
     if "learner" not in state:
         raise UserError(f"{run_dir} was imported; it can be evaluated, and there is no training to resume.")
     position = _Position(**state["position"])
+    _check_same(experiment, state["experiment"], run_dir)
     if _is_used_up(experiment, position):
         raise UserError(
             f"{run_dir} has used up its budget ({position.env_steps:,} env steps, {position.seconds / 60:.1f} minutes);"
@@ -120,6 +121,22 @@ def resume(run_dir: str | Path, experiment: Experiment | None = None, progress: 
                 progress.say(f"run {run_dir}, from iteration {position.iteration}")
                 run.loop(request)
     return run_dir
+
+
+def _check_same(experiment: Experiment, saved: dict[str, Any], run_dir: Path) -> None:
+    """Refuses to go on with a policy or an environment that the checkpoint does not know.
+
+    Raises:
+        UserError: the configuration has been changed since.
+    """
+    given = to_json(experiment)
+    for part in ("env", "model"):
+        for name, value in saved[part].items():
+            if given[part][name] != value:
+                raise UserError(
+                    f"{run_dir / 'config.json'} says {part}.{name} {given[part][name]!r}, and the checkpoint was "
+                    f"trained with {value!r}; put it back, or train anew."
+                )
 
 
 class _Run:

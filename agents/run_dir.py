@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ctm_rl.agents.experiment import Experiment, from_json, to_json
-from ctm_rl.errors import UserError
+from ctm_rl.errors import UserError, expand
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
@@ -58,7 +58,7 @@ def new_run_dir(experiment: Experiment) -> Path:
             number += 1
             path = base.with_name(f"{base.name}-{number}")
     else:
-        path = Path(experiment.run_dir).expanduser().absolute()
+        path = expand(experiment.run_dir).absolute()
     check_free(path)
     return path
 
@@ -178,6 +178,8 @@ def load_config(path: Path) -> Experiment:
         raise UserError(f"{path} cannot be read: {error.strerror}; name a config.json of a run.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}.") from error
+    if isinstance(values, dict) and "task" in values and "env" not in values:
+        raise UserError(f"{path} is of an imported model for {values['task']}; it can be evaluated, not trained.")
     try:
         return from_json(values)
     except ValueError as error:

@@ -67,8 +67,9 @@ class ActorCritic(nn.Module):
         """
         num_steps, batch_size = is_first.shape
         features = self.encoder(observations.flatten(0, 1)).unflatten(0, (num_steps, batch_size))
-        is_learning = torch.is_grad_enabled() or num_steps > 1
-        if is_learning and self.config.is_state_carried and can_unroll(self.core):
+        is_worth_it = torch.is_grad_enabled() or num_steps > 1
+        is_plain = self.config.is_state_carried and not torch.is_autocast_enabled(features.device.type)
+        if is_worth_it and is_plain and can_unroll(self.core):
             assert isinstance(self.core, CTMCore)
             assert isinstance(state, CoreState)
             sync, state = unroll(self.core, features, is_first, state)

@@ -123,8 +123,9 @@ def latest(run_dir: Path) -> Path:
             _read_head(path)
         except CheckpointError as error:
             problems.append(str(error))
-            _LOG.warning("passed over a damaged checkpoint: %s", error)
             continue
+        for problem in problems:
+            _LOG.warning("passed over a damaged checkpoint: %s", problem)
         return path
     if problems:
         raise CheckpointError(f"no checkpoint of {run_dir} can be read: {problems[0]}")

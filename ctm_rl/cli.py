@@ -15,7 +15,7 @@ import tyro
 import ctm_rl
 from ctm_rl.agents.experiment import BudgetConfig, Experiment
 from ctm_rl.configs import describe, for_env, load, names
-from ctm_rl.errors import UserError
+from ctm_rl.errors import UserError, expand
 from ctm_rl.options import parse
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _list(arguments: list[str]) -> None:
     """Writes the experiments."""
-    if arguments and arguments != ["--help"]:
+    if arguments and arguments not in (["--help"], ["-h"]):
         raise UserError(f"list takes no arguments, got {shlex.join(arguments)}.")
     _write(_experiments() + "\n")
 
@@ -198,7 +198,7 @@ def _choose(arguments: list[str]) -> tuple[Experiment, list[str], str]:
     elif option == "--config":
         from ctm_rl.agents.run_dir import load_config
 
-        experiment = load_config(Path(value).expanduser())
+        experiment = load_config(expand(value))
     else:
         experiment = load(value)
     return experiment, rest, prog
@@ -209,7 +209,7 @@ def _resume(arguments: list[str]) -> None:
     from ctm_rl.agents.run_dir import read_config
 
     directory = parse(ResumeOptions, arguments, "ctm-rl resume").dir
-    kept = read_config(Path(directory).expanduser())
+    kept = read_config(expand(directory))
     # Once more, now that the run tells what stays as it is.
     defaults = ResumeOptions(dir=directory, budget=kept.budget, address=kept.address)
     options = parse(ResumeOptions, arguments, "ctm-rl resume", default=defaults)
@@ -227,7 +227,7 @@ def _evaluate(arguments: list[str]) -> None:
     from ctm_rl.agents import evaluation
 
     result = evaluation.evaluate(
-        Path(options.dir).expanduser(),
+        expand(options.dir),
         episodes=options.episodes,
         seed=options.seed,
         deterministic=options.deterministic,
@@ -241,7 +241,7 @@ def _import(arguments: list[str]) -> None:
     options = parse(ImportOptions, arguments, "ctm-rl import")
     from ctm_rl.agents.importing import import_official
 
-    _write(import_official(Path(options.file).expanduser(), Path(options.run_dir).expanduser()) + "\n")
+    _write(import_official(expand(options.file), expand(options.run_dir)) + "\n")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

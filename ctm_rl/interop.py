@@ -3,6 +3,7 @@
 import argparse
 import pickle
 import re
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -65,6 +66,10 @@ _NAMES: tuple[tuple[str, str], ...] = (
     (r"^policy\.layers\.", "actor."),
     (r"^value\.layers\.", "critic."),
 )
+
+
+_BROKEN = (RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError, ArithmeticError)
+"""What reading something that is not what it says raises, here and inside torch."""
 
 
 class _Discarded:
@@ -253,15 +258,37 @@ def load_official(path: str | Path) -> OfficialModel:
     except pickle.UnpicklingError as error:
         reason = _first_sentence(str(error))
         raise ValueError(f"{path} is refused: it holds more than weights and plain settings ({reason}).") from error
-    except (RuntimeError, EOFError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is not a PyTorch checkpoint, or is damaged.") from error
+    except (*_BROKEN, OSError, EOFError, struct.error) as error:
+        raise ValueError(f"{path} is not a PyTorch checkpoint, is damaged, or cannot be read.") from error
     if not isinstance(checkpoint, dict) or not {"model_state_dict", "args"} <= checkpoint.keys():
         raise ValueError(f"{path} is not a published checkpoint: it needs the entries model_state_dict and args.")
     args = checkpoint["args"]
     settings = vars(args) if isinstance(args, argparse.Namespace) else args
     if not isinstance(settings, dict):
         raise ValueError(f"{path} is not a published checkpoint: its args are no namespace.")
-    return OfficialModel(checkpoint["model_state_dict"], settings)
+    try:
+        return rebuild(checkpoint["model_state_dict"], settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def rebuild(weights: object, args: Mapping[str, Any]) -> OfficialModel:
+    """Rebuilds a model from its published weights and settings, whatever they hold.
+
+    Raises:
+        ValueError: the weights are no named tensors, or the settings do not describe them.
+    """
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
+        raise ValueError("model_state_dict must hold tensors by their names.")
+    try:
+        return OfficialModel(weights, args)
+    except ValueError:
+        raise
+    except (*_BROKEN, MemoryError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"the args do not describe the weights: {type(error).__name__} {reason}.") from error
 
 
 def task_of(args: Mapping[str, Any]) -> Task:

@@ -15,7 +15,7 @@ from ctm_rl.agent import ActorCritic
 from ctm_rl.checkpoint import CheckpointError
 from ctm_rl.config import PolicyConfig
 from ctm_rl.encoders.control import ControlEncoder
-from ctm_rl.interop import OfficialModel
+from ctm_rl.interop import OfficialModel, rebuild
 from ctm_rl.state import AnyState
 
 POLICY_ENTRY = "policy"
@@ -182,8 +182,8 @@ def official_of(place: Path, state: Mapping[str, Any]) -> OfficialModel | None:
     if OFFICIAL_ENTRY not in state:
         return None
     try:
-        return OfficialModel(state[OFFICIAL_ENTRY]["weights"], state[OFFICIAL_ENTRY]["args"])
-    except (KeyError, ValueError) as error:
+        return rebuild(state[OFFICIAL_ENTRY]["weights"], state[OFFICIAL_ENTRY]["args"])
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"checkpoint {place} holds no model that this ctm-rl can rebuild: {error}.") from error
 
 

@@ -96,16 +96,15 @@ class Window(torch.autograd.Function):
         places = products.clone(memory_format=torch.contiguous_format)
         length = weight.shape[1]
         sums = products.new_empty(len(restarts), len(weight), products.shape[2])
-        overwritten: dict[int, Tensor] = {}
+        overwritten: list[Tensor] = []
         for step, rows in enumerate(restarts):
             start = step * num_ticks
             if rows is not None:
-                overwritten[step] = places[:, start : start + length, rows]
+                overwritten.append(places[:, start : start + length, rows])
                 places[:, start : start + length, rows] = fresh[..., None]
             start += num_ticks
             torch.bmm(weight[:, None], places[:, start : start + length], out=sums[step].unsqueeze(1))
-        ctx.save_for_backward(weight)
-        ctx.kept = places, overwritten
+        ctx.save_for_backward(weight, places, *overwritten)
         ctx.plan = restarts, num_ticks
         return sums
 
@@ -114,8 +113,8 @@ class Window(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Gives the gradients of products, fresh products and weight."""
         (d_sums,) = grads
-        (weight,) = ctx.saved_tensors
-        (places, overwritten), ctx.kept = ctx.kept, None
+        weight, places, *overwritten = ctx.saved_tensors
+        places = places.clone() if overwritten else places
         restarts, num_ticks = ctx.plan
         length = weight.shape[1]
         d_places, d_fresh, d_weight = torch.zeros_like(places), torch.zeros_like(weight), torch.zeros_like(weight)
@@ -129,5 +128,5 @@ class Window(torch.autograd.Function):
                 window = slice(start - num_ticks, start - num_ticks + length)
                 d_fresh += d_places[:, window, rows].sum(-1)
                 d_places[:, window, rows] = 0.0
-                places[:, window, rows] = overwritten[step]
+                places[:, window, rows] = overwritten.pop()
         return d_places, d_fresh, d_weight, None, None

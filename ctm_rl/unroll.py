@@ -12,6 +12,7 @@ A row that starts an episode gets the learned start history written over its las
 there is kept aside and put back when the backward pass comes by.
 """
 
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, cast
 
@@ -112,7 +113,9 @@ def unroll(
         state: the state before the first step, B rows; left as it was.
 
     Returns:
-        The output sync after each step, [T, B, P], and the state after the last one. It can be differentiated once.
+        The output sync after each step, [T, B, P], and the state after the last one. Equal to :func:`step_through` in
+        value and gradient as long as the decay rates are inside their limits; outside, the two let pass different
+        parts of a gradient, see :func:`ctm_rl.sync.decay_of`.
     """
     weights = _fold(core)
     restarts = _restarts(is_first)
@@ -178,14 +181,14 @@ class _Ticks(torch.autograd.Function):
     ) -> tuple[Float[Tensor, "L D B"], Float[Tensor, "D M B"], Float[Tensor, "D B"]]:
         """Gives z after every tick, and history and z after the last."""
         *nlm, restarts, num_ticks = rest
-        tape = _Tape(inputs, history, post_activation, num_ticks, second is not None, nlm)
+        tape = _Tape.blank(inputs, history, post_activation, num_ticks, second is not None, nlm)
         length = history.shape[1]
         biases = [bias.expand(-1, -1, inputs.shape[1]) for bias in nlm[1::2]]
         tick = 0
         for step, rows in enumerate(restarts):
             activation = tape.activations[tick]
             if rows is not None:
-                tape.overwritten[step] = tape.places[:, tick : tick + length, rows]
+                tape.overwritten.append(tape.places[:, tick : tick + length, rows])
                 tape.places[:, tick : tick + length, rows] = start_history[..., None]
                 # a copy: what the step before ended with stays on the tape
                 activation = activation.index_copy(1, rows, start_activation[:, None].expand(-1, len(rows)))
@@ -205,51 +208,76 @@ class _Ticks(torch.autograd.Function):
                 tick += 1
                 activation = tape.activations[tick]
                 _glu.out(last, 1, out=activation.unsqueeze(1))
-        ctx.save_for_backward(start_history, start_activation, recurrent, second, scale, *nlm)
-        ctx.tape = tape
-        ctx.plan = restarts, num_ticks
+        weights = start_history, start_activation, recurrent, second, scale, *nlm
+        ctx.save_for_backward(*weights, *tape.tensors())
+        ctx.plan = restarts, num_ticks, len(weights), len(nlm) // 2
         return tape.activations[1:], tape.places[:, tick:].clone(), tape.activations[tick].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Runs back through all ticks, then forms the weight gradients."""
-        start_history, start_activation, recurrent, second, scale, *nlm = ctx.saved_tensors
-        tape, ctx.tape = ctx.tape, None
-        if tape is None:
-            raise RuntimeError("an unroll can be differentiated once; run it again for a second backward pass.")
-        return tape.rewind(grads, start_history, start_activation, recurrent, second, scale, nlm, *ctx.plan)
+        restarts, num_ticks, num_weights, num_layers = ctx.plan
+        start_history, start_activation, recurrent, second, scale, *nlm = ctx.saved_tensors[:num_weights]
+        tape = _Tape(*_split(ctx.saved_tensors[num_weights:], 1 if second is None else 2, num_layers))
+        weights = start_history, start_activation, recurrent, second, scale, nlm
+        return tape.rewind(grads, *weights, restarts, num_ticks)
 
 
-class _Tape:
+class _Tape(NamedTuple):
     """What the ticks leave for the backward pass; L ticks, B rows, D neurons, O outputs of an NLM's first layer."""
 
-    def __init__(
-        self,
-        inputs: Tensor,
-        history: Tensor,
-        post_activation: Tensor,
-        num_ticks: int,
-        has_second: bool,
-        nlm: list[Tensor],
-    ) -> None:
+    dense: list[Float[Tensor, "L B E"]]
+    """What the dense layer of each block gave."""
+    gated: list[Float[Tensor, "L B D"]]
+    """The same after the gate."""
+    normed: list[Float[Tensor, "L B D"]]
+    """The same after the norm, without its scale and shift."""
+    mean: list[Float[Tensor, "L B 1"]]
+    """Of what is normed."""
+    rstd: list[Float[Tensor, "L B 1"]]
+    """One over its deviation."""
+    neural: list[Float[Tensor, "L D O B"]]
+    """What each layer of the neuron-level models gave."""
+    hidden: Float[Tensor, "D H L B"]
+    """The first of these after the gate; empty for shallow models."""
+    places: Float[Tensor, "D ML B"]
+    """The buffer of pre-activations: the history before the first tick, then one place a tick."""
+    activations: Float[Tensor, "L1 D B"]
+    """z before the first tick, and after each."""
+    overwritten: list[Float[Tensor, "D M r"]]
+    """For each step at which rows restart: what stood in their window."""
+
+    @staticmethod
+    def blank(
+        inputs: Tensor, history: Tensor, post_activation: Tensor, num_ticks: int, has_second: bool, nlm: list[Tensor]
+    ) -> "_Tape":
+        """Makes room for all ticks, and puts the start in its place."""
         num_steps, batch_size, width = inputs.shape
         num_neurons, length, _ = history.shape
         total = num_steps * num_ticks
         new = inputs.new_empty
         blocks = range(2 if has_second else 1)
-        self.dense = [new(total, batch_size, width) for _ in blocks]
-        self.gated = [new(total, batch_size, num_neurons) for _ in blocks]
-        self.normed = [new(total, batch_size, num_neurons) for _ in blocks]
-        self.mean = [new(total, batch_size, 1) for _ in blocks]
-        self.rstd = [new(total, batch_size, 1) for _ in blocks]
-        self.neural = [new(total, num_neurons, weight.shape[1], batch_size) for weight in nlm[::2]]
-        self.hidden = new(num_neurons, nlm[0].shape[1] // 2, total if len(nlm) > 2 else 0, batch_size)
-        self.places = new(num_neurons, length + total, batch_size)
-        self.places[:, :length] = history
-        self.activations = new(total + 1, num_neurons, batch_size)
-        self.activations[0] = post_activation
-        self.overwritten: dict[int, Tensor] = {}
+        tape = _Tape(
+            dense=[new(total, batch_size, width) for _ in blocks],
+            gated=[new(total, batch_size, num_neurons) for _ in blocks],
+            normed=[new(total, batch_size, num_neurons) for _ in blocks],
+            mean=[new(total, batch_size, 1) for _ in blocks],
+            rstd=[new(total, batch_size, 1) for _ in blocks],
+            neural=[new(total, num_neurons, weight.shape[1], batch_size) for weight in nlm[::2]],
+            hidden=new(num_neurons, nlm[0].shape[1] // 2, total if len(nlm) > 2 else 0, batch_size),
+            places=new(num_neurons, length + total, batch_size),
+            activations=new(total + 1, num_neurons, batch_size),
+            overwritten=[],
+        )
+        tape.places[:, :length] = history
+        tape.activations[0] = post_activation
+        return tape
+
+    def tensors(self) -> list[Tensor]:
+        """All of it in a row, for autograd to keep; :func:`_split` takes it apart again."""
+        many = (*self.dense, *self.gated, *self.normed, *self.mean, *self.rstd, *self.neural)
+        return [*many, self.hidden, self.places, self.activations, *self.overwritten]
 
     def norm(self, block: int, tick: int) -> None:
         """Gates and normalises what the dense layer of a block gave."""
@@ -276,11 +304,13 @@ class _Tape:
         restarts: Restarts,
         num_ticks: int,
     ) -> tuple[Tensor | None, ...]:
-        """The backward pass; uses the tape up."""
+        """The backward pass; leaves the tape as it was."""
         d_activations, d_history, d_last = grads
         total, batch_size, width = self.dense[0].shape
         num_neurons, length = start_history.shape
         is_deep = len(nlm) > 2
+        # windows get back what restarts have overwritten, which must not show on the tape
+        places, overwritten = (self.places.clone() if self.overwritten else self.places), [*self.overwritten]
         d_dense = [torch.empty_like(dense) for dense in self.dense]
         d_pre = torch.empty_like(self.activations[1:])
         d_first = torch.empty_like(self.neural[0][0])
@@ -301,7 +331,7 @@ class _Tape:
                 grad = torch.bmm(transposed[1], d_second_layer[:, :, tick])
             _glu_backward.grad_input(grad, self.neural[0][tick], 1, grad_input=d_first)
             d_bias += d_first
-            d_weight.baddbmm_(d_first, self.places[:, tick + 1 : tick + 1 + length].transpose(1, 2))
+            d_weight.baddbmm_(d_first, places[:, tick + 1 : tick + 1 + length].transpose(1, 2))
             window = window_grads.step(transposed[0], d_first)
             d_pre[tick] = window[:, -1]
             torch.mul(d_pre[tick].T, scale, out=d_normed)
@@ -317,14 +347,15 @@ class _Tape:
                 window[:, :-1, rows] = 0.0
                 d_start_activation += d_z[:, rows].sum(-1)
                 d_z.index_fill_(1, rows, 0.0)
-                self.places[:, tick : tick + length, rows] = self.overwritten.pop(tick // num_ticks)
-                self.activations[tick].index_copy_(
-                    1, rows, start_activation[:, None].expand(-1, len(rows))
-                )  # what this tick really read
+                places[:, tick : tick + length, rows] = overwritten.pop()
         d_before = torch.zeros_like(window)
         d_before[:, 1:] = window[:, :-1]
         flat = d_dense[0].view(-1, width)
-        d_recurrent = flat.T @ self.activations[:-1].transpose(1, 2).reshape(-1, num_neurons)
+        read = self.activations[:-1].transpose(1, 2).contiguous()  # [L, B, D]
+        for step, rows in enumerate(restarts):
+            if rows is not None:
+                read[step * num_ticks, rows] = start_activation
+        d_recurrent = flat.T @ read.view(-1, num_neurons)
         d_inputs = d_dense[0].view(-1, num_ticks, batch_size, width).sum(1)
         d_second, d_second_bias = None, None
         if second is not None:
@@ -337,6 +368,16 @@ class _Tape:
             d_nlm += [torch.bmm(flat, self.hidden.flatten(2).transpose(1, 2)), flat.sum(-1, keepdim=True)]
         dense_grads = d_recurrent, d_second, d_second_bias, d_scale, d_shift
         return d_inputs, d_before, d_z, d_start_history, d_start_activation, *dense_grads, *d_nlm, None, None
+
+
+def _split(tensors: Sequence[Tensor], num_blocks: int, num_layers: int) -> list[Any]:
+    """The fields of a tape from its tensors in a row."""
+    fields: list[Any] = []
+    rest = list(tensors)
+    for count in (*[num_blocks] * 5, num_layers):
+        fields.append(rest[:count])
+        rest = rest[count:]
+    return [*fields, *rest[:3], rest[3:]]
 
 
 class _WindowGrads:

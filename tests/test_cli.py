@@ -1,5 +1,6 @@
 """The command line: what it understands, and one line for every mistake, with nothing left behind."""
 
+import argparse
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ctm_rl import checkpoint
 from ctm_rl.agents import cluster
@@ -37,8 +39,32 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden_dir: Path) -> 
     config = to_json(load("cartpole"))
     Path("wrong.json").write_text(json.dumps({**config, "sead": 2}))
     Path("out-of-range.json").write_text(json.dumps({**config, "num_learners": -1}))
+    published = (golden_dir / "ctm_cartpole.pt").read_bytes()
+    Path("half.pt").write_bytes(published[: len(published) // 2])
+    write_published(golden_dir, "settings.pt", iterations=None, d_model="128")
+    write_published(golden_dir, "weights.pt", weights=[1])
+    write_published(golden_dir, "limit.pt", max_environment_steps=0)
+    assert main(["import", str(golden_dir / "ctm_sort.pt"), "--run-dir", "sorter"]) == 0
+    write_changed("changed")
     Path("evil.pt").write_bytes(b"cposix\nsystem\n(S'touch executed'\ntR.")
     return tmp_path
+
+
+def write_published(golden_dir: Path, name: str, weights: object = None, **changes: object) -> None:
+    """A published checkpoint with other weights or settings."""
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        published = torch.load(golden_dir / "ctm_cartpole.pt", weights_only=True)
+    settings = {**vars(published["args"]), **changes}
+    weights = published["model_state_dict"] if weights is None else weights
+    torch.save({"model_state_dict": weights, "args": argparse.Namespace(**settings)}, name)
+
+
+def write_changed(name: str) -> None:
+    """A run whose configuration is no longer that of its checkpoint."""
+    config = to_json(load("cartpole"))
+    checkpoint.save(Path(name), 1, {"learner": {}, "experiment": config, "position": {}})
+    env = {**config["env"], "id": "CartPole-v0"}
+    (Path(name) / "config.json").write_text(json.dumps({**config, "env": env}))
 
 
 def everything_in(place: Path) -> dict[str, bytes]:
@@ -116,7 +142,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "evaluate nowhere": (("evaluate", "none"), "none is not a run directory"),
     "evaluate damaged": (("evaluate", "damaged"), "tensors.safetensors has"),
     "no episodes": (("evaluate", "imported", "--episodes", "0"), "episodes must be at least 1, got 0"),
-    "seed": (("evaluate", "imported", "--seed", "-1"), "seed must be at least 0, got -1"),
+    "seed": (("evaluate", "imported", "--seed", "-1"), "seed must be at least 0 and at most 2147483647, got -1"),
     "device's name": (("evaluate", "imported", "--device", "tpu"), "device must be cpu, cuda or cuda:N, got 'tpu'"),
     "device": (("evaluate", "imported", "--device", "cuda:99"), "device 'cuda:99' is not here"),
     "import nothing": (("import", "--run-dir", "new"), "ctm-rl: import needs FILE"),
@@ -124,6 +150,23 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "import missing": (("import", "none.pt", "--run-dir", "new"), "no checkpoint file at none.pt"),
     "import anything": (("import", "wrong.json", "--run-dir", "new"), "wrong.json is"),
     "import a program": (("import", "evil.pt", "--run-dir", "new"), "evil.pt is"),
+    "import half a file": (
+        ("import", "half.pt", "--run-dir", "new"),
+        "half.pt is not a PyTorch checkpoint, is damaged",
+    ),
+    "import of wrong settings": (("import", "settings.pt", "--run-dir", "new"), "the args do not describe the weights"),
+    "import of wrong weights": (("import", "weights.pt", "--run-dir", "new"), "must hold tensors by their names"),
+    "import of a wrong limit": (("import", "limit.pt", "--run-dir", "new"), "max_episode_steps must be at least 1"),
+    "train imported": (("train", "--config", "sorter/config.json"), "can be evaluated, not trained"),
+    "resume changed": (("resume", "changed"), "says env.id 'CartPole-v0', and the checkpoint was trained with"),
+    "home": (("evaluate", "~no-such-user/a"), "Name the directory itself"),
+    "address's letters": ((*TRAIN, "--address", "..:6379"), "no Ray cluster answers at address ..:6379"),
+    "environment's arguments": (
+        ("train", "--env", "ctm_rl.envs:ctm_rl/HiddenVelocity-v0", "--run-dir", "new"),
+        "cannot be made",
+    ),
+    "steps without end": ((*TRAIN, "--budget.env-steps", "9" * 40), "budget.env_steps must be at least 1 and at most"),
+    "seed too large": (("evaluate", "imported", "--seed", str(2**64)), "seed must be at least 0 and at most"),
     "import over a run": (("import", "evil.pt", "--run-dir", "imported"), "is not empty"),
 }
 

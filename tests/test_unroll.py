@@ -102,12 +102,14 @@ def test_fast_unroll_leaves_no_trace_of_a_state_it_replaces() -> None:
         assert all(grad.isfinite().all() for grad in torch.autograd.grad(sync.sum(), list(core.parameters())))
 
 
-def test_fast_unroll_is_differentiated_once_and_says_so() -> None:
-    core, features, state = make({}, torch.float64)
-    sync, _ = unroll(core, features, torch.zeros(T, B, dtype=torch.bool), state)
-    sync.sum().backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="can be differentiated once"):
-        sync.sum().backward()
+@pytest.mark.parametrize("window", [False, True])
+def test_fast_unroll_can_be_differentiated_again(window: bool) -> None:
+    core, features, state = make({"sync_window": window}, torch.float64)
+    is_first = torch.rand(T, B, generator=torch.Generator().manual_seed(34)) < 0.3
+    sync, _ = unroll(core, features, is_first, state)
+    first, again = (torch.autograd.grad(sync.sum(), list(core.parameters()), retain_graph=True) for _ in range(2))
+    for one, two in zip(first, again, strict=True):
+        assert torch.equal(one, two)
 
 
 @pytest.mark.parametrize(
