@@ -3,7 +3,7 @@
 import re
 
 from ctm_rl.agents.experiment import BudgetConfig, EnvConfig, Experiment, PPOSettings
-from ctm_rl.config import PolicyConfig
+from ctm_rl.configs.cartpole import cartpole
 
 
 def for_env(env_id: str) -> Experiment:
@@ -19,15 +19,7 @@ def for_env(env_id: str) -> Experiment:
     return Experiment(
         name=name.lower() or "env",
         env=EnvConfig(id=env_id),
-        model=PolicyConfig(
-            num_neurons=64,
-            history_length=10,
-            num_ticks=2,
-            nlm_hidden_dim=4,
-            num_output_sync_neurons=16,
-            feature_dim=64,
-            max_seq_len=32,
-        ),
+        model=cartpole().model,
         ppo=PPOSettings(),
         budget=BudgetConfig(env_steps=1_000_000),
         num_envs_per_env_runner=32,
