@@ -41,7 +41,7 @@ class _Position:
     env_steps: int = 0
     seconds: float = 0.0
     returns: list[float] = field(default_factory=list)
-    """Of the last episodes that ended, at most ``NUM_EPISODES_AVERAGED``."""
+    """Of the last episodes that ended, at most ``_WINDOW``."""
     lengths: list[int] = field(default_factory=list)
     """Of the same."""
 

@@ -15,6 +15,10 @@ _norm = torch.ops.aten.native_layer_norm
 _norm_backward = torch.ops.aten.native_layer_norm_backward
 
 
+NORM_EPSILON = 1e-5
+"""As in ``nn.LayerNorm``, whose default the synapse's blocks use."""
+
+
 class Tape(NamedTuple):
     """What the ticks leave for the backward pass; L ticks, B rows, D neurons, O outputs of an NLM's first layer."""
 
@@ -74,7 +78,7 @@ class Tape(NamedTuple):
         """Gates and normalises what the dense layer of a block gave."""
         gated = _glu.out(self.dense[block][tick], -1, out=self.gated[block][tick])
         outputs = self.normed[block][tick], self.mean[block][tick], self.rstd[block][tick]
-        _norm.out(gated, gated.shape[1:], None, None, 1e-5, out0=outputs[0], out1=outputs[1], out2=outputs[2])
+        _norm.out(gated, gated.shape[1:], None, None, NORM_EPSILON, out0=outputs[0], out1=outputs[1], out2=outputs[2])
 
     def unnorm(self, block: int, tick: int, grad: Tensor, out: Tensor) -> None:
         """The gradient of the dense layer's output from that of the norm's."""

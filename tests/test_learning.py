@@ -8,8 +8,7 @@ import pytest
 
 from ctm_rl.cli import main
 
-# Measured on two CPU cores: what a policy without memory reaches in these 150,000 steps, and what the bars ask for.
-MEMORYLESS_RETURN = 60.0
+# Without memory a policy reached 52 in these 150,000 steps (measured on two CPU cores).
 BAR = 150.0
 MINUTES = 10.0
 
