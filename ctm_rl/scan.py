@@ -1,132 +1,256 @@
-"""Synchronisation of many ticks at once: the sums of :mod:`ctm_rl.sync`, for a whole unroll, with restarts inside.
+"""Synchronisation over many steps of many ticks, with restarts inside: the sums of :mod:`ctm_rl.sync`, step by step.
 
-Layout here: pairs before rows, [..., P, B], so that a row's restart touches one column.
+Layout here: pairs before rows, [..., P, B], so that a row's restart touches one column. A scan is fed the z of each
+step's ticks and tells alpha and beta after the step; ``rewind`` runs back over a recorded one.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-Restarts = Sequence[Tensor | None]
-"""For each environment step the rows that start an episode before it, or None."""
+Restarts = Sequence[Sequence[int]]
+"""For each environment step the rows that start an episode before it."""
 
 
-class Accumulate(torch.autograd.Function):
-    """The accumulators of every tick, of which those after each step are given back.
+class Pairs(NamedTuple):
+    """Which neurons a synchronisation joins."""
 
-    ``alpha' = d alpha + products``, ``beta' = d beta + 1``; a restarting row begins again with its fresh alpha and a
-    beta of 1. Backward the same recursion runs the other way.
+    left: Int[Tensor, " P"]
+    """First neuron of each pair."""
+    right: Int[Tensor, " P"]
+    """Second neuron of each pair."""
+    neurons: Int[Tensor, " S"]
+    """All neurons in use, once each."""
+    left_share: Float[Tensor, "S P"]
+    """1 where a neuron in use is the first of a pair: sums over pairs become sums over neurons."""
+    right_share: Float[Tensor, "S P"]
+    """The same for the second."""
+
+    def products(self, activations: Float[Tensor, "L D B"]) -> Float[Tensor, "L P B"]:
+        """z_left z_right of every tick."""
+        return activations.index_select(1, self.left).mul_(activations.index_select(1, self.right))
+
+    def unpair(self, grad: Float[Tensor, "L P B"], activations: Float[Tensor, "L D B"]) -> Float[Tensor, "L S B"]:
+        """The gradient of the neurons in use from that of the products."""
+        left, right = (activations.index_select(1, index) for index in (self.left, self.right))
+        return torch.matmul(self.left_share, right.mul_(grad)) + torch.matmul(self.right_share, left.mul_(grad))
+
+
+class ScanGrads(NamedTuple):
+    """Gradients of what a synchronisation begins with; None where it reads nothing."""
+
+    alpha: Float[Tensor, "P B"]
+    beta: Float[Tensor, "P B"] | None
+    products: Float[Tensor, "P M B"] | None
+
+
+class AccumulatorWeights(NamedTuple):
+    """What the accumulators are made of, beside the products."""
+
+    decay: Float[Tensor, " P"]
+    """Factor of the past at each tick."""
+    fresh_alpha: Float[Tensor, " P"]
+    """Alpha of a fresh start; beta is then 1."""
+
+
+class Accumulators:
+    """``alpha' = d alpha + z_left z_right`` and ``beta' = d beta + 1`` at every tick.
+
+    Args:
+        weights: decay and fresh start.
+        pairs: which neurons.
+        alpha: before the first step, [P, B].
+        beta: before the first step, [P, B].
+        capacity: how many ticks there is room for.
     """
 
+    def __init__(self, weights: AccumulatorWeights, pairs: Pairs, alpha: Tensor, beta: Tensor, capacity: int) -> None:
+        self._pairs = pairs
+        self._factor = weights.decay[:, None]
+        self._fresh = weights.fresh_alpha
+        self._alphas = alpha.new_empty(capacity + 1, *alpha.shape)
+        self._betas = torch.empty_like(self._alphas)
+        self._alphas[0], self._betas[0] = alpha, beta
+        self._one = alpha.new_ones(())
+        self._position = 0
+
+    def step(
+        self, rows: Sequence[int], activations: Float[Tensor, "K D B"]
+    ) -> tuple[Float[Tensor, "P B"], Float[Tensor, "P B"]]:
+        """Takes in the ticks of one step, which ``rows`` begin afresh; gives alpha and beta after it."""
+        products = self._pairs.products(activations).unbind(0)
+        window = slice(self._position, self._position + len(products) + 1)
+        alphas, betas = self._alphas[window].unbind(0), self._betas[window].unbind(0)
+        for row in rows:
+            alphas[0][:, row] = self._fresh
+            betas[0][:, row] = 1.0
+        for tick, product in enumerate(products):
+            torch.addcmul(product, alphas[tick], self._factor, out=alphas[tick + 1])
+            torch.addcmul(self._one, betas[tick], self._factor, out=betas[tick + 1])
+        self._position += len(products)
+        return alphas[-1], betas[-1]
+
+    def slide(self) -> None:
+        """Goes on at the beginning of its room."""
+        self._alphas[0], self._betas[0] = self._alphas[self._position], self._betas[self._position]
+        self._position = 0
+
+    def recorded(self) -> tuple[Tensor, Tensor]:
+        """What the way back needs."""
+        return self._alphas, self._betas
+
     @staticmethod
-    def forward(
-        ctx: Any,
-        products: Float[Tensor, "L P B"],
-        decay: Float[Tensor, " P"],
-        alpha: Float[Tensor, "P B"],
-        beta: Float[Tensor, "P B"],
-        fresh_alpha: Float[Tensor, " P"],
+    def rewind(
+        weights: AccumulatorWeights,
+        alphas: Float[Tensor, "L1 P B"],
+        betas: Float[Tensor, "L1 P B"],
+        grads: tuple[Float[Tensor, "T P B"], Float[Tensor, "T P B"]],
         restarts: Restarts,
         num_ticks: int,
-    ) -> tuple[Float[Tensor, "T P B"], Float[Tensor, "T P B"]]:
-        """Runs through L = T K ticks."""
-        factor = decay[:, None]
-        befores = torch.empty_like(products), torch.empty_like(products)
-        alphas, betas = [], []
-        for step, rows in enumerate(restarts):
-            if rows is not None:
-                alpha = alpha.index_copy(1, rows, fresh_alpha[:, None].expand(-1, len(rows)))
-                beta = beta.index_fill(1, rows, 1.0)
-            for tick in range(step * num_ticks, (step + 1) * num_ticks):
-                befores[0][tick], befores[1][tick] = alpha, beta
-                alpha = torch.addcmul(products[tick], alpha, factor)
-                beta = beta * factor + 1.0
-            alphas.append(alpha)
-            betas.append(beta)
-        ctx.save_for_backward(decay, *befores)
-        ctx.plan = restarts, num_ticks
-        return torch.stack(alphas), torch.stack(betas)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Runs back; gives the gradients of products, decay, alpha, beta and fresh alpha."""
-        d_alphas, d_betas = grads
-        decay, alpha_before, beta_before = ctx.saved_tensors
-        restarts, num_ticks = ctx.plan
-        factor = decay[:, None]
-        d_products, d_counts = torch.empty_like(alpha_before), torch.empty_like(beta_before)
-        d_fresh = torch.zeros_like(decay)
-        d_alpha, d_beta = torch.zeros_like(d_alphas[0]), torch.zeros_like(d_betas[0])
-        for step in reversed(range(len(restarts))):
-            d_alpha, d_beta = d_alpha + d_alphas[step], d_beta + d_betas[step]
-            for tick in reversed(range(step * num_ticks, (step + 1) * num_ticks)):
-                d_products[tick], d_counts[tick] = d_alpha, d_beta
-                d_alpha, d_beta = d_alpha * factor, d_beta * factor
-            rows = restarts[step]
-            if rows is not None:
-                d_fresh += d_alpha[:, rows].sum(-1)
-                d_alpha.index_fill_(1, rows, 0.0)
-                d_beta.index_fill_(1, rows, 0.0)
-        d_decay = (d_products * alpha_before).sum((0, 2)) + (d_counts * beta_before).sum((0, 2))
-        return d_products, d_decay, d_alpha, d_beta, d_fresh, None, None
+    ) -> tuple[Float[Tensor, "L P B"], AccumulatorWeights, ScanGrads]:
+        """The gradients of the products, of the weights, and of what was there before the first step."""
+        d_alphas, d_alpha, d_fresh = _rewind_sums(alphas, grads[0], weights.decay, restarts, num_ticks)
+        d_betas, d_beta, _ = _rewind_sums(betas, grads[1], weights.decay, restarts, num_ticks)
+        d_decay = (d_alphas * alphas[:-1]).sum((0, 2)) + (d_betas * betas[:-1]).sum((0, 2))
+        return d_alphas, AccumulatorWeights(d_decay, d_fresh), ScanGrads(d_alpha, d_beta, None)
 
 
-class Window(torch.autograd.Function):
-    """The weighted sum over the last M ticks, after each step.
+class WindowWeights(NamedTuple):
+    """What a window is weighed with, beside the products."""
 
-    A restarting row sees the products of the start history where its episode is not yet M ticks old: they are written
-    over its last M places, and what stood there is put back when the backward pass comes by.
+    decay: Float64[Tensor, " P"]
+    """Factor of the past at each tick."""
+    last_factor: Float64[Tensor, " P"]
+    """Factor of what leaves the window, ``decay ** M``."""
+    fresh_alpha: Float64[Tensor, " P"]
+    """Alpha of a fresh start."""
+    fresh: Float[Tensor, "P M"]
+    """Products of the start history."""
+
+
+class Window:
+    """The decayed sum over the products of the last M ticks, carried on from tick to tick.
+
+    ``alpha' = d alpha + z_left z_right - d^M (z_left z_right of M ticks before)``. A restarting row gets the products
+    of the start history written over its last M places; they are only read when they leave the window, so that what
+    stands in a place in the end is what has left it. In double precision, so that nothing but z is left of what has
+    gone, however large it was.
+
+    Args:
+        weights: factors, and the fresh start.
+        pairs: which neurons.
+        alpha: before the first step, [P, B].
+        products: of the M ticks before the first step, [P, M, B].
+        capacity: how many ticks there is room for.
     """
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        products: Float[Tensor, "P ML B"],
-        fresh: Float[Tensor, "P M"],
-        weight: Float[Tensor, "P M"],
-        restarts: Restarts,
-        num_ticks: int,
-    ) -> Float[Tensor, "T P B"]:
-        """Reads the windows that end with each step; ``products`` begins with the M ticks before the first step."""
-        places = products.clone(memory_format=torch.contiguous_format)
-        length = weight.shape[1]
-        sums = products.new_empty(len(restarts), len(weight), products.shape[2])
-        overwritten: list[Tensor] = []
-        for step, rows in enumerate(restarts):
-            start = step * num_ticks
-            if rows is not None:
-                overwritten.append(places[:, start : start + length, rows])
-                places[:, start : start + length, rows] = fresh[..., None]
-            start += num_ticks
-            torch.bmm(weight[:, None], places[:, start : start + length], out=sums[step].unsqueeze(1))
-        ctx.save_for_backward(weight, places, *overwritten)
-        ctx.plan = restarts, num_ticks
-        return sums
+    def __init__(self, weights: WindowWeights, pairs: Pairs, alpha: Tensor, products: Tensor, capacity: int) -> None:
+        self._pairs = pairs
+        self._weights = weights
+        self._fresh = weights.fresh.T
+        num_pairs, self._length, num_rows = products.shape
+        self._factor, self._minus_last = weights.decay[:, None], -weights.last_factor[:, None]
+        self._places = products.new_empty(self._length + capacity, num_pairs, num_rows, dtype=torch.float64)
+        self._places[: self._length] = products.transpose(0, 1)
+        self._alphas = products.new_empty(capacity + 1, num_pairs, num_rows, dtype=torch.float64)
+        self._alphas[0] = alpha
+        self._position = 0
+
+    def step(self, rows: Sequence[int], activations: Float[Tensor, "K D B"]) -> tuple[Float[Tensor, "P B"], None]:
+        """Takes in the ticks of one step, which ``rows`` begin afresh; gives alpha after it."""
+        begin, num_ticks = self._position, len(activations)
+        for row in rows:
+            self._places[begin : begin + self._length, :, row] = self._fresh
+            self._alphas[begin, :, row] = self._weights.fresh_alpha
+        newest = slice(begin + self._length, begin + self._length + num_ticks)
+        self._places[newest] = self._pairs.products(activations)
+        for tick in range(begin, begin + num_ticks):
+            alpha = self._alphas[tick + 1]
+            torch.addcmul(self._places[tick + self._length], self._alphas[tick], self._factor, out=alpha)
+            alpha.addcmul_(self._places[tick], self._minus_last)
+        self._position = begin + num_ticks
+        return self._alphas[self._position], None
+
+    def slide(self) -> None:
+        """Moves the window to the beginning of its room, and sums it up."""
+        self._places[: self._length] = self._places[self._position : self._position + self._length].clone()
+        window = self._places[: self._length].transpose(0, 1)
+        self._alphas[0] = sum_window(window, self._weights.decay)
+        self._position = 0
+
+    def recorded(self) -> tuple[Tensor, Tensor]:
+        """What the way back needs."""
+        return self._alphas, self._places
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Gives the gradients of products, fresh products and weight."""
-        (d_sums,) = grads
-        weight, places, *overwritten = ctx.saved_tensors
-        places = places.clone() if overwritten else places
-        restarts, num_ticks = ctx.plan
-        length = weight.shape[1]
-        d_places, d_fresh, d_weight = torch.zeros_like(places), torch.zeros_like(weight), torch.zeros_like(weight)
+    def rewind(
+        weights: WindowWeights,
+        alphas: Float64[Tensor, "L1 P B"],
+        places: Float64[Tensor, "ML P B"],
+        grads: tuple[Float[Tensor, "T P B"], Float[Tensor, "T P B"]],
+        restarts: Restarts,
+        num_ticks: int,
+    ) -> tuple[Float[Tensor, "L P B"], WindowWeights, ScanGrads]:
+        """The gradients of the products, of the weights, and of what was there before the first step."""
+        dtype = grads[0].dtype
+        alphas, places = alphas.to(dtype), places.to(dtype)
+        d_products, d_alpha, d_fresh_alpha = _rewind_sums(
+            alphas, grads[0], weights.decay.to(dtype), restarts, num_ticks
+        )
+        total, length = len(d_products), weights.fresh.shape[1]
+        d_decay = (d_products * alphas[:-1]).sum((0, 2))
+        d_last = -(d_products * places[:total]).sum((0, 2))
+        # of what stood in each place when it left the window
+        d_left = d_products * -weights.last_factor.to(dtype)[:, None]
+        d_fresh = torch.zeros_like(weights.fresh)
+        begun = [total] * d_left.shape[2]  # when the row's next episode begins
         for step in reversed(range(len(restarts))):
-            start = (step + 1) * num_ticks
-            window = slice(start, start + length)
-            d_weight += torch.bmm(places[:, window], d_sums[step][..., None]).squeeze(-1)
-            d_places[:, window].addcmul_(weight[..., None], d_sums[step][:, None])
-            rows = restarts[step]
-            if rows is not None:
-                window = slice(start - num_ticks, start - num_ticks + length)
-                d_fresh += d_places[:, window, rows].sum(-1)
-                d_places[:, window, rows] = 0.0
-                places[:, window, rows] = overwritten.pop()
-        return d_places, d_fresh, d_weight, None, None
+            for row in restarts[step]:
+                begin = step * num_ticks
+                end = min(begin + length, begun[row])
+                d_fresh[:, : end - begin] += d_left[begin:end, :, row].T
+                d_left[begin:end, :, row] = 0.0
+                begun[row] = begin
+        d_products[: max(total - length, 0)] += d_left[length:]
+        d_before = d_left.new_zeros(places[:length].shape)
+        d_before[: min(total, length)] = d_left[:length]
+        d_weights = WindowWeights(d_decay.double(), d_last.double(), d_fresh_alpha.double(), d_fresh)
+        return d_products, d_weights, ScanGrads(d_alpha.double(), None, d_before.transpose(0, 1))
+
+
+def sum_window(products: Float[Tensor, "P M B"], decay: Float64[Tensor, " P"]) -> Float64[Tensor, "P B"]:
+    """The decayed sum over the M ticks of a window, newest last."""
+    return (products * age_weights(decay, products.shape[1])[..., None]).sum(1)
+
+
+def age_weights(decay: Float[Tensor, " P"], length: int) -> Float[Tensor, "P M"]:
+    """Weight of each place of a window of M ticks, newest last: ``decay ** age``."""
+    age = torch.arange(length - 1, -1, -1, device=decay.device, dtype=decay.dtype)
+    return decay[:, None] ** age
+
+
+def _rewind_sums(
+    sums: Float[Tensor, "L1 P B"],
+    grads: Float[Tensor, "T P B"],
+    decay: Float[Tensor, " P"],
+    restarts: Restarts,
+    num_ticks: int,
+) -> tuple[Float[Tensor, "L P B"], Float[Tensor, "P B"], Float[Tensor, " P"]]:
+    """Back through ``sum' = d sum + addend``: the gradients of addends, of the first sum and of a fresh one."""
+    factor = decay[:, None]
+    d_addends = torch.empty_like(sums[1:])
+    carried, d_fresh = torch.zeros_like(sums[0]), torch.zeros_like(decay)
+    ticks = d_addends.unbind(0)
+    for step in reversed(range(len(restarts))):
+        last = (step + 1) * num_ticks - 1
+        torch.add(carried, grads[step], out=ticks[last])
+        for tick in range(last - 1, last - num_ticks, -1):
+            torch.mul(ticks[tick + 1], factor, out=ticks[tick])
+        carried = ticks[last - num_ticks + 1] * factor
+        for row in restarts[step]:
+            d_fresh += carried[:, row]
+            carried[:, row] = 0.0
+    return d_addends, carried, d_fresh

@@ -122,9 +122,8 @@ class Synchronisation(nn.Module):
         self.register_buffer("left", pairing.left)
         self.register_buffer("right", pairing.right)
         self.decay_rate = nn.Parameter(torch.zeros(len(pairing.left)))
-        if is_windowed:
-            self._index_neurons()
-            self.register_load_state_dict_post_hook(lambda module, _: module._index_neurons())
+        self._index_neurons()
+        self.register_load_state_dict_post_hook(lambda module, _: module._index_neurons())
 
     @property
     def num_pairs(self) -> int:
@@ -162,7 +161,7 @@ class Synchronisation(nn.Module):
         return SyncState(alpha, beta, history)
 
     def _index_neurons(self) -> None:
-        """Derives from the pairs which neurons a window must keep, and where each pair finds its two among them."""
+        """Derives from the pairs which neurons are in use, and where each pair finds its two among them."""
         neurons, slots = torch.unique(torch.cat((self.left, self.right)), return_inverse=True)
         left_slot, right_slot = slots.chunk(2)
         self.register_buffer("neurons", neurons, persistent=False)

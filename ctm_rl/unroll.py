@@ -3,18 +3,17 @@
 Equal to ticking one by one (:func:`ctm_rl.core.think`) in value and gradient, and several times faster, because
 
 - the features' half of the synapse is multiplied for all steps at once;
-- histories lie in one sliding buffer, [D, M + T K, B], of which each tick reads its window without a copy, so that
-  memory grows with M + T K and not with their product;
-- a hand-written backward pass sums the weight gradients of the dense layers over all ticks in one product each;
-- the synchronisation is computed after the loop.
-
-A row that starts an episode gets the learned start history written over its last M places of the buffer; what stood
-there is kept aside and put back when the backward pass comes by.
+- histories lie in one sliding buffer (:mod:`ctm_rl.sweep`), so that memory grows with M + T K and not with their
+  product;
+- the way back is written by hand (:mod:`ctm_rl.rewind`) and sums the weight gradients of the dense layers over all
+  ticks in one product each.
 """
 
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -23,34 +22,21 @@ from torch.autograd.function import once_differentiable
 from ctm_rl.core import Core, CTMCore, think
 from ctm_rl.nlm import NeuronLinear
 from ctm_rl.reader import constant_reading
-from ctm_rl.scan import Accumulate, Restarts, Window
+from ctm_rl.rewind import Rewind
+from ctm_rl.scan import (
+    Accumulators,
+    AccumulatorWeights,
+    Pairs,
+    Restarts,
+    Window,
+    WindowWeights,
+    age_weights,
+    sum_window,
+)
 from ctm_rl.state import AnyState, CoreState, select_rows
+from ctm_rl.sweep import Sweep, SweepState, SweepWeights, Tape
 from ctm_rl.synapse import BlockSynapse
-from ctm_rl.sync import decay_of, sync_of
-from ctm_rl.tape import Tape, split
-
-_glu = torch.ops.aten.glu
-
-
-class _Weights(NamedTuple):
-    """The core's parameters as the loop wants them, E = 2 D; norms and temperatures are folded in."""
-
-    features: Float[Tensor, "E F"]
-    """The features' half of the first dense layer."""
-    bias: Float[Tensor, " E"]
-    """Its bias."""
-    recurrent: Float[Tensor, "E D"]
-    """The post-activations' half of the first dense layer."""
-    second: Float[Tensor, "E D"] | None
-    """The second dense layer, with the scale of the norm before it; None with a single block."""
-    second_bias: Float[Tensor, " E"] | None
-    """Its bias, with the shift of the norm before it."""
-    scale: Float[Tensor, " D"]
-    """Of the last norm."""
-    shift: Float[Tensor, " D"]
-    """Of the last norm."""
-    nlm: tuple[Tensor, ...]
-    """Weight [D, O, I] and bias [D, O, 1] of each layer of the neuron-level models, divided by its temperature."""
+from ctm_rl.sync import Synchronisation, decay_of, sync_of
 
 
 def can_unroll(core: object) -> bool:
@@ -114,33 +100,25 @@ def unroll(
         value and gradient as long as the decay rates are inside their limits; outside, the two let pass different
         parts of a gradient, see :func:`ctm_rl.sync.decay_of`.
     """
-    weights = _fold(core)
-    restarts = _restarts(is_first)
-    fresh = core.initial_state(1)
-    activations, pre_history, post_activation = _Ticks.apply(
-        nn.functional.linear(features, weights.features, weights.bias),
-        state.pre_history.permute(1, 2, 0),
-        state.post_activation.T,
-        fresh.pre_history[0],
-        fresh.post_activation[0],
-        *weights[2:7],
-        *weights.nlm,
-        restarts,
-        core.config.num_ticks,
+    weights, inputs, pairs = fold(core, features)
+    restarts = [np.flatnonzero(step).tolist() for step in is_first.bool().cpu().numpy()]  # one transfer
+    plan = _Plan(core.config.num_ticks, restarts, pairs, torch.is_grad_enabled())
+    alpha, beta, activations, pre_history, post_activation = _Steps.apply(
+        plan, inputs, *sweep_state(core, state, restarts[0]), *weights[:-1], *weights.sync
     )  # pyright: ignore[reportGeneralTypeIssues]
-    alpha, beta, post_history = _synchronise(core, activations, restarts, state, fresh)
+    post_history = None
+    if isinstance(weights.sync, WindowWeights):
+        length = core.config.history_length
+        beta = age_weights(weights.sync.decay, length).sum(-1)[:, None].to(alpha.dtype).expand_as(alpha)
+        assert state.post_history is not None
+        seen = torch.cat((state.post_history.permute(2, 1, 0), activations))  # [M + L, S, B]
+        post_history = _last_window(seen, core.start_post_history[core.output_sync.neurons], plan)
     sync = sync_of(alpha, beta).transpose(1, 2)
-    last = CoreState(pre_history.permute(2, 0, 1), post_activation.T, alpha[-1].T, beta[-1].T, post_history)
-    return sync, last
+    return sync, CoreState(pre_history.permute(2, 0, 1), post_activation.T, alpha[-1].T, beta[-1].T, post_history)
 
 
-def _restarts(is_first: Tensor) -> Restarts:
-    """The rows that start an episode before each step."""
-    rows = [step.nonzero().squeeze(1) for step in is_first.bool().cpu()]  # one transfer, not one a step
-    return [index.to(is_first.device) if len(index) else None for index in rows]
-
-
-def _fold(core: CTMCore) -> _Weights:
+def fold(core: CTMCore, features: Float[Tensor, "T B F"]) -> tuple[SweepWeights, Float[Tensor, "T B E"], Pairs]:
+    """The core's parameters as a sweep takes them, what the features send in, and the synchronised pairs."""
     assert isinstance(core.synapse, BlockSynapse)
     _, *blocks = core.synapse.layers  # dropout is not at work
     first, norm = cast(nn.Linear, blocks[0]), cast(nn.LayerNorm, blocks[2])
@@ -149,114 +127,144 @@ def _fold(core: CTMCore) -> _Weights:
         dense = cast(nn.Linear, blocks[3])
         second, second_bias = dense.weight * norm.weight, dense.bias + dense.weight @ norm.bias
         norm = cast(nn.LayerNorm, blocks[5])
-    nlm: list[Tensor] = []
+    nlm: list[Tensor | None] = []
     for layer in core.nlm.layers:
         assert isinstance(layer, NeuronLinear)
-        nlm += [(layer.weight / layer.temperature).transpose(1, 2), (layer.bias / layer.temperature)[..., None]]
+        nlm += [(layer.weight / layer.temperature).transpose(1, 2), layer.bias / layer.temperature]
     num_neurons = core.config.num_neurons
-    features, recurrent = first.weight.split((first.in_features - num_neurons, num_neurons), 1)
-    return _Weights(features, first.bias, recurrent, second, second_bias, norm.weight, norm.bias, tuple(nlm))
+    of_features, recurrent = first.weight.split((first.in_features - num_neurons, num_neurons), 1)
+    fresh = core.initial_state(1)
+    start = fresh.pre_history[0], fresh.post_activation[0]
+    dense = recurrent, norm.weight, norm.bias, second, second_bias
+    weights = SweepWeights(*start, *dense, *nlm, *[None] * (4 - len(nlm)), _fold_sync(core.output_sync, fresh))  # pyright: ignore
+    return weights, nn.functional.linear(features, of_features, first.bias), _pairs_of(core.output_sync, features.dtype)
 
 
-class _Ticks(torch.autograd.Function):
-    """All ticks of all steps; rows are the last axis wherever neurons are the first."""
+def _fold_sync(sync: Synchronisation, fresh: CoreState) -> AccumulatorWeights | WindowWeights:
+    decay = decay_of(sync.decay_rate, sync.max_decay_rate)
+    if fresh.post_history is None:
+        return AccumulatorWeights(decay, fresh.alpha[0])
+    products = _products(sync, fresh.post_history)
+    length, exact = products.shape[1], decay.double()
+    alpha = sum_window(products, exact)[:, 0]
+    return WindowWeights(exact, exact**length, alpha, products[..., 0])
+
+
+def _pairs_of(sync: Synchronisation, dtype: torch.dtype) -> Pairs:
+    shares = torch.eye(len(sync.neurons), dtype=dtype, device=sync.neurons.device)
+    return Pairs(sync.left, sync.right, sync.neurons, shares[:, sync.left_slot], shares[:, sync.right_slot])
+
+
+def _products(sync: Synchronisation, post_history: Float[Tensor, "B S M"]) -> Float[Tensor, "P M B"]:
+    """The products of a window."""
+    return (post_history[:, sync.left_slot] * post_history[:, sync.right_slot]).permute(1, 2, 0)
+
+
+def sweep_state(core: CTMCore, state: CoreState, restarting: Sequence[int] = ()) -> SweepState:
+    """A state with its rows last, as a sweep begins with it; what restarting rows hold is not read, even if NaN."""
+    alpha, products = state.alpha.T, None
+    if state.post_history is not None:
+        # summed anew: the decay may have been learned since
+        sync = core.output_sync
+        products = _products(sync, state.post_history)
+        if restarting:
+            rows = torch.tensor(restarting, device=products.device)
+            products = products.index_fill(2, rows, 0.0)
+        decay = decay_of(sync.decay_rate, sync.max_decay_rate)
+        alpha = sum_window(products, decay.double())
+    return SweepState(state.pre_history.permute(1, 2, 0), state.post_activation.T, alpha, state.beta.T, products)
+
+
+class _Plan(NamedTuple):
+    """What an unroll has to know beside tensors that get gradient."""
+
+    num_ticks: int
+    """K."""
+    restarts: Restarts
+    """Which rows start an episode with each step."""
+    pairs: Pairs
+    """Which neurons are synchronised."""
+    is_recording: bool
+    """Whether there is to be a way back."""
+
+
+class _Steps(torch.autograd.Function):
+    """All steps; rows are the last axis, except in the inputs."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        inputs: Float[Tensor, "T B E"],
-        history: Float[Tensor, "D M B"],
-        post_activation: Float[Tensor, "D B"],
-        start_history: Float[Tensor, "D M"],
-        start_activation: Float[Tensor, " D"],
-        recurrent: Float[Tensor, "E D"],
-        second: Float[Tensor, "E D"] | None,
-        second_bias: Float[Tensor, " E"] | None,
-        scale: Float[Tensor, " D"],
-        shift: Float[Tensor, " D"],
-        *rest: Any,
-    ) -> tuple[Float[Tensor, "L D B"], Float[Tensor, "D M B"], Float[Tensor, "D B"]]:
-        """Gives z after every tick, and history and z after the last."""
-        *nlm, restarts, num_ticks = rest
-        tape = Tape.blank(inputs, history, post_activation, num_ticks, second is not None, nlm)
-        length = history.shape[1]
-        biases = [bias.expand(-1, -1, inputs.shape[1]) for bias in nlm[1::2]]
-        tick = 0
-        for step, rows in enumerate(restarts):
-            activation = tape.activations[tick]
-            if rows is not None:
-                tape.overwritten.append(tape.places[:, tick : tick + length, rows])
-                tape.places[:, tick : tick + length, rows] = start_history[..., None]
-                # a copy: what the step before ended with stays on the tape
-                activation = activation.index_copy(1, rows, start_activation[:, None].expand(-1, len(rows)))
-            for _ in range(num_ticks):
-                torch.addmm(inputs[step], activation.T, recurrent.T, out=tape.dense[0][tick])
-                tape.norm(0, tick)
-                if second is not None and second_bias is not None:
-                    torch.addmm(second_bias, tape.normed[0][tick], second.T, out=tape.dense[1][tick])
-                    tape.norm(1, tick)
-                normed = tape.normed[-1][tick].T
-                torch.addcmul(shift[:, None], normed, scale[:, None], out=tape.places[:, length + tick])
-                window = tape.places[:, tick + 1 : tick + 1 + length]
-                last = torch.baddbmm(biases[0], nlm[0], window, out=tape.neural[0][tick])
-                if len(nlm) > 2:
-                    hidden = _glu.out(last, 1, out=tape.hidden[:, :, tick])
-                    last = torch.baddbmm(biases[1], nlm[2], hidden, out=tape.neural[1][tick])
-                tick += 1
-                activation = tape.activations[tick]
-                _glu.out(last, 1, out=activation.unsqueeze(1))
-        weights = start_history, start_activation, recurrent, second, scale, *nlm
-        ctx.save_for_backward(*weights, *tape.tensors())
-        ctx.plan = restarts, num_ticks, len(weights), len(nlm) // 2
-        return tape.activations[1:], tape.places[:, tick:].clone(), tape.activations[tick].clone()
+        ctx: Any, plan: _Plan, inputs: Float[Tensor, "T B E"], *given: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """Gives alpha and beta [T, P, B], z of the synchronised neurons [L, S, B], history and z after the last."""
+        state, weights = _unpack(given)
+        num_steps, num_rows, _ = inputs.shape
+        num_restarts = sum(map(len, plan.restarts))
+        sweep = Sweep(weights, plan.pairs, state, plan.num_ticks, num_steps, num_restarts, plan.is_recording)
+        alpha = inputs.new_empty(num_steps, len(plan.pairs.left), num_rows)
+        beta = None if isinstance(weights.sync, WindowWeights) else torch.empty_like(alpha)
+        for step, (rows, step_inputs) in enumerate(zip(plan.restarts, inputs.unbind(0), strict=True)):
+            sums, counts = sweep.step(rows, step_inputs)
+            alpha[step] = sums
+            if beta is not None and counts is not None:
+                beta[step] = counts
+        if plan.is_recording:
+            tape, recorded = sweep.tape().flat(), sweep.scan.recorded()
+            ctx.save_for_backward(*given, *tape, *recorded)
+            ctx.plan = plan, len(given), len(tape)
+            ctx.set_materialize_grads(False)
+        activations = sweep.activations.index_select(1, plan.pairs.neurons)
+        return alpha, beta, activations, sweep.history.clone(), sweep.activation.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Runs back through all ticks, then forms the weight gradients."""
-        restarts, num_ticks, num_weights, num_layers = ctx.plan
-        start_history, start_activation, recurrent, second, scale, *nlm = ctx.saved_tensors[:num_weights]
-        tape = Tape(*split(ctx.saved_tensors[num_weights:], 1 if second is None else 2, num_layers))
-        weights = start_history, start_activation, recurrent, second, scale, nlm
-        return tape.rewind(grads, *weights, restarts, num_ticks)
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Runs back through all steps: first the synchronisation, then the ticks."""
+        plan, num_given, num_tape = ctx.plan
+        saved = ctx.saved_tensors
+        state, weights = _unpack(saved[:num_given])
+        tape = Tape.from_flat(saved[num_given : num_given + num_tape], 1 if weights.second is None else 2)
+        recorded = saved[num_given + num_tape :]
+        d_alpha, d_beta, d_activations, d_history, d_last = grads
+        shape = len(plan.restarts), len(plan.pairs.left), tape.activations.shape[-1]
+        d_sums = _or_zeros(d_alpha, tape.activations, shape), _or_zeros(d_beta, tape.activations, shape)
+        scan = Accumulators if state.products is None else Window
+        d_products, d_sync, d_scan = scan.rewind(weights.sync, *recorded, d_sums, plan.restarts, plan.num_ticks)
+        d_synced = plan.pairs.unpair(d_products, tape.activations[1:])
+        if d_activations is not None:
+            d_synced += d_activations
+        rewind = Rewind(weights, tape, _or_zeros(d_history, tape.activations, state.history.shape))
+        d_last = _or_zeros(d_last, tape.activations, state.activation.shape)
+        d_before = rewind.run(d_synced, plan.pairs.neurons, d_last, plan.restarts, plan.num_ticks)
+        d_state = SweepState(rewind.d_history(), d_before, *d_scan)
+        return (
+            None,
+            rewind.d_inputs(plan.num_ticks),
+            *d_state,
+            *rewind.weight_grads(plan.restarts, plan.num_ticks),
+            *d_sync,
+        )
 
 
-def _synchronise(
-    core: CTMCore, activations: Float[Tensor, "L D B"], restarts: Restarts, state: CoreState, fresh: CoreState
-) -> tuple[Float[Tensor, "T P B"], Float[Tensor, "T P B"], Float[Tensor, "B S M"] | None]:
-    """Alpha and beta after each step, and the window after the last."""
-    sync, num_ticks = core.output_sync, core.config.num_ticks
-    decay = decay_of(sync.decay_rate, sync.max_decay_rate)
-    if not sync.is_windowed:
-        products = activations[:, sync.left] * activations[:, sync.right]
-        alpha, beta = Accumulate.apply(
-            products, decay, state.alpha.T, state.beta.T, fresh.alpha[0], restarts, num_ticks
-        )  # pyright: ignore[reportGeneralTypeIssues]
-        return alpha, beta, None
-    assert state.post_history is not None
-    assert fresh.post_history is not None
-    start = fresh.post_history[0]  # [S, M]
-    length = start.shape[1]
-    seen = torch.cat((state.post_history.permute(2, 1, 0), activations[:, sync.neurons]))  # [M + L, S, B]
-    products = seen[:, sync.left_slot] * seen[:, sync.right_slot]
-    fresh_products = start[sync.left_slot] * start[sync.right_slot]
-    age = torch.arange(length - 1, -1, -1, device=decay.device, dtype=decay.dtype)
-    weight = decay[:, None] ** age  # [P, M]
-    alpha: Tensor = Window.apply(products.transpose(0, 1), fresh_products, weight, restarts, num_ticks)  # pyright: ignore
-    beta = weight.sum(-1)[:, None].expand_as(alpha)
-    return alpha, beta, _last_window(seen[-length:], start, restarts, num_ticks)
+def _or_zeros(grad: Tensor | None, like: Tensor, shape: Sequence[int]) -> Tensor:
+    return like.new_zeros(shape) if grad is None else grad
 
 
-def _last_window(
-    seen: Float[Tensor, "M S B"], start: Float[Tensor, "S M"], restarts: Restarts, num_ticks: int
-) -> Float[Tensor, "B S M"]:
+def _unpack(tensors: Sequence[Any]) -> tuple[SweepState, SweepWeights]:
+    """State and weights from a row of tensors."""
+    num_parts, num_weights = len(SweepState._fields), len(SweepWeights._fields) - 1
+    state, rest = SweepState(*tensors[:num_parts]), tensors[num_parts:]
+    make = AccumulatorWeights if state.products is None else WindowWeights
+    return state, SweepWeights(*rest[:num_weights], make(*rest[num_weights:]))
+
+
+def _last_window(seen: Float[Tensor, "ML S B"], start: Float[Tensor, "S M"], plan: _Plan) -> Float[Tensor, "B S M"]:
     """The window after the last tick: what was seen, and the start history where an episode is younger than that."""
-    length, _, batch_size = seen.shape
-    ticks = torch.full((batch_size,), length, device=seen.device)  # since the row's last restart
-    for step, rows in enumerate(restarts):
-        if rows is not None:
-            ticks[rows] = (len(restarts) - step) * num_ticks
+    length = start.shape[1]
+    ticks = torch.full((seen.shape[2],), length, device=seen.device)  # since the row's last restart
+    for step, rows in enumerate(plan.restarts):
+        if rows:
+            ticks[rows] = (len(plan.restarts) - step) * plan.num_ticks
     place = torch.arange(length, device=seen.device)[:, None]
     source = (place + ticks).clamp(max=length - 1)  # where the start history has come to, [M, B]
     moved = start.T[source].transpose(1, 2)  # [M, S, B]
-    return torch.where((place < length - ticks)[:, None], moved, seen).permute(2, 1, 0)
+    return torch.where((place < length - ticks)[:, None], moved, seen[-length:]).permute(2, 1, 0)
