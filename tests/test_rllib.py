@@ -23,7 +23,7 @@ from ctm_rl import PolicyConfig, checkpoint
 from ctm_rl.agents import CTMModule
 from ctm_rl.agents.algorithm import build_algorithm_config
 from ctm_rl.agents.checkpoint import learner_state, restore
-from ctm_rl.agents.env_runner import finished_episodes, seeds_of_envs
+from ctm_rl.agents.episodes import finished_episodes, seeds_of_envs
 from ctm_rl.agents.experiment import BudgetConfig, EnvConfig, Experiment, PPOSettings
 
 pytestmark = [
