@@ -1,4 +1,4 @@
-"""What an RLlib algorithm, ours or the stock one, must remember to go on: plain values out, plain values in, no pickles."""
+"""What an RLlib algorithm, ours or stock, must remember to go on: plain values out, plain values in, no pickles."""
 
 import random
 from collections.abc import Callable, Mapping

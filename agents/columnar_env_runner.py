@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -45,6 +45,9 @@ from ctm_rl.agents.rewards import RewardNormaliser
 from ctm_rl.agents.rollout import RolloutFragment
 from ctm_rl.stepper import Stepper
 
+if TYPE_CHECKING:
+    from ctm_rl.agents.ppo_config import RecurrentPPOConfig
+
 COMPONENT_PLAYING = "playing"
 """Part of a runner's state: the generator of its actions, and the statistics of its rewards."""
 
@@ -58,8 +61,10 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
     no connectors, and of the callbacks only ``on_environment_created``. Holes, where an environment resets, are no
     environment steps.
 
-    Args of the constructor are RLlib's. Of the configuration it reads, beside RLlib's own fields, ``normalize_rewards``.
+    Args of the constructor are RLlib's. Of the configuration it reads ``normalize_rewards`` beside RLlib's own fields.
     """
+
+    config: "RecurrentPPOConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
@@ -67,7 +72,8 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         self.num_envs = 0
         self.module: CTMModule | None = None
         self._callbacks = [make() for make in force_list(self.config.callbacks_class)]
-        self._device = get_device(self.config, self.config.num_gpus_per_env_runner if self.worker_index else 0)
+        num_gpus = self.config.num_gpus_per_env_runner if self.worker_index else 0
+        self._device = get_device(self.config, cast(int, num_gpus))
         self._weights_seq_no = 0
         self._start_iteration: int | None = None
         self._needs_initial_reset = True
@@ -87,16 +93,15 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         context = env_config
         if not isinstance(env_config, EnvContext):
             context = EnvContext(env_config, worker_index=self.worker_index or 0, num_workers=self.num_workers)
-        self.env = make_vector(
-            self.config.env, self.config.num_envs_per_env_runner, self.config.gym_env_vectorize_mode, context
-        )
+        mode = gym.VectorizeMode(self.config.gym_env_vectorize_mode)
+        self.env = make_vector(cast(Any, self.config.env), self.config.num_envs_per_env_runner, mode, context)
         self.num_envs = self.env.num_envs
         self._player = None
         self._needs_initial_reset = True
         make_callback(
             "on_environment_created",
             callbacks_objects=self._callbacks,
-            callbacks_functions=self.config.callbacks_on_environment_created,
+            callbacks_functions=list(force_list(self.config.callbacks_on_environment_created)),
             kwargs={
                 "env_runner": self,
                 "metrics_logger": self.metrics,
@@ -315,7 +320,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
 
     def _log_means(self, episodes: list[FinishedEpisode]) -> None:
         """The smoothed numbers that Tune's users look for; each runner has its share of the window."""
-        smoothing = self.config.metrics_num_episodes_for_smoothing
+        smoothing = self.config.metrics_num_episodes_for_smoothing or 1
         window = max(1, math.ceil(smoothing / (self.config.num_env_runners or 1)))
         for episode in episodes[-window:]:
             for value, mean, least, most in (

@@ -1,7 +1,8 @@
 """From the environment an experiment or an RLlib configuration names to those Gymnasium makes."""
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
@@ -14,7 +15,11 @@ GRID_IMAGE = "ctm_rl.envs:ctm_rl/GridImage-v0"
 """Registered name of the environment that shows MiniGrid's image alone."""
 HIDDEN_VELOCITY = "ctm_rl.envs:ctm_rl/HiddenVelocity-v0"
 """Registered name of the environment that hides the velocities of another."""
-VECTORIZATIONS = {"auto": "vector_entry_point", "sync": "sync", "async": "async"}
+VECTORIZATIONS = {
+    "auto": gym.VectorizeMode.VECTOR_ENTRY_POINT,
+    "sync": gym.VectorizeMode.SYNC,
+    "async": gym.VectorizeMode.ASYNC,
+}
 """RLlib's ``gym_env_vectorize_mode`` for each of ``EnvConfig.vectorization``."""
 _OWN_ID = "ctm_rl-rllib-env-v0"
 
@@ -68,7 +73,7 @@ def make_vector_env(env: EnvConfig, num_envs: int) -> VectorEnv:
 
 
 def make_vector(
-    env: str | type[gym.Env] | Callable[[Any], gym.Env] | None, num_envs: int, mode: str, arguments: dict[str, Any]
+    env: str | Callable[[Any], gym.Env] | None, num_envs: int, mode: gym.VectorizeMode, arguments: dict[str, Any]
 ) -> VectorEnv:
     """Makes what an RLlib configuration names as its environment, many times.
 
@@ -91,12 +96,12 @@ def make_vector(
     if isinstance(env, str) and _global_registry.contains(ENV_CREATOR, env):
         env = _global_registry.get(ENV_CREATOR, env)
     # None lets Gymnasium take the vector class where there is one, and otherwise step one after the other.
-    vectorization = None if gym.VectorizeMode(mode) == gym.VectorizeMode.VECTOR_ENTRY_POINT else mode
+    vectorization = None if mode == gym.VectorizeMode.VECTOR_ENTRY_POINT else mode
     if isinstance(env, str):
         return gym.make_vec(env, num_envs, vectorization, **arguments)
-    make = env
     # RLlib's rule: what is no name gets the whole context, with worker_index and what else it knows.
-    return gym.make_vec(EnvSpec(_OWN_ID, entry_point=lambda: make(arguments)), num_envs, vectorization)
+    spec = EnvSpec(_OWN_ID, entry_point=functools.partial(cast(Any, env), arguments))
+    return gym.make_vec(spec, num_envs, vectorization)
 
 
 def _cannot_be_made(env: EnvConfig, error: Exception) -> UserError:

@@ -100,7 +100,7 @@ class EnvConfig:
     max_episode_steps: int | None = None
     """Truncate episodes after this many steps; None: as registered."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
-    """How a runner steps its environments: by their own vector class if there is one (auto), in turn, or in parallel."""
+    """How environments are stepped together: by their own vector class if there is one (auto), in turn, in parallel."""
 
     def __post_init__(self) -> None:
         """Refuses what names no environment."""

@@ -27,10 +27,12 @@ def estimate_advantages(
         Advantages, [B, T], float32. Those of steps that are none (holes) mean nothing, and reach no other step.
     """
     deltas = np.ascontiguousarray((rewards + gamma * next_values - values).T, dtype=np.float32)  # [T, B]
-    decays = np.ascontiguousarray(np.where(is_last, 0.0, gamma * gae_lambda).T, dtype=np.float32)
+    goes_on = np.ascontiguousarray(~np.asarray(is_last).T)
+    decay = np.float32(gamma * gae_lambda)
     advantages = np.empty_like(deltas)
     following = np.zeros_like(deltas[0])
     for step in reversed(range(len(deltas))):
-        following = deltas[step] + decays[step] * following
+        # Selects, does not multiply: whatever a hole holds, it reaches no step.
+        following = deltas[step] + np.where(goes_on[step], decay * following, np.float32(0))
         advantages[step] = following
     return np.ascontiguousarray(advantages.T)

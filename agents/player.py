@@ -102,7 +102,7 @@ class VectorPlayer:
             if self._resets_in_same_step:
                 is_cut = truncated & ~terminated
                 if is_cut.any():
-                    finals[is_cut, step] = self._peek(infos["final_obs"], is_cut)
+                    finals[is_cut, step] = self._peek(infos["final_obs"], np.flatnonzero(is_cut))
                 self._is_first = ended
             else:
                 # What comes after an end is a hole, and what comes after a hole is a new episode.
@@ -160,11 +160,10 @@ class VectorPlayer:
             self._returns[ended], self._lengths[ended] = 0.0, 0
         return gained if self.normaliser is None else self.normaliser(gained, self._is_first, is_step)
 
-    def _peek(self, finals: np.ndarray, is_cut: np.ndarray) -> np.ndarray:
+    def _peek(self, finals: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Values of the final observations of the rows that were cut off."""
-        observations = self._cast(np.stack([finals[row] for row in np.flatnonzero(is_cut)]))
-        rows = torch.from_numpy(np.flatnonzero(is_cut))
-        return self.stepper.peek(*self._to_torch(observations), rows).cpu().numpy()
+        observations, index = self._to_torch(self._cast(np.stack([finals[row] for row in rows])), rows)
+        return self.stepper.peek(observations, index).cpu().numpy()
 
     def _cast(self, observations: np.ndarray) -> np.ndarray:
         """Observations in the type in which they are kept."""

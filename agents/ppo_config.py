@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any
 
-from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.from_config import NotProvided
 
 from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
 from ctm_rl.agents.env_runner import SeededEnvRunner
@@ -22,8 +22,8 @@ class RecurrentPPOConfig(PPOConfig):
     """Configures :class:`ctm_rl.agents.ppo.RecurrentPPO`.
 
     An iteration is T = ``rollout_fragment_length`` steps of every environment of every runner; each pass over it cuts
-    the environments, with all of their T steps, into ``num_minibatches`` parts for each learner. Settings of RLlib's PPO
-    that have no meaning here are refused.
+    the environments, with all of their T steps, into ``num_minibatches`` parts for each learner. Settings of RLlib's
+    PPO that have no meaning here are refused.
 
     Example:
         >>> from ctm_rl.agents import RecurrentPPOConfig
@@ -36,6 +36,13 @@ class RecurrentPPOConfig(PPOConfig):
         >>> config.total_train_batch_size
         2048
     """
+
+    # Always numbers here, which RLlib's annotations leave open.
+    gamma: float  # pyright: ignore[reportIncompatibleVariableOverride]
+    num_epochs: int  # pyright: ignore[reportIncompatibleVariableOverride]
+    num_learners: int  # pyright: ignore[reportIncompatibleVariableOverride]
+    num_env_runners: int  # pyright: ignore[reportIncompatibleVariableOverride]
+    num_envs_per_env_runner: int  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, algo_class: type | None = None) -> None:
         if algo_class is None:
@@ -137,6 +144,7 @@ class RecurrentPPOConfig(PPOConfig):
 
     @train_batch_size_per_learner.setter
     def train_batch_size_per_learner(self, value: int | None) -> None:
+        """Sets it; it must fit the environments."""
         self._train_batch_size_per_learner = value
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -153,9 +161,12 @@ class RecurrentPPOConfig(PPOConfig):
         Raises:
             ValueError: one line that says what is allowed.
         """
+        if not self.in_evaluation:
+            self._check()
         super().validate()
-        if self.in_evaluation:
-            return
+
+    def _check(self) -> None:
+        """Checks what RLlib knows nothing of."""
         _check_meaning(self)
         for name in ("num_minibatches", "num_epochs"):
             if getattr(self, name) < 1:

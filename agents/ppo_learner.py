@@ -1,7 +1,7 @@
 """The learner of the recurrent PPO: minibatches of whole environments, one pass over each, one loss of all learners."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from ctm_rl.agents.gae import estimate_advantages
 from ctm_rl.agents.module import CTMModule
 from ctm_rl.agents.ppo_loss import PPOLoss, ppo_loss
 from ctm_rl.agents.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, VALUES
+
+if TYPE_CHECKING:
+    from ctm_rl.agents.ppo_config import RecurrentPPOConfig
 
 KL_KEY = "kl"
 CLIP_FRACTION_KEY = "clip_fraction"
@@ -50,6 +53,8 @@ class RecurrentPPOLearner(PPOTorchLearner):
     RLlib's own fields, those of ``RecurrentPPOConfig``.
     """
 
+    config: "RecurrentPPOConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def build(self) -> None:
         """Builds the module and its optimiser, and the generator that deals environments out."""
         super().build()
@@ -62,11 +67,10 @@ class RecurrentPPOLearner(PPOTorchLearner):
 
     def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
         """Makes Adam, with the configuration's epsilon."""
-        assert config is not None
-        parameters = self.get_parameters(self._module[module_id])
-        optimizer = torch.optim.Adam(parameters, eps=config.adam_epsilon)
+        parameters: Any = self.get_parameters(self.module[module_id])
+        optimizer = torch.optim.Adam(parameters, eps=self.config.adam_epsilon)
         self.register_optimizer(
-            module_id=module_id, optimizer=optimizer, params=parameters, lr_or_lr_schedule=config.lr
+            module_id=module_id, optimizer=optimizer, params=parameters, lr_or_lr_schedule=self.config.lr
         )
 
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -116,10 +120,10 @@ class RecurrentPPOLearner(PPOTorchLearner):
             advantages=batch[_ADVANTAGES],
             returns=batch[_RETURNS],
             weights=batch[_WEIGHTS],
-            clip=config.clip_param,
-            value_clip=config.value_clip,
-            value_coefficient=config.vf_loss_coeff,
-            entropy_coefficient=self.entropy_coeff_schedulers_per_module[module_id].get_current_value(),
+            clip=self.config.clip_param,
+            value_clip=self.config.value_clip,
+            value_coefficient=self.config.vf_loss_coeff,
+            entropy_coefficient=cast(Any, self.entropy_coeff_schedulers_per_module[module_id].get_current_value()),
         )
         return self._parts.total
 
@@ -146,8 +150,8 @@ class RecurrentPPOLearner(PPOTorchLearner):
         returns = advantages + columns[VALUES]
         minibatches = list(self._deal(columns[IS_VALID]))
         device_columns = self._to_device(columns)
-        device_columns[_ADVANTAGES] = torch.from_numpy(advantages).to(self._device)
-        device_columns[_RETURNS] = torch.from_numpy(returns).to(self._device)
+        device_columns[_ADVANTAGES] = self._to_tensor(advantages)
+        device_columns[_RETURNS] = self._to_tensor(returns)
         moments = self._moments(device_columns, minibatches)
         parts, norms = [], []
         for minibatch, (count, mean, deviation) in zip(minibatches, moments, strict=True):
@@ -179,7 +183,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
             optimizer.zero_grad(set_to_none=True)
         losses[DEFAULT_MODULE_ID].backward()
         limit = self.config.grad_clip
-        parameters = list(self._params.values())
+        parameters = cast(list[Tensor], list(self._params.values()))
         # One norm of all, without asking the device for each.
         norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit, foreach=True)
         for optimizer in self._optimizer_parameters:
@@ -223,9 +227,13 @@ class RecurrentPPOLearner(PPOTorchLearner):
     def _to_device(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         """All columns where the learner computes, moved once."""
         return {
-            name: self._to_device(column) if isinstance(column, dict) else torch.as_tensor(column).to(self._device)
+            name: self._to_device(column) if isinstance(column, dict) else self._to_tensor(column)
             for name, column in columns.items()
         }
+
+    def _to_tensor(self, column: np.ndarray) -> Tensor:
+        """One column; arrays from Ray's object store cannot be written, which tensors do not know how to be."""
+        return torch.from_numpy(np.require(column, requirements="W")).to(self._device)
 
     def _moments(self, columns: dict[str, Any], minibatches: list[_Minibatch]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Count of valid steps, mean and deviation of the advantages of each minibatch, over all learners."""

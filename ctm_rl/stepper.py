@@ -28,6 +28,7 @@ class Stepper:
 
     @state.setter
     def state(self, state: AnyState) -> None:
+        """Goes on from another state."""
         self._state = state
 
     @property
@@ -45,7 +46,7 @@ class Stepper:
 
     @torch.no_grad()
     def step(
-        self, observations: Shaped[Tensor, "B *obs"], is_first: Bool[Tensor, " B"]
+        self, observations: Shaped[Tensor, "B ..."], is_first: Bool[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B A"], Float[Tensor, " B"]]:
         """Takes one environment step in every row.
 
@@ -61,9 +62,7 @@ class Stepper:
         return unrolled.logits[0], unrolled.values[0]
 
     @torch.no_grad()
-    def peek(
-        self, observations: Shaped[Tensor, "R *obs"], rows: Int[Tensor, " R"] | None = None
-    ) -> Float[Tensor, " R"]:
+    def peek(self, observations: Shaped[Tensor, "R ..."], rows: Int[Tensor, " R"] | None = None) -> Float[Tensor, " R"]:
         """Values of what would be seen next, should the episodes go on; the state stays as it is.
 
         Args:

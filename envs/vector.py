@@ -41,7 +41,7 @@ class HideVelocityVector(VectorObservationWrapper):
         name = env.spec.id if env.spec is not None else str(env)
         self._hidden = hidden_entries(env.single_observation_space, name, indices)
 
-    def observations(self, observations: np.ndarray) -> np.ndarray:
+    def observations(self, observations: Any) -> np.ndarray:
         """Returns a copy, [B, ...], with zeros where the velocities were."""
         hidden = np.array(observations)
         hidden[:, self._hidden] = 0
