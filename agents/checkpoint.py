@@ -61,7 +61,8 @@ def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
     """
     iteration, generators = int(state["iteration"]), state["generators"]
     env_connectors, of_env_runners = state["env_connectors"], generators["env_runners"]
-    playing = state["playing"]
+    # Missing where the state is of the stock algorithm, or of a run from before there was another.
+    playing = state.get("playing", {})
     num_env_steps = int(state["counters"].get(_ENV_STEPS, {}).get(_LIFETIME_SUM, 0))
 
     def write_env_runner(env_runner: EnvRunner) -> None:
@@ -116,8 +117,9 @@ def _write_learner(learner: TorchLearner, state: Mapping[str, Any]) -> None:
     learner._weights_seq_no = state["num_updates"]
     if learner._learner_connector is not None:
         learner._learner_connector.set_state(state["connectors"])
-    if isinstance(learner, RecurrentPPOLearner):
-        learner.minibatch_generator.set_state(state["generators"]["minibatches"])
+    dealing = state["generators"].get("minibatches")
+    if isinstance(learner, RecurrentPPOLearner) and dealing is not None:
+        learner.minibatch_generator.set_state(dealing)
     of_learners = state["generators"]["learners"]
     if learner._learner_index < len(of_learners):
         _write_generators(of_learners[learner._learner_index])

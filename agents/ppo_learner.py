@@ -68,7 +68,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
     def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
         """Makes Adam, with the configuration's epsilon."""
         parameters: Any = self.get_parameters(self.module[module_id])
-        optimizer = torch.optim.Adam(parameters, eps=self.config.adam_epsilon)
+        optimizer = torch.optim.Adam(parameters, eps=self.config.adam_epsilon, fused=True)
         self.register_optimizer(
             module_id=module_id, optimizer=optimizer, params=parameters, lr_or_lr_schedule=self.config.lr
         )

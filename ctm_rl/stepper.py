@@ -19,6 +19,7 @@ class Stepper:
     def __init__(self, agent: ActorCritic, num_rows: int) -> None:
         self._agent = agent
         self._num_rows = num_rows
+        self._parameter = next(agent.parameters())  # where the agent computes, and in which type
         self.reset()
 
     @property
@@ -34,7 +35,7 @@ class Stepper:
     @property
     def device(self) -> torch.device:
         """Where the agent computes."""
-        return next(self._agent.parameters()).device
+        return self._parameter.device
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -82,4 +83,4 @@ class Stepper:
         """The grid encoder reads whole numbers as they are; vectors take the parameters' type."""
         if self._agent.config.encoder == "grid":
             return observations
-        return observations.to(next(self._agent.parameters()).dtype)
+        return observations.to(self._parameter.dtype)

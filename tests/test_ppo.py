@@ -23,6 +23,7 @@ from torch import Tensor
 from ctm_rl import PolicyConfig
 from ctm_rl.agents import CTMModule, RecurrentPPO, RecurrentPPOConfig, ppo
 from ctm_rl.agents.algorithm import build_algorithm_config
+from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
 from ctm_rl.agents.episodes import finished_episodes
 from ctm_rl.agents.experiment import BudgetConfig, EnvConfig, Experiment, PPOSettings
 from ctm_rl.agents.ppo import _shards
@@ -346,20 +347,46 @@ def test_a_killed_environment_runner_is_replaced_and_training_goes_on() -> None:
     with built(config) as algorithm:
         algorithm.train()
         group: Any = algorithm.env_runner_group
-        (seen,) = group.foreach_env_runner(lambda runner: runner.sample().observations, local_env_runner=False)
+        assert group.local_env_runner.env is None
         ray.kill(group._worker_manager.actors()[1], no_restart=False)
         result = algorithm.train()
         assert group.num_remote_worker_restarts() == 1
         assert result["env_runners"]["num_env_steps_sampled"] > 50
         assert math.isfinite(result["learners"][MODULE]["total_loss"])
-        # It has the newest weights, and does not play again what it played at the start of the run.
+        # It has the newest weights, and knows how far the run is: its environments' seeds go by that.
         ((weights, lifetime),) = group.foreach_env_runner(
             lambda runner: (runner.module.get_state(), runner.num_env_steps_sampled_lifetime), local_env_runner=False
         )
         assert lifetime > 50
         (expected,) = on_learners(algorithm, lambda learner: learner.module[MODULE].unwrapped().get_state())
         np.testing.assert_equal(weights, expected)
-        assert seen.shape == (4, 16, 4)
+
+
+def test_a_runner_that_comes_late_plays_other_episodes_than_one_of_the_start() -> None:
+    firsts = []
+    for lifetime in (0, 0, 500):
+        runner = ColumnarEnvRunner(config=config_of(), worker_index=0)
+        runner.set_state({"num_env_steps_sampled_lifetime": lifetime})
+        firsts.append(runner.sample(num_timesteps=3))
+        runner.stop()
+    np.testing.assert_array_equal(firsts[0].observations, firsts[1].observations)
+    np.testing.assert_array_equal(firsts[0].actions, firsts[1].actions)
+    assert (firsts[2].observations[:, 0] != firsts[0].observations[:, 0]).any()
+    with pytest.raises(ValueError, match="num_episodes cannot be asked for"):
+        runner.sample(num_episodes=3)
+
+
+def test_environments_in_processes_of_their_own_play_the_same() -> None:
+    fragments = []
+    for vectorization in ("sync", "async"):
+        env = EnvConfig(id="Acrobot-v1", hide_velocities=True, max_episode_steps=6, vectorization=vectorization)
+        runner = ColumnarEnvRunner(config=config_of(env=env), worker_index=0)
+        assert type(runner.env.unwrapped).__name__ == f"{vectorization.title()}VectorEnv"
+        fragments.append(runner.sample(num_timesteps=9))
+        runner.stop()
+    for name, column in fragments[0].columns().items():
+        np.testing.assert_equal(fragments[1].columns()[name], column)
+    assert fragments[0].is_last.any()
 
 
 def test_an_iteration_goes_on_with_the_environments_that_were_played(
