@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from ctm_rl.agents.evaluation import evaluate as evaluate
     from ctm_rl.agents.experiment import Experiment as Experiment
     from ctm_rl.agents.module import CTMModule as CTMModule
+    from ctm_rl.agents.ppo import RecurrentPPO as RecurrentPPO
+    from ctm_rl.agents.ppo_config import RecurrentPPOConfig as RecurrentPPOConfig
     from ctm_rl.agents.run import resume as resume
     from ctm_rl.agents.run import train as train
 
@@ -16,6 +18,8 @@ __getattr__, __dir__ = lazy_exports(
     {
         "CTMModule": "ctm_rl.agents.module",
         "Experiment": "ctm_rl.agents.experiment",
+        "RecurrentPPO": "ctm_rl.agents.ppo",
+        "RecurrentPPOConfig": "ctm_rl.agents.ppo_config",
         "evaluate": "ctm_rl.agents.evaluation",
         "resume": "ctm_rl.agents.run",
         "train": "ctm_rl.agents.run",

@@ -1,4 +1,4 @@
-"""What a stock RLlib algorithm must remember to go on: plain values out, plain values in, no pickles."""
+"""What an RLlib algorithm, ours or stock, must remember to go on: plain values out, plain values in, no pickles."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -13,7 +13,9 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
+from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
 from ctm_rl.agents.env_runner import SeededEnvRunner
+from ctm_rl.agents.ppo_learner import RecurrentPPOLearner
 
 _LIFETIME_SUM = "lifetime_sum"
 _ENV_STEPS = f"{ENV_RUNNER_RESULTS}--{NUM_ENV_STEPS_SAMPLED_LIFETIME}"
@@ -22,8 +24,8 @@ _ENV_STEPS = f"{ENV_RUNNER_RESULTS}--{NUM_ENV_STEPS_SAMPLED_LIFETIME}"
 def learner_state(algorithm: Algorithm) -> dict[str, Any]:
     """Collects everything that learning goes on from.
 
-    Weights, the optimiser's moments, lifetime counters (schedules go by them), the state of the connectors, and the
-    random generators of this process, of every learner and of every environment runner.
+    Weights, the optimiser's moments, lifetime counters (schedules go by them), the state of the connectors, the random
+    generators of this process, of every learner and of every environment runner, and the statistics of rewards.
 
     Args:
         algorithm: as it stands between two iterations; stays as it is.
@@ -42,7 +44,9 @@ def learner_state(algorithm: Algorithm) -> dict[str, Any]:
             "driver": _read_generators(),
             "learners": [learner["generators"] for learner in learners],
             "env_runners": _read_env_runners(algorithm),
+            "minibatches": learners[0]["minibatches"],
         },
+        "playing": _read_playing(algorithm),
     }
 
 
@@ -57,12 +61,17 @@ def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
     """
     iteration, generators = int(state["iteration"]), state["generators"]
     env_connectors, of_env_runners = state["env_connectors"], generators["env_runners"]
+    # Missing where the state is of the stock algorithm, or of a run from before there was another.
+    playing = state.get("playing", {})
     num_env_steps = int(state["counters"].get(_ENV_STEPS, {}).get(_LIFETIME_SUM, 0))
 
     def write_env_runner(env_runner: EnvRunner) -> None:
-        assert isinstance(env_runner, SeededEnvRunner)
+        assert isinstance(env_runner, (ColumnarEnvRunner, SeededEnvRunner))
         env_runner.restart(iteration, num_env_steps)
-        env_runner.set_state(env_connectors)
+        if isinstance(env_runner, ColumnarEnvRunner):
+            env_runner.set_playing(playing.get(env_runner.worker_index, {}))
+        else:
+            env_runner.set_state(env_connectors)
         # Runner 0 is the one in the driver's process, with the driver's generators.
         if env_runner.worker_index in of_env_runners:
             _write_generators(of_env_runners[env_runner.worker_index])
@@ -93,6 +102,7 @@ def _read_learner(learner: TorchLearner) -> dict[str, Any]:
         "num_updates": learner._weights_seq_no,
         "connectors": {} if connector is None else connector.get_state(),
         "generators": _read_generators(),
+        "minibatches": learner.minibatch_generator.get_state() if isinstance(learner, RecurrentPPOLearner) else None,
     }
 
 
@@ -107,6 +117,9 @@ def _write_learner(learner: TorchLearner, state: Mapping[str, Any]) -> None:
     learner._weights_seq_no = state["num_updates"]
     if learner._learner_connector is not None:
         learner._learner_connector.set_state(state["connectors"])
+    dealing = state["generators"].get("minibatches")
+    if isinstance(learner, RecurrentPPOLearner) and dealing is not None:
+        learner.minibatch_generator.set_state(dealing)
     of_learners = state["generators"]["learners"]
     if learner._learner_index < len(of_learners):
         _write_generators(of_learners[learner._learner_index])
@@ -123,7 +136,8 @@ def _read_counters(algorithm: Algorithm) -> dict[str, Any]:
 
 def _read_env_connectors(algorithm: Algorithm) -> dict[str, Any]:
     """What the connectors around the environments have learned; RLlib merges it into the local environment runner."""
-    assert isinstance(algorithm.env_runner, SeededEnvRunner)
+    if not isinstance(algorithm.env_runner, SeededEnvRunner):
+        return {}
     state = algorithm.env_runner.get_state(not_components=["rl_module"])
     return {name: state[name] for name in (COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_TO_ENV_CONNECTOR)}
 
@@ -135,6 +149,16 @@ def _read_env_runners(algorithm: Algorithm) -> dict[int, Any]:
         lambda env_runner: (env_runner.worker_index, _read_generators()), local_env_runner=False
     )
     return dict(found)
+
+
+def _read_playing(algorithm: Algorithm) -> dict[int, Any]:
+    """How every columnar environment runner draws actions and divides rewards, by its index; 0 is in this process."""
+
+    def read(env_runner: EnvRunner) -> tuple[int, Any]:
+        return env_runner.worker_index, env_runner.get_playing() if isinstance(env_runner, ColumnarEnvRunner) else {}
+
+    assert algorithm.env_runner_group is not None
+    return dict(algorithm.env_runner_group.foreach_env_runner(read))
 
 
 def _to_cpu(value: Any) -> Any:

@@ -1,8 +1,12 @@
-"""From the environment an experiment names to the one Gymnasium makes."""
+"""From the environment an experiment or an RLlib configuration names to those Gymnasium makes."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, cast
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv
 
 from ctm_rl.agents.experiment import EnvConfig
 from ctm_rl.errors import UserError
@@ -11,6 +15,13 @@ GRID_IMAGE = "ctm_rl.envs:ctm_rl/GridImage-v0"
 """Registered name of the environment that shows MiniGrid's image alone."""
 HIDDEN_VELOCITY = "ctm_rl.envs:ctm_rl/HiddenVelocity-v0"
 """Registered name of the environment that hides the velocities of another."""
+VECTORIZATIONS = {
+    "auto": gym.VectorizeMode.VECTOR_ENTRY_POINT,
+    "sync": gym.VectorizeMode.SYNC,
+    "async": gym.VectorizeMode.ASYNC,
+}
+"""RLlib's ``gym_env_vectorize_mode`` for each of ``EnvConfig.vectorization``."""
+_OWN_ID = "ctm_rl-rllib-env-v0"
 
 
 def gym_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:
@@ -37,8 +48,66 @@ def make_env(env: EnvConfig) -> gym.Env:
     try:
         return gym.make(env_id, **arguments)
     except Exception as error:  # what an environment of the user's own raises can be anything
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"env.id {env.id!r} cannot be made: {reason} "
-            "Any registered id is allowed; module:Name-v0 imports the module first."
-        ) from error
+        raise _cannot_be_made(env, error) from error
+
+
+def make_vector_env(env: EnvConfig, num_envs: int) -> VectorEnv:
+    """Makes many environments at once.
+
+    Args:
+        env: what the experiment names, and how they are put together: ``auto`` takes the environment's own vector class
+            where it has one, and otherwise, as ``sync``, steps one after the other; ``async`` gives each a process.
+        num_envs: how many.
+
+    Returns:
+        The environments, not reset yet.
+
+    Raises:
+        UserError: they cannot be made as asked.
+    """
+    env_id, arguments = gym_arguments(env)
+    try:
+        return make_vector(env_id, num_envs, VECTORIZATIONS[env.vectorization], arguments)
+    except Exception as error:  # what an environment of the user's own raises can be anything
+        raise _cannot_be_made(env, error) from error
+
+
+def make_vector(
+    env: str | Callable[[Any], gym.Env] | None, num_envs: int, mode: gym.VectorizeMode, arguments: dict[str, Any]
+) -> VectorEnv:
+    """Makes what an RLlib configuration names as its environment, many times.
+
+    Args:
+        env: Gymnasium's or Ray Tune's name of it, or what is called with the arguments to make it.
+        num_envs: how many.
+        mode: RLlib's ``gym_env_vectorize_mode``; ``vector_entry_point`` falls back to ``sync`` where there is none.
+        arguments: handed to it.
+
+    Returns:
+        The environments, not reset yet.
+
+    Raises:
+        ValueError: no environment is named.
+    """
+    from ray.tune.registry import ENV_CREATOR, _global_registry
+
+    if not env:
+        raise ValueError("there is no environment: name one with config.environment('CartPole-v1').")
+    if isinstance(env, str) and _global_registry.contains(ENV_CREATOR, env):
+        env = _global_registry.get(ENV_CREATOR, env)
+    # None lets Gymnasium take the vector class where there is one, and otherwise step one after the other.
+    vectorization = None if mode == gym.VectorizeMode.VECTOR_ENTRY_POINT else mode
+    if isinstance(env, str):
+        return gym.make_vec(env, num_envs, vectorization, **arguments)
+    # RLlib's rule: what is no name gets the whole context, with worker_index and what else it knows.
+    spec = EnvSpec(_OWN_ID, entry_point=functools.partial(cast(Any, env), arguments))
+    return gym.make_vec(spec, num_envs, vectorization)
+
+
+def _cannot_be_made(env: EnvConfig, error: Exception) -> UserError:
+    """One line for an environment that cannot be made."""
+    reason = " ".join(str(error).split())
+    return UserError(
+        f"env.id {env.id!r} cannot be made: {reason} "
+        "Any registered id is allowed; module:Name-v0 imports the module first."
+    )

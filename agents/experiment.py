@@ -10,6 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ctm_rl.config import PolicyConfig
 
+Algorithm = Literal["ppo", "stock-ppo"]
+
 MAX_SEED = 2**31 - 1
 MAX_STEPS = 2**53
 _ADDRESS = re.compile(r"auto|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
@@ -39,6 +41,52 @@ def _check_number(
     raise ValueError(f"{name} must be {' and '.join(limits) or 'finite'}, got {value}.")
 
 
+def check_rows(
+    *, num_env_runners: int, num_envs_per_env_runner: int, num_learners: int, num_minibatches: int, prefix: str = ""
+) -> None:
+    """Refuses environments that cannot be dealt out to learners and minibatches in equal parts.
+
+    Args:
+        num_env_runners: processes that play; 0: one, the training process.
+        num_envs_per_env_runner: environments in each.
+        num_learners: processes that learn; 0: one, the training process.
+        num_minibatches: of each learner.
+        prefix: put before ``num_minibatches`` in the message.
+
+    Raises:
+        ValueError: one line naming the nearest numbers that work.
+    """
+    runners, learners = max(1, num_env_runners), max(1, num_learners)
+    unit = learners * num_minibatches
+    num_envs = runners * num_envs_per_env_runner
+    if num_envs % unit == 0:
+        return
+    step = unit // math.gcd(unit, runners)
+    below, above = num_envs_per_env_runner // step * step, (num_envs_per_env_runner // step + 1) * step
+    nearest = f"{below} or {above}" if below else f"{above}"
+    raise ValueError(
+        f"{prefix}num_minibatches {num_minibatches} x {learners} learners must divide the {num_envs} environments "
+        f"({runners} x {num_envs_per_env_runner}), for minibatches are whole environments; the nearest "
+        f"num_envs_per_env_runner that work: {nearest}."
+    )
+
+
+def scale_of_rewards(scale: float | None, gamma: float, *, is_normalised: bool) -> float:
+    """The factor of rewards: the one asked for, or the one that makes a value a mean of rewards instead of their sum.
+
+    Args:
+        scale: asked for; ``None``: to be chosen.
+        gamma: discount.
+        is_normalised: whether rewards have been brought to a common size already.
+
+    Returns:
+        The factor.
+    """
+    if scale is not None:
+        return scale
+    return 1.0 if is_normalised or gamma >= 1.0 else 1.0 - gamma
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvConfig:
     """The environment an agent acts on."""
@@ -51,6 +99,8 @@ class EnvConfig:
     """MiniGrid only: observe the image alone, without direction and mission."""
     max_episode_steps: int | None = None
     """Truncate episodes after this many steps; None: as registered."""
+    vectorization: Literal["auto", "sync", "async"] = "auto"
+    """How environments are stepped together: by their own vector class if there is one (auto), in turn, in parallel."""
 
     def __post_init__(self) -> None:
         """Refuses what names no environment."""
@@ -75,15 +125,26 @@ class PPOSettings:
     gae_lambda: float = 0.95
     """Lambda of generalised advantage estimation."""
     reward_scale: float | None = None
-    """Rewards are learned from times this, and reported raw; None: 1 - gamma, so that values stay small."""
+    """Rewards are learned from times this, and reported raw; None: 1 - gamma, so that values stay small, or 1 if they
+    are normalised."""
+    normalize_rewards: bool = False
+    """Divide rewards by the running deviation of the discounted return, in each process that plays."""
     clip: float = 0.2
     """How far the probability ratio may move from 1."""
+    value_clip: float | None = None
+    """How far a value may move from the rollout's before it gets no credit for moving; None: anywhere."""
+    target_kl: float | None = None
+    """End an iteration's passes when the policy has diverged this far from the one that acted; None: never."""
     entropy_coefficient: float = 0.01
-    """Weight of the policy's entropy, which is maximised."""
+    """Weight of the policy's entropy, which is maximised (at the start, when annealed)."""
+    entropy_coefficient_final: float | None = None
+    """Move the weight of the entropy linearly to this over the budget of env steps; None: keep it."""
     value_coefficient: float = 0.5
-    """Weight of the value loss."""
+    """Weight of the value loss, half the squared error."""
     max_grad_norm: float = 0.5
     """Gradients are scaled down to this global norm."""
+    adam_epsilon: float = 1e-5
+    """Adam's epsilon; RLlib's own learner has its own."""
     num_epochs: int = 4
     """Passes over each iteration's samples."""
     num_minibatches: int = 4
@@ -99,6 +160,12 @@ class PPOSettings:
         if self.reward_scale is not None:
             _check_number("ppo.reward_scale", self.reward_scale, above=0)
         _check_number("ppo.clip", self.clip, above=0)
+        _check_number("ppo.adam_epsilon", self.adam_epsilon, above=0)
+        for name in ("value_clip", "target_kl"):
+            if getattr(self, name) is not None:
+                _check_number(f"ppo.{name}", getattr(self, name), above=0)
+        if self.entropy_coefficient_final is not None:
+            _check_number("ppo.entropy_coefficient_final", self.entropy_coefficient_final, at_least=0)
         _check_number("ppo.entropy_coefficient", self.entropy_coefficient, at_least=0)
         _check_number("ppo.value_coefficient", self.value_coefficient, at_least=0)
         _check_number("ppo.max_grad_norm", self.max_grad_norm, above=0)
@@ -134,6 +201,8 @@ class Experiment:
     """The policy."""
     ppo: PPOSettings = field(default_factory=PPOSettings)
     """How it learns."""
+    algorithm: Algorithm = "ppo"
+    """Our recurrent PPO on columns of whole environments, or RLlib's own learner and environment runner."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     """How long it learns."""
     seed: int = 1
@@ -173,15 +242,16 @@ class Experiment:
         _check_number("checkpoint_minutes", self.checkpoint_minutes, above=0)
         if self.address is not None and not _ADDRESS.fullmatch(self.address):
             raise ValueError(f"address must be auto or host:port, got {self.address!r}.")
-        if self.batch_size % self.ppo.num_minibatches:
-            raise ValueError(
-                f"ppo.num_minibatches must divide the {self.batch_size} steps of an iteration "
-                f"({self.num_envs} environments x {self.ppo.num_rollout_steps} steps), got {self.ppo.num_minibatches}."
+        if self.algorithm == "ppo":
+            check_rows(
+                num_env_runners=self.num_env_runners,
+                num_envs_per_env_runner=self.num_envs_per_env_runner,
+                num_learners=self.num_learners,
+                num_minibatches=self.ppo.num_minibatches,
+                prefix="ppo.",
             )
-        if self.num_learners > 1 and self.num_envs % self.num_learners:
-            raise ValueError(
-                f"num_learners must divide the {self.num_envs} environments into equal parts, got {self.num_learners}."
-            )
+        else:
+            _check_stock(self)
 
     @property
     def num_envs(self) -> int:
@@ -192,6 +262,24 @@ class Experiment:
     def batch_size(self) -> int:
         """How many environment steps one iteration learns from."""
         return self.num_envs * self.ppo.num_rollout_steps
+
+
+def _check_stock(experiment: Experiment) -> None:
+    """Refuses what RLlib's own learner cannot do, and options that it does not know."""
+    ppo, defaults = experiment.ppo, PPOSettings()
+    for name in ("value_clip", "target_kl", "normalize_rewards", "adam_epsilon"):
+        if getattr(ppo, name) != getattr(defaults, name):
+            raise ValueError(f"ppo.{name} has no effect with algorithm stock-ppo; leave it out, or use algorithm ppo.")
+    if experiment.batch_size % ppo.num_minibatches:
+        raise ValueError(
+            f"ppo.num_minibatches must divide the {experiment.batch_size} steps of an iteration "
+            f"({experiment.num_envs} environments x {ppo.num_rollout_steps} steps), got {ppo.num_minibatches}."
+        )
+    if experiment.num_learners > 1 and experiment.num_envs % experiment.num_learners:
+        raise ValueError(
+            f"num_learners must divide the {experiment.num_envs} environments into equal parts, "
+            f"got {experiment.num_learners}."
+        )
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from ctm_rl.state import AnyState
 
 NUM_STEPS = "num_steps"
 """Entry of the state: environment steps taken so far in the episode; 0 marks a fresh one."""
+IS_FIRST = "is_first"
+"""Column that, where there is one, marks the first steps of episodes, [B, T], in the place of ``num_steps``."""
 
 ADDED_BY_RLLIB = frozenset({"vf_share_layers"})
 """What PPO and APPO put into every ``model_config`` unasked; it means nothing here."""
@@ -134,12 +136,18 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
 
     def _unroll(self, agent: ActorCritic, batch: dict[str, Any]) -> Unrolled:
         """Runs an agent over a batch of sequences [B, T, ...]; time comes first in what it gives."""
-        observations = batch[Columns.OBS].transpose(0, 1).to(next(agent.parameters()).dtype)
+        observations = batch[Columns.OBS].transpose(0, 1)
+        if agent.config.encoder != "grid":
+            observations = observations.to(next(agent.parameters()).dtype)
         state = dict(batch[Columns.STATE_IN])
-        num_steps = state.pop(NUM_STEPS)
-        # RLlib starts a new sequence at every episode's start, so that only first steps can be fresh.
-        is_first = torch.zeros(observations.shape[:2], dtype=torch.bool, device=observations.device)
-        is_first[0] = num_steps == 0
+        num_steps = state.pop(NUM_STEPS, None)
+        if IS_FIRST in batch:
+            is_first = batch[IS_FIRST].transpose(0, 1)
+        else:
+            assert num_steps is not None
+            # RLlib starts a new sequence at every episode's start, so that only first steps can be fresh.
+            is_first = torch.zeros(observations.shape[:2], dtype=torch.bool, device=observations.device)
+            is_first[0] = num_steps == 0
         return agent.unroll(observations, is_first, self._state_type(**state))
 
 

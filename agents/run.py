@@ -215,7 +215,7 @@ class _Run:
 
     def _learn(self) -> Row:
         """One iteration; gives its line of metrics."""
-        from ctm_rl.agents.env_runner import finished_episodes
+        from ctm_rl.agents.episodes import finished_episodes
 
         began = time.monotonic()
         result = self._algorithm.train()
@@ -246,6 +246,8 @@ class _Run:
             "policy_loss": _number(learner, "policy_loss"),
             "value_loss": _number(learner, "vf_loss"),
             "entropy": _number(learner, "entropy"),
+            "kl": _number(learner, "kl"),
+            "clip_fraction": _number(learner, "clip_fraction"),
             "explained_variance": _number(learner, "vf_explained_var"),
             "gradient_norm": _number(learner, "gradients_default_optimizer_global_norm"),
             "lr": _number(learner, "default_optimizer_learning_rate"),

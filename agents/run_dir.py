@@ -32,13 +32,16 @@ METRICS = (
     "policy_loss",
     "value_loss",
     "entropy",
+    "kl",
+    "clip_fraction",
     "explained_variance",
     "gradient_norm",
     "lr",
     "memory_mb",
 )
 """Keys of a line of metrics, in their order. Returns and lengths are means over the last 100 episodes; ``null`` stands
-where there is nothing to tell, as before the first episode has ended."""
+where there is nothing to tell, as before the first episode has ended; ``kl`` and ``clip_fraction`` are told by our own
+learner only."""
 
 _LOCK_FILE = ".lock"
 _LOG = logging.getLogger(__name__)

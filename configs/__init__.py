@@ -4,7 +4,8 @@ import difflib
 from collections.abc import Callable
 
 from ctm_rl.agents.experiment import Experiment
-from ctm_rl.configs.cartpole import cartpole, cartpole_window
+from ctm_rl.configs.acrobot import acrobot, acrobot_paper
+from ctm_rl.configs.cartpole import cartpole, cartpole_paper, cartpole_window
 from ctm_rl.configs.generic import for_env
 from ctm_rl.errors import UserError
 
@@ -13,6 +14,9 @@ __all__ = ["describe", "for_env", "load", "names"]
 _EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
     "cartpole": cartpole,
     "cartpole-window": cartpole_window,
+    "cartpole-paper": cartpole_paper,
+    "acrobot": acrobot,
+    "acrobot-paper": acrobot_paper,
 }
 
 

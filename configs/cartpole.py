@@ -34,3 +34,36 @@ def cartpole_window() -> Experiment:
     return dataclasses.replace(
         experiment, name="cartpole-window", model=dataclasses.replace(experiment.model, sync_window=True)
     )
+
+
+def cartpole_paper() -> Experiment:
+    """CartPole with hidden velocities as published: two ticks, 128 neurons, 200 steps, 10M in all."""
+    return Experiment(
+        name="cartpole-paper",
+        env=EnvConfig(id="CartPole-v1", hide_velocities=True, max_episode_steps=200),
+        model=PolicyConfig(
+            num_neurons=128,
+            history_length=20,
+            num_ticks=2,
+            nlm_hidden_dim=4,
+            num_output_sync_neurons=16,
+            sync_window=True,
+            feature_dim=128,
+            baseline_dim=126,
+            max_seq_len=100,
+        ),
+        ppo=PPOSettings(
+            lr=1e-3,
+            is_lr_annealed=True,
+            normalize_rewards=True,
+            clip=0.1,
+            entropy_coefficient=0.1,
+            value_coefficient=0.25,
+            num_epochs=4,
+            num_minibatches=4,
+            num_rollout_steps=100,
+        ),
+        budget=BudgetConfig(env_steps=10_000_000),
+        num_env_runners=0,
+        num_envs_per_env_runner=256,
+    )

@@ -42,16 +42,8 @@ class HideVelocity(gym.ObservationWrapper[np.ndarray, Any, np.ndarray], gym.util
     def __init__(self, env: gym.Env[np.ndarray, Any], indices: Sequence[int] | None = None) -> None:
         gym.utils.RecordConstructorArgs.__init__(self, indices=indices)
         gym.ObservationWrapper.__init__(self, env)
-        space = env.observation_space
-        if not isinstance(space, Box) or len(space.shape) != 1:
-            raise ValueError(f"velocities can be hidden in a one-dimensional Box only, and the observation is {space}.")
-        self._hidden = list(_velocities_of(env) if indices is None else indices)
-        size = space.shape[0]
-        for index in self._hidden:
-            if not 0 <= index < size:
-                raise ValueError(
-                    f"indices must be at least 0 and below {size}, the size of the observation; got {index}."
-                )
+        name = env.spec.id if env.spec is not None else str(env)
+        self._hidden = hidden_entries(env.observation_space, name, indices)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
         """Returns a copy with zeros where the velocities were."""
@@ -79,12 +71,30 @@ def make_hidden_velocity(
     return HideVelocity(gym.make(env_id, disable_env_checker=True, **limit, **kwargs), indices)
 
 
-def _velocities_of(env: gym.Env) -> tuple[int, ...]:
-    """Where the velocities of a known environment are."""
-    env_id = env.spec.id if env.spec is not None else str(env)
-    if env_id not in VELOCITIES:
+def hidden_entries(space: gym.Space, env_id: str, indices: Sequence[int] | None) -> list[int]:
+    """Checks which entries of an observation are to be hidden.
+
+    Args:
+        space: of one observation.
+        env_id: name of the environment.
+        indices: which entries; ``None``: the velocities, for the environments listed in ``VELOCITIES``.
+
+    Returns:
+        Their places.
+
+    Raises:
+        ValueError: they cannot be hidden, or are not known.
+    """
+    if not isinstance(space, Box) or len(space.shape) != 1:
+        raise ValueError(f"velocities can be hidden in a one-dimensional Box only, and the observation is {space}.")
+    if indices is None and env_id not in VELOCITIES:
         raise ValueError(
             f"velocities of {env_id} are not known by their places in the observation (those of "
             f"{', '.join(VELOCITIES)} are); pass their indices."
         )
-    return VELOCITIES[env_id]
+    hidden = list(VELOCITIES[env_id] if indices is None else indices)
+    size = space.shape[0]
+    for index in hidden:
+        if not 0 <= index < size:
+            raise ValueError(f"indices must be at least 0 and below {size}, the size of the observation; got {index}.")
+    return hidden

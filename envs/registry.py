@@ -18,9 +18,12 @@ ENTRY_POINTS = {
     SORTING: "ctm_rl.envs.sorting:SortingEnv",
 }
 
+VECTOR_ENTRY_POINTS = {HIDDEN_VELOCITY: "ctm_rl.envs.vector:make_hidden_velocity_vector"}
+"""Those that make many at once by another way than one after the other."""
+
 
 def register_all() -> None:
     """Registers every environment of this package with Gymnasium; a second call changes nothing."""
     for name, entry_point in ENTRY_POINTS.items():
         if name not in gym.registry:
-            gym.register(name, entry_point=entry_point)
+            gym.register(name, entry_point=entry_point, vector_entry_point=VECTOR_ENTRY_POINTS.get(name))

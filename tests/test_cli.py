@@ -75,10 +75,13 @@ def everything_in(place: Path) -> dict[str, bytes]:
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "command": (("trian",), "unknown command 'trian'; there are list, train,"),
     "list with arguments": (("list", "all"), "takes no arguments"),
-    "no experiment": (("train",), "needs an experiment first (cartpole, cartpole-window), or --env ID"),
+    "no experiment": (
+        ("train",),
+        "needs an experiment first (cartpole, cartpole-window, cartpole-paper, acrobot, acrobot-paper), or --env ID",
+    ),
     "experiment not first": (("train", "--seed", "2", "cartpole"), "needs an experiment first"),
     "two experiments": (("train", "cartpole", "--env", "CartPole-v1"), "only one of them is allowed"),
-    "experiment": (("train", "cartpol"), "unknown experiment 'cartpol'; there are cartpole, cartpole-window"),
+    "experiment": (("train", "cartpol"), "unknown experiment 'cartpol'; there are cartpole, cartpole-"),
     "option": ((*TRAIN, "--model.num-tick", "2"), "unknown option --model.num-tick; did you mean --model.num-ticks?"),
     "option without its group": ((*TRAIN, "--lr", "1"), "unknown option --lr; did you mean --ppo.lr?"),
     "option like no other": ((*TRAIN, "--zzz", "1"), "all options are listed by ctm-rl train cartpole --help"),
@@ -93,7 +96,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no number": ((*TRAIN, "--ppo.lr", "nan"), "ppo.lr must be above 0, got nan"),
     "choice": ((*TRAIN, "--model.kind", "gru"), "--model.kind must be one of ctm, lstm, got 'gru'"),
     "combination": ((*TRAIN, "--model.num-neurons", "8"), "num_neurons must be at least num_output_sync_neurons"),
-    "parts": ((*TRAIN, "--ppo.num-minibatches", "7"), "ppo.num_minibatches must divide the 2048 steps"),
+    "parts": ((*TRAIN, "--ppo.num-minibatches", "7"), "num_envs_per_env_runner that work: 28 or 35."),
     "config missing": (("train", "--config", "none.json"), "none.json cannot be read: No such file"),
     "config a directory": (("train", "--config", "empty"), "empty cannot be read: Is a directory"),
     "config no JSON": (("train", "--config", "broken.json"), "broken.json is not JSON"),
@@ -122,7 +125,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "encoder": ((*TRAIN, "--model.encoder", "grid"), "is not supported by encoder grid"),
     "too many runners": ((*TRAIN, "--num-env-runners", "4096"), "need 4096 CPU cores, and this machine has"),
     "too many GPUs": (
-        (*TRAIN, "--num-gpus-per-learner", "1", "--num-learners", "32"),
+        (*TRAIN, "--num-gpus-per-learner", "1", "--num-learners", "32", "--ppo.num-minibatches", "1"),
         "needs 32 GPUs, and this machine has",
     ),
     "address's form": ((*TRAIN, "--address", "somewhere"), "address must be auto or host:port, got 'somewhere'"),

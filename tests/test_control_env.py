@@ -8,6 +8,7 @@ from gymnasium.utils.env_checker import check_env
 
 import ctm_rl.envs
 from ctm_rl.envs import HideVelocity
+from ctm_rl.envs.vector import HideVelocityVector
 
 HIDDEN = "ctm_rl.envs:ctm_rl/HiddenVelocity-v0"
 
@@ -91,3 +92,48 @@ def test_unknown_environments_and_indices_are_refused() -> None:
 def test_importing_the_environments_makes_their_names_known() -> None:
     assert ctm_rl.envs.__name__ == "ctm_rl.envs"
     assert "ctm_rl/HiddenVelocity-v0" in gym.registry
+
+
+def play_vector(env: gym.vector.VectorEnv, num_steps: int, seed: int) -> list[tuple[np.ndarray, ...]]:
+    """Observations, rewards and both kinds of ends of ``num_steps`` random steps."""
+    env.reset(seed=seed)
+    env.action_space.seed(seed)
+    return [env.step(env.action_space.sample())[:4] for _ in range(num_steps)]
+
+
+def test_a_vector_of_cartpoles_is_gymnasiums_own_without_velocities() -> None:
+    own = gym.make_vec("CartPole-v1", num_envs=5)
+    mode = gym.VectorizeMode.VECTOR_ENTRY_POINT
+    hidden = gym.make_vec(HIDDEN, num_envs=5, vectorization_mode=mode, env_id="CartPole-v1")
+    assert type(hidden.unwrapped) is type(own.unwrapped)
+    for plain, masked in zip(play_vector(own, 60, 3), play_vector(hidden, 60, 3), strict=True):
+        assert (masked[0][:, [1, 3]] == 0).all()
+        np.testing.assert_array_equal(masked[0][:, [0, 2]], plain[0][:, [0, 2]])
+        for one, two in zip(masked[1:], plain[1:], strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(("env_id", "expected"), [("CartPole-v1", 6), ("MountainCar-v0", 6)])
+def test_a_vectors_episodes_end_at_the_limit_and_count_as_cut_off(env_id: str, expected: int) -> None:
+    env = gym.make_vec(HIDDEN, num_envs=3, vectorization_mode="vector_entry_point", env_id=env_id, episode_limit=6)
+    for step, (_, _, is_terminated, is_truncated) in enumerate(play_vector(env, 14, 1), start=1):
+        assert not is_terminated.any()
+        # One step more than its length until the next: the one that resets.
+        assert is_truncated.all() == (step % (expected + 1) == expected)
+        assert is_truncated.any() == is_truncated.all()
+
+
+def test_a_vector_without_a_class_of_its_own_equals_single_environments() -> None:
+    vector = gym.make_vec(HIDDEN, num_envs=2, vectorization_mode="vector_entry_point", env_id="Acrobot-v1")
+    single = gym.make_vec(HIDDEN, num_envs=2, vectorization_mode="sync", env_id="Acrobot-v1")
+    assert isinstance(vector.unwrapped, gym.vector.SyncVectorEnv)
+    for one, two in zip(play_vector(vector, 30, 4), play_vector(single, 30, 4), strict=True):
+        for left, right in zip(one, two, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+def test_a_vector_that_would_show_velocities_in_final_observations_is_refused() -> None:
+    kwargs = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}
+    env = gym.make_vec("MountainCar-v0", num_envs=2, vectorization_mode="sync", vector_kwargs=kwargs)
+    with pytest.raises(ValueError, match="this one has SameStep"):
+        HideVelocityVector(env)

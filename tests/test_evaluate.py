@@ -87,7 +87,7 @@ def test_exactly_so_many_episodes_are_played_in_even_shares(run: Path, episodes:
 
 
 def test_every_episode_has_a_seed_of_its_own_that_no_training_uses(run: Path) -> None:
-    from ctm_rl.agents.env_runner import seeds_of_envs
+    from ctm_rl.agents.episodes import seeds_of_envs
 
     evaluation.evaluate(run, episodes=50, seed=3)
     assert len(set(Diary.seeds)) == 50

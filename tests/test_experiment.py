@@ -56,7 +56,7 @@ def test_any_environment_gives_a_name_for_its_directory() -> None:
 
 
 def test_an_unknown_experiment_lists_those_there_are_closest_first() -> None:
-    with pytest.raises(ValueError, match=r"there are cartpole-window, cartpole \("):
+    with pytest.raises(ValueError, match=r"there are cartpole-window, cartpole, .*acrobot-paper \("):
         load("cartpole-windw")
 
 
@@ -90,7 +90,13 @@ def _set(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
         (_set("ppo", "lr", to=0), "ppo.lr must be above 0"),
         (_set("ppo", "lr", to=float("nan")), "ppo.lr must be above 0, got nan"),
         (_set("ppo", "gamma", to=1.5), "ppo.gamma must be at least 0 and at most 1"),
-        (_set("ppo", "num_minibatches", to=3), "ppo.num_minibatches must divide the 2048 steps"),
+        (_set("ppo", "num_minibatches", to=3), r"ppo.num_minibatches 3 x 1 learners must divide .* work: 30 or 33\."),
+        (_set("ppo", "value_clip", to=0), "ppo.value_clip must be above 0"),
+        (_set("ppo", "target_kl", to=-1.0), "ppo.target_kl must be above 0"),
+        (_set("ppo", "adam_epsilon", to=0), "ppo.adam_epsilon must be above 0"),
+        (_set("ppo", "entropy_coefficient_final", to=-1), "ppo.entropy_coefficient_final must be at least 0"),
+        (_set("algorithm", to="dqn"), "algorithm must be one of ppo, stock-ppo; got 'dqn'"),
+        (_set("env", "vectorization", to="many"), "env.vectorization must be one of auto, sync, async"),
         (_set("budget", "env_steps", to=0), "budget.env_steps must be at least 1"),
         (_set("budget", "minutes", to=-1), "budget.minutes must be above 0"),
         (_set("env", "id", to=" "), "env.id must name an environment"),
@@ -98,7 +104,7 @@ def _set(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
         (_set("name", to="../up"), "name must be letters, digits"),
         (_set("run_dir", to=""), "run_dir must name a directory"),
         (_set("address", to="ray://somewhere:1"), "address must be auto or host:port"),
-        (_set("num_learners", to=5), "num_learners must divide the 32 environments"),
+        (_set("num_learners", to=5), r"4 x 5 learners must divide the 32 environments .* work: 20 or 40\."),
         (_set("num_gpus_per_learner", to=2), "num_gpus_per_learner must be at least 0 and at most 1"),
         (_set("num_threads", to=0), "num_threads must be at least 1"),
         (_set("checkpoint_minutes", to=0), "checkpoint_minutes must be above 0"),
@@ -123,6 +129,24 @@ def test_a_wrong_configuration_is_refused_by_the_name_of_its_field(
     with pytest.raises(ValueError, match=message) as caught:
         from_json(values)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"value_clip": 0.2}, "ppo.value_clip has no effect with algorithm stock-ppo"),
+        ({"target_kl": 0.02}, "ppo.target_kl has no effect"),
+        ({"normalize_rewards": True}, "ppo.normalize_rewards has no effect"),
+        ({"adam_epsilon": 1e-8}, "ppo.adam_epsilon has no effect"),
+        ({"num_minibatches": 3}, "ppo.num_minibatches must divide the 2048 steps"),
+        ({}, "num_learners must divide the 32 environments"),
+    ],
+)
+def test_the_stock_algorithm_refuses_what_it_cannot_do(settings: dict[str, Any], message: str) -> None:
+    ppo = PPOSettings(num_rollout_steps=64, **settings)
+    env = EnvConfig(id="CartPole-v1")
+    with pytest.raises(ValueError, match=message):
+        Experiment(name="a", env=env, ppo=ppo, algorithm="stock-ppo", num_learners=5)
 
 
 def test_fields_left_out_keep_their_defaults() -> None:

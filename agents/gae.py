@@ -1,0 +1,38 @@
+"""Generalised advantage estimation over fragments, whose episodes end, begin and pause anywhere."""
+
+import numpy as np
+
+
+def estimate_advantages(
+    rewards: np.ndarray,
+    values: np.ndarray,
+    next_values: np.ndarray,
+    is_last: np.ndarray,
+    gamma: float,
+    gae_lambda: float,
+) -> np.ndarray:
+    """Computes ``A_t = d_t + gamma lambda A_(t+1)`` with ``d_t = r_t + gamma v(next)_t - v_t``.
+
+    The sum ends where an episode does, and at the end of the fragment. Source: arXiv:1506.02438.
+
+    Args:
+        rewards: what a step gave, [B, T].
+        values: of the observation before the step, [B, T].
+        next_values: of the observation after it, [B, T]; 0 where the episode terminated.
+        is_last: whether the episode ended with the step, either way, [B, T].
+        gamma: discount, in [0, 1].
+        gae_lambda: lambda, in [0, 1].
+
+    Returns:
+        Advantages, [B, T], float32. Those of steps that are none (holes) mean nothing, and reach no other step.
+    """
+    deltas = np.ascontiguousarray((rewards + gamma * next_values - values).T, dtype=np.float32)  # [T, B]
+    goes_on = np.ascontiguousarray(~np.asarray(is_last).T)
+    decay = np.float32(gamma * gae_lambda)
+    advantages = np.empty_like(deltas)
+    following = np.zeros_like(deltas[0])
+    for step in reversed(range(len(deltas))):
+        # Selects, does not multiply: whatever a hole holds, it reaches no step.
+        following = deltas[step] + np.where(goes_on[step], decay * following, np.float32(0))
+        advantages[step] = following
+    return np.ascontiguousarray(advantages.T)

@@ -1,0 +1,174 @@
+"""Plays a vector of environments in lock step and writes down what happened, column by column."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from torch import Tensor
+
+from ctm_rl.agents.episodes import FinishedEpisode, seeds_of_envs
+from ctm_rl.agents.rewards import RewardNormaliser
+from ctm_rl.agents.rollout import RolloutFragment
+from ctm_rl.stepper import Stepper
+
+
+class VectorPlayer:
+    """Plays all environments of a vector, one step of all at a time, and keeps count of their episodes.
+
+    Args:
+        env: the environments; ended ones must reset by themselves, in the same step or in the next.
+        stepper: the policy, one row for each environment.
+        generator: where actions are drawn from.
+        normaliser: divides the rewards for the learner; ``None``: they stay as they are. Returns stay raw either way.
+
+    Raises:
+        ValueError: ended environments do not reset by themselves.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        stepper: Stepper,
+        generator: torch.Generator,
+        normaliser: RewardNormaliser | None = None,
+    ) -> None:
+        # Read once: environments of one class share their metadata, and a later vector may have written there.
+        mode = env.metadata.get("autoreset_mode")
+        if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+            said = mode.value if isinstance(mode, AutoresetMode) else mode
+            raise ValueError(
+                f"the vector environment's autoreset_mode must be NextStep or SameStep, got {said}: "
+                "environments have to start new episodes by themselves."
+            )
+        self.env = env
+        self.stepper = stepper
+        self.generator = generator
+        self.normaliser = normaliser
+        self._resets_in_same_step = mode == AutoresetMode.SAME_STEP
+        space = env.single_observation_space
+        self._dtype = np.uint8 if space.dtype == np.uint8 and len(space.shape or ()) > 1 else np.float32
+        self._finished: list[FinishedEpisode] = []
+
+    def reset(self, seed: int | None, position: int) -> None:
+        """Begins new episodes in all environments.
+
+        Args:
+            seed: of the runner; ``None``: any.
+            position: where in the run this is; the environments' seeds depend on it.
+        """
+        num_envs = self.env.num_envs
+        self._observations = self._cast(self.env.reset(seed=self._seeds(seed, position))[0])
+        self._is_first = np.ones(num_envs, dtype=bool)
+        self._is_hole = np.zeros(num_envs, dtype=bool)
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, dtype=np.int64)
+        self.stepper.reset()
+        if self.normaliser is not None:
+            self.normaliser.restart()
+
+    def play(self, num_steps: int, *, explore: bool = True) -> RolloutFragment:
+        """Takes T steps in every environment.
+
+        Args:
+            num_steps: T.
+            explore: draw the actions; ``False``: take the likeliest.
+
+        Returns:
+            The fragment.
+        """
+        shape = self.env.num_envs, num_steps
+        observations = np.empty((*shape, *self._observations.shape[1:]), self._dtype)
+        actions = np.empty(shape, np.int64)
+        logp, values, rewards, next_values = (np.zeros(shape, np.float32) for _ in range(4))
+        is_first, is_valid, is_last, is_terminated = (np.zeros(shape, bool) for _ in range(4))
+        finals = np.zeros(shape, np.float32)
+        state = {
+            name: part.detach().cpu().numpy().copy()
+            for name, part in self.stepper.state._asdict().items()
+            if part is not None
+        }
+        for step in range(num_steps):
+            observations[:, step], is_first[:, step] = self._observations, self._is_first
+            is_valid[:, step] = ~self._is_hole
+            logits, step_values = self.stepper.step(*self._to_torch(self._observations, self._is_first))
+            chosen, chosen_logp = self._choose(logits, explore)
+            actions[:, step], logp[:, step] = chosen, chosen_logp
+            values[:, step] = step_values.cpu().numpy()
+            seen, gained, terminated, truncated, infos = self.env.step(chosen)
+            is_last[:, step] = ended = (terminated | truncated) & ~self._is_hole
+            is_terminated[:, step] = terminated
+            rewards[:, step] = self._count(gained, ended)
+            if self._resets_in_same_step:
+                is_cut = truncated & ~terminated
+                if is_cut.any():
+                    finals[is_cut, step] = self._peek(infos["final_obs"], np.flatnonzero(is_cut))
+                self._is_first = ended
+            else:
+                # What comes after an end is a hole, and what comes after a hole is a new episode.
+                self._is_first, self._is_hole = self._is_hole, ended
+            self._observations = self._cast(seen)
+        next_values[:, :-1] = values[:, 1:]
+        next_values[:, -1] = self.stepper.peek(*self._to_torch(self._observations)).cpu().numpy()
+        if self._resets_in_same_step:
+            # The next observation is of another episode; the final one was looked at on the way.
+            next_values[is_last] = finals[is_last]
+        next_values[is_terminated | ~is_valid] = 0.0
+        return RolloutFragment(
+            observations=observations,
+            actions=actions,
+            logp=logp,
+            values=values,
+            rewards=rewards,
+            next_values=next_values,
+            is_first=is_first,
+            is_valid=is_valid,
+            is_last=is_last,
+            state=state,
+        )
+
+    def pop_finished(self) -> list[FinishedEpisode]:
+        """The episodes that have ended since the last call, in their order."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def _seeds(self, seed: int | None, position: int) -> Any:
+        """Seeds as the vector takes them: one for each single environment, or one for a class of its own."""
+        if seed is None:
+            return None
+        seeds = seeds_of_envs(seed, position, self.env.num_envs)
+        return seeds if isinstance(self.env.unwrapped, (SyncVectorEnv, AsyncVectorEnv)) else seeds[0]
+
+    def _choose(self, logits: Tensor, explore: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Actions and their log-probabilities, [B] each."""
+        log_probabilities = logits.cpu().log_softmax(-1)
+        if explore:
+            actions = torch.multinomial(log_probabilities.exp(), 1, generator=self.generator)
+        else:
+            actions = log_probabilities.argmax(-1, keepdim=True)
+        return actions.squeeze(1).numpy(), log_probabilities.gather(1, actions).squeeze(1).numpy()
+
+    def _count(self, gained: np.ndarray, ended: np.ndarray) -> np.ndarray:
+        """Adds a step to the episodes' returns and lengths; gives its rewards as the learner is to have them."""
+        is_step = ~self._is_hole
+        gained = np.where(is_step, gained, 0.0)
+        self._returns += gained
+        self._lengths += is_step
+        if ended.any():
+            done = zip(self._returns[ended].tolist(), self._lengths[ended].tolist(), strict=True)
+            self._finished += [FinishedEpisode(*episode) for episode in done]
+            self._returns[ended], self._lengths[ended] = 0.0, 0
+        return gained if self.normaliser is None else self.normaliser(gained, self._is_first, is_step)
+
+    def _peek(self, finals: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Values of the final observations of the rows that were cut off."""
+        observations, index = self._to_torch(self._cast(np.stack([finals[row] for row in rows])), rows)
+        return self.stepper.peek(observations, index).cpu().numpy()
+
+    def _cast(self, observations: np.ndarray) -> np.ndarray:
+        """Observations in the type in which they are kept."""
+        return np.asarray(observations, dtype=self._dtype)
+
+    def _to_torch(self, *arrays: np.ndarray) -> list[Tensor]:
+        """Arrays as tensors where the policy computes."""
+        return [torch.from_numpy(array).to(self.stepper.device) for array in arrays]

@@ -1,0 +1,80 @@
+"""The loss of proximal policy optimisation over the valid steps of a minibatch. Source: arXiv:1707.06347."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class PPOLoss(NamedTuple):
+    """The loss and what it is made of, scalars; each a mean over the valid steps of all learners' minibatches.
+
+    A learner's own number is its sum over its own steps, times the number of learners, over the count of all: the mean
+    over learners is then the mean over steps, of the gradient too.
+    """
+
+    total: Tensor
+    """What is minimised."""
+    policy: Tensor
+    """The clipped surrogate, negative."""
+    value: Tensor
+    """Half the squared error of the values."""
+    entropy: Tensor
+    """Of the action distribution."""
+    kl: Tensor
+    """Approximate divergence from the policy that acted: mean of (ratio - 1) - log ratio."""
+    clip_fraction: Tensor
+    """Share of steps whose ratio lies outside the clipping limits."""
+
+
+def ppo_loss(
+    logits: Tensor,
+    values: Tensor,
+    *,
+    actions: Tensor,
+    logp: Tensor,
+    old_values: Tensor,
+    advantages: Tensor,
+    returns: Tensor,
+    weights: Tensor,
+    clip: float,
+    value_clip: float | None,
+    value_coefficient: float,
+    entropy_coefficient: float | Tensor,
+) -> PPOLoss:
+    """Computes the loss.
+
+    Args:
+        logits: of the policy as it is, [B, T, A].
+        values: as estimated now, [B, T].
+        actions: what was done, [B, T].
+        logp: log-probability of it when it was done, [B, T].
+        old_values: as estimated then, [B, T].
+        advantages: normalised, [B, T].
+        returns: what values should have been, [B, T].
+        weights: how much each step counts, [B, T]: 0 for holes, otherwise number of learners / number of valid steps.
+        clip: how far the ratio may move from 1.
+        value_clip: how far a value may move from the old one before it gets no credit for moving; ``None``: anywhere.
+        value_coefficient: weight of the value loss.
+        entropy_coefficient: weight of the entropy.
+
+    Returns:
+        The loss and its parts.
+    """
+    log_probabilities = logits.log_softmax(-1)
+    log_ratio = log_probabilities.gather(-1, actions[..., None]).squeeze(-1) - logp
+    ratio = log_ratio.exp()
+    surrogate = torch.minimum(advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip))
+    errors = (values - returns).square()
+    if value_clip is not None:
+        held = old_values + (values - old_values).clamp(-value_clip, value_clip)
+        errors = torch.maximum(errors, (held - returns).square())
+    entropies = -(log_probabilities.exp() * log_probabilities).sum(-1)
+    policy = -(surrogate * weights).sum()
+    value = 0.5 * (errors * weights).sum()
+    entropy = (entropies * weights).sum()
+    with torch.no_grad():
+        kl = ((ratio - 1 - log_ratio) * weights).sum()
+        clip_fraction = (((ratio - 1).abs() > clip) * weights).sum()
+    total = policy + value_coefficient * value - entropy_coefficient * entropy
+    return PPOLoss(total, policy, value, entropy, kl, clip_fraction)

@@ -1,0 +1,59 @@
+"""Acrobot that has to be remembered: velocities are hidden, so a policy cannot see which way it swings."""
+
+from ctm_rl.agents.experiment import BudgetConfig, EnvConfig, Experiment, PPOSettings
+from ctm_rl.config import PolicyConfig
+
+
+def acrobot() -> Experiment:
+    """Acrobot with hidden velocities, 500 steps; synchronisation over the whole episode."""
+    return Experiment(
+        name="acrobot",
+        env=EnvConfig(id="Acrobot-v1", hide_velocities=True, max_episode_steps=500),
+        model=PolicyConfig(
+            num_neurons=64,
+            history_length=10,
+            num_ticks=1,
+            nlm_hidden_dim=4,
+            num_output_sync_neurons=16,
+            feature_dim=64,
+            baseline_dim=126,
+            max_seq_len=32,
+        ),
+        ppo=PPOSettings(lr=1e-3, is_lr_annealed=True, num_epochs=4, num_minibatches=4, num_rollout_steps=64),
+        budget=BudgetConfig(env_steps=500_000),
+        num_env_runners=0,
+        num_envs_per_env_runner=32,
+    )
+
+
+def acrobot_paper() -> Experiment:
+    """Acrobot with hidden velocities as published: one tick, 256 neurons, 2 million steps."""
+    return Experiment(
+        name="acrobot-paper",
+        env=EnvConfig(id="Acrobot-v1", hide_velocities=True, max_episode_steps=500),
+        model=PolicyConfig(
+            num_neurons=256,
+            history_length=5,
+            num_ticks=1,
+            nlm_hidden_dim=4,
+            num_output_sync_neurons=16,
+            sync_window=True,
+            feature_dim=64,
+            baseline_dim=243,
+            max_seq_len=100,
+        ),
+        ppo=PPOSettings(
+            lr=5e-4,
+            is_lr_annealed=True,
+            normalize_rewards=True,
+            clip=0.1,
+            entropy_coefficient=0.1,
+            value_coefficient=0.25,
+            num_epochs=1,
+            num_minibatches=4,
+            num_rollout_steps=100,
+        ),
+        budget=BudgetConfig(env_steps=2_000_000),
+        num_env_runners=0,
+        num_envs_per_env_runner=12,
+    )
