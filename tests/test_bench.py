@@ -19,6 +19,8 @@ from ctm_rl.agents.bench.matched import count_parameters, matched_baseline_dim
 from ctm_rl.agents.bench.run import median_of
 from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions, RivalSettings
 from ctm_rl.agents.bench.timing import Timing, Unavailable
+from ctm_rl.agents.bench.worker import make_contender
+from ctm_rl.agents.experiment import PPOSettings
 from ctm_rl.cli import main
 from ctm_rl.configs import load
 from ctm_rl.configs.published import published_cartpole
@@ -188,14 +190,14 @@ def test_contenders_are_measured_and_the_table_is_made_from_the_json(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    output = run(capsys, "--only", "sb3-lstm", "ctm-rl", "rllib-lstm", *TINY, "--json", "--out", "result.json")
+    output = run(capsys, "--only", "sb3-lstm", "ctm-rl", *TINY, "--json", "--out", "result.json")
     assert output.count("\n") == 1
     assert (tmp_path / "result.json").read_text() == output
     result = json.loads(output)
     assert set(result) == {"machine", "versions", "command", "settings", "rows", "minibatch"}
     assert result["command"].startswith("ctm-rl bench --only sb3-lstm")
     assert result["settings"]["experiment"]["model"]["num_neurons"] == 9
-    assert [row["name"] for row in result["rows"]] == ["ctm-rl", "rllib-lstm", "sb3-lstm"]
+    assert [row["name"] for row in result["rows"]] == ["ctm-rl", "sb3-lstm"]
     for row in result["rows"]:
         if row["name"] == "sb3-lstm" and importlib.util.find_spec("sb3_contrib") is None:
             assert "ctm-rl[bench]" in row["unavailable"]
@@ -208,6 +210,40 @@ def test_contenders_are_measured_and_the_table_is_made_from_the_json(
     markdown = run(capsys, "--markdown", "result.json")
     assert f"| `ctm-rl` | {result['rows'][0]['seconds']:.2f}" in markdown or "| `ctm-rl` | 0.0" in markdown
     assert all(len(line.split("|")) == 11 for line in markdown.splitlines() if line.startswith("|"))
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::ResourceWarning")
+@pytest.mark.parametrize(
+    ("name", "note", "env_steps"),
+    [
+        ("ctm-rl-lstm", "LSTM 20, 8 x 8 steps, 1 epochs, 2 minibatches", 64),
+        ("ctm-rl-small", "4 x 8 steps, 1 epochs, 2 minibatches", 32),
+        ("rllib-ctm-20", "8 x 8 steps, 1 epochs, 2 minibatches", 64),
+        ("rllib-lstm", "LSTM 5, 4 x 8 steps, 1 epochs, 2 minibatches", 32),
+    ],
+)
+def test_every_contender_tells_its_parts(name: str, note: str, env_steps: int) -> None:
+    experiment = dataclasses.replace(
+        published_cartpole(),
+        model=dataclasses.replace(SMALL, encoder="auto"),
+        ppo=PPOSettings(num_rollout_steps=8, num_epochs=1, num_minibatches=2),
+        num_envs_per_env_runner=8,
+    )
+    rival = RivalSettings(num_envs=4, num_steps=8, lstm_dim=5, num_epochs=1, num_minibatches=2)
+    contender = make_contender(name, experiment, 1, rival)
+    description = contender.prepare()
+    first, second = contender.run_iteration(), contender.run_iteration()
+    contender.close()
+    assert description.note == note
+    for timing in (first, second):
+        assert timing.rollout is not None
+        assert timing.update is not None
+        assert timing.weight_sync is not None
+        # Sums over this iteration alone: smoothed timers would exceed it, or fall far short of it.
+        assert 0.3 * timing.seconds < timing.rollout + timing.update + timing.weight_sync <= timing.seconds
+        assert env_steps <= timing.env_steps <= 1.2 * env_steps
+        assert (timing.update_peak_mb is not None) == memory.reset_peak()
 
 
 def check_row(row: dict[str, Any]) -> None:
@@ -244,6 +280,9 @@ def test_scaling_gives_points_lines_and_a_picture(
         def __exit__(self, *_: object) -> None:
             asked.append("closed")
 
+        def wait(self) -> None:
+            asked.append("built")
+
         def ask(self, wish: str) -> dict[str, Any]:
             return Timing(self._seconds, None, None, None, self._steps * 8, None, None)._asdict()
 
@@ -258,7 +297,7 @@ def test_scaling_gives_points_lines_and_a_picture(
     assert len(curves["iteration"]["points"]) == 20
     assert curves["iteration"]["line"]["slope"] == pytest.approx(0)
     assert "ticks of a step, K: 1.8000 s + 1.0000 s each, worst deviation 0.0 %" in text
-    assert len(asked) == 6
+    assert (asked.count("built"), asked.count("closed")) == (6, 6)
     has_matplotlib = importlib.util.find_spec("matplotlib") is not None
     assert (tmp_path / "curves.png").exists() == has_matplotlib
     assert has_matplotlib or "no picture, since matplotlib is not installed" in text
@@ -281,8 +320,9 @@ def test_without_sb3_its_row_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch
 
 def test_a_worker_that_dies_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(WorkerFailed, match="ctm-rl failed: its process ended with exit code 1"):
-        Worker("ctm-rl", load("cartpole"), 1, RivalSettings()).__enter__()
+    with Worker("ctm-rl", load("cartpole"), 1, RivalSettings()) as worker:
+        with pytest.raises(WorkerFailed, match="ctm-rl failed: its process ended with exit code 1"):
+            worker.wait()
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -302,6 +342,11 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "markdown of what": (("cartpole", "--markdown", "wrong.json"), "--markdown measures nothing"),
     "out": (("--out", "none/result.json"), "cannot be written; name a file in a directory that is there"),
     "out a directory": (("--out", "."), "cannot be written"),
+    "environment": (("--env.id", "CartPole-v9"), "ctm-rl: env.id 'CartPole-v9' cannot be made"),
+    "action space": (
+        ("--env", "Pendulum-v1", "--only", "ctm-rl"),
+        "ctm-rl: action space Box(-2.0, 2.0, (1,), float32)",
+    ),
     "too many runners": (("--num-env-runners", "4096"), "need 4096 CPU cores, and this machine has"),
 }
 

@@ -1,5 +1,6 @@
 """The measuring side of a worker: starts one, asks it for iterations, and says in one line what went wrong in it."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -53,7 +54,7 @@ class Worker:
         }
 
     def __enter__(self) -> "Worker":
-        """Starts the process and waits until the contender is built."""
+        """Starts the process, which builds the contender at once; several may do so at the same time."""
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             # -P: the bare ctm_rl/ of a checkout that is worked in must not hide the package.
@@ -66,13 +67,7 @@ class Worker:
             # Ctrl-C is for the process that measures; it stops the others.
             start_new_session=True,
         )
-        try:
-            answer = self._ask(json.dumps(self._task))
-        except BaseException:
-            self._stop()
-            raise
-        self.description = answer.get("ready")
-        self.unavailable = answer.get("unavailable")
+        self._send(json.dumps(self._task))
         return self
 
     def __exit__(
@@ -80,6 +75,17 @@ class Worker:
     ) -> None:
         """Stops the process; kindly, unless something else went wrong."""
         self._stop(is_patient=error is None)
+
+    def wait(self) -> None:
+        """Waits until the contender is built, or says why it cannot take part.
+
+        Raises:
+            UserError: what it was to learn cannot be learned here.
+            WorkerFailed: the process has ended instead.
+        """
+        answer = self._receive()
+        self.description = answer.get("ready")
+        self.unavailable = answer.get("unavailable")
 
     def ask(self, wish: str) -> dict[str, Any]:
         """Asks for one measurement.
@@ -93,18 +99,21 @@ class Worker:
         Raises:
             WorkerFailed: the process has ended instead.
         """
-        (result,) = self._ask(wish).values()
+        self._send(wish)
+        (result,) = self._receive().values()
         return result
 
-    def _ask(self, line: str) -> dict[str, Any]:
+    def _send(self, line: str) -> None:
+        """Writes a line; that nobody reads it any more shows when an answer is waited for."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
-            answer = self._process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
+
+    def _receive(self) -> dict[str, Any]:
+        """Reads a line."""
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
         if not answer:
             raise WorkerFailed(f"{self.label} failed: {self._last_words()}")
         message = json.loads(answer)
@@ -125,10 +134,8 @@ class Worker:
         process = self._process
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
-            try:
+            with contextlib.suppress(BrokenPipeError):  # it has gone already, with something unread
                 pipe.close()
-            except BrokenPipeError:
-                pass  # it has gone already, with something unread
         try:
             process.wait(_STOP_SECONDS if is_patient else 0.1)
         except subprocess.TimeoutExpired:

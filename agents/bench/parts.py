@@ -9,9 +9,8 @@ from torch import Tensor
 from ctm_rl.agent import ActorCritic
 from ctm_rl.agents.bench.floor import matrix_rate
 from ctm_rl.agents.bench.memory import PeakMeter, release_free
-from ctm_rl.agents.environment import make_env
+from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.experiment import Experiment
-from ctm_rl.agents.spaces import count_actions, fit_config
 
 STEPS_PER_EPISODE = 25
 """Mean length of the episodes in the minibatch: as of CartPole's first iterations."""
@@ -38,27 +37,21 @@ class MinibatchProbe:
     """
 
     def __init__(self, experiment: Experiment) -> None:
-        env = make_env(experiment.env)
-        try:
-            self.config = fit_config(experiment.model, env.observation_space)
-            shape, self.num_actions = env.observation_space.shape, count_actions(env.action_space)
-        finally:
-            env.close()
-        assert shape is not None
-        self.observation_shape = shape
+        self.task = task_of(experiment)
+        shape, num_actions = self.task.observation_shape, self.task.num_actions
         self.device = torch.device("cuda" if experiment.num_gpus_per_learner > 0 else "cpu")
         self.num_steps = experiment.ppo.num_rollout_steps
         self.num_rows = max(1, experiment.num_envs // experiment.ppo.num_minibatches)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(experiment.seed)
-            self._agent = ActorCritic(self.config, shape, self.num_actions).to(self.device)
+            self._agent = ActorCritic(self.task.config, shape, num_actions).to(self.device)
             size = (self.num_steps, self.num_rows)
-            is_grid = self.config.encoder == "grid"
+            is_grid = self.task.config.encoder == "grid"
             self._observations = (torch.randint(3, (*size, *shape)) if is_grid else torch.randn(*size, *shape)).to(
                 self.device
             )
             self._is_first = (torch.rand(size) < 1 / STEPS_PER_EPISODE).to(self.device)
-            self._actions = torch.randint(self.num_actions, (*size, 1)).to(self.device)
+            self._actions = torch.randint(num_actions, (*size, 1)).to(self.device)
         with torch.no_grad():
             self._state = self._agent.initial_state(self.num_rows)
 

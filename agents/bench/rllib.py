@@ -25,11 +25,10 @@ from ctm_rl.agents.algorithm import build_algorithm_config
 from ctm_rl.agents.bench.matched import matched_baseline_dim
 from ctm_rl.agents.bench.memory import PeakMeter, resident_mb
 from ctm_rl.agents.bench.settings import RivalSettings
+from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.bench.timing import Description, Timing
 from ctm_rl.agents.cluster import without_known_noise
-from ctm_rl.agents.environment import make_env
 from ctm_rl.agents.experiment import Experiment
-from ctm_rl.agents.spaces import count_actions, fit_config
 
 _MODULE = "default_policy"
 _PARTS = (ENV_RUNNER_SAMPLING_TIMER, LEARNER_UPDATE_TIMER, SYNCH_WORKER_WEIGHTS_TIMER)
@@ -127,14 +126,7 @@ def ours(experiment: Experiment, num_threads: int) -> RLlibContender:
 
 def with_lstm(experiment: Experiment) -> Experiment:
     """The experiment with an LSTM in the machine's place, of as many parameters."""
-    env = make_env(experiment.env)
-    try:
-        config = fit_config(experiment.model, env.observation_space)
-        shape, num_actions = env.observation_space.shape, count_actions(env.action_space)
-    finally:
-        env.close()
-    assert shape is not None
-    width = matched_baseline_dim(config, shape, num_actions)
+    width = matched_baseline_dim(*task_of(experiment))
     return replace(experiment, model=replace(experiment.model, kind="lstm", baseline_dim=width))
 
 

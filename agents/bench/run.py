@@ -12,6 +12,7 @@ from ctm_rl.agents.bench import floor
 from ctm_rl.agents.bench.client import Worker
 from ctm_rl.agents.bench.machine import describe_machine, describe_versions
 from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
+from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.bench.worker import ITERATION, PARTS
 from ctm_rl.agents.cluster import check_machine, count_cpus, prepare_environment, ray_for
 from ctm_rl.agents.experiment import Experiment, to_json
@@ -43,10 +44,8 @@ def bench(experiment: Experiment, options: BenchOptions, command: str, tell: Tel
     """
     num_threads = options.num_threads or count_cpus()
     with running_ray(experiment) as experiment, contextlib.ExitStack() as stack:
-        workers: list[Worker] = []
-        for name in options.contenders:
-            tell(f"building {name}")
-            workers.append(stack.enter_context(Worker(name, experiment, num_threads, options.rival)))
+        workers = [Worker(name, experiment, num_threads, options.rival) for name in options.contenders]
+        build(workers, stack, tell)
         able = [worker for worker in workers if worker.unavailable is None]
         timings, parts = measure_in_turn(able, options.rounds, tell, with_parts_of=OURS)
     rows = [_row(worker, timings.get(worker.label, [])) for worker in workers]
@@ -77,10 +76,11 @@ def running_ray(experiment: Experiment) -> Iterator[Experiment]:
         The experiment with the address of that Ray.
 
     Raises:
-        UserError: the machine has too little for it.
+        UserError: the machine has too little for it, or the environment is none to learn on.
     """
     prepare_environment(experiment)
     check_machine(experiment)
+    task_of(experiment)  # refuses at once what every contender would refuse
     request = StopRequest(lambda: None)
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -90,6 +90,21 @@ def running_ray(experiment: Experiment) -> Iterator[Experiment]:
         import ray
 
         yield dataclasses.replace(experiment, address=ray.get_runtime_context().gcs_address)
+
+
+def build(workers: list[Worker], stack: contextlib.ExitStack, tell: Tell) -> None:
+    """Builds all contenders at the same time, and waits for the last.
+
+    Args:
+        workers: not entered yet.
+        stack: leaves them.
+        tell: is told what is being done.
+    """
+    tell(f"building {', '.join(worker.label for worker in workers)}")
+    for worker in workers:
+        stack.enter_context(worker)
+    for worker in workers:
+        worker.wait()
 
 
 def measure_in_turn(
@@ -152,7 +167,7 @@ def _minibatch(experiment: Experiment, parts: list[dict[str, Any]]) -> dict[str,
     from ctm_rl.agents.bench.parts import MinibatchProbe
 
     probe = MinibatchProbe(experiment)
-    counted = floor.count(probe.config, probe.observation_shape, probe.num_actions)
+    counted = floor.count(*probe.task)
     num_env_steps = probe.num_rows * probe.num_steps
     rate = max(part["matrix_rate"] for part in parts)
     work = floor.gflop(counted, num_env_steps, with_backward=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctm_rl.agents.bench.client import Worker
-from ctm_rl.agents.bench.run import OURS, Tell, circumstances, measure_in_turn, median_of, running_ray
+from ctm_rl.agents.bench.run import OURS, Tell, build, circumstances, measure_in_turn, median_of, running_ray
 from ctm_rl.agents.bench.settings import BenchOptions
 from ctm_rl.agents.bench.worker import ITERATION
 from ctm_rl.agents.cluster import count_cpus
@@ -49,9 +49,9 @@ def scaling(experiment: Experiment, options: BenchOptions, command: str, tell: T
     with running_ray(experiment) as experiment, contextlib.ExitStack() as stack:
         workers: dict[tuple[str, int], Worker] = {}
         for size, value, variant in _variants(experiment, options):
-            tell(f"building {size} {value}")
-            worker = Worker(OURS, variant, num_threads, options.rival, label=f"{size} {value}")
-            workers[size, value] = stack.enter_context(worker)
+            label = f"{size} {value}"
+            workers[size, value] = Worker(OURS, variant, num_threads, options.rival, label=label)
+        build(list(workers.values()), stack, tell)
         timings, _ = measure_in_turn(list(workers.values()), options.rounds, tell)
         last = list(workers.values())[-1]
         in_a_row = []

@@ -65,7 +65,11 @@ def _serve(task: dict[str, Any], answers: TextIO) -> None:
             stack.enter_context(_no_results_at_home())
             stack.enter_context(ray_for(experiment, StopRequest(lambda: None)))
         contender = make_contender(task["name"], experiment, num_threads, rival)
-        description = contender.prepare()
+        try:
+            description = contender.prepare()
+        except ValueError as error:
+            # What does not fit the environment is the user's to mend.
+            raise UserError(str(error)) from error
         stack.callback(contender.close)
         _say(answers, ready=dataclasses.asdict(description))
         probe = None
