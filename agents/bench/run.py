@@ -2,10 +2,13 @@
 
 import contextlib
 import dataclasses
+import signal
 import statistics
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ctm_rl.agents.bench import floor
@@ -17,7 +20,7 @@ from ctm_rl.agents.bench.worker import ITERATION, PARTS
 from ctm_rl.agents.cluster import check_machine, count_cpus, prepare_environment, ray_for
 from ctm_rl.agents.experiment import Experiment, to_json
 from ctm_rl.agents.run import _inside
-from ctm_rl.agents.stop import StopRequest
+from ctm_rl.agents.stop import RunInterrupted, StopRequest
 
 Tell = Callable[[str], None]
 """Is told what is being done."""
@@ -86,10 +89,29 @@ def running_ray(experiment: Experiment) -> Iterator[Experiment]:
         tempfile.TemporaryDirectory() as directory,
         _inside(Path(directory), experiment),
         ray_for(experiment, request),
+        contextlib.ExitStack() as stack,
     ):
         import ray
 
+        stack.enter_context(_interruptible())
         yield dataclasses.replace(experiment, address=ray.get_runtime_context().gcs_address)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets SIGTERM end the body as Ctrl-C does; Ray, which takes it over when it starts, would abort."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise RunInterrupted(None, signum, is_saved=False)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def build(workers: list[Worker], stack: contextlib.ExitStack, tell: Tell) -> None:
