@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 import ctm_rl
+from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
 from ctm_rl.agents.experiment import BudgetConfig, Experiment
 from ctm_rl.configs import describe, for_env, load, names
+from ctm_rl.configs.published import published_cartpole
 from ctm_rl.errors import UserError, expand
-from ctm_rl.options import parse
+from ctm_rl.options import divide, parse
 
 if TYPE_CHECKING:
     from ctm_rl.agents.progress import TerminalProgress
@@ -31,6 +33,7 @@ ctm-rl: train, look into and ship Continuous Thought Machines
   ctm-rl resume DIR                         goes on where the last checkpoint of a run stands
   ctm-rl evaluate DIR --episodes N          plays episodes with a run's policy; --json for programs
   ctm-rl import FILE --run-dir DIR          makes a run of a published checkpoint
+  ctm-rl bench                              measures training beside other libraries; --json for programs
 
   ctm-rl COMMAND --help                     tells more; ctm-rl train EXPERIMENT --help lists all fields
   ctm-rl --version
@@ -47,7 +50,19 @@ Fields used most; ctm-rl train EXPERIMENT --help lists all, with their values in
   --ppo.lr RATE                --num-env-runners N         --address auto|HOST:PORT
 """
 
+BENCH_USAGE = """\
+ctm-rl bench [scaling] [EXPERIMENT | --env ID | --config FILE]  [--OPTION VALUE ...]  [--FIELD VALUE ...]
+
+Measures one iteration of training, and its parts, in turn with other libraries (pip install "ctm-rl[bench]" for all
+of them); scaling measures how ours grows with ticks, steps and iterations. Without an experiment: the published
+CartPole with two ticks. Any field of the experiment can be changed by name, as for ctm-rl train.
+
+{contenders}
+
+"""
+
 SOURCES = ("--env", "--config")
+SCALING = "scaling"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +167,7 @@ def _train(arguments: list[str]) -> None:
     if arguments in (["--help"], ["-h"]):
         _write(TRAIN_USAGE.format(experiments=_experiments()))
         return
-    experiment, rest, prog = _choose(arguments)
+    experiment, rest, prog = _choose("train", arguments)
     experiment = parse(Experiment, rest, prog, default=experiment)
     from ctm_rl.agents.run_dir import new_run_dir
 
@@ -164,8 +179,13 @@ def _train(arguments: list[str]) -> None:
     _tell_finished(run_dir)
 
 
-def _choose(arguments: list[str]) -> tuple[Experiment, list[str], str]:
+def _choose(command: str, arguments: list[str], default: Experiment | None = None) -> tuple[Experiment, list[str], str]:
     """Finds the experiment that is meant: by its name, by an environment, or in a file.
+
+    Args:
+        command: what is to be done with it.
+        arguments: what stands behind the command.
+        default: what is meant if nothing is said; ``None``: something has to be said.
 
     Returns:
         The experiment, the remaining arguments, and the command so far, for messages.
@@ -186,13 +206,15 @@ def _choose(arguments: list[str]) -> tuple[Experiment, list[str], str]:
                 raise UserError(f"{option} needs a value: {'an environment' if option == '--env' else 'a file'}.")
             value = remaining.pop(0)
         choices.append((option, value))
+    if default is not None and not choices:
+        return default, rest, f"ctm-rl {command}"
     if len(choices) != 1:
         problem = "only one of them is allowed" if choices else "none is given"
         raise UserError(
-            f"train needs an experiment first ({', '.join(names())}), or --env ID, or --config FILE; {problem}."
+            f"{command} needs an experiment first ({', '.join(names())}), or --env ID, or --config FILE; {problem}."
         )
     ((option, value),) = choices
-    prog = " ".join(filter(None, ("ctm-rl train", option, value)))
+    prog = " ".join(filter(None, (f"ctm-rl {command}", option, value)))
     if option == "--env":
         experiment = _checked(lambda: for_env(value))
     elif option == "--config":
@@ -244,12 +266,39 @@ def _import(arguments: list[str]) -> None:
     _write(import_official(expand(options.file), expand(options.run_dir)) + "\n")
 
 
+def _bench(arguments: list[str]) -> None:
+    """Measures what training costs."""
+    is_scaling = arguments[:1] == [SCALING]
+    prog = f"ctm-rl bench {SCALING}" if is_scaling else "ctm-rl bench"
+    own, others = divide(BenchOptions, arguments[1:] if is_scaling else arguments)
+    if others in (["--help"], ["-h"]):
+        width = max(map(len, CONTENDERS)) + 2
+        contenders = "\n".join(f"  {name:<{width}}{what}" for name, what in CONTENDERS.items())
+        _write(BENCH_USAGE.format(contenders=contenders))
+        parse(BenchOptions, ["--help"], prog)
+    options = parse(BenchOptions, own, prog)
+    if options.markdown is not None:
+        if others:
+            raise UserError(f"--markdown measures nothing and takes nothing else, got {shlex.join(others)}.")
+        from ctm_rl.agents.bench.output import read
+
+        _write(read(expand(options.markdown)))
+        return
+    experiment, rest, prog = _choose(prog.removeprefix("ctm-rl "), others, published_cartpole())
+    experiment = parse(Experiment, rest, prog, default=experiment, also=BenchOptions)
+    from ctm_rl.agents.bench.output import measure
+
+    command = shlex.join(["ctm-rl", "bench", *arguments])
+    _write(measure(experiment, options, command, is_scaling=is_scaling))
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": _list,
     "train": _train,
     "resume": _resume,
     "evaluate": _evaluate,
     "import": _import,
+    "bench": _bench,
 }
 
 

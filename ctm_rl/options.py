@@ -20,7 +20,13 @@ _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: 
 _RULE = re.compile(r"[─-]{3,}")
 
 
-def parse(kind: type[Options], arguments: Sequence[str], prog: str, default: Options | None = None) -> Options:
+def parse(
+    kind: type[Options],
+    arguments: Sequence[str],
+    prog: str,
+    default: Options | None = None,
+    also: type[Any] | None = None,
+) -> Options:
     """Reads options into a dataclass.
 
     Args:
@@ -28,6 +34,7 @@ def parse(kind: type[Options], arguments: Sequence[str], prog: str, default: Opt
         arguments: what stands on the command line, without the command.
         prog: the command, for the help text and messages.
         default: where fields that are not given are taken from; ``None``: the class's own defaults.
+        also: another dataclass whose options the command takes, see ``divide``; one of them may have been meant.
 
     Returns:
         The dataclass, checked by itself.
@@ -47,7 +54,30 @@ def parse(kind: type[Options], arguments: Sequence[str], prog: str, default: Opt
     except SystemExit as stop:
         if not stop.code:
             raise
+        known |= {} if also is None else dict(_list_options(also, ""))
         raise UserError(_explain(captured.getvalue(), given, known, prog)) from None
+
+
+def divide(kind: type[Any], arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates the options of one dataclass, with their values, from everything else.
+
+    Args:
+        kind: the dataclass.
+        arguments: what stands on the command line, without the command.
+
+    Returns:
+        The arguments that belong to the dataclass, and the others, both in their order.
+    """
+    known = {name for name, _ in _list_options(kind, "")}
+    own: list[str] = []
+    others: list[str] = []
+    target = others
+    for argument in arguments:
+        if argument.startswith("-") and not argument[1:2].isdigit():
+            option = argument.partition("=")[0].replace("_", "-")
+            target = own if option.replace("--no-", "--", 1) in known else others
+        target.append(argument)
+    return own, others
 
 
 def _list_options(kind: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,144 @@
+"""The measuring side of a worker: starts one, asks it for iterations, and says in one line what went wrong in it."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from types import TracebackType
+from typing import Any
+
+from ctm_rl.agents.bench.settings import RivalSettings
+from ctm_rl.agents.experiment import Experiment, to_json
+from ctm_rl.errors import UserError
+
+_STOP_SECONDS = 20.0
+
+
+class WorkerFailed(UserError):
+    """A contender's process ended when it should not have."""
+
+    exit_code = 1
+
+
+class Worker:
+    """A process that measures one contender; it lives while it is entered.
+
+    Args:
+        name: of the contender.
+        experiment: what it learns; its ``address`` names a Ray that is there.
+        num_threads: CPU threads of the process.
+        rival: sizes of other libraries' contenders.
+        label: what it is called here; ``None``: as the contender.
+
+    Attributes:
+        label: what it is called here.
+        description: what was built; ``None`` before that, and where the contender cannot take part.
+        unavailable: why it cannot take part, if it cannot.
+    """
+
+    def __init__(
+        self, name: str, experiment: Experiment, num_threads: int, rival: RivalSettings, label: str | None = None
+    ) -> None:
+        self.label = label or name
+        self.description: dict[str, Any] | None = None
+        self.unavailable: str | None = None
+        self._task = {
+            "name": name,
+            "experiment": to_json(experiment),
+            "num_threads": num_threads,
+            "rival": dataclasses.asdict(rival),
+        }
+
+    def __enter__(self) -> "Worker":
+        """Starts the process, which builds the contender at once; several may do so at the same time."""
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            # -P: the bare ctm_rl/ of a checkout that is worked in must not hide the package.
+            [sys.executable, "-P", "-W", "ignore", "-m", "ctm_rl.agents.bench.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(self._task["num_threads"])},
+            # Ctrl-C is for the process that measures; it stops the others.
+            start_new_session=True,
+        )
+        self._send(json.dumps(self._task))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops the process; kindly, unless something else went wrong."""
+        self._stop(is_patient=error is None)
+
+    def wait(self) -> None:
+        """Waits until the contender is built, or says why it cannot take part.
+
+        Raises:
+            UserError: what it was to learn cannot be learned here.
+            WorkerFailed: the process has ended instead.
+        """
+        answer = self._receive()
+        self.description = answer.get("ready")
+        self.unavailable = answer.get("unavailable")
+
+    def ask(self, wish: str) -> dict[str, Any]:
+        """Asks for one measurement.
+
+        Args:
+            wish: ``worker.ITERATION`` or ``worker.PARTS``.
+
+        Returns:
+            What was measured.
+
+        Raises:
+            WorkerFailed: the process has ended instead.
+        """
+        self._send(wish)
+        (result,) = self._receive().values()
+        return result
+
+    def _send(self, line: str) -> None:
+        """Writes a line; that nobody reads it any more shows when an answer is waited for."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def _receive(self) -> dict[str, Any]:
+        """Reads a line."""
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise WorkerFailed(f"{self.label} failed: {self._last_words()}")
+        message = json.loads(answer)
+        if "error" in message:
+            raise UserError(f"{self.label}: {message['error']}")
+        return message
+
+    def _last_words(self) -> str:
+        """The last line the process wrote of what went wrong, or how it ended."""
+        code = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return said[-1] if said else f"its process ended with exit code {code}"
+
+    def _stop(self, *, is_patient: bool = True) -> None:
+        """Lets the process end, and ends it if it does not."""
+        process = self._process
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):  # it has gone already, with something unread
+                pipe.close()
+        try:
+            process.wait(_STOP_SECONDS if is_patient else 0.1)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._errors.close()

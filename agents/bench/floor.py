@@ -1,0 +1,143 @@
+"""The arithmetic floor: multiply-adds that a policy cannot do without, over the best rate of matrix products here."""
+
+import math
+import time
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ctm_rl.config import MIN_UNET_WIDTH, PolicyConfig
+from ctm_rl.encoders.grid import EMBEDDING_DIM
+
+BACKWARD_FACTOR = 3
+"""Forward, then one product of the same size for the gradient of each of the two factors."""
+_SHAPES = ((512, 512, 512), (1024, 1024, 1024), (6400, 128, 256), (6400, 256, 256), (256, 6400, 128))
+"""Rows, inner size and columns of the products that are tried: square ones, and tall ones as of a whole minibatch."""
+
+
+class MultiplyAdds(NamedTuple):
+    """Multiply-adds of one environment step forward, by part; dense products only."""
+
+    encoder: int
+    """Observation to features, once."""
+    features: int
+    """What the core does with the features alone, once: they are the same for all ticks of a step."""
+    recurrent: int
+    """What the core does with its own state: all ticks."""
+    neurons: int
+    """Neuron-level models: all ticks."""
+    sync: int
+    """Products of the pairs in all ticks, and their weighted sum."""
+    heads: int
+    """Policy and value, once."""
+
+    @property
+    def total(self) -> int:
+        """Of all parts."""
+        return sum(self)
+
+
+def count(config: PolicyConfig, observation_shape: tuple[int, ...], num_actions: int) -> MultiplyAdds:
+    """Counts one environment step of a policy.
+
+    Args:
+        config: the policy, with its encoder settled.
+        observation_shape: shape of one observation.
+        num_actions: A.
+
+    Returns:
+        Multiply-adds of the forward pass.
+    """
+    num_ticks, width = config.num_ticks, config.feature_dim
+    is_grid = config.encoder == "grid"
+    num_cells = math.prod(observation_shape[:2]) if is_grid else 1
+    input_dim = 4 * EMBEDDING_DIM if is_grid else math.prod(observation_shape)
+    encoder = num_cells * (input_dim + width) * 2 * width
+    num_features = num_cells * width
+    if config.kind == "lstm":
+        answer_dim, neurons, sync = config.baseline_dim, 0, 0
+        features, recurrent = num_features * 4 * answer_dim, num_ticks * answer_dim * 4 * answer_dim
+    else:
+        answer_dim = _num_pairs(config)
+        features, recurrent = _synapse(config, num_features)
+        neurons, sync = num_ticks * _neurons(config), _sync(config, answer_dim)
+    return MultiplyAdds(encoder, features, recurrent, neurons, sync, _heads(config, answer_dim, num_actions))
+
+
+def _num_pairs(config: PolicyConfig) -> int:
+    """P."""
+    count = config.num_output_sync_neurons
+    return count if config.pairing == "random-pairing" else count * (count + 1) // 2
+
+
+def _synapse(config: PolicyConfig, num_features: int) -> tuple[int, int]:
+    """The features' share, once, and all the rest, in all ticks."""
+    num_neurons = config.num_neurons
+    if config.synapse_depth == 1:
+        first, rest = 2 * num_neurons, (config.num_synapse_blocks - 1) * num_neurons * 2 * num_neurons
+    else:
+        widths = [int(width) for width in np.linspace(num_neurons, MIN_UNET_WIDTH, config.synapse_depth)]
+        first = widths[0]
+        rest = 2 * sum(wide * narrow for wide, narrow in pairwise(widths))
+    return num_features * first, config.num_ticks * (num_neurons * first + rest)
+
+
+def _neurons(config: PolicyConfig) -> int:
+    """All neurons' own models in one tick."""
+    hidden, length = config.nlm_hidden_dim, config.history_length
+    return config.num_neurons * (length * 2 * hidden + hidden * 2 if config.is_nlm_deep else length * 2)
+
+
+def _sync(config: PolicyConfig, num_pairs: int) -> int:
+    """A product a pair and tick; then either the window's weighted sum, once, or a decay a tick."""
+    summing = config.history_length if config.sync_window else config.num_ticks
+    return num_pairs * (config.num_ticks + summing)
+
+
+def _heads(config: PolicyConfig, answer_dim: int, num_actions: int) -> int:
+    """Both heads."""
+    widths = (answer_dim, *config.head_dims)
+    hidden = sum(one * two for one, two in pairwise(widths))
+    return 2 * hidden + widths[-1] * (num_actions + 1)
+
+
+def gflop(parts: MultiplyAdds, num_env_steps: int, *, with_backward: bool) -> float:
+    """Floating-point operations, in 10^9, of so many environment steps; a multiply-add is two of them."""
+    return 2e-9 * parts.total * num_env_steps * (BACKWARD_FACTOR if with_backward else 1)
+
+
+def matrix_rate(device: torch.device, seconds: float = 0.5) -> float:
+    """Measures how fast this process multiplies matrices, with the threads it has now.
+
+    Args:
+        device: where.
+        seconds: how long to try, all shapes together.
+
+    Returns:
+        The best rate of several shapes, in GFLOP/s.
+    """
+    best = 0.0
+    for rows, inner, columns in _SHAPES:
+        left = torch.randn(rows, inner, device=device)
+        right = torch.randn(inner, columns, device=device)
+        out = torch.empty(rows, columns, device=device)
+        deadline = time.perf_counter() + seconds / len(_SHAPES)
+        torch.mm(left, right, out=out)
+        while True:
+            _wait(device)
+            started = time.perf_counter()
+            torch.mm(left, right, out=out)
+            _wait(device)
+            ended = time.perf_counter()
+            best = max(best, 2e-9 * rows * inner * columns / (ended - started))
+            if ended > deadline:
+                break
+    return best
+
+
+def _wait(device: torch.device) -> None:
+    """A GPU works on after the call has returned."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,87 @@
+"""One minibatch of our agent, alone: forward, forward and backward, and the best that arithmetic allows."""
+
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ctm_rl.agent import ActorCritic
+from ctm_rl.agents.bench.floor import matrix_rate
+from ctm_rl.agents.bench.memory import PeakMeter, release_free
+from ctm_rl.agents.bench.task import task_of
+from ctm_rl.agents.experiment import Experiment
+
+STEPS_PER_EPISODE = 25
+"""Mean length of the episodes in the minibatch: as of CartPole's first iterations."""
+
+
+class Parts(NamedTuple):
+    """One measurement of a minibatch."""
+
+    forward: float
+    """Seconds of a forward pass that remembers what the backward pass needs."""
+    forward_backward: float
+    """Seconds of both passes."""
+    peak_mb: float | None
+    """Highest memory of both above what was held before, in MiB; on a GPU its own memory."""
+    matrix_rate: float
+    """Best rate of matrix products, in GFLOP/s."""
+
+
+class MinibatchProbe:
+    """An agent of an experiment with one made-up minibatch of the experiment's size.
+
+    Args:
+        experiment: says which model, and on what it acts.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.task = task_of(experiment)
+        shape, num_actions = self.task.observation_shape, self.task.num_actions
+        self.device = torch.device("cuda" if experiment.num_gpus_per_learner > 0 else "cpu")
+        self.num_steps = experiment.ppo.num_rollout_steps
+        self.num_rows = max(1, experiment.num_envs // experiment.ppo.num_minibatches)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(experiment.seed)
+            self._agent = ActorCritic(self.task.config, shape, num_actions).to(self.device)
+            size = (self.num_steps, self.num_rows)
+            is_grid = self.task.config.encoder == "grid"
+            self._observations = (torch.randint(3, (*size, *shape)) if is_grid else torch.randn(*size, *shape)).to(
+                self.device
+            )
+            self._is_first = (torch.rand(size) < 1 / STEPS_PER_EPISODE).to(self.device)
+            self._actions = torch.randint(num_actions, (*size, 1)).to(self.device)
+        with torch.no_grad():
+            self._state = self._agent.initial_state(self.num_rows)
+
+    def measure(self) -> Parts:
+        """Measures once; run it once before, unmeasured."""
+        self._agent.zero_grad(set_to_none=True)
+        is_gpu = self.device.type == "cuda"
+        release_free()
+        meter = PeakMeter()
+        meter.start()
+        if is_gpu:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        held = torch.cuda.memory_allocated(self.device) if is_gpu else 0
+        started = self._now()
+        loss = self._loss()
+        forwarded = self._now()
+        loss.backward()
+        ended = self._now()
+        peak = (torch.cuda.max_memory_allocated(self.device) - held) / 2**20 if is_gpu else meter.above_floor_mb()
+        return Parts(forwarded - started, ended - started, peak, matrix_rate(self.device))
+
+    def _loss(self) -> Tensor:
+        """As of proximal policy optimisation in shape: log-probabilities, entropy and values all get a gradient."""
+        out = self._agent.unroll(self._observations, self._is_first, self._state)
+        logp = out.logits.log_softmax(-1)
+        entropy = -(logp.exp() * logp).sum(-1).mean()
+        return out.values.square().mean() - logp.gather(-1, self._actions).mean() - 0.01 * entropy
+
+    def _now(self) -> float:
+        """The time when all that was asked for is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()

@@ -1,0 +1,208 @@
+"""Measures all contenders in one run, in turn, so that whatever else the machine does meets all of them alike."""
+
+import contextlib
+import dataclasses
+import signal
+import statistics
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ctm_rl.agents.bench import floor
+from ctm_rl.agents.bench.client import Worker
+from ctm_rl.agents.bench.machine import describe_machine, describe_versions
+from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
+from ctm_rl.agents.bench.task import task_of
+from ctm_rl.agents.bench.worker import ITERATION, PARTS
+from ctm_rl.agents.cluster import check_machine, count_cpus, prepare_environment, ray_for
+from ctm_rl.agents.experiment import Experiment, to_json
+from ctm_rl.agents.run import _inside
+from ctm_rl.agents.stop import RunInterrupted, StopRequest
+
+Tell = Callable[[str], None]
+"""Is told what is being done."""
+
+OURS = "ctm-rl"
+_DIGITS = {"env_steps": 0, "peak_mb": 1, "update_peak_mb": 1}
+
+
+def bench(experiment: Experiment, options: BenchOptions, command: str, tell: Tell) -> dict[str, Any]:
+    """Measures the contenders on an experiment.
+
+    Args:
+        experiment: what ours learn; the others act on its environment.
+        options: how to measure.
+        command: what was asked for, to be kept with the result.
+        tell: is told what is being done.
+
+    Returns:
+        What JSON can hold: ``machine``, ``versions``, ``command``, ``settings``, ``rows`` and, if ours take part,
+        ``minibatch``.
+
+    Raises:
+        UserError: the experiment cannot be run here.
+    """
+    num_threads = options.num_threads or count_cpus()
+    with running_ray(experiment) as experiment, contextlib.ExitStack() as stack:
+        workers = [Worker(name, experiment, num_threads, options.rival) for name in options.contenders]
+        build(workers, stack, tell)
+        able = [worker for worker in workers if worker.unavailable is None]
+        timings, parts = measure_in_turn(able, options.rounds, tell, with_parts_of=OURS)
+    rows = [_row(worker, timings.get(worker.label, [])) for worker in workers]
+    result = {**circumstances(experiment, options, num_threads, command), "rows": rows}
+    return {**result, "minibatch": _minibatch(experiment, parts)} if parts else result
+
+
+def circumstances(experiment: Experiment, options: BenchOptions, num_threads: int, command: str) -> dict[str, Any]:
+    """What a reader needs to judge a measurement: the machine, versions, command and settings."""
+    return {
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "command": command,
+        "settings": {
+            "rounds": options.rounds,
+            "num_threads": num_threads,
+            "rival": dataclasses.asdict(options.rival),
+            "experiment": {**to_json(experiment), "address": None},
+        },
+    }
+
+
+@contextlib.contextmanager
+def running_ray(experiment: Experiment) -> Iterator[Experiment]:
+    """Has one Ray for all contenders; works in a directory of its own meanwhile.
+
+    Yields:
+        The experiment with the address of that Ray.
+
+    Raises:
+        UserError: the machine has too little for it, or the environment is none to learn on.
+    """
+    prepare_environment(experiment)
+    check_machine(experiment)
+    task_of(experiment)  # refuses at once what every contender would refuse
+    request = StopRequest(lambda: None)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        _inside(Path(directory), experiment),
+        ray_for(experiment, request),
+        contextlib.ExitStack() as stack,
+    ):
+        import ray
+
+        stack.enter_context(_interruptible())
+        yield dataclasses.replace(experiment, address=ray.get_runtime_context().gcs_address)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets SIGTERM end the body as Ctrl-C does; Ray, which takes it over when it starts, would abort."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise RunInterrupted(None, signum, is_saved=False)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def build(workers: list[Worker], stack: contextlib.ExitStack, tell: Tell) -> None:
+    """Builds all contenders at the same time, and waits for the last.
+
+    Args:
+        workers: not entered yet.
+        stack: leaves them.
+        tell: is told what is being done.
+    """
+    tell(f"building {', '.join(worker.label for worker in workers)}")
+    for worker in workers:
+        stack.enter_context(worker)
+    for worker in workers:
+        worker.wait()
+
+
+def measure_in_turn(
+    workers: list[Worker], rounds: int, tell: Tell, with_parts_of: str | None = None
+) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]]]:
+    """Asks every worker for an iteration, again and again; the first of each is thrown away.
+
+    Args:
+        workers: entered, and able to take part.
+        rounds: how many iterations of each count.
+        tell: is told what is being done.
+        with_parts_of: label of a worker that measures its minibatch as well, after each iteration.
+
+    Returns:
+        The timings of each worker by its label, and the measurements of that minibatch.
+    """
+    timings: dict[str, list[dict[str, Any]]] = {worker.label: [] for worker in workers}
+    parts: list[dict[str, Any]] = []
+    for number in range(rounds + 1):
+        said = f"round {number} of {rounds}" if number else "warming up"
+        for worker in workers:
+            tell(f"{said}: {worker.label}")
+            timing = worker.ask(ITERATION)
+            if number:
+                timings[worker.label].append(timing)
+            if number and worker.label == with_parts_of:
+                parts.append(worker.ask(PARTS))
+    return timings, parts
+
+
+def median_of(timings: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median of every entry over the rounds; ``None`` where a round does not know it."""
+    result: dict[str, Any] = {}
+    for key in timings[0]:
+        values = [timing[key] for timing in timings]
+        known = None if any(value is None for value in values) else statistics.median(values)
+        result[key] = None if known is None else round(known, _DIGITS.get(key, 5))
+    return result
+
+
+def _row(worker: Worker, timings: list[dict[str, Any]]) -> dict[str, Any]:
+    """One contender's line of the table."""
+    row: dict[str, Any] = {"name": worker.label, "what": CONTENDERS[worker.label]}
+    if worker.unavailable is not None or worker.description is None:
+        return {**row, "unavailable": worker.unavailable}
+    medians = median_of(timings)
+    rate = medians["env_steps"] / medians["seconds"]
+    all_seconds = [round(timing["seconds"], 4) for timing in timings]
+    return {
+        **row,
+        **medians,
+        "env_steps_per_second": round(rate, 1),
+        **worker.description,
+        "seconds_of_rounds": all_seconds,
+    }
+
+
+def _minibatch(experiment: Experiment, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """A minibatch of ours beside the arithmetic floor."""
+    from ctm_rl.agents.bench.parts import MinibatchProbe
+
+    probe = MinibatchProbe(experiment)
+    counted = floor.count(*probe.task)
+    num_env_steps = probe.num_rows * probe.num_steps
+    rate = max(part["matrix_rate"] for part in parts)
+    work = floor.gflop(counted, num_env_steps, with_backward=True)
+    medians = median_of(parts)
+    return {
+        "rows": probe.num_rows,
+        "steps": probe.num_steps,
+        "forward": medians["forward"],
+        "forward_backward": medians["forward_backward"],
+        "peak_mb": medians["peak_mb"],
+        "multiply_adds_per_env_step": {**counted._asdict(), "total": counted.total},
+        "gflop": round(work, 6),
+        "matrix_rate_gflops": round(rate, 1),
+        "floor": round(work / rate, 9),
+        "times_floor": round(medians["forward_backward"] / (work / rate), 2),
+    }

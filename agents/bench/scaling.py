@@ -1,0 +1,162 @@
+"""How the cost of ours grows: with ticks K, with steps T, and with the number of iterations learned before."""
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ctm_rl.agents.bench.client import Worker
+from ctm_rl.agents.bench.run import OURS, Tell, build, circumstances, measure_in_turn, median_of, running_ray
+from ctm_rl.agents.bench.settings import BenchOptions
+from ctm_rl.agents.bench.worker import ITERATION
+from ctm_rl.agents.cluster import count_cpus
+from ctm_rl.agents.experiment import Experiment
+
+_TITLES = {"ticks": "ticks of a step, K", "steps": "steps of an iteration, T", "iteration": "iteration"}
+
+
+class Line(NamedTuple):
+    """The straight line nearest to some points."""
+
+    intercept: float
+    """Its value at 0."""
+    slope: float
+    """Its rise for each unit."""
+    worst_deviation: float
+    """Largest distance of a point from it, as a share of the line's value there."""
+
+
+def scaling(experiment: Experiment, options: BenchOptions, command: str, tell: Tell) -> dict[str, Any]:
+    """Measures iterations of ours while one size grows and the others stay.
+
+    Args:
+        experiment: what is learned.
+        options: how to measure; ``options.scale`` says what is varied.
+        command: what was asked for, to be kept with the result.
+        tell: is told what is being done.
+
+    Returns:
+        What JSON can hold: ``machine``, ``versions``, ``command``, ``settings`` and ``curves``, each with its
+        ``points`` (seconds per iteration, and per env step) and the ``line`` through their seconds per iteration.
+
+    Raises:
+        UserError: the experiment cannot be run here.
+    """
+    num_threads = options.num_threads or count_cpus()
+    with running_ray(experiment) as experiment, contextlib.ExitStack() as stack:
+        workers: dict[tuple[str, int], Worker] = {}
+        for size, value, variant in _variants(experiment, options):
+            label = f"{size} {value}"
+            workers[size, value] = Worker(OURS, variant, num_threads, options.rival, label=label)
+        build(list(workers.values()), stack, tell)
+        timings, _ = measure_in_turn(list(workers.values()), options.rounds, tell)
+        last = list(workers.values())[-1]
+        in_a_row = []
+        for number in range(1, options.scale.iterations + 1):
+            tell(f"iteration {number} of {options.scale.iterations} in a row")
+            in_a_row.append(last.ask(ITERATION))
+    curves: dict[str, list[dict[str, Any]]] = {"ticks": [], "steps": []}
+    for (size, value), worker in workers.items():
+        if size in curves:
+            curves[size].append(_point(value, median_of(timings[worker.label])))
+    curves["iteration"] = [_point(number, timing) for number, timing in enumerate(in_a_row, 1)]
+    return {
+        **circumstances(experiment, options, num_threads, command),
+        "curves": {name: _curve(name, points) for name, points in curves.items()},
+    }
+
+
+def fit(x: Sequence[float], y: Sequence[float]) -> Line:
+    """Lays a straight line through points, by least squares.
+
+    Args:
+        x: where, at least two different values.
+        y: the value at each.
+
+    Returns:
+        The line, and how far the farthest point is from it.
+    """
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    spread = sum((one - mean_x) ** 2 for one in x)
+    slope = sum((one - mean_x) * (two - mean_y) for one, two in zip(x, y, strict=True)) / spread
+    intercept = mean_y - slope * mean_x
+    deviations = [abs(two / (intercept + slope * one) - 1) for one, two in zip(x, y, strict=True)]
+    return Line(intercept, slope, max(deviations))
+
+
+def to_text(result: dict[str, Any]) -> str:
+    """The curves for a person, a line a point."""
+    lines = []
+    for curve in result["curves"].values():
+        line = curve["line"]
+        lines.append(
+            f"{curve['title']}: {line['intercept']:.4f} s + {line['slope']:.4f} s each, worst deviation "
+            f"{100 * line['worst_deviation']:.1f} %"
+        )
+        lines += [
+            f"  {point['value']:>5}  {point['seconds']:9.4f} s/iteration  "
+            f"{1e6 * point['seconds_per_env_step']:9.1f} us/env step"
+            for point in curve["points"]
+        ]
+    return "\n".join([*lines, ""])
+
+
+def draw(result: dict[str, Any], path: Path) -> bool:
+    """Draws the curves into a PNG.
+
+    Args:
+        result: what was measured.
+        path: the picture.
+
+    Returns:
+        Whether matplotlib, an optional extra, is there to do it.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        return False
+    figures: Any = importlib.import_module("matplotlib.figure")
+    figure = figures.Figure(figsize=(12, 3.6), layout="constrained")
+    for axes, curve in zip(figure.subplots(1, len(result["curves"])), result["curves"].values(), strict=True):
+        x = [point["value"] for point in curve["points"]]
+        line = curve["line"]
+        axes.plot(x, [point["seconds"] for point in curve["points"]], "o", label="measured")
+        axes.plot(x, [line["intercept"] + line["slope"] * value for value in x], "-", label="line")
+        axes.set(xlabel=curve["title"], ylabel="seconds per iteration", ylim=(0, None))
+        axes.legend()
+    figure.savefig(path, dpi=120)
+    return True
+
+
+def _variants(experiment: Experiment, options: BenchOptions) -> list[tuple[str, int, Experiment]]:
+    """The experiment with other K, with other T, and as it is."""
+    model, ppo = experiment.model, experiment.ppo
+    return [
+        *(
+            ("ticks", value, dataclasses.replace(experiment, model=dataclasses.replace(model, num_ticks=value)))
+            for value in options.scale.ticks
+        ),
+        *(
+            ("steps", value, dataclasses.replace(experiment, ppo=dataclasses.replace(ppo, num_rollout_steps=value)))
+            for value in options.scale.steps
+        ),
+        ("iteration", 0, experiment),
+    ]
+
+
+def _point(value: int, timing: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "value": value,
+        "seconds": round(timing["seconds"], 5),
+        "seconds_per_env_step": round(timing["seconds"] / timing["env_steps"], 9),
+    }
+
+
+def _curve(name: str, points: list[dict[str, Any]]) -> dict[str, Any]:
+    line = fit([point["value"] for point in points], [point["seconds"] for point in points])
+    return {
+        "title": _TITLES[name],
+        "points": points,
+        "line": {key: round(number, 6) for key, number in line._asdict().items()},
+    }

@@ -1,0 +1,101 @@
+"""What a benchmark is asked for, readable from a command line without loading torch or ray."""
+
+from dataclasses import dataclass, field
+
+CONTENDERS = {
+    "ctm-rl": "ours",
+    "ctm-rl-lstm": "ours, an LSTM of as many parameters",
+    "ctm-rl-small": "ours, with the rivals' environments, steps and minibatches",
+    "rllib-ctm-20": "stock RLlib PPO, the same module, max_seq_len 20",
+    "rllib-ctm-100": "stock RLlib PPO, the same module, max_seq_len 100",
+    "rllib-lstm": "stock RLlib PPO, its own LSTM",
+    "sb3-lstm": "sb3-contrib RecurrentPPO, its LSTM policy",
+}
+"""Who takes part, with what each is; in the table's order, and in the order in which they take turns."""
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RivalSettings:
+    """Sizes at which the LSTMs of other libraries are measured, and ctm-rl-small beside them."""
+
+    num_envs: int = 64
+    """Environments."""
+    num_steps: int = 100
+    """Steps of each environment in one iteration."""
+    lstm_dim: int = 128
+    """Width of the LSTM."""
+    num_epochs: int = 4
+    """Passes over each iteration's samples."""
+    num_minibatches: int = 4
+    """Gradient steps in each of these passes."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that cannot be measured."""
+        for name in ("num_envs", "num_steps", "lstm_dim", "num_epochs", "num_minibatches"):
+            _at_least_one(f"rival.{name}", getattr(self, name))
+        if self.num_envs % self.num_minibatches:
+            raise ValueError(
+                f"rival.num_minibatches must divide the {self.num_envs} environments, got {self.num_minibatches}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScalingOptions:
+    """What scaling is measured over."""
+
+    ticks: tuple[int, ...] = (1, 2, 4, 8)
+    """K: ticks of each environment step."""
+    steps: tuple[int, ...] = (25, 50, 100, 200)
+    """T: steps of every environment in an iteration."""
+    iterations: int = 20
+    """How many iterations are learned in a row, to see whether later ones cost more."""
+
+    def __post_init__(self) -> None:
+        """Refuses what no line can be drawn through."""
+        for name in ("ticks", "steps"):
+            values = getattr(self, name)
+            if len(set(values)) < 2 or min(values) < 1:
+                raise ValueError(f"scale.{name} must be two or more different whole numbers above 0, got {values}.")
+        if self.iterations < 2:
+            raise ValueError(f"scale.iterations must be at least 2, got {self.iterations}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchOptions:
+    """How to measure."""
+
+    rounds: int = 3
+    """How many iterations of each contender are measured, in turn, after one that is thrown away."""
+    only: tuple[str, ...] = ()
+    """Names of the contenders to measure; none: all of them."""
+    num_threads: int | None = None
+    """CPU threads of every contender; None: all cores this process may use."""
+    rival: RivalSettings = field(default_factory=RivalSettings)
+    """Sizes of other libraries' LSTMs."""
+    scale: ScalingOptions = field(default_factory=ScalingOptions)
+    """ctm-rl bench scaling: what is varied."""
+    json: bool = False
+    """Write one line of JSON."""
+    out: str | None = None
+    """A file that gets the JSON as well; scaling draws a picture beside it, where matplotlib is installed."""
+    markdown: str | None = None
+    """Measure nothing: write the table of a JSON file from an earlier run as Markdown."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be measured."""
+        _at_least_one("rounds", self.rounds)
+        if self.num_threads is not None:
+            _at_least_one("num_threads", self.num_threads)
+        for name in self.only:
+            if name not in CONTENDERS:
+                raise ValueError(f"only must name contenders ({', '.join(CONTENDERS)}), got {name!r}.")
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """Who takes part, in their order."""
+        return tuple(name for name in CONTENDERS if not self.only or name in self.only)

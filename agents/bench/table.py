@@ -1,0 +1,89 @@
+"""A measurement as a person reads it: an aligned table on the terminal, or Markdown for a document."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Result = dict[str, Any]
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
+
+
+def _whole(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+_COLUMNS: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "s/iteration": ("seconds", _seconds),
+    "rollout": ("rollout", _seconds),
+    "update": ("update", _seconds),
+    "weight sync": ("weight_sync", _seconds),
+    "env steps/s": ("env_steps_per_second", _whole),
+    "parameters": ("parameters", _whole),
+    "peak MB": ("peak_mb", _whole),
+    "update MB": ("update_peak_mb", _whole),
+}
+_LEGEND = "MB: highest memory of a contender's process above the built model, in the iteration and in its update alone."
+
+
+def show(result: Result, console: Console) -> None:
+    """Writes a result as an aligned table, with what was measured beside it."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for title in _COLUMNS:
+        table.add_column(title, justify="right")
+    for row in result["rows"]:
+        cells = [""] if "unavailable" in row else _cells(row)
+        table.add_row(row["name"], *cells)
+    console.print(table)
+    for line in _lines(result):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def to_markdown(result: Result) -> str:
+    """Makes a Markdown table of a result, with the machine, versions and command it needs to be understood."""
+    lines = [
+        "| " + " | ".join(["", *_COLUMNS]) + " |",
+        "| " + " | ".join(["---", *["---:"] * len(_COLUMNS)]) + " |",
+    ]
+    for row in result["rows"]:
+        cells = [""] * len(_COLUMNS) if "unavailable" in row else _cells(row)
+        lines.append("| " + " | ".join([f"`{row['name']}`", *cells]) + " |")
+    return "\n".join([*lines, "", *(f"- {line}" for line in _lines(result)), ""])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [form(row.get(key)) for key, form in _COLUMNS.values()]
+
+
+def _lines(result: Result) -> list[str]:
+    """What does not fit into the table."""
+    lines = []
+    for row in result["rows"]:
+        note = f"not measured: {row['unavailable']}" if "unavailable" in row else row["note"]
+        lines.append(f"{row['name']}: {row['what']}; {note}")
+    if "minibatch" in result:
+        lines.append(_minibatch(result["minibatch"]))
+    machine, settings = result["machine"], result["settings"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if version)
+    lines += [
+        _LEGEND,
+        f"medians of {settings['rounds']} rounds, contenders in turn, {settings['num_threads']} threads each",
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GiB; {versions}",
+        result["command"],
+    ]
+    return lines
+
+
+def _minibatch(part: dict[str, Any]) -> str:
+    """The update of one minibatch beside its floor."""
+    return (
+        f"one minibatch of ctm-rl, {part['rows']} x {part['steps']} steps: forward {_seconds(part['forward'])} s, "
+        f"forward and backward {_seconds(part['forward_backward'])} s, {_whole(part['peak_mb'])} MB; floor "
+        f"{part['floor']:.4f} s ({part['gflop']:.2f} GFLOP at {part['matrix_rate_gflops']:.0f} GFLOP/s), "
+        f"measured/floor {part['times_floor']:.1f}"
+    )
