@@ -1,7 +1,7 @@
 """Synchronisation over many steps of many ticks, with restarts inside: the sums of :mod:`ctm_rl.sync`, step by step.
 
-Layout here: pairs before rows, [..., P, B], so that a row's restart touches one column. A scan is fed the z of each
-step's ticks and tells alpha and beta after the step; ``rewind`` runs back over a recorded one.
+Layout here: neurons and pairs before rows, [..., P, B], so that a row's restart touches one column. A scan is fed the z
+of each step's ticks and tells alpha and beta after the step; ``rewind`` runs back over a recorded one.
 """
 
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ Restarts = Sequence[Sequence[int]]
 
 
 class Pairs(NamedTuple):
-    """Which neurons a synchronisation joins."""
+    """Which neurons a synchronisation joins, S of them in P pairs."""
 
-    left: Int[Tensor, " P"]
-    """First neuron of each pair."""
-    right: Int[Tensor, " P"]
-    """Second neuron of each pair."""
     neurons: Int[Tensor, " S"]
     """All neurons in use, once each."""
+    left: Int[Tensor, " P"]
+    """First neuron of each pair, by its place in ``neurons``."""
+    right: Int[Tensor, " P"]
+    """Second neuron of each pair, likewise."""
     left_share: Float[Tensor, "S P"]
-    """1 where a neuron in use is the first of a pair: sums over pairs become sums over neurons."""
+    """1 where a neuron is the first of a pair: sums over pairs become sums over neurons."""
     right_share: Float[Tensor, "S P"]
     """The same for the second."""
 
-    def products(self, activations: Float[Tensor, "L D B"]) -> Float[Tensor, "L P B"]:
+    def products(self, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "L P B"]:
         """z_left z_right of every tick."""
-        return activations.index_select(1, self.left).mul_(activations.index_select(1, self.right))
+        return synced.index_select(1, self.left).mul_(synced.index_select(1, self.right))
 
-    def unpair(self, grad: Float[Tensor, "L P B"], activations: Float[Tensor, "L D B"]) -> Float[Tensor, "L S B"]:
-        """The gradient of the neurons in use from that of the products."""
-        left, right = (activations.index_select(1, index) for index in (self.left, self.right))
+    def unpair(self, grad: Float[Tensor, "L P B"], synced: Float[Tensor, "L S B"]) -> Float[Tensor, "L S B"]:
+        """The gradient of the neurons from that of the products."""
+        left, right = (synced.index_select(1, index) for index in (self.left, self.right))
         return torch.matmul(self.left_share, right.mul_(grad)) + torch.matmul(self.right_share, left.mul_(grad))
 
 
@@ -44,7 +44,7 @@ class ScanGrads(NamedTuple):
 
     alpha: Float[Tensor, "P B"]
     beta: Float[Tensor, "P B"] | None
-    products: Float[Tensor, "P M B"] | None
+    post_history: Float[Tensor, "S M B"] | None
 
 
 class AccumulatorWeights(NamedTuple):
@@ -78,10 +78,10 @@ class Accumulators:
         self._position = 0
 
     def step(
-        self, rows: Sequence[int], activations: Float[Tensor, "K D B"]
+        self, rows: Sequence[int], synced: Float[Tensor, "K S B"]
     ) -> tuple[Float[Tensor, "P B"], Float[Tensor, "P B"]]:
         """Takes in the ticks of one step, which ``rows`` begin afresh; gives alpha and beta after it."""
-        products = self._pairs.products(activations).unbind(0)
+        products = self._pairs.products(synced).unbind(0)
         window = slice(self._position, self._position + len(products) + 1)
         alphas, betas = self._alphas[window].unbind(0), self._betas[window].unbind(0)
         for row in rows:
@@ -105,17 +105,29 @@ class Accumulators:
     @staticmethod
     def rewind(
         weights: AccumulatorWeights,
-        alphas: Float[Tensor, "L1 P B"],
-        betas: Float[Tensor, "L1 P B"],
+        pairs: Pairs,
+        synced: Float[Tensor, "L S B"],
+        recorded: Sequence[Tensor],
         grads: tuple[Float[Tensor, "T P B"], Float[Tensor, "T P B"]],
         restarts: Restarts,
         num_ticks: int,
-    ) -> tuple[Float[Tensor, "L P B"], AccumulatorWeights, ScanGrads]:
-        """The gradients of the products, of the weights, and of what was there before the first step."""
+    ) -> tuple[Float[Tensor, "L S B"], AccumulatorWeights, ScanGrads]:
+        """The gradients of every tick's z, of the weights, and of what was there before the first step.
+
+        Args:
+            weights: decay and fresh start.
+            pairs: which neurons.
+            synced: z of these after every tick.
+            recorded: what :meth:`recorded` gave.
+            grads: of alpha and beta after every step.
+            restarts: which rows started an episode before each step.
+            num_ticks: K.
+        """
+        alphas, betas = recorded
         d_alphas, d_alpha, d_fresh = _rewind_sums(alphas, grads[0], weights.decay, restarts, num_ticks)
         d_betas, d_beta, _ = _rewind_sums(betas, grads[1], weights.decay, restarts, num_ticks)
         d_decay = (d_alphas * alphas[:-1]).sum((0, 2)) + (d_betas * betas[:-1]).sum((0, 2))
-        return d_alphas, AccumulatorWeights(d_decay, d_fresh), ScanGrads(d_alpha, d_beta, None)
+        return pairs.unpair(d_alphas, synced), AccumulatorWeights(d_decay, d_fresh), ScanGrads(d_alpha, d_beta, None)
 
 
 class WindowWeights(NamedTuple):
@@ -127,59 +139,66 @@ class WindowWeights(NamedTuple):
     """Factor of what leaves the window, ``decay ** M``."""
     fresh_alpha: Float64[Tensor, " P"]
     """Alpha of a fresh start."""
-    fresh: Float[Tensor, "P M"]
-    """Products of the start history."""
+    fresh: Float[Tensor, "S M"]
+    """z of the start history."""
 
 
 class Window:
     """The decayed sum over the products of the last M ticks, carried on from tick to tick.
 
-    ``alpha' = d alpha + z_left z_right - d^M (z_left z_right of M ticks before)``. A restarting row gets the products
-    of the start history written over its last M places; they are only read when they leave the window, so that what
-    stands in a place in the end is what has left it. In double precision, so that nothing but z is left of what has
-    gone, however large it was.
+    ``alpha' = d alpha + z_left z_right - d^M (z_left z_right of M ticks before)``. A restarting row gets the start
+    history written over its last M places; they are only read when they leave the window, so that what stands in a
+    place in the end is what has left it. In double precision, so that nothing is left of what has gone, however large
+    it was.
 
     Args:
         weights: factors, and the fresh start.
         pairs: which neurons.
         alpha: before the first step, [P, B].
-        products: of the M ticks before the first step, [P, M, B].
+        post_history: z of the M ticks before the first step, [S, M, B].
         capacity: how many ticks there is room for.
     """
 
-    def __init__(self, weights: WindowWeights, pairs: Pairs, alpha: Tensor, products: Tensor, capacity: int) -> None:
+    def __init__(
+        self, weights: WindowWeights, pairs: Pairs, alpha: Tensor, post_history: Tensor, capacity: int
+    ) -> None:
         self._pairs = pairs
         self._weights = weights
         self._fresh = weights.fresh.T
-        num_pairs, self._length, num_rows = products.shape
+        num_synced, self._length, num_rows = post_history.shape
         self._factor, self._minus_last = weights.decay[:, None], -weights.last_factor[:, None]
-        self._places = products.new_empty(self._length + capacity, num_pairs, num_rows, dtype=torch.float64)
-        self._places[: self._length] = products.transpose(0, 1)
-        self._alphas = products.new_empty(capacity + 1, num_pairs, num_rows, dtype=torch.float64)
+        self._places = post_history.new_empty(self._length + capacity, num_synced, num_rows)
+        self._places[: self._length] = post_history.transpose(0, 1)
+        self._alphas = alpha.new_empty(capacity + 1, *alpha.shape)
         self._alphas[0] = alpha
         self._position = 0
 
-    def step(self, rows: Sequence[int], activations: Float[Tensor, "K D B"]) -> tuple[Float[Tensor, "P B"], None]:
+    def step(self, rows: Sequence[int], synced: Float[Tensor, "K S B"]) -> tuple[Float64[Tensor, "P B"], None]:
         """Takes in the ticks of one step, which ``rows`` begin afresh; gives alpha after it."""
-        begin, num_ticks = self._position, len(activations)
+        begin, num_ticks = self._position, len(synced)
         for row in rows:
             self._places[begin : begin + self._length, :, row] = self._fresh
             self._alphas[begin, :, row] = self._weights.fresh_alpha
-        newest = slice(begin + self._length, begin + self._length + num_ticks)
-        self._places[newest] = self._pairs.products(activations)
-        for tick in range(begin, begin + num_ticks):
-            alpha = self._alphas[tick + 1]
-            torch.addcmul(self._places[tick + self._length], self._alphas[tick], self._factor, out=alpha)
-            alpha.addcmul_(self._places[tick], self._minus_last)
+        self._places[begin + self._length : begin + self._length + num_ticks] = synced
+        entering = self._pairs.products(synced.double()).unbind(0)
+        leaving = self._pairs.products(self._places[begin : begin + num_ticks].double()).unbind(0)
+        for tick in range(num_ticks):
+            alpha = self._alphas[begin + tick + 1]
+            torch.addcmul(entering[tick], self._alphas[begin + tick], self._factor, out=alpha)
+            alpha.addcmul_(leaving[tick], self._minus_last)
         self._position = begin + num_ticks
         return self._alphas[self._position], None
 
     def slide(self) -> None:
-        """Moves the window to the beginning of its room, and sums it up."""
-        self._places[: self._length] = self._places[self._position : self._position + self._length].clone()
-        window = self._places[: self._length].transpose(0, 1)
-        self._alphas[0] = sum_window(window, self._weights.decay)
+        """Moves the window to the beginning of its room."""
+        self._places[: self._length] = self.window.clone()
+        self._alphas[0] = self._alphas[self._position]
         self._position = 0
+
+    @property
+    def window(self) -> Float[Tensor, "M S B"]:
+        """Z of the last M ticks; a view of the buffer."""
+        return self._places[self._position : self._position + self._length]
 
     def recorded(self) -> tuple[Tensor, Tensor]:
         """What the way back needs."""
@@ -188,25 +207,30 @@ class Window:
     @staticmethod
     def rewind(
         weights: WindowWeights,
-        alphas: Float64[Tensor, "L1 P B"],
-        places: Float64[Tensor, "ML P B"],
+        pairs: Pairs,
+        synced: Float[Tensor, "L S B"],
+        recorded: Sequence[Tensor],
         grads: tuple[Float[Tensor, "T P B"], Float[Tensor, "T P B"]],
         restarts: Restarts,
         num_ticks: int,
-    ) -> tuple[Float[Tensor, "L P B"], WindowWeights, ScanGrads]:
-        """The gradients of the products, of the weights, and of what was there before the first step."""
-        dtype = grads[0].dtype
-        alphas, places = alphas.to(dtype), places.to(dtype)
-        d_products, d_alpha, d_fresh_alpha = _rewind_sums(
+    ) -> tuple[Float[Tensor, "L S B"], WindowWeights, ScanGrads]:
+        """The gradients of every tick's z, of the weights, and of what was there before the first step.
+
+        See :meth:`Accumulators.rewind` for the arguments.
+        """
+        dtype, (total, _, num_rows) = synced.dtype, synced.shape
+        alphas, places = recorded[0].to(dtype), recorded[1]
+        d_entering, d_alpha, d_fresh_alpha = _rewind_sums(
             alphas, grads[0], weights.decay.to(dtype), restarts, num_ticks
         )
-        total, length = len(d_products), weights.fresh.shape[1]
-        d_decay = (d_products * alphas[:-1]).sum((0, 2))
-        d_last = -(d_products * places[:total]).sum((0, 2))
-        # of what stood in each place when it left the window
-        d_left = d_products * -weights.last_factor.to(dtype)[:, None]
+        left = places[:total]  # what has left the window at each tick
+        d_decay = (d_entering * alphas[:-1]).sum((0, 2))
+        d_last = -(d_entering * pairs.products(left)).sum((0, 2))
+        d_synced = pairs.unpair(d_entering, synced)
+        d_left = pairs.unpair(d_entering.mul_(-weights.last_factor.to(dtype)[:, None]), left)
+        length = weights.fresh.shape[1]
         d_fresh = torch.zeros_like(weights.fresh)
-        begun = [total] * d_left.shape[2]  # when the row's next episode begins
+        begun = [total] * num_rows  # when the row's next episode begins
         for step in reversed(range(len(restarts))):
             for row in restarts[step]:
                 begin = step * num_ticks
@@ -214,11 +238,11 @@ class Window:
                 d_fresh[:, : end - begin] += d_left[begin:end, :, row].T
                 d_left[begin:end, :, row] = 0.0
                 begun[row] = begin
-        d_products[: max(total - length, 0)] += d_left[length:]
-        d_before = d_left.new_zeros(places[:length].shape)
+        d_synced[: max(total - length, 0)] += d_left[length:]
+        d_before = d_left.new_zeros(length, *d_left.shape[1:])
         d_before[: min(total, length)] = d_left[:length]
         d_weights = WindowWeights(d_decay.double(), d_last.double(), d_fresh_alpha.double(), d_fresh)
-        return d_products, d_weights, ScanGrads(d_alpha.double(), None, d_before.transpose(0, 1))
+        return d_synced, d_weights, ScanGrads(d_alpha.double(), None, d_before.transpose(0, 1))
 
 
 def sum_window(products: Float[Tensor, "P M B"], decay: Float64[Tensor, " P"]) -> Float64[Tensor, "P B"]:

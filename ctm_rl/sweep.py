@@ -60,8 +60,8 @@ class SweepState(NamedTuple):
     """Of the output sync."""
     beta: Float[Tensor, "P B"]
     """Of the output sync; not read by a window."""
-    products: Float[Tensor, "P M B"] | None
-    """Windowed only: z_left z_right of the last M ticks."""
+    post_history: Float[Tensor, "S M B"] | None
+    """Windowed only: z of the synchronised neurons in the last M ticks."""
 
 
 class Tape(NamedTuple):
@@ -136,6 +136,7 @@ class Sweep:
         self._is_recording = is_recording
         self._position = 0
         self._num_kept = 0
+        self._neurons = pairs.neurons
         num_neurons, self._length, num_rows = state.history.shape
         num_outputs = weights.first_nlm.shape[1]
         num_blocks = 1 if weights.second is None else 2
@@ -159,8 +160,8 @@ class Sweep:
         self._means: list[list[Tensor]] = [[] for _ in range(num_blocks)]
         self._rstds: list[list[Tensor]] = [[] for _ in range(num_blocks)]
         if isinstance(weights.sync, WindowWeights):
-            assert state.products is not None
-            self.scan = Window(weights.sync, pairs, state.alpha, state.products, capacity)
+            assert state.post_history is not None
+            self.scan = Window(weights.sync, pairs, state.alpha, state.post_history, capacity)
         else:
             self.scan = Accumulators(weights.sync, pairs, state.alpha, state.beta, capacity)
         # weights in the order that the products like
@@ -207,7 +208,7 @@ class Sweep:
             activation = self._activations[tick + 1]
         self._position = begin + self._num_ticks
         fresh = self._tape.activations[begin + 1 : self._position + 1]
-        return self.scan.step(rows, fresh)
+        return self.scan.step(rows, fresh.index_select(1, self._neurons))
 
     def _tick(self, tick: int, inputs: Tensor, activation: Tensor) -> None:
         added, below = inputs, activation.T

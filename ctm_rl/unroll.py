@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Float64, Shaped
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -100,25 +100,46 @@ def unroll(
         value and gradient as long as the decay rates are inside their limits; outside, the two let pass different
         parts of a gradient, see :func:`ctm_rl.sync.decay_of`.
     """
-    weights, inputs, pairs = fold(core, features)
+    folded = fold(core)
+    weights = folded.weights
     restarts = [np.flatnonzero(step).tolist() for step in is_first.bool().cpu().numpy()]  # one transfer
-    plan = _Plan(core.config.num_ticks, restarts, pairs, torch.is_grad_enabled())
-    alpha, beta, activations, pre_history, post_activation = _Steps.apply(
-        plan, inputs, *sweep_state(core, state, restarts[0]), *weights[:-1], *weights.sync
+    plan = _Plan(core.config.num_ticks, restarts, folded.pairs, torch.is_grad_enabled())
+    alpha, beta, synced, pre_history, post_activation = _Steps.apply(
+        plan, folded.inputs(features), *sweep_state(core, state, restarts[0]), *weights[:-1], *weights.sync
     )  # pyright: ignore[reportGeneralTypeIssues]
     post_history = None
     if isinstance(weights.sync, WindowWeights):
-        length = core.config.history_length
-        beta = age_weights(weights.sync.decay, length).sum(-1)[:, None].to(alpha.dtype).expand_as(alpha)
+        beta = folded.window_beta(core.config.history_length).to(alpha.dtype)[:, None].expand_as(alpha)
         assert state.post_history is not None
-        seen = torch.cat((state.post_history.permute(2, 1, 0), activations))  # [M + L, S, B]
-        post_history = _last_window(seen, core.start_post_history[core.output_sync.neurons], plan)
+        seen = torch.cat((state.post_history.permute(2, 1, 0), synced))  # [M + L, S, B]
+        post_history = _last_window(seen, weights.sync.fresh, plan)
     sync = sync_of(alpha, beta).transpose(1, 2)
     return sync, CoreState(pre_history.permute(2, 0, 1), post_activation.T, alpha[-1].T, beta[-1].T, post_history)
 
 
-def fold(core: CTMCore, features: Float[Tensor, "T B F"]) -> tuple[SweepWeights, Float[Tensor, "T B E"], Pairs]:
-    """The core's parameters as a sweep takes them, what the features send in, and the synchronised pairs."""
+class Folded(NamedTuple):
+    """A core's parameters as a sweep takes them."""
+
+    weights: SweepWeights
+    """What the ticks run with."""
+    features: Float[Tensor, "E F"]
+    """The features' half of the first dense layer."""
+    bias: Float[Tensor, " E"]
+    """Its bias."""
+    pairs: Pairs
+    """Which neurons are synchronised."""
+
+    def inputs(self, features: Float[Tensor, "*batch F"]) -> Float[Tensor, "*batch E"]:
+        """What features send into the first dense layer."""
+        return nn.functional.linear(features, self.features, self.bias)
+
+    def window_beta(self, length: int) -> Float[Tensor, " P"]:
+        """Windowed only: the decayed count of M ticks, always the same."""
+        return age_weights(self.weights.sync.decay, length).sum(-1)
+
+
+def fold(core: CTMCore) -> Folded:
+    """Brings a core's parameters into the form that sweeps want, with gradient."""
     assert isinstance(core.synapse, BlockSynapse)
     _, *blocks = core.synapse.layers  # dropout is not at work
     first, norm = cast(nn.Linear, blocks[0]), cast(nn.LayerNorm, blocks[2])
@@ -137,32 +158,33 @@ def fold(core: CTMCore, features: Float[Tensor, "T B F"]) -> tuple[SweepWeights,
     start = fresh.pre_history[0], fresh.post_activation[0]
     dense = recurrent, norm.weight, norm.bias, second, second_bias
     weights = SweepWeights(*start, *dense, *nlm, *[None] * (4 - len(nlm)), _fold_sync(core.output_sync, fresh))  # pyright: ignore
-    return weights, nn.functional.linear(features, of_features, first.bias), _pairs_of(core.output_sync, features.dtype)
+    return Folded(weights, of_features, first.bias, _pairs_of(core.output_sync, recurrent.dtype))
 
 
 def _fold_sync(sync: Synchronisation, fresh: CoreState) -> AccumulatorWeights | WindowWeights:
     decay = decay_of(sync.decay_rate, sync.max_decay_rate)
     if fresh.post_history is None:
         return AccumulatorWeights(decay, fresh.alpha[0])
-    products = _products(sync, fresh.post_history)
-    length, exact = products.shape[1], decay.double()
-    alpha = sum_window(products, exact)[:, 0]
-    return WindowWeights(exact, exact**length, alpha, products[..., 0])
+    exact, length = decay.double(), fresh.post_history.shape[2]
+    alpha = sum_window(_products(sync, fresh.post_history), exact)[:, 0]
+    return WindowWeights(exact, exact**length, alpha, fresh.post_history[0])
 
 
 def _pairs_of(sync: Synchronisation, dtype: torch.dtype) -> Pairs:
     shares = torch.eye(len(sync.neurons), dtype=dtype, device=sync.neurons.device)
-    return Pairs(sync.left, sync.right, sync.neurons, shares[:, sync.left_slot], shares[:, sync.right_slot])
+    left, right = sync.left_slot, sync.right_slot
+    return Pairs(sync.neurons, left, right, shares[:, left], shares[:, right])
 
 
-def _products(sync: Synchronisation, post_history: Float[Tensor, "B S M"]) -> Float[Tensor, "P M B"]:
+def _products(sync: Synchronisation, post_history: Float[Tensor, "B S M"]) -> Float64[Tensor, "P M B"]:
     """The products of a window."""
-    return (post_history[:, sync.left_slot] * post_history[:, sync.right_slot]).permute(1, 2, 0)
+    exact = post_history.double()
+    return (exact[:, sync.left_slot] * exact[:, sync.right_slot]).permute(1, 2, 0)
 
 
 def sweep_state(core: CTMCore, state: CoreState, restarting: Sequence[int] = ()) -> SweepState:
     """A state with its rows last, as a sweep begins with it; what restarting rows hold is not read, even if NaN."""
-    alpha, products = state.alpha.T, None
+    alpha, post_history = state.alpha.T, None
     if state.post_history is not None:
         # summed anew: the decay may have been learned since
         sync = core.output_sync
@@ -170,9 +192,9 @@ def sweep_state(core: CTMCore, state: CoreState, restarting: Sequence[int] = ())
         if restarting:
             rows = torch.tensor(restarting, device=products.device)
             products = products.index_fill(2, rows, 0.0)
-        decay = decay_of(sync.decay_rate, sync.max_decay_rate)
-        alpha = sum_window(products, decay.double())
-    return SweepState(state.pre_history.permute(1, 2, 0), state.post_activation.T, alpha, state.beta.T, products)
+        alpha = sum_window(products, decay_of(sync.decay_rate, sync.max_decay_rate).double())
+        post_history = state.post_history.permute(1, 2, 0)
+    return SweepState(state.pre_history.permute(1, 2, 0), state.post_activation.T, alpha, state.beta.T, post_history)
 
 
 class _Plan(NamedTuple):
@@ -212,8 +234,8 @@ class _Steps(torch.autograd.Function):
             ctx.save_for_backward(*given, *tape, *recorded)
             ctx.plan = plan, len(given), len(tape)
             ctx.set_materialize_grads(False)
-        activations = sweep.activations.index_select(1, plan.pairs.neurons)
-        return alpha, beta, activations, sweep.history.clone(), sweep.activation.clone()
+        synced = sweep.activations.index_select(1, plan.pairs.neurons)
+        return alpha, beta, synced, sweep.history.clone(), sweep.activation.clone()
 
     @staticmethod
     @once_differentiable
@@ -227,9 +249,11 @@ class _Steps(torch.autograd.Function):
         d_alpha, d_beta, d_activations, d_history, d_last = grads
         shape = len(plan.restarts), len(plan.pairs.left), tape.activations.shape[-1]
         d_sums = _or_zeros(d_alpha, tape.activations, shape), _or_zeros(d_beta, tape.activations, shape)
-        scan = Accumulators if state.products is None else Window
-        d_products, d_sync, d_scan = scan.rewind(weights.sync, *recorded, d_sums, plan.restarts, plan.num_ticks)
-        d_synced = plan.pairs.unpair(d_products, tape.activations[1:])
+        scan = Accumulators if state.post_history is None else Window
+        synced = tape.activations[1:].index_select(1, plan.pairs.neurons)
+        d_synced, d_sync, d_scan = scan.rewind(
+            weights.sync, plan.pairs, synced, recorded, d_sums, plan.restarts, plan.num_ticks
+        )
         if d_activations is not None:
             d_synced += d_activations
         rewind = Rewind(weights, tape, _or_zeros(d_history, tape.activations, state.history.shape))
@@ -253,7 +277,7 @@ def _unpack(tensors: Sequence[Any]) -> tuple[SweepState, SweepWeights]:
     """State and weights from a row of tensors."""
     num_parts, num_weights = len(SweepState._fields), len(SweepWeights._fields) - 1
     state, rest = SweepState(*tensors[:num_parts]), tensors[num_parts:]
-    make = AccumulatorWeights if state.products is None else WindowWeights
+    make = AccumulatorWeights if state.post_history is None else WindowWeights
     return state, SweepWeights(*rest[:num_weights], make(*rest[num_weights:]))
 
 
