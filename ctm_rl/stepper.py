@@ -5,11 +5,22 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from ctm_rl.agent import ActorCritic
-from ctm_rl.state import AnyState
+from ctm_rl.core import CTMCore
+from ctm_rl.scan import Window
+from ctm_rl.state import AnyState, CoreState
+from ctm_rl.sweep import Sweep
+from ctm_rl.sync import sync_of
+from ctm_rl.unroll import can_unroll, fold, sweep_state
+
+_ROOM = 32
+"""Steps after which histories are moved back to the beginning of their buffers."""
 
 
 class Stepper:
     """Steps an agent through B episodes at once.
+
+    A machine that can be unrolled fast ticks in sliding buffers (:mod:`ctm_rl.sweep`), so that no history is copied at
+    a tick; anything else goes through :meth:`ctm_rl.agent.ActorCritic.unroll`.
 
     Args:
         agent: whose parameters are used; after they have been changed, :meth:`refresh` must be called.
@@ -23,27 +34,33 @@ class Stepper:
         self.reset()
 
     @property
+    def device(self) -> torch.device:
+        """Where the agent computes."""
+        return self._parameter.device
+
+    @property
     def state(self) -> AnyState:
         """The state before the next step, B rows, without gradient."""
-        return self._state
+        return self._state if self._sweep is None else self._sweep.state()
 
     @state.setter
     def state(self, state: AnyState) -> None:
         """Goes on from another state."""
         self._state = state
-
-    @property
-    def device(self) -> torch.device:
-        """Where the agent computes."""
-        return self._parameter.device
+        self._sweep = None
+        if self._agent.config.is_state_carried and can_unroll(self._agent.core):
+            assert isinstance(self._agent.core, CTMCore)
+            assert isinstance(state, CoreState)
+            self._sweep = _AgentSweep(self._agent, self._agent.core, state)
 
     @torch.no_grad()
     def reset(self) -> None:
         """Puts the start state into every row."""
-        self._state = self._agent.initial_state(self._num_rows)
+        self.state = self._agent.initial_state(self._num_rows)
 
     def refresh(self) -> None:
         """Takes notice of changed parameters."""
+        self.state = self.state
 
     @torch.no_grad()
     def step(
@@ -58,7 +75,10 @@ class Stepper:
         Returns:
             Logits of the action distribution, [B, A], and values, [B].
         """
-        unrolled = self._agent.unroll(self._cast(observations)[None], is_first[None], self._state)
+        observations = self._cast(observations)
+        if self._sweep is not None:
+            return self._sweep.step(observations, is_first.nonzero().squeeze(1).tolist())
+        unrolled = self._agent.unroll(observations[None], is_first[None], self._state)
         self._state = unrolled.state
         return unrolled.logits[0], unrolled.values[0]
 
@@ -73,7 +93,7 @@ class Stepper:
         Returns:
             Values, [R].
         """
-        state = self._state
+        state = self.state
         if rows is not None:
             state = type(state)._make(None if part is None else part[rows] for part in state)
         is_first = torch.zeros(1, len(observations), dtype=torch.bool, device=observations.device)
@@ -84,3 +104,49 @@ class Stepper:
         if self._agent.config.encoder == "grid":
             return observations
         return observations.to(self._parameter.dtype)
+
+
+class _AgentSweep:
+    """An agent stepping in sliding buffers.
+
+    Args:
+        agent: with its parameters as they are now.
+        core: its core.
+        state: where to go on from, B rows.
+    """
+
+    @torch.no_grad()
+    def __init__(self, agent: ActorCritic, core: CTMCore, state: CoreState) -> None:
+        self._agent = agent
+        self._folded = fold(core)
+        self._sweep = Sweep(
+            self._folded.weights, self._folded.pairs, sweep_state(core, state), core.config.num_ticks, _ROOM
+        )
+        self._alpha, self._beta = state.alpha.T, state.beta.T
+        if core.config.sync_window:
+            beta = self._folded.window_beta(core.config.history_length)
+            self._beta = beta.to(state.beta.dtype)[:, None].expand_as(self._beta)
+
+    def step(self, observations: Tensor, rows: list[int]) -> tuple[Float[Tensor, "B A"], Float[Tensor, " B"]]:
+        """One environment step, with which ``rows`` start an episode; logits and values."""
+        if self._sweep.is_full:
+            self._sweep.slide()
+        inputs = self._folded.inputs(self._agent.encoder(observations))
+        alpha, beta = self._sweep.step(rows, inputs)
+        self._alpha = alpha.to(inputs.dtype)
+        self._beta = self._beta if beta is None else beta
+        sync = sync_of(self._alpha, self._beta).T
+        return self._agent.policy(sync), self._agent.value(sync).squeeze(-1)
+
+    @torch.no_grad()
+    def state(self) -> CoreState:
+        """The state after the last step; a copy."""
+        scan = self._sweep.scan
+        post_history = scan.window.permute(2, 1, 0).clone() if isinstance(scan, Window) else None
+        return CoreState(
+            self._sweep.history.permute(2, 0, 1).clone(),
+            self._sweep.activation.T.clone(),
+            self._alpha.T.clone(),
+            self._beta.T.clone(),
+            post_history,
+        )
