@@ -6,12 +6,14 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from ctm_rl.baselines import LSTMCore
 from ctm_rl.config import PolicyConfig
 from ctm_rl.core import CTMCore
 from ctm_rl.encoders import build_observation_encoder
 from ctm_rl.heads import MLPHead
+from ctm_rl.lstm_unroll import can_unroll_lstm, unroll_lstm
 from ctm_rl.models import build_core
-from ctm_rl.state import AnyState, CoreState
+from ctm_rl.state import AnyState, CoreState, LSTMState
 from ctm_rl.unroll import can_unroll, step_through, unroll
 
 
@@ -69,10 +71,15 @@ class ActorCritic(nn.Module):
         features = self.encoder(observations.flatten(0, 1)).unflatten(0, (num_steps, batch_size))
         is_worth_it = torch.is_grad_enabled() or num_steps > 1
         is_plain = self.config.is_state_carried and not torch.is_autocast_enabled(features.device.type)
-        if is_worth_it and is_plain and can_unroll(self.core):
+        is_fast = is_worth_it and is_plain
+        if is_fast and can_unroll(self.core):
             assert isinstance(self.core, CTMCore)
             assert isinstance(state, CoreState)
             sync, state = unroll(self.core, features, is_first, state)
+        elif is_fast and can_unroll_lstm(self.core):
+            assert isinstance(self.core, LSTMCore)
+            assert isinstance(state, LSTMState)
+            sync, state = unroll_lstm(self.core, features, is_first, state, self.config.num_ticks)
         else:
             sync, state = step_through(
                 self.core, features, is_first, state, self.config.num_ticks, self.config.is_state_carried

@@ -7,12 +7,18 @@ of each step's ticks and tells alpha and beta after the step; ``rewind`` runs ba
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
 Restarts = Sequence[Sequence[int]]
 """For each environment step the rows that start an episode before it."""
+
+
+def restarts_of(is_first: Shaped[Tensor, "T B"]) -> Restarts:
+    """The rows that start an episode with each step, from a flag for each; one transfer for all."""
+    return [np.flatnonzero(step).tolist() for step in is_first.bool().cpu().numpy()]
 
 
 class Pairs(NamedTuple):

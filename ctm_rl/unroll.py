@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor, nn
@@ -31,6 +30,7 @@ from ctm_rl.scan import (
     Window,
     WindowWeights,
     age_weights,
+    restarts_of,
     sum_window,
 )
 from ctm_rl.state import AnyState, CoreState, select_rows
@@ -102,7 +102,7 @@ def unroll(
     """
     folded = fold(core)
     weights = folded.weights
-    restarts = [np.flatnonzero(step).tolist() for step in is_first.bool().cpu().numpy()]  # one transfer
+    restarts = restarts_of(is_first)
     plan = _Plan(core.config.num_ticks, restarts, folded.pairs, torch.is_grad_enabled())
     alpha, beta, synced, pre_history, post_activation = _Steps.apply(
         plan, folded.inputs(features), *sweep_state(core, state, restarts[0]), *weights[:-1], *weights.sync
