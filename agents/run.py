@@ -65,7 +65,7 @@ def train(experiment: Experiment, progress: Progress | None = None) -> Path:
     started = time.monotonic()
     with _stoppable(progress) as request:
         config = _prepare(experiment, request)
-        with created(run_dir, config_of(experiment)) as keep, locked(run_dir), _inside(run_dir, experiment):
+        with created(run_dir, config_of(experiment)) as keep, locked(run_dir), working_inside(run_dir, experiment):
             progress.wait(_starting(experiment))
             run = _Run(experiment, run_dir, config, progress, started)
             with ray_for(experiment, request), run:
@@ -111,7 +111,7 @@ def resume(run_dir: str | Path, experiment: Experiment | None = None, progress: 
     with _stoppable(progress) as request:
         request.run_dir = str(run_dir)
         config = _prepare(experiment, request)
-        with locked(run_dir), _inside(run_dir, experiment):
+        with locked(run_dir), working_inside(run_dir, experiment):
             progress.wait(_starting(experiment))
             write_config(run_dir, config_of(experiment))
             run = _Run(experiment, run_dir, config, progress, started - position.seconds, position)
@@ -164,7 +164,7 @@ class _Run:
         """Builds the algorithm."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(_num_threads(self._experiment.num_threads))
-            stack.enter_context(_no_results_at_home())
+            stack.enter_context(no_results_at_home())
             with without_known_noise():
                 self._algorithm = self._config.build_algo()
             stack.callback(self._algorithm.stop)
@@ -298,7 +298,7 @@ def _is_used_up(experiment: Experiment, position: _Position) -> bool:
 
 
 @contextlib.contextmanager
-def _inside(run_dir: Path, experiment: Experiment) -> Iterator[None]:
+def working_inside(run_dir: Path, experiment: Experiment) -> Iterator[None]:
     """Works from the run's directory, and leaves the user's modules on the path of a Ray of our own.
 
     Ray puts the driver's directory on its workers' path, and a checkout there would hide the installed package.
@@ -332,7 +332,7 @@ def _num_threads(count: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_results_at_home() -> Iterator[None]:
+def no_results_at_home() -> Iterator[None]:
     """RLlib makes an empty directory in ~/ray_results for every algorithm; inside the body in a temporary one."""
     from ray.tune.trainable import trainable
 

@@ -16,7 +16,6 @@ import ctm_rl
 from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
 from ctm_rl.agents.experiment import BudgetConfig, Experiment
 from ctm_rl.configs import describe, for_env, load, names
-from ctm_rl.configs.published import published_cartpole
 from ctm_rl.errors import UserError, expand
 from ctm_rl.options import divide, parse
 
@@ -284,7 +283,7 @@ def _bench(arguments: list[str]) -> None:
 
         _write(read(expand(options.markdown)))
         return
-    experiment, rest, prog = _choose(prog.removeprefix("ctm-rl "), others, published_cartpole())
+    experiment, rest, prog = _choose(prog.removeprefix("ctm-rl "), others, load("cartpole-paper"))
     experiment = parse(Experiment, rest, prog, default=experiment, also=BenchOptions)
     from ctm_rl.agents.bench.output import measure
 

@@ -1,14 +1,18 @@
-"""The way back over a recorded sweep: hand-written, tick by tick, with the weight gradients summed at the end.
+"""The way back over a recorded sweep: hand-written, tick by tick.
 
-The gradients of the dense layers' weights are one product each over all ticks, since ticks share their weights.
+Since ticks share their weights, the gradients of the dense layers' weights are one product each over many ticks: every
+few ticks, while what they left is still near the processor.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ctm_rl.scan import Restarts
 from ctm_rl.sweep import SweepWeights, Tape
+
+_CHUNK = 16
+"""Ticks whose gradients are gathered before they are multiplied."""
 
 _norm_backward = torch.ops.aten.native_layer_norm_backward
 
@@ -20,63 +24,68 @@ class Rewind:
         weights: what the ticks ran with.
         tape: what they left.
         d_history: gradient of the history after the last tick, [D, M, B].
+        restarts: which rows started an episode before each step.
+        num_ticks: K.
     """
 
-    def __init__(self, weights: SweepWeights, tape: Tape, d_history: Float[Tensor, "D M B"]) -> None:
-        self._weights = weights
-        self._tape = tape
+    def __init__(
+        self,
+        weights: SweepWeights,
+        tape: Tape,
+        d_history: Float[Tensor, "D M B"],
+        restarts: Restarts,
+        num_ticks: int,
+    ) -> None:
+        self._weights, self._tape = weights, tape
+        self._restarts, self._num_ticks = restarts, num_ticks
         num_neurons, self._length, num_rows = d_history.shape
         self._total = len(tape.last_gate)
+        self._chunk = num_ticks * max(1, _CHUNK // num_ticks)
         # windows get back what restarts have overwritten, which must not show on the tape
         self._places = tape.places.clone() if len(tape.kept) else tape.places
         self._num_kept = len(tape.kept)
         new = d_history.new_empty
-        self._d_dense = [new(*gated.shape[:2], 2 * num_neurons) for gated in tape.gated]
-        self._d_pre = torch.empty_like(tape.gated[0])
-        self._d_normed = torch.empty_like(tape.gated[0][0])
-        self._d_first_nlm = torch.zeros_like(weights.first_nlm, memory_format=torch.contiguous_format)
+        self.d_inputs = new(len(restarts), num_rows, 2 * num_neurons)
+        """Gradient of what the features send in, the same for all ticks of a step, [T, B, E]."""
+        self._d_dense = [new(self._chunk, num_rows, 2 * num_neurons) for _ in tape.gated]
+        self._d_pre = new(self._chunk, num_rows, num_neurons)
+        self._d_normed = new(num_rows, num_neurons)
         self._d_first = new(num_neurons, weights.first_nlm.shape[1], num_rows)
         self._d_first_sum = torch.zeros_like(self._d_first)
         self._d_last = self._d_first
-        self._d_start_activation = torch.zeros_like(weights.start_activation)
+        self._grads = SweepWeights(*(None if part is None else _zeros(part) for part in weights[:-1]), weights.sync)  # pyright: ignore
         self._recurrent = weights.recurrent.T.contiguous()
         self._ring = _HistoryGrads(weights.first_nlm, d_history, self._total)
         if weights.second_nlm is not None:
             self._d_last = new(num_neurons, 2, num_rows)
             self._d_last_sum = torch.zeros_like(self._d_last)
-            self._d_second_nlm = torch.zeros_like(weights.second_nlm, memory_format=torch.contiguous_format)
             self._second_nlm = _SmallTransposedProduct(weights.second_nlm, num_rows)
             self._hidden_gate_grad = _GateGrad(self._d_first, 1)
         self._last_gate_grad = _GateGrad(self._d_last.transpose(0, 1), 0)
         self._dense_gate_grads = [[_GateGrad(tick, 1) for tick in ticks.unbind(0)] for ticks in self._d_dense]
 
     def run(
-        self,
-        d_activations: Float[Tensor, "L S B"],
-        neurons: Tensor,
-        d_last: Float[Tensor, "D B"],
-        restarts: Restarts,
-        num_ticks: int,
+        self, d_synced: Float[Tensor, "L S B"], neurons: Int[Tensor, " S"], d_last: Float[Tensor, "D B"]
     ) -> Float[Tensor, "D B"]:
         """Runs back through all ticks.
 
         Args:
-            d_activations: gradient of the synchronised neurons' z after every tick.
-            neurons: which these are, [S].
+            d_synced: gradient of the synchronised neurons' z after every tick.
+            neurons: which these are.
             d_last: gradient of z after the last tick.
-            restarts: which rows started an episode before each step.
-            num_ticks: K.
 
         Returns:
             The gradient of z before the first tick.
         """
         d_z = d_last.clone()
         for tick in reversed(range(self._total)):
-            d_z.index_add_(0, neurons, d_activations[tick])
+            d_z.index_add_(0, neurons, d_synced[tick])
             d_z = self._tick(tick, d_z)
-            rows = restarts[tick // num_ticks] if tick % num_ticks == 0 else ()
-            for row in reversed(rows):
-                self._restart(tick, row, d_z)
+            if tick % self._num_ticks == 0:
+                for row in reversed(self._restarts[tick // self._num_ticks]):
+                    self._restart(tick, row, d_z)
+            if tick % self._chunk == 0:
+                self._flush(tick)
         return d_z
 
     def _tick(self, tick: int, d_z: Tensor) -> Tensor:
@@ -86,12 +95,12 @@ class Rewind:
         if weights.second_nlm is not None:
             hidden = tape.hidden[tick]
             self._d_last_sum += self._d_last
-            self._d_second_nlm.baddbmm_(self._d_last, hidden.transpose(1, 2))
+            self._grads.second_nlm.baddbmm_(self._d_last, hidden.transpose(1, 2))
             self._hidden_gate_grad(self._second_nlm(self._d_last), tape.hidden_gate[tick], hidden)
         self._d_first_sum += self._d_first
         window = self._places[:, tick + 1 : tick + 1 + self._length]
-        self._d_first_nlm.baddbmm_(self._d_first, window.transpose(1, 2))
-        d_pre = self._d_pre[tick]
+        self._grads.first_nlm.baddbmm_(self._d_first, window.transpose(1, 2))
+        d_pre = self._d_pre[tick % self._chunk]
         d_pre.copy_(self._ring.step(tick, self._d_first).T)
         grad = torch.mul(d_pre, weights.scale, out=self._d_normed)
         if weights.second is not None:
@@ -104,44 +113,53 @@ class Rewind:
         gated = tape.gated[block][tick]
         statistics = tape.means[block][tick], tape.rstds[block][tick]
         d_gated, _, _ = _norm_backward(grad, gated, gated.shape[1:], *statistics, None, None, [True, False, False])
-        self._dense_gate_grads[block][tick](d_gated, tape.gates[block][tick], gated)
-        return self._d_dense[block][tick]
+        self._dense_gate_grads[block][tick % self._chunk](d_gated, tape.gates[block][tick], gated)
+        return self._d_dense[block][tick % self._chunk]
 
     def _restart(self, tick: int, row: int, d_z: Tensor) -> None:
         """What lies before a restart gets no gradient; the learned start gets it."""
         self._ring.restart(tick, row)
-        self._d_start_activation += d_z[:, row]
+        self._grads.start_activation.add_(d_z[:, row])
         d_z[:, row] = 0.0
         self._num_kept -= 1
         self._places[:, tick : tick + self._length, row] = self._tape.kept[self._num_kept]
 
-    def weight_grads(self, restarts: Restarts, num_ticks: int) -> tuple[Tensor | None, ...]:
-        """The gradients of all weights but those of the synchronisation, in their order."""
-        weights, tape = self._weights, self._tape
-        read = tape.activations[:-1].transpose(1, 2).contiguous()  # [L, B, D]
-        for step, rows in enumerate(restarts):
-            for row in rows:
-                read[step * num_ticks, row] = weights.start_activation
-        d_recurrent = self._d_dense[0].flatten(0, 1).T @ read.flatten(0, 1)
-        d_second, d_second_bias = None, None
-        if weights.second is not None:
-            flat = self._d_dense[1].flatten(0, 1)
-            d_second, d_second_bias = flat.T @ tape.normed(0).flatten(0, 1), flat.sum(0)
-        d_scale, d_shift = tape.normed(-1).mul_(self._d_pre).sum((0, 1)), self._d_pre.sum((0, 1))
-        d_second_nlm, d_second_nlm_bias = None, None
-        if weights.second_nlm is not None:
-            d_second_nlm, d_second_nlm_bias = self._d_second_nlm, self._d_last_sum.sum(-1)
-        dense = d_recurrent, d_scale, d_shift, d_second, d_second_bias
-        nlm = self._d_first_nlm, self._d_first_sum.sum(-1), d_second_nlm, d_second_nlm_bias
-        return self._ring.d_start(), self._d_start_activation, *dense, *nlm
+    def _flush(self, begin: int) -> None:
+        """Adds what the ticks from ``begin`` up to the end of its chunk have gathered to the gradients."""
+        weights, tape, grads = self._weights, self._tape, self._grads
+        ticks = slice(begin, min(begin + self._chunk, self._total))
+        count = ticks.stop - begin
+        steps = slice(begin // self._num_ticks, ticks.stop // self._num_ticks)
+        read = tape.activations[ticks].transpose(1, 2).contiguous()  # [L, B, D]
+        for step in range(steps.start, steps.stop):
+            for row in self._restarts[step]:
+                read[step * self._num_ticks - begin, row] = weights.start_activation
+        d_dense = self._d_dense[0][:count]
+        grads.recurrent.addmm_(d_dense.flatten(0, 1).T, read.flatten(0, 1))
+        torch.sum(d_dense.unflatten(0, (-1, self._num_ticks)), 1, out=self.d_inputs[steps])
+        if grads.second is not None and grads.second_bias is not None:
+            flat = self._d_dense[1][:count].flatten(0, 1)
+            grads.second.addmm_(flat.T, tape.normed(0, ticks).flatten(0, 1))
+            grads.second_bias.add_(flat.sum(0))
+        d_pre = self._d_pre[:count]
+        grads.shift.add_(d_pre.sum((0, 1)))
+        grads.scale.add_(tape.normed(-1, ticks).mul_(d_pre).sum((0, 1)))
 
-    def d_inputs(self, num_ticks: int) -> Float[Tensor, "T B E"]:
-        """The gradient of what the features send in, the same for all ticks of a step."""
-        return self._d_dense[0].unflatten(0, (-1, num_ticks)).sum(1)
+    def weight_grads(self) -> tuple[Tensor | None, ...]:
+        """The gradients of all weights but those of the synchronisation, in their order."""
+        bias = None if self._weights.second_nlm is None else self._d_last_sum.sum(-1)
+        grads = self._grads._replace(
+            start_history=self._ring.d_start(), first_nlm_bias=self._d_first_sum.sum(-1), second_nlm_bias=bias
+        )
+        return grads[:-1]
 
     def d_history(self) -> Float[Tensor, "D M B"]:
         """The gradient of the history before the first tick."""
         return self._ring.d_history()
+
+
+def _zeros(weight: Tensor) -> Tensor:
+    return torch.zeros_like(weight, memory_format=torch.contiguous_format)
 
 
 class _GateGrad:

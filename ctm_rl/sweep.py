@@ -102,9 +102,9 @@ class Tape(NamedTuple):
         lists = [list(tensors[part * num_blocks : (part + 1) * num_blocks]) for part in range(4)]
         return Tape(*lists, *tensors[4 * num_blocks :])  # pyright: ignore[reportArgumentType, reportCallIssue]
 
-    def normed(self, block: int) -> Float[Tensor, "L B D"]:
-        """What a block's norm gave, without its scale and shift."""
-        return (self.gated[block] - self.means[block]).mul_(self.rstds[block])
+    def normed(self, block: int, ticks: slice) -> Float[Tensor, "l B D"]:
+        """What a block's norm gave in some ticks, without its scale and shift."""
+        return (self.gated[block][ticks] - self.means[block][ticks]).mul_(self.rstds[block][ticks])
 
 
 class Sweep:

@@ -256,17 +256,12 @@ class _Steps(torch.autograd.Function):
         )
         if d_activations is not None:
             d_synced += d_activations
-        rewind = Rewind(weights, tape, _or_zeros(d_history, tape.activations, state.history.shape))
+        d_history = _or_zeros(d_history, tape.activations, state.history.shape)
         d_last = _or_zeros(d_last, tape.activations, state.activation.shape)
-        d_before = rewind.run(d_synced, plan.pairs.neurons, d_last, plan.restarts, plan.num_ticks)
+        rewind = Rewind(weights, tape, d_history, plan.restarts, plan.num_ticks)
+        d_before = rewind.run(d_synced, plan.pairs.neurons, d_last)
         d_state = SweepState(rewind.d_history(), d_before, *d_scan)
-        return (
-            None,
-            rewind.d_inputs(plan.num_ticks),
-            *d_state,
-            *rewind.weight_grads(plan.restarts, plan.num_ticks),
-            *d_sync,
-        )
+        return None, rewind.d_inputs, *d_state, *rewind.weight_grads(), *d_sync
 
 
 def _or_zeros(grad: Tensor | None, like: Tensor, shape: Sequence[int]) -> Tensor:

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -32,14 +32,13 @@ from ctm_rl.agents.experiment import Experiment
 
 _MODULE = "default_policy"
 _PARTS = (ENV_RUNNER_SAMPLING_TIMER, LEARNER_UPDATE_TIMER, SYNCH_WORKER_WEIGHTS_TIMER)
-_STOCK: dict[str, Any] = {"algorithm": "stock-ppo"}
-_STOCK_PPO: dict[str, Any] = {
+_PLAIN: dict[str, Any] = {
     "value_clip": None,
     "target_kl": None,
     "normalize_rewards": False,
     "entropy_coefficient_final": None,
 }
-"""What the stock algorithm does not know, switched off."""
+"""What RLlib's own algorithm does not know, switched off."""
 
 
 class RLlibContender:
@@ -165,14 +164,7 @@ def stock_lstm(experiment: Experiment, num_threads: int, rival: RivalSettings) -
 def _stock(experiment: Experiment, max_seq_len: int) -> Experiment:
     """The experiment as RLlib's own algorithm takes it."""
     model = replace(experiment.model, max_seq_len=max_seq_len)
-    ppo = replace(experiment.ppo, **_known(experiment.ppo, _STOCK_PPO))
-    return replace(experiment, model=model, ppo=ppo, **_known(experiment, _STOCK))
-
-
-def _known(config: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Those of the values that the dataclass has a field for."""
-    names = {field.name for field in fields(config)}
-    return {name: value for name, value in values.items() if name in names}
+    return replace(experiment, model=model, ppo=replace(experiment.ppo, **_PLAIN), algorithm="stock-ppo")
 
 
 def _sizes(experiment: Experiment) -> str:

@@ -19,7 +19,7 @@ from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.bench.worker import ITERATION, PARTS
 from ctm_rl.agents.cluster import check_machine, count_cpus, prepare_environment, ray_for
 from ctm_rl.agents.experiment import Experiment, to_json
-from ctm_rl.agents.run import _inside
+from ctm_rl.agents.run import working_inside
 from ctm_rl.agents.stop import RunInterrupted, StopRequest
 
 Tell = Callable[[str], None]
@@ -87,7 +87,7 @@ def running_ray(experiment: Experiment) -> Iterator[Experiment]:
     request = StopRequest(lambda: None)
     with (
         tempfile.TemporaryDirectory() as directory,
-        _inside(Path(directory), experiment),
+        working_inside(Path(directory), experiment),
         ray_for(experiment, request),
         contextlib.ExitStack() as stack,
     ):

@@ -55,14 +55,14 @@ def make_contender(name: str, experiment: Experiment, num_threads: int, rival: R
 def _serve(task: dict[str, Any], answers: TextIO) -> None:
     """Builds the contender and answers."""
     from ctm_rl.agents.cluster import ray_for
-    from ctm_rl.agents.run import _no_results_at_home
+    from ctm_rl.agents.run import no_results_at_home
     from ctm_rl.agents.stop import StopRequest
 
     experiment, rival = from_json(task["experiment"]), RivalSettings(**task["rival"])
     num_threads = int(task["num_threads"])
     with contextlib.ExitStack() as stack:
         if task["name"] != "sb3-lstm":
-            stack.enter_context(_no_results_at_home())
+            stack.enter_context(no_results_at_home())
             stack.enter_context(ray_for(experiment, StopRequest(lambda: None)))
         contender = make_contender(task["name"], experiment, num_threads, rival)
         try:
