@@ -2,12 +2,12 @@
 
 import dataclasses
 import difflib
-import math
 import re
 import types
 from dataclasses import dataclass, field
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ctm_rl.agents.checks import check_number, check_rows
 from ctm_rl.config import PolicyConfig
 
 Algorithm = Literal["ppo", "stock-ppo"]
@@ -16,75 +16,6 @@ MAX_SEED = 2**31 - 1
 MAX_STEPS = 2**53
 _ADDRESS = re.compile(r"auto|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def _check_number(
-    name: str,
-    value: float,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-) -> None:
-    """Raises ValueError, naming the limits, unless ``value`` is finite and inside them; NaN is inside nothing."""
-    is_inside = (
-        (isinstance(value, int) or math.isfinite(value))
-        and (at_least is None or value >= at_least)
-        and (above is None or value > above)
-        and (at_most is None or value <= at_most)
-    )
-    if is_inside:
-        return
-    limits = [f"at least {at_least}"] if at_least is not None else []
-    limits += [f"above {above}"] if above is not None else []
-    limits += [f"at most {at_most}"] if at_most is not None else []
-    raise ValueError(f"{name} must be {' and '.join(limits) or 'finite'}, got {value}.")
-
-
-def check_rows(
-    *, num_env_runners: int, num_envs_per_env_runner: int, num_learners: int, num_minibatches: int, prefix: str = ""
-) -> None:
-    """Refuses environments that cannot be dealt out to learners and minibatches in equal parts.
-
-    Args:
-        num_env_runners: processes that play; 0: one, the training process.
-        num_envs_per_env_runner: environments in each.
-        num_learners: processes that learn; 0: one, the training process.
-        num_minibatches: of each learner.
-        prefix: put before ``num_minibatches`` in the message.
-
-    Raises:
-        ValueError: one line naming the nearest numbers that work.
-    """
-    runners, learners = max(1, num_env_runners), max(1, num_learners)
-    unit = learners * num_minibatches
-    num_envs = runners * num_envs_per_env_runner
-    if num_envs % unit == 0:
-        return
-    step = unit // math.gcd(unit, runners)
-    below, above = num_envs_per_env_runner // step * step, (num_envs_per_env_runner // step + 1) * step
-    nearest = f"{below} or {above}" if below else f"{above}"
-    raise ValueError(
-        f"{prefix}num_minibatches {num_minibatches} x {learners} learners must divide the {num_envs} environments "
-        f"({runners} x {num_envs_per_env_runner}), for minibatches are whole environments; the nearest "
-        f"num_envs_per_env_runner that work: {nearest}."
-    )
-
-
-def scale_of_rewards(scale: float | None, gamma: float, *, is_normalised: bool) -> float:
-    """The factor of rewards: the one asked for, or the one that makes a value a mean of rewards instead of their sum.
-
-    Args:
-        scale: asked for; ``None``: to be chosen.
-        gamma: discount.
-        is_normalised: whether rewards have been brought to a common size already.
-
-    Returns:
-        The factor.
-    """
-    if scale is not None:
-        return scale
-    return 1.0 if is_normalised or gamma >= 1.0 else 1.0 - gamma
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +40,7 @@ class EnvConfig:
         if self.hide_velocities and self.use_image_only:
             raise ValueError("env.hide_velocities and env.use_image_only exclude each other: a grid has no velocities.")
         if self.max_episode_steps is not None:
-            _check_number("env.max_episode_steps", self.max_episode_steps, at_least=1, at_most=MAX_STEPS)
+            check_number("env.max_episode_steps", self.max_episode_steps, at_least=1, at_most=MAX_STEPS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,23 +85,23 @@ class PPOSettings:
 
     def __post_init__(self) -> None:
         """Refuses settings that cannot learn."""
-        _check_number("ppo.lr", self.lr, above=0)
-        _check_number("ppo.gamma", self.gamma, at_least=0, at_most=1)
-        _check_number("ppo.gae_lambda", self.gae_lambda, at_least=0, at_most=1)
+        check_number("ppo.lr", self.lr, above=0)
+        check_number("ppo.gamma", self.gamma, at_least=0, at_most=1)
+        check_number("ppo.gae_lambda", self.gae_lambda, at_least=0, at_most=1)
         if self.reward_scale is not None:
-            _check_number("ppo.reward_scale", self.reward_scale, above=0)
-        _check_number("ppo.clip", self.clip, above=0)
-        _check_number("ppo.adam_epsilon", self.adam_epsilon, above=0)
+            check_number("ppo.reward_scale", self.reward_scale, above=0)
+        check_number("ppo.clip", self.clip, above=0)
+        check_number("ppo.adam_epsilon", self.adam_epsilon, above=0)
         for name in ("value_clip", "target_kl"):
             if getattr(self, name) is not None:
-                _check_number(f"ppo.{name}", getattr(self, name), above=0)
+                check_number(f"ppo.{name}", getattr(self, name), above=0)
         if self.entropy_coefficient_final is not None:
-            _check_number("ppo.entropy_coefficient_final", self.entropy_coefficient_final, at_least=0)
-        _check_number("ppo.entropy_coefficient", self.entropy_coefficient, at_least=0)
-        _check_number("ppo.value_coefficient", self.value_coefficient, at_least=0)
-        _check_number("ppo.max_grad_norm", self.max_grad_norm, above=0)
+            check_number("ppo.entropy_coefficient_final", self.entropy_coefficient_final, at_least=0)
+        check_number("ppo.entropy_coefficient", self.entropy_coefficient, at_least=0)
+        check_number("ppo.value_coefficient", self.value_coefficient, at_least=0)
+        check_number("ppo.max_grad_norm", self.max_grad_norm, above=0)
         for name in ("num_epochs", "num_minibatches", "num_rollout_steps"):
-            _check_number(f"ppo.{name}", getattr(self, name), at_least=1)
+            check_number(f"ppo.{name}", getattr(self, name), at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,9 +115,9 @@ class BudgetConfig:
 
     def __post_init__(self) -> None:
         """Refuses an empty budget."""
-        _check_number("budget.env_steps", self.env_steps, at_least=1, at_most=MAX_STEPS)
+        check_number("budget.env_steps", self.env_steps, at_least=1, at_most=MAX_STEPS)
         if self.minutes is not None:
-            _check_number("budget.minutes", self.minutes, above=0)
+            check_number("budget.minutes", self.minutes, above=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,16 +161,16 @@ class Experiment:
         """Refuses what cannot be run, as far as that shows without looking at the machine."""
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"name must be letters, digits, dots, dashes and underscores, got {self.name!r}.")
-        _check_number("seed", self.seed, at_least=0, at_most=MAX_SEED)
+        check_number("seed", self.seed, at_least=0, at_most=MAX_SEED)
         if self.run_dir is not None and not self.run_dir.strip():
             raise ValueError("run_dir must name a directory; it is empty.")
-        _check_number("num_env_runners", self.num_env_runners, at_least=0)
-        _check_number("num_envs_per_env_runner", self.num_envs_per_env_runner, at_least=1)
-        _check_number("num_cpus_per_env_runner", self.num_cpus_per_env_runner, at_least=0)
-        _check_number("num_learners", self.num_learners, at_least=0)
-        _check_number("num_threads", self.num_threads, at_least=1)
-        _check_number("num_gpus_per_learner", self.num_gpus_per_learner, at_least=0, at_most=1)
-        _check_number("checkpoint_minutes", self.checkpoint_minutes, above=0)
+        check_number("num_env_runners", self.num_env_runners, at_least=0)
+        check_number("num_envs_per_env_runner", self.num_envs_per_env_runner, at_least=1)
+        check_number("num_cpus_per_env_runner", self.num_cpus_per_env_runner, at_least=0)
+        check_number("num_learners", self.num_learners, at_least=0)
+        check_number("num_threads", self.num_threads, at_least=1)
+        check_number("num_gpus_per_learner", self.num_gpus_per_learner, at_least=0, at_most=1)
+        check_number("checkpoint_minutes", self.checkpoint_minutes, above=0)
         if self.address is not None and not _ADDRESS.fullmatch(self.address):
             raise ValueError(f"address must be auto or host:port, got {self.address!r}.")
         if self.algorithm == "ppo":

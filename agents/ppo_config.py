@@ -4,12 +4,14 @@ import dataclasses
 from typing import Any
 
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils import force_list
 from ray.rllib.utils.from_config import NotProvided
 
+from ctm_rl.agents.checks import check_rows, scale_of_rewards
 from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
 from ctm_rl.agents.env_runner import SeededEnvRunner
-from ctm_rl.agents.experiment import check_rows, scale_of_rewards
 from ctm_rl.agents.module import CTMModule
 from ctm_rl.agents.ppo_learner import RecurrentPPOLearner
 from ctm_rl.config import PolicyConfig
@@ -207,7 +209,8 @@ def _check_meaning(config: RecurrentPPOConfig) -> None:
         "torch_lr_scheduler_classes": (config._torch_lr_scheduler_classes is not None, "give lr as a schedule"),
     }
     for name in _UNHEARD:
-        is_given = bool(getattr(config, f"callbacks_{name}", None))
+        given = [getattr(kind, name) is not getattr(RLlibCallback, name) for kind in force_list(config.callbacks_class)]
+        is_given = any(given) or bool(getattr(config, f"callbacks_{name}", None))
         wrong[name] = (is_given, "columns have no episodes to call back about")
     for name, (is_wrong, way_out) in wrong.items():
         if is_wrong:

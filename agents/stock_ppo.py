@@ -12,8 +12,9 @@ from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.typing import ParamDict
 
+from ctm_rl.agents.checks import scale_of_rewards
 from ctm_rl.agents.env_runner import SeededEnvRunner
-from ctm_rl.agents.experiment import Experiment, PPOSettings, scale_of_rewards
+from ctm_rl.agents.experiment import Experiment, PPOSettings
 from ctm_rl.agents.module import CTMModule
 from ctm_rl.config import PolicyConfig
 from ctm_rl.errors import UserError

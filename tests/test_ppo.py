@@ -16,6 +16,7 @@ import ray
 import torch
 from ray import cloudpickle, tune
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor
@@ -282,6 +283,23 @@ def test_settings_without_meaning_are_refused(settings: dict[str, Any], message:
     with pytest.raises(ValueError, match=message) as caught:
         config.validate()
     assert "\n" not in str(caught.value)
+
+
+def test_callbacks_about_episodes_are_refused_and_others_are_not() -> None:
+    class Heard(RLlibCallback):
+        def on_train_result(self, **kwargs: Any) -> None:
+            pass
+
+    class Unheard(RLlibCallback):
+        def on_episode_end(self, **kwargs: Any) -> None:
+            pass
+
+    RecurrentPPOConfig().environment("CartPole-v1").callbacks(Heard).validate()
+    refused: list[dict[str, Any]] = [{"callbacks_class": Unheard}, {"on_episode_step": print}]
+    for wrong in refused:
+        config = RecurrentPPOConfig().environment("CartPole-v1").callbacks(**wrong)
+        with pytest.raises(ValueError, match=r"on_episode_.* has no effect .* columns have no episodes"):
+            config.validate()
 
 
 def test_rewards_may_be_normalised_and_are_reported_raw() -> None:
