@@ -18,6 +18,7 @@ from ctm_rl.agents.gae import estimate_advantages
 from ctm_rl.agents.module import CTMModule
 from ctm_rl.agents.ppo_loss import PPOLoss, ppo_loss
 from ctm_rl.agents.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, VALUES
+from ctm_rl.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from ctm_rl.agents.ppo_config import RecurrentPPOConfig
@@ -58,6 +59,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
     def build(self) -> None:
         """Builds the module and its optimiser, and the generator that deals environments out."""
         super().build()
+        keep_freed_memory()
         self.minibatch_generator = torch.Generator()
         if self.config.seed is not None:
             # The same on every learner: each deals out its own environments.

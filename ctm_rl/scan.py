@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
+_CHUNK = 16
+
 Restarts = Sequence[Sequence[int]]
 """For each environment step the rows that start an episode before it."""
 
@@ -39,9 +41,14 @@ class Pairs(NamedTuple):
         """z_left z_right of every tick."""
         return synced.index_select(1, self.left).mul_(synced.index_select(1, self.right))
 
-    def unpair(self, grad: Float[Tensor, "L P B"], synced: Float[Tensor, "L S B"]) -> Float[Tensor, "L S B"]:
-        """The gradient of the neurons from that of the products."""
-        left, right = (synced.index_select(1, index) for index in (self.left, self.right))
+    def split(self, synced: Float[Tensor, "L S B"]) -> tuple[Float[Tensor, "L P B"], Float[Tensor, "L P B"]]:
+        """Z of the first neuron of each pair, and of the second."""
+        return synced.index_select(1, self.left), synced.index_select(1, self.right)
+
+    def unpair(
+        self, grad: Float[Tensor, "L P B"], left: Float[Tensor, "L P B"], right: Float[Tensor, "L P B"]
+    ) -> Float[Tensor, "L S B"]:
+        """The gradient of the neurons from that of the products; uses the memory of ``left`` and ``right``."""
         return torch.matmul(self.left_share, right.mul_(grad)) + torch.matmul(self.right_share, left.mul_(grad))
 
 
@@ -130,10 +137,14 @@ class Accumulators:
             num_ticks: K.
         """
         alphas, betas = recorded
-        d_alphas, d_alpha, d_fresh = _rewind_sums(alphas, grads[0], weights.decay, restarts, num_ticks)
-        d_betas, d_beta, _ = _rewind_sums(betas, grads[1], weights.decay, restarts, num_ticks)
-        d_decay = (d_alphas * alphas[:-1]).sum((0, 2)) + (d_betas * betas[:-1]).sum((0, 2))
-        return pairs.unpair(d_alphas, synced), AccumulatorWeights(d_decay, d_fresh), ScanGrads(d_alpha, d_beta, None)
+        shape = alphas.shape[1:]
+        d_alphas, d_alpha, d_fresh = _rewind_sums(shape, grads[0], weights.decay, restarts, num_ticks)
+        d_betas, d_beta, _ = _rewind_sums(shape, grads[1], weights.decay, restarts, num_ticks)
+        d_decay, d_synced = torch.zeros_like(weights.decay), torch.empty_like(synced)
+        for ticks in _chunks(len(synced)):
+            d_decay += (d_alphas[ticks] * alphas[ticks] + d_betas[ticks] * betas[ticks]).sum((0, 2))
+            d_synced[ticks] = pairs.unpair(d_alphas[ticks], *pairs.split(synced[ticks]))
+        return d_synced, AccumulatorWeights(d_decay, d_fresh), ScanGrads(d_alpha, d_beta, None)
 
 
 class WindowWeights(NamedTuple):
@@ -225,15 +236,21 @@ class Window:
         See :meth:`Accumulators.rewind` for the arguments.
         """
         dtype, (total, _, num_rows) = synced.dtype, synced.shape
-        alphas, places = recorded[0].to(dtype), recorded[1]
+        alphas, places = recorded
         d_entering, d_alpha, d_fresh_alpha = _rewind_sums(
-            alphas, grads[0], weights.decay.to(dtype), restarts, num_ticks
+            alphas.shape[1:], grads[0], weights.decay.to(dtype), restarts, num_ticks
         )
-        left = places[:total]  # what has left the window at each tick
-        d_decay = (d_entering * alphas[:-1]).sum((0, 2))
-        d_last = -(d_entering * pairs.products(left)).sum((0, 2))
-        d_synced = pairs.unpair(d_entering, synced)
-        d_left = pairs.unpair(d_entering.mul_(-weights.last_factor.to(dtype)[:, None]), left)
+        minus_last = -weights.last_factor.to(dtype)[:, None]
+        d_decay, d_last = torch.zeros_like(weights.decay), torch.zeros_like(weights.decay)
+        d_synced = torch.empty_like(synced)
+        d_left = torch.empty_like(synced)  # of what has left the window at each tick
+        for ticks in _chunks(total):
+            grad = d_entering[ticks]
+            d_decay += (grad * alphas[ticks]).sum((0, 2))
+            d_synced[ticks] = pairs.unpair(grad, *pairs.split(synced[ticks]))
+            left, right = pairs.split(places[ticks])
+            d_last -= (grad * left).mul_(right).sum((0, 2))
+            d_left[ticks] = pairs.unpair(grad * minus_last, left, right)
         length = weights.fresh.shape[1]
         d_fresh = torch.zeros_like(weights.fresh)
         begun = [total] * num_rows  # when the row's next episode begins
@@ -247,7 +264,7 @@ class Window:
         d_synced[: max(total - length, 0)] += d_left[length:]
         d_before = d_left.new_zeros(length, *d_left.shape[1:])
         d_before[: min(total, length)] = d_left[:length]
-        d_weights = WindowWeights(d_decay.double(), d_last.double(), d_fresh_alpha.double(), d_fresh)
+        d_weights = WindowWeights(d_decay, d_last, d_fresh_alpha.double(), d_fresh)
         return d_synced, d_weights, ScanGrads(d_alpha.double(), None, d_before.transpose(0, 1))
 
 
@@ -262,8 +279,13 @@ def age_weights(decay: Float[Tensor, " P"], length: int) -> Float[Tensor, "P M"]
     return decay[:, None] ** age
 
 
+def _chunks(total: int) -> list[slice]:
+    """Ticks in groups whose products stay near the processor."""
+    return [slice(begin, min(begin + _CHUNK, total)) for begin in range(0, total, _CHUNK)]
+
+
 def _rewind_sums(
-    sums: Float[Tensor, "L1 P B"],
+    shape: Sequence[int],
     grads: Float[Tensor, "T P B"],
     decay: Float[Tensor, " P"],
     restarts: Restarts,
@@ -271,8 +293,8 @@ def _rewind_sums(
 ) -> tuple[Float[Tensor, "L P B"], Float[Tensor, "P B"], Float[Tensor, " P"]]:
     """Back through ``sum' = d sum + addend``: the gradients of addends, of the first sum and of a fresh one."""
     factor = decay[:, None]
-    d_addends = torch.empty_like(sums[1:])
-    carried, d_fresh = torch.zeros_like(sums[0]), torch.zeros_like(decay)
+    d_addends = grads.new_empty(len(restarts) * num_ticks, *shape)
+    carried, d_fresh = grads.new_zeros(shape), torch.zeros_like(decay)
     ticks = d_addends.unbind(0)
     for step in reversed(range(len(restarts))):
         last = (step + 1) * num_ticks - 1

@@ -169,6 +169,6 @@ class Synchronisation(nn.Module):
         self.register_buffer("right_slot", right_slot, persistent=False)
 
 
-def sync_of(alpha: Float[Tensor, "*batch P"], beta: Float[Tensor, "*batch P"]) -> Float[Tensor, "*batch P"]:
-    """Synchronisation, alpha / sqrt(beta), [..., P]."""
-    return alpha / beta.sqrt()
+def sync_of(alpha: Float[Tensor, "*batch"], beta: Float[Tensor, "..."]) -> Float[Tensor, "*batch"]:
+    """Synchronisation, alpha / sqrt(beta), shaped as alpha; beta may be anything that broadcasts to it."""
+    return alpha * beta.rsqrt()

@@ -109,12 +109,13 @@ def unroll(
     )  # pyright: ignore[reportGeneralTypeIssues]
     post_history = None
     if isinstance(weights.sync, WindowWeights):
-        beta = folded.window_beta(core.config.history_length).to(alpha.dtype)[:, None].expand_as(alpha)
+        beta = folded.window_beta(core.config.history_length).to(alpha.dtype)[:, None]
         assert state.post_history is not None
         seen = torch.cat((state.post_history.permute(2, 1, 0), synced))  # [M + L, S, B]
         post_history = _last_window(seen, weights.sync.fresh, plan)
     sync = sync_of(alpha, beta).transpose(1, 2)
-    return sync, CoreState(pre_history.permute(2, 0, 1), post_activation.T, alpha[-1].T, beta[-1].T, post_history)
+    last_beta = beta.expand_as(alpha)[-1].T
+    return sync, CoreState(pre_history.permute(2, 0, 1), post_activation.T, alpha[-1].T, last_beta, post_history)
 
 
 class Folded(NamedTuple):

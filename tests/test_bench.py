@@ -23,7 +23,6 @@ from ctm_rl.agents.bench.worker import make_contender
 from ctm_rl.agents.experiment import PPOSettings
 from ctm_rl.cli import main
 from ctm_rl.configs import load
-from ctm_rl.configs import load
 from ctm_rl.core import CTMCore
 from ctm_rl.options import divide
 from ctm_rl.synapse import BlockSynapse
