@@ -14,6 +14,8 @@ from ctm_rl.sweep import SweepWeights, Tape
 _CHUNK = 16
 """Ticks whose gradients are gathered before they are multiplied."""
 
+_INPUT_ONLY = [True, False, False]
+"""Of a norm's gradients."""
 _norm_backward = torch.ops.aten.native_layer_norm_backward
 
 
@@ -53,13 +55,16 @@ class Rewind:
         self._d_first = new(num_neurons, weights.first_nlm.shape[1], num_rows)
         self._d_first_sum = torch.zeros_like(self._d_first)
         self._d_last = self._d_first
+        self._ticks = _TapeTicks(tape, self._places, self._length)
+        self._d_pre_ticks = self._d_pre.unbind(0)
+        self._d_dense_ticks = [d_dense.unbind(0) for d_dense in self._d_dense]
         self._grads = SweepWeights(*(None if part is None else _zeros(part) for part in weights[:-1]), weights.sync)  # pyright: ignore
         self._recurrent = weights.recurrent.T.contiguous()
         self._ring = _HistoryGrads(weights.first_nlm, d_history, self._total)
         if weights.second_nlm is not None:
             self._d_last = new(num_neurons, 2, num_rows)
             self._d_last_sum = torch.zeros_like(self._d_last)
-            self._second_nlm = _SmallTransposedProduct(weights.second_nlm, num_rows)
+            self._second_nlm = _SmallTransposedProduct(weights.second_nlm, self._d_last)
             self._hidden_gate_grad = _GateGrad(self._d_first, 1)
         self._last_gate_grad = _GateGrad(self._d_last.transpose(0, 1), 0)
         self._dense_gate_grads = [[_GateGrad(tick, 1) for tick in ticks.unbind(0)] for ticks in self._d_dense]
@@ -77,9 +82,9 @@ class Rewind:
         Returns:
             The gradient of z before the first tick.
         """
-        d_z = d_last.clone()
+        d_z, d_synced_ticks = d_last.clone(), d_synced.unbind(0)
         for tick in reversed(range(self._total)):
-            d_z.index_add_(0, neurons, d_synced[tick])
+            d_z.index_add_(0, neurons, d_synced_ticks[tick])
             d_z = self._tick(tick, d_z)
             if tick % self._num_ticks == 0:
                 for row in reversed(self._restarts[tick // self._num_ticks]):
@@ -90,18 +95,17 @@ class Rewind:
 
     def _tick(self, tick: int, d_z: Tensor) -> Tensor:
         """From the gradient of z after a tick to that of z before it."""
-        weights, tape = self._weights, self._tape
-        self._last_gate_grad(d_z[None], tape.last_gate[tick][None], tape.activations[tick + 1][None])
+        weights, ticks = self._weights, self._ticks
+        self._last_gate_grad(d_z[None], ticks.last_gate[tick], ticks.activations[tick + 1])
         if weights.second_nlm is not None:
-            hidden = tape.hidden[tick]
+            hidden = ticks.hidden[tick]
             self._d_last_sum += self._d_last
             self._grads.second_nlm.baddbmm_(self._d_last, hidden.transpose(1, 2))
-            self._hidden_gate_grad(self._second_nlm(self._d_last), tape.hidden_gate[tick], hidden)
+            self._hidden_gate_grad(self._second_nlm(), ticks.hidden_gate[tick], hidden)
         self._d_first_sum += self._d_first
-        window = self._places[:, tick + 1 : tick + 1 + self._length]
-        self._grads.first_nlm.baddbmm_(self._d_first, window.transpose(1, 2))
-        d_pre = self._d_pre[tick % self._chunk]
-        d_pre.copy_(self._ring.step(tick, self._d_first).T)
+        self._grads.first_nlm.baddbmm_(self._d_first, ticks.windows[tick + 1])
+        d_pre = self._d_pre_ticks[tick % self._chunk]
+        d_pre.copy_(self._ring.step(tick, self._d_first))
         grad = torch.mul(d_pre, weights.scale, out=self._d_normed)
         if weights.second is not None:
             grad = torch.mm(self._unnorm(1, tick, grad), weights.second)
@@ -109,12 +113,10 @@ class Rewind:
 
     def _unnorm(self, block: int, tick: int, grad: Tensor) -> Float[Tensor, "B E"]:
         """The gradient of a dense layer's output from that of the norm's."""
-        tape = self._tape
-        gated = tape.gated[block][tick]
-        statistics = tape.means[block][tick], tape.rstds[block][tick]
-        d_gated, _, _ = _norm_backward(grad, gated, gated.shape[1:], *statistics, None, None, [True, False, False])
-        self._dense_gate_grads[block][tick % self._chunk](d_gated, tape.gates[block][tick], gated)
-        return self._d_dense[block][tick % self._chunk]
+        gated, gate, mean, rstd = (part[tick] for part in self._ticks.blocks[block])
+        d_gated, _, _ = _norm_backward(grad, gated, gated.shape[1:], mean, rstd, None, None, _INPUT_ONLY)
+        self._dense_gate_grads[block][tick % self._chunk](d_gated, gate, gated)
+        return self._d_dense_ticks[block][tick % self._chunk]
 
     def _restart(self, tick: int, row: int, d_z: Tensor) -> None:
         """What lies before a restart gets no gradient; the learned start gets it."""
@@ -158,6 +160,25 @@ class Rewind:
         return self._ring.d_history()
 
 
+class _TapeTicks:
+    """A tape cut into its ticks at once: a view costs as much as a small product.
+
+    Args:
+        tape: what to cut.
+        places: its buffer of pre-activations, or a copy.
+        length: M.
+    """
+
+    def __init__(self, tape: Tape, places: Float[Tensor, "D ML B"], length: int) -> None:
+        parts = zip(tape.gated, tape.gates, tape.means, tape.rstds, strict=True)
+        self.blocks = [tuple(part.unbind(0) for part in block) for block in parts]
+        self.hidden, self.hidden_gate = tape.hidden.unbind(0), tape.hidden_gate.unbind(0)
+        self.last_gate = tape.last_gate.unsqueeze(1).unbind(0)
+        self.activations = tape.activations.unsqueeze(1).unbind(0)
+        self.windows = places.unfold(1, length, 1).unbind(1)
+        """Window that begins with each place, [D, B, M]."""
+
+
 def _zeros(weight: Tensor) -> Tensor:
     return torch.zeros_like(weight, memory_format=torch.contiguous_format)
 
@@ -193,19 +214,21 @@ class _HistoryGrads:
     def __init__(self, weight: Float[Tensor, "D O M"], final: Float[Tensor, "D M B"], total: int) -> None:
         self._length = final.shape[1]
         transposed = weight.transpose(1, 2)
-        self._weights = torch.cat((transposed, transposed), 1).contiguous()
+        doubled = torch.cat((transposed, transposed), 1).contiguous()
+        self._weights = doubled.unfold(1, self._length, 1).transpose(2, 3).unbind(1)  # [D, M, O] for each turn
         self._ring = final.roll(total % self._length, 1)  # slot of place p, of which the first is ``total``
+        self._slots = self._ring.unbind(1)
+        self._turned_slots = self._ring.transpose(0, 2).unbind(1)
         self._starts = final.new_zeros(self._length, *final.shape[:2])
         self._is_first = True
 
-    def step(self, tick: int, grad: Float[Tensor, "D O B"]) -> Float[Tensor, "D B"]:
+    def step(self, tick: int, grad: Float[Tensor, "D O B"]) -> Float[Tensor, "B D"]:
         """Adds one tick's share; gives the gradient of that tick's own place, which is then complete."""
         if not self._is_first:
-            self._ring[:, (tick + 1) % self._length].zero_()  # until now the slot of the place M later
+            self._slots[(tick + 1) % self._length].zero_()  # until now the slot of the place M later
         self._is_first = False
-        begin = (-tick - 1) % self._length
-        self._ring.baddbmm_(self._weights[:, begin : begin + self._length], grad)
-        return self._ring[:, tick % self._length]
+        self._ring.baddbmm_(self._weights[(-tick - 1) % self._length], grad)
+        return self._turned_slots[tick % self._length]
 
     def restart(self, tick: int, row: int) -> None:
         """Hands what the window before ``tick`` got in one row to the start history."""
@@ -229,14 +252,15 @@ class _SmallTransposedProduct:
 
     Args:
         weight: W, [D, 2, H].
-        num_rows: B.
+        grad: the buffer that g stands in at every call, [D, 2, B].
     """
 
-    def __init__(self, weight: Float[Tensor, "D 2 H"], num_rows: int) -> None:
-        self._columns = [column[..., None] for column in weight.unbind(1)]  # [D, H, 1] each
-        self._out = weight.new_empty(weight.shape[0], weight.shape[2], num_rows)
+    def __init__(self, weight: Float[Tensor, "D 2 H"], grad: Float[Tensor, "D 2 B"]) -> None:
+        self._first, self._second = (column[..., None] for column in weight.unbind(1))  # [D, H, 1]
+        self._first_grad, self._second_grad = grad.split(1, 1)
+        self._out = weight.new_empty(weight.shape[0], weight.shape[2], grad.shape[2])
 
-    def __call__(self, grad: Float[Tensor, "D 2 B"]) -> Float[Tensor, "D H B"]:
+    def __call__(self) -> Float[Tensor, "D H B"]:
         """Gives the product, in a buffer that the next call uses again."""
-        torch.mul(self._columns[0], grad[:, :1], out=self._out)
-        return self._out.addcmul_(self._columns[1], grad[:, 1:])
+        torch.mul(self._first, self._first_grad, out=self._out)
+        return self._out.addcmul_(self._second, self._second_grad)

@@ -184,6 +184,7 @@ class Sweep:
         if weights.second_nlm is not None:
             self._hidden, self._hidden_gate = self._by_tick(self._tape.hidden), self._by_tick(self._tape.hidden_gate)
         self._newest = self._tape.places[:, self._length :].unbind(1)
+        self._windows = self._tape.places.unfold(1, self._length, 1).transpose(2, 3).unbind(1)
         self._activations = self._tape.activations.unbind(0)
 
     def _by_tick(self, buffer: Tensor) -> Sequence[Tensor]:
@@ -226,8 +227,7 @@ class Sweep:
                 self._means[block].append(mean)
                 self._rstds[block].append(rstd)
         torch.addcmul(self._shift, below.T, self._scale, out=self._newest[tick])
-        window = self._tape.places[:, tick + 1 : tick + 1 + self._length]
-        torch.baddbmm(self._bias, self._weights.first_nlm, window, out=self._first_out)
+        torch.baddbmm(self._bias, self._weights.first_nlm, self._windows[tick + 1], out=self._first_out)
         if self._weights.second_nlm is not None:
             values, gate_inputs = self._first_halves
             gate = torch.sigmoid(gate_inputs, out=self._hidden_gate[tick])
