@@ -19,10 +19,10 @@ def acrobot() -> Experiment:
             baseline_dim=126,
             max_seq_len=32,
         ),
-        ppo=PPOSettings(lr=1e-3, is_lr_annealed=True, num_epochs=4, num_minibatches=4, num_rollout_steps=64),
+        ppo=PPOSettings(lr=1e-3, is_lr_annealed=True, num_epochs=4, num_minibatches=4, num_rollout_steps=32),
         budget=BudgetConfig(env_steps=500_000),
         num_env_runners=0,
-        num_envs_per_env_runner=32,
+        num_envs_per_env_runner=64,
     )
 
 

@@ -21,10 +21,11 @@ def cartpole() -> Experiment:
             baseline_dim=126,
             max_seq_len=32,
         ),
-        ppo=PPOSettings(lr=1e-3, is_lr_annealed=True, num_epochs=4, num_minibatches=4, num_rollout_steps=64),
-        budget=BudgetConfig(env_steps=300_000),
+        # many environments for few steps: what a tick costs hardly grows with the rows
+        ppo=PPOSettings(lr=1e-3, is_lr_annealed=True, num_epochs=4, num_minibatches=4, num_rollout_steps=32),
+        budget=BudgetConfig(env_steps=250_000),
         num_env_runners=0,
-        num_envs_per_env_runner=32,
+        num_envs_per_env_runner=64,
     )
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from ctm_rl.baselines import LSTMCore
+from ctm_rl.capture import CapturedUnrolls
 from ctm_rl.config import PolicyConfig
 from ctm_rl.core import CTMCore
 from ctm_rl.encoders import build_observation_encoder
@@ -48,6 +49,7 @@ class ActorCritic(nn.Module):
         self.core = build_core(config, self.encoder.out_dim, config.kind, config.baseline_dim)
         self.policy = MLPHead(self.core.answer_dim, config.head_dims, num_actions)
         self.value = MLPHead(self.core.answer_dim, config.head_dims, 1)
+        self._captured = CapturedUnrolls(config.num_ticks) if config.use_graph else None
 
     def initial_state(self, batch_size: int) -> AnyState:
         """The learned state of a fresh episode, ``batch_size`` equal rows, with gradient."""
@@ -72,7 +74,13 @@ class ActorCritic(nn.Module):
         is_worth_it = torch.is_grad_enabled() or num_steps > 1
         is_plain = self.config.is_state_carried and not torch.is_autocast_enabled(features.device.type)
         is_fast = is_worth_it and is_plain
-        if is_fast and can_unroll(self.core):
+        is_learning = torch.is_grad_enabled() and self.training
+        captured = None
+        if self._captured is not None and is_fast and is_learning:
+            captured = self._captured.run(self.core, features, is_first.bool(), state)
+        if captured is not None:
+            sync, state = captured
+        elif is_fast and can_unroll(self.core):
             assert isinstance(self.core, CTMCore)
             assert isinstance(state, CoreState)
             sync, state = unroll(self.core, features, is_first, state)

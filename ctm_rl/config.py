@@ -222,6 +222,8 @@ class PolicyConfig(CoreConfig):
     """Hidden width of the LSTM baseline."""
     is_state_carried: bool = True
     """Keep the state between the steps of an episode; False starts every step afresh."""
+    use_graph: bool = False
+    """Learning on a GPU: capture the unroll as a CUDA graph; where it cannot be, the log says so."""
     max_seq_len: int = 20
     """RLlib: the longest sequence the stock learner backpropagates through, in environment steps."""
 

@@ -4,7 +4,7 @@ The same bargain as :mod:`ctm_rl.unroll`: the features are multiplied for all st
 and the way back, written by hand, sums the recurrent weight's gradient over all ticks in one product.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Shaped
@@ -14,6 +14,8 @@ from torch.autograd.function import once_differentiable
 from ctm_rl.baselines import LSTMCore
 from ctm_rl.scan import Restarts, restarts_of
 from ctm_rl.state import LSTMState
+
+_PARAMETERS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
 def can_unroll_lstm(core: object) -> bool:
@@ -41,8 +43,8 @@ def unroll_lstm(
     # torch orders the gates input, forget, cell, output; with the cell's last, the sigmoids are side by side
     size = lstm.hidden_size
     order = torch.arange(4 * size, device=features.device).view(4, size)[[0, 1, 3, 2]].flatten()
-    bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0)[order]
-    inputs = nn.functional.linear(features, lstm.weight_ih_l0[order], bias)
+    of_features, recurrent, *biases = (cast(Tensor, getattr(lstm, name))[order] for name in _PARAMETERS)
+    inputs = nn.functional.linear(features, of_features, biases[0] + biases[1])
     plan = _Plan(num_ticks, restarts_of(is_first))
     outputs, hidden, cell = _Steps.apply(
         plan,
@@ -51,7 +53,7 @@ def unroll_lstm(
         state.cell[:, 0],
         core.start_hidden[0],
         core.start_cell[0],
-        lstm.weight_hh_l0[order],
+        recurrent,
     )  # pyright: ignore[reportGeneralTypeIssues]
     return outputs, LSTMState(hidden[:, None], cell[:, None])
 

@@ -100,6 +100,7 @@ class Rewind:
         if weights.second_nlm is not None:
             hidden = ticks.hidden[tick]
             self._d_last_sum += self._d_last
+            assert self._grads.second_nlm is not None
             self._grads.second_nlm.baddbmm_(self._d_last, hidden.transpose(1, 2))
             self._hidden_gate_grad(self._second_nlm(), ticks.hidden_gate[tick], hidden)
         self._d_first_sum += self._d_first

@@ -113,6 +113,7 @@ def unroll(
         assert state.post_history is not None
         seen = torch.cat((state.post_history.permute(2, 1, 0), synced))  # [M + L, S, B]
         post_history = _last_window(seen, weights.sync.fresh, plan)
+    assert beta is not None
     sync = sync_of(alpha, beta).transpose(1, 2)
     last_beta = beta.expand_as(alpha)[-1].T
     return sync, CoreState(pre_history.permute(2, 0, 1), post_activation.T, alpha[-1].T, last_beta, post_history)
@@ -250,7 +251,7 @@ class _Steps(torch.autograd.Function):
         d_alpha, d_beta, d_activations, d_history, d_last = grads
         shape = len(plan.restarts), len(plan.pairs.left), tape.activations.shape[-1]
         d_sums = _or_zeros(d_alpha, tape.activations, shape), _or_zeros(d_beta, tape.activations, shape)
-        scan = Accumulators if state.post_history is None else Window
+        scan: Any = Accumulators if state.post_history is None else Window
         synced = tape.activations[1:].index_select(1, plan.pairs.neurons)
         d_synced, d_sync, d_scan = scan.rewind(
             weights.sync, plan.pairs, synced, recorded, d_sums, plan.restarts, plan.num_ticks
@@ -273,8 +274,8 @@ def _unpack(tensors: Sequence[Any]) -> tuple[SweepState, SweepWeights]:
     """State and weights from a row of tensors."""
     num_parts, num_weights = len(SweepState._fields), len(SweepWeights._fields) - 1
     state, rest = SweepState(*tensors[:num_parts]), tensors[num_parts:]
-    make = AccumulatorWeights if state.post_history is None else WindowWeights
-    return state, SweepWeights(*rest[:num_weights], make(*rest[num_weights:]))
+    make: Any = AccumulatorWeights if state.post_history is None else WindowWeights
+    return state, SweepWeights(*rest[:num_weights], make(*rest[num_weights:]))  # pyright: ignore[reportCallIssue]
 
 
 def _last_window(seen: Float[Tensor, "ML S B"], start: Float[Tensor, "S M"], plan: _Plan) -> Float[Tensor, "B S M"]:
