@@ -5,7 +5,7 @@ import dataclasses
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from ctm_rl.agents.environment import VECTORIZATIONS, gym_arguments, make_env, make_vector_env
+from ctm_rl.agents.environment import VECTORIZATIONS, make_env, make_vector_env, training_arguments
 from ctm_rl.agents.experiment import Experiment
 from ctm_rl.agents.module import CTMModule
 from ctm_rl.agents.ppo_config import RecurrentPPOConfig
@@ -31,7 +31,7 @@ def build_algorithm_config(experiment: Experiment) -> PPOConfig:
     """
     model, ppo = _fit_model(experiment), experiment.ppo
     config = _columnar_config(experiment) if experiment.algorithm == "ppo" else stock_config(experiment, model)
-    env_id, arguments = gym_arguments(experiment.env)
+    env_id, arguments = training_arguments(experiment.env)
     config.environment(env_id, env_config=arguments)
     config.env_runners(
         num_env_runners=experiment.num_env_runners,

@@ -15,6 +15,8 @@ GRID_IMAGE = "ctm_rl.envs:ctm_rl/GridImage-v0"
 """Registered name of the environment that shows MiniGrid's image alone."""
 HIDDEN_VELOCITY = "ctm_rl.envs:ctm_rl/HiddenVelocity-v0"
 """Registered name of the environment that hides the velocities of another."""
+STAGGERED_START = "ctm_rl.envs:ctm_rl/StaggeredStart-v0"
+"""Registered name of the environment that cuts the first episode of another off."""
 VECTORIZATIONS = {
     "auto": gym.VectorizeMode.VECTOR_ENTRY_POINT,
     "sync": gym.VectorizeMode.SYNC,
@@ -30,6 +32,14 @@ def gym_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:
         limit = {} if env.max_episode_steps is None else {"episode_limit": env.max_episode_steps}
         return GRID_IMAGE if env.use_image_only else HIDDEN_VELOCITY, {"env_id": env.id, **limit}
     return env.id, {} if env.max_episode_steps is None else {"max_episode_steps": env.max_episode_steps}
+
+
+def training_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:
+    """As ``gym_arguments``, for environments that are learned from."""
+    env_id, arguments = gym_arguments(env)
+    if not env.stagger_episodes:
+        return env_id, arguments
+    return STAGGERED_START, {"env_id": env_id, "arguments": arguments}
 
 
 def make_env(env: EnvConfig) -> gym.Env:
@@ -52,7 +62,7 @@ def make_env(env: EnvConfig) -> gym.Env:
 
 
 def make_vector_env(env: EnvConfig, num_envs: int) -> VectorEnv:
-    """Makes many environments at once.
+    """Makes many environments to learn from at once.
 
     Args:
         env: what the experiment names, and how they are put together: ``auto`` takes the environment's own vector class
@@ -65,7 +75,7 @@ def make_vector_env(env: EnvConfig, num_envs: int) -> VectorEnv:
     Raises:
         UserError: they cannot be made as asked.
     """
-    env_id, arguments = gym_arguments(env)
+    env_id, arguments = training_arguments(env)
     try:
         return make_vector(env_id, num_envs, VECTORIZATIONS[env.vectorization], arguments)
     except Exception as error:  # what an environment of the user's own raises can be anything

@@ -30,6 +30,9 @@ class EnvConfig:
     """MiniGrid only: observe the image alone, without direction and mission."""
     max_episode_steps: int | None = None
     """Truncate episodes after this many steps; None: as registered."""
+    stagger_episodes: bool = False
+    """In training, cut every environment's first episode off at a random step: where episodes run up to their time
+    limit, environments would otherwise all be at the same moment of theirs, all the time."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
     """How environments are stepped together: by their own vector class if there is one (auto), in turn, in parallel."""
 

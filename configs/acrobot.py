@@ -5,22 +5,23 @@ from ctm_rl.config import PolicyConfig
 
 
 def acrobot() -> Experiment:
-    """Acrobot with hidden velocities, 500 steps; synchronisation over the whole episode."""
+    """Acrobot with hidden velocities, 500 steps; synchronisation over the last ticks."""
     return Experiment(
         name="acrobot",
-        env=EnvConfig(id="Acrobot-v1", hide_velocities=True, max_episode_steps=500),
+        env=EnvConfig(id="Acrobot-v1", hide_velocities=True, max_episode_steps=500, stagger_episodes=True),
         model=PolicyConfig(
             num_neurons=64,
             history_length=10,
             num_ticks=1,
             nlm_hidden_dim=4,
             num_output_sync_neurons=16,
+            sync_window=True,
             feature_dim=64,
             baseline_dim=126,
             max_seq_len=32,
         ),
         ppo=PPOSettings(lr=1e-3, is_lr_annealed=True, num_epochs=4, num_minibatches=4, num_rollout_steps=32),
-        budget=BudgetConfig(env_steps=500_000),
+        budget=BudgetConfig(env_steps=600_000),
         num_env_runners=0,
         num_envs_per_env_runner=64,
     )

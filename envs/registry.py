@@ -6,6 +6,8 @@ HIDDEN_VELOCITY = "ctm_rl/HiddenVelocity-v0"
 """Any classic control environment without its velocities; takes ``env_id``."""
 GRID_IMAGE = "ctm_rl/GridImage-v0"
 """Any MiniGrid environment, showing its image alone; takes ``env_id``."""
+STAGGERED_START = "ctm_rl/StaggeredStart-v0"
+"""Any environment with a time limit, its first episode cut off at random; takes ``env_id`` and its ``arguments``."""
 PARITY = "ctm_rl/Parity-v0"
 """Cumulative parity in one step; takes ``length``."""
 SORTING = "ctm_rl/Sorting-v0"
@@ -14,6 +16,7 @@ SORTING = "ctm_rl/Sorting-v0"
 ENTRY_POINTS = {
     HIDDEN_VELOCITY: "ctm_rl.envs.control:make_hidden_velocity",
     GRID_IMAGE: "ctm_rl.envs.grids:make_grid_image",
+    STAGGERED_START: "ctm_rl.envs.stagger:make_staggered",
     PARITY: "ctm_rl.envs.parity:ParityEnv",
     SORTING: "ctm_rl.envs.sorting:SortingEnv",
 }
