@@ -16,7 +16,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 print(keep_freed_memory())
-for _ in range(6):  # until the buffers have found their places
+for _ in range(20):  # until the buffers have found their places
     before = faults()
 print(faults() - before)
 """
