@@ -16,14 +16,23 @@ def acrobot() -> Experiment:
             nlm_hidden_dim=4,
             num_output_sync_neurons=16,
             sync_window=True,
+            # tossing a coin at every step never swings it up; a policy that keeps to an action for a while does
+            policy_gain=100.0,
             feature_dim=64,
             baseline_dim=126,
             max_seq_len=32,
         ),
-        ppo=PPOSettings(lr=1e-3, is_lr_annealed=True, num_epochs=4, num_minibatches=4, num_rollout_steps=32),
-        budget=BudgetConfig(env_steps=600_000),
+        ppo=PPOSettings(
+            lr=1e-3,
+            is_lr_annealed=True,
+            entropy_coefficient=0.005,
+            num_epochs=4,
+            num_minibatches=4,
+            num_rollout_steps=32,
+        ),
+        budget=BudgetConfig(env_steps=1_000_000),
         num_env_runners=0,
-        num_envs_per_env_runner=64,
+        num_envs_per_env_runner=128,
     )
 
 

@@ -47,7 +47,7 @@ class ActorCritic(nn.Module):
         self.config = config
         self.encoder = build_observation_encoder(config.encoder, observation_shape, config.feature_dim)
         self.core = build_core(config, self.encoder.out_dim, config.kind, config.baseline_dim)
-        self.policy = MLPHead(self.core.answer_dim, config.head_dims, num_actions)
+        self.policy = MLPHead(self.core.answer_dim, config.head_dims, num_actions, config.policy_gain)
         self.value = MLPHead(self.core.answer_dim, config.head_dims, 1)
         self._captured = CapturedUnrolls(config.num_ticks) if config.use_graph else None
 

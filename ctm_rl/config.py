@@ -218,6 +218,9 @@ class PolicyConfig(CoreConfig):
     """F: features of an observation (grid: of each cell)."""
     head_dims: tuple[int, ...] = (64, 64)
     """Hidden widths of the policy head and of the value head."""
+    policy_gain: float = 1.0
+    """Scale of the policy head's last layer before training; far above 1, a policy begins by preferring actions and
+    keeps to them for a while, which explores what a coin thrown at every step never reaches."""
     baseline_dim: int = 126
     """Hidden width of the LSTM baseline."""
     is_state_carried: bool = True
@@ -236,6 +239,8 @@ class PolicyConfig(CoreConfig):
             check_at_least(name, getattr(self, name), 1)
         for width in self.head_dims:
             check_at_least("head_dims", width, 1)
+        if not 0 < self.policy_gain < float("inf"):
+            raise ValueError(f"policy_gain must be above 0 and finite, got {self.policy_gain}.")
         if self.num_action_sync_neurons:
             raise ValueError(
                 "num_action_sync_neurons must be 0 for a policy: features are concatenated, not attended to."

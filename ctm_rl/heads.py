@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class MLPHead(nn.Module):
-    """Linear layers with ReLU between them, orthogonal weights of gain 1, biases 0.
+    """Linear layers with ReLU between them, orthogonal weights, biases 0.
 
     Source: the published reinforcement learning experiments of arXiv:2505.05522.
 
@@ -15,14 +15,16 @@ class MLPHead(nn.Module):
         input_dim: P, size of what is read.
         hidden_dims: width of each hidden layer; may be empty.
         output_dim: size of the answer.
+        last_gain: scale of the last layer's weights; that of the others is 1.
     """
 
-    def __init__(self, input_dim: int, hidden_dims: tuple[int, ...], output_dim: int) -> None:
+    def __init__(self, input_dim: int, hidden_dims: tuple[int, ...], output_dim: int, last_gain: float = 1.0) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for width_in, width_out in pairwise((input_dim, *hidden_dims, output_dim)):
+        widths = [*pairwise((input_dim, *hidden_dims, output_dim))]
+        for width_in, width_out in widths:
             linear = nn.Linear(width_in, width_out)
-            nn.init.orthogonal_(linear.weight)
+            nn.init.orthogonal_(linear.weight, gain=last_gain if len(layers) == 2 * len(widths) - 2 else 1.0)
             nn.init.zeros_(linear.bias)
             layers += [linear, nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])

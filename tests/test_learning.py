@@ -36,6 +36,19 @@ def test_hidden_velocities_are_remembered(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", ["1", "2", "3"])
+def test_the_default_run_balances_for_475_steps(
+    seed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "cartpole", "--seed", seed, "--run-dir", "a"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "a", "--episodes", "100", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["episode_return_mean"] >= 475
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_without_memory_the_bar_is_out_of_reach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
