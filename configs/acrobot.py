@@ -17,7 +17,7 @@ def acrobot() -> Experiment:
             num_output_sync_neurons=16,
             sync_window=True,
             # tossing a coin at every step never swings it up; a policy that keeps to an action for a while does
-            policy_gain=100.0,
+            policy_gain=30.0,
             feature_dim=64,
             baseline_dim=126,
             max_seq_len=32,
@@ -25,14 +25,14 @@ def acrobot() -> Experiment:
         ppo=PPOSettings(
             lr=1e-3,
             is_lr_annealed=True,
-            entropy_coefficient=0.005,
+            entropy_coefficient=0.01,
             num_epochs=4,
             num_minibatches=4,
             num_rollout_steps=32,
         ),
         budget=BudgetConfig(env_steps=1_000_000),
         num_env_runners=0,
-        num_envs_per_env_runner=128,
+        num_envs_per_env_runner=64,
     )
 
 
