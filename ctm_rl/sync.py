@@ -122,8 +122,9 @@ class Synchronisation(nn.Module):
         self.register_buffer("left", pairing.left)
         self.register_buffer("right", pairing.right)
         self.decay_rate = nn.Parameter(torch.zeros(len(pairing.left)))
-        self._index_neurons()
-        self.register_load_state_dict_post_hook(lambda module, _: module._index_neurons())
+        if is_windowed:
+            self._index_neurons()
+            self.register_load_state_dict_post_hook(lambda module, _: module._index_neurons())
 
     @property
     def num_pairs(self) -> int:
@@ -160,13 +161,21 @@ class Synchronisation(nn.Module):
         alpha, beta = window_sums(history[:, self.left_slot], history[:, self.right_slot], decay)
         return SyncState(alpha, beta, history)
 
-    def _index_neurons(self) -> None:
-        """Derives from the pairs which neurons are in use, and where each pair finds its two among them."""
+    def slots(self) -> tuple[Int[Tensor, " S"], Int[Tensor, " P"], Int[Tensor, " P"]]:
+        """The neurons in use, once each, and where each pair finds its two among them."""
+        if self.is_windowed:
+            return self.neurons, self.left_slot, self.right_slot
+        return self._find_slots()
+
+    def _find_slots(self) -> tuple[Tensor, Tensor, Tensor]:
         neurons, slots = torch.unique(torch.cat((self.left, self.right)), return_inverse=True)
         left_slot, right_slot = slots.chunk(2)
-        self.register_buffer("neurons", neurons, persistent=False)
-        self.register_buffer("left_slot", left_slot, persistent=False)
-        self.register_buffer("right_slot", right_slot, persistent=False)
+        return neurons, left_slot, right_slot
+
+    def _index_neurons(self) -> None:
+        """Derives from the pairs which neurons a window must keep."""
+        for name, index in zip(("neurons", "left_slot", "right_slot"), self._find_slots(), strict=True):
+            self.register_buffer(name, index, persistent=False)
 
 
 def sync_of(alpha: Float[Tensor, "*batch"], beta: Float[Tensor, "..."]) -> Float[Tensor, "*batch"]:

@@ -173,9 +173,9 @@ def _fold_sync(sync: Synchronisation, fresh: CoreState) -> AccumulatorWeights | 
 
 
 def _pairs_of(sync: Synchronisation, dtype: torch.dtype) -> Pairs:
-    shares = torch.eye(len(sync.neurons), dtype=dtype, device=sync.neurons.device)
-    left, right = sync.left_slot, sync.right_slot
-    return Pairs(sync.neurons, left, right, shares[:, left], shares[:, right])
+    neurons, left, right = sync.slots()
+    shares = torch.eye(len(neurons), dtype=dtype, device=neurons.device)
+    return Pairs(neurons, left, right, shares[:, left], shares[:, right])
 
 
 def _products(sync: Synchronisation, post_history: Float[Tensor, "B S M"]) -> Float64[Tensor, "P M B"]:
