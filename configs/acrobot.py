@@ -1,7 +1,10 @@
 """Acrobot that has to be remembered: velocities are hidden, so a policy cannot see which way it swings."""
 
+import dataclasses
+
 from ctm_rl.agents.experiment import BudgetConfig, EnvConfig, Experiment, PPOSettings
 from ctm_rl.config import PolicyConfig
+from ctm_rl.configs.cartpole import cartpole_paper
 
 
 def acrobot() -> Experiment:
@@ -52,17 +55,7 @@ def acrobot_paper() -> Experiment:
             baseline_dim=243,
             max_seq_len=100,
         ),
-        ppo=PPOSettings(
-            lr=5e-4,
-            is_lr_annealed=True,
-            normalize_rewards=True,
-            clip=0.1,
-            entropy_coefficient=0.1,
-            value_coefficient=0.25,
-            num_epochs=1,
-            num_minibatches=4,
-            num_rollout_steps=100,
-        ),
+        ppo=dataclasses.replace(cartpole_paper().ppo, lr=5e-4, num_epochs=1),
         budget=BudgetConfig(env_steps=2_000_000),
         num_env_runners=0,
         num_envs_per_env_runner=12,
