@@ -21,7 +21,11 @@ ENTRY_POINTS = {
     SORTING: "ctm_rl.envs.sorting:SortingEnv",
 }
 
-VECTOR_ENTRY_POINTS = {HIDDEN_VELOCITY: "ctm_rl.envs.vector:make_hidden_velocity_vector"}
+VECTOR_ENTRY_POINTS = {
+    HIDDEN_VELOCITY: "ctm_rl.envs.vector:make_hidden_velocity_vector",
+    PARITY: "ctm_rl.envs.parity:ParityVectorEnv",
+    SORTING: "ctm_rl.envs.sorting:SortingVectorEnv",
+}
 """Those that make many at once by another way than one after the other."""
 
 

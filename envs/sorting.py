@@ -3,7 +3,22 @@
 import numpy as np
 from gymnasium.spaces import Box, MultiDiscrete
 
-from ctm_rl.envs.bandit import SingleStepEnv
+from ctm_rl.envs.bandit import Samples, SingleStepEnv, SingleStepTask, SingleStepVectorEnv
+
+
+class SortingTask(SingleStepTask):
+    """Numbers with their order; see ``SortingEnv``."""
+
+    def __init__(self, length: int = 30) -> None:
+        if length < 1:
+            raise ValueError(f"length must be at least 1, got {length}.")
+        super().__init__(Box(-np.inf, np.inf, (length,), np.float32), MultiDiscrete([length] * length))
+        self.length = length
+
+    def sample(self, rng: np.random.Generator, num_samples: int) -> Samples:
+        """Draws numbers [N, length] and their order [N, length]."""
+        numbers = rng.standard_normal((num_samples, self.length), dtype=np.float32)
+        return Samples(numbers, numbers.argsort(1))
 
 
 class SortingEnv(SingleStepEnv):
@@ -29,12 +44,11 @@ class SortingEnv(SingleStepEnv):
     """
 
     def __init__(self, length: int = 30) -> None:
-        if length < 1:
-            raise ValueError(f"length must be at least 1, got {length}.")
-        super().__init__(Box(-np.inf, np.inf, (length,), np.float32), MultiDiscrete([length] * length))
-        self.length = length
+        super().__init__(SortingTask(length))
 
-    def sample(self, rng: np.random.Generator, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draws numbers [N, length] and their order [N, length]."""
-        numbers = rng.standard_normal((num_samples, self.length), dtype=np.float32)
-        return numbers, numbers.argsort(1)
+
+class SortingVectorEnv(SingleStepVectorEnv):
+    """Many of ``SortingEnv``, whose numbers are made all at once."""
+
+    def __init__(self, num_envs: int, length: int = 30) -> None:
+        super().__init__(num_envs, SortingTask(length))
