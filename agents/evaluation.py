@@ -12,8 +12,9 @@ import torch
 from ctm_rl import checkpoint
 from ctm_rl.agents.answering import describe_answers, evaluate_answers
 from ctm_rl.agents.environment import make_env
-from ctm_rl.agents.experiment import MAX_SEED, EnvConfig
+from ctm_rl.agents.experiment import EnvConfig
 from ctm_rl.agents.run_dir import check_is_run, read_config
+from ctm_rl.agents.run_settings import MAX_SEED
 from ctm_rl.agents.spaces import count_actions
 from ctm_rl.errors import UserError
 from ctm_rl.policy import Policy, official_of

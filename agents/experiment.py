@@ -1,21 +1,13 @@
-"""What a run is: one frozen, checked value, readable from a command line and from JSON without loading torch or ray."""
+"""A run that learns to act: one frozen, checked value, readable from a command line without loading torch or ray."""
 
-import dataclasses
-import difflib
-import re
-import types
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from ctm_rl.agents.checks import check_number, check_rows
+from ctm_rl.agents.run_settings import MAX_STEPS, RunSettings
 from ctm_rl.config import PolicyConfig
 
 Algorithm = Literal["ppo", "stock-ppo"]
-
-MAX_SEED = 2**31 - 1
-MAX_STEPS = 2**53
-_ADDRESS = re.compile(r"auto|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,27 +100,9 @@ class PPOSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BudgetConfig:
-    """When a run is finished: whichever comes first. Both count over all resumes."""
-
-    env_steps: int = 1_000_000
-    """Steps taken in all environments together."""
-    minutes: float | None = None
-    """Wall time of training; None: no limit."""
-
-    def __post_init__(self) -> None:
-        """Refuses an empty budget."""
-        check_number("budget.env_steps", self.env_steps, at_least=1, at_most=MAX_STEPS)
-        if self.minutes is not None:
-            check_number("budget.minutes", self.minutes, above=0)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Experiment:
+class Experiment(RunSettings):
     """A whole run: what is acted on, by which model, how it learns, for how long and on which machines."""
 
-    name: str
-    """Name of the experiment; the default run directory begins with it."""
     env: EnvConfig
     """The environment."""
     model: PolicyConfig = field(default_factory=PolicyConfig)
@@ -137,45 +111,13 @@ class Experiment:
     """How it learns."""
     algorithm: Algorithm = "ppo"
     """Our recurrent PPO on columns of whole environments, or RLlib's own learner and environment runner."""
-    budget: BudgetConfig = field(default_factory=BudgetConfig)
-    """How long it learns."""
-    seed: int = 1
-    """Seed of everything random in the run."""
-    run_dir: str | None = None
-    """Where the run is written, new or empty; None: runs/<experiment>-<UTC time>."""
-    num_env_runners: int = 0
-    """Processes that play the environments; 0: the training process plays them itself."""
     num_envs_per_env_runner: int = 32
-    """Environments in each of these processes."""
-    num_cpus_per_env_runner: float = 1.0
-    """CPU cores Ray sets aside for each of these processes."""
-    num_learners: int = 0
-    """Processes that learn; 0: the training process learns itself."""
-    num_threads: int = 1
-    """CPU threads of the training process; more than 1 only pays for large models on an idle machine."""
-    num_gpus_per_learner: float = 0.0
-    """GPUs of each learner, at most 1; 0: learns on the CPU."""
-    address: str | None = None
-    """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
-    checkpoint_minutes: float = 5.0
-    """A checkpoint is written at least this often, and at every stop."""
+    """Environments in each process that plays them."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, as far as that shows without looking at the machine."""
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(f"name must be letters, digits, dots, dashes and underscores, got {self.name!r}.")
-        check_number("seed", self.seed, at_least=0, at_most=MAX_SEED)
-        if self.run_dir is not None and not self.run_dir.strip():
-            raise ValueError("run_dir must name a directory; it is empty.")
-        check_number("num_env_runners", self.num_env_runners, at_least=0)
+        RunSettings.__post_init__(self)
         check_number("num_envs_per_env_runner", self.num_envs_per_env_runner, at_least=1)
-        check_number("num_cpus_per_env_runner", self.num_cpus_per_env_runner, at_least=0)
-        check_number("num_learners", self.num_learners, at_least=0)
-        check_number("num_threads", self.num_threads, at_least=1)
-        check_number("num_gpus_per_learner", self.num_gpus_per_learner, at_least=0, at_most=1)
-        check_number("checkpoint_minutes", self.checkpoint_minutes, above=0)
-        if self.address is not None and not _ADDRESS.fullmatch(self.address):
-            raise ValueError(f"address must be auto or host:port, got {self.address!r}.")
         if self.algorithm == "ppo":
             check_rows(
                 num_env_runners=self.num_env_runners,
@@ -214,103 +156,3 @@ def _check_stock(experiment: Experiment) -> None:
             f"num_learners must divide the {experiment.num_envs} environments into equal parts, "
             f"got {experiment.num_learners}."
         )
-
-
-def to_json(experiment: Experiment) -> dict[str, Any]:
-    """Gives an experiment as what JSON can hold; ``from_json`` gives it back."""
-    return _plain(dataclasses.asdict(experiment))
-
-
-def from_json(values: object) -> Experiment:
-    """Rebuilds an experiment, strictly: a field that is unknown, missing or of the wrong type is refused by its name.
-
-    Args:
-        values: what ``json.load`` gave; fields with a default may be left out.
-
-    Returns:
-        The experiment, checked.
-
-    Raises:
-        ValueError: one line naming the field and what is allowed.
-    """
-    return _build(Experiment, values, "")
-
-
-def _plain(value: Any) -> Any:
-    """Tuples become lists, the rest stays."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _build(kind: Any, values: object, path: str) -> Any:
-    """Makes the dataclass ``kind`` of a JSON object; ``path`` names it in messages."""
-    where = path or "experiment"
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} must be a JSON object of fields, got {_said(values)}.")
-    hints = get_type_hints(kind)
-    fields = {item.name: item for item in dataclasses.fields(kind)}
-    for name in values:
-        if name not in fields:
-            near = _nearest(str(name), list(fields))
-            raise ValueError(f"{_join(path, str(name))} is not a field of the {where}; {near}.")
-    for name, item in fields.items():
-        is_required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-        if is_required and name not in values:
-            raise ValueError(f"{_join(path, name)} is missing.")
-    built = {name: _convert(hints[name], value, _join(path, name)) for name, value in values.items()}
-    try:
-        return kind(**built)
-    except ValueError as error:
-        # Model configurations name their fields alone; say whose they are.
-        message = str(error)
-        if path and not message.startswith(f"{path}.") and message.split(" ", 1)[0] in fields:
-            message = f"{path}.{message}"
-        raise ValueError(message) from error
-
-
-def _convert(hint: Any, value: object, path: str) -> Any:
-    """Checks one JSON value against a field's type and converts it."""
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, path)
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        (inner,) = (argument for argument in arguments if argument is not type(None))
-        return _convert(inner, value, path)
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{path} must be one of {', '.join(map(str, arguments))}; got {_said(value)}.")
-        return value
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{path} must be a list, got {_said(value)}.")
-        return tuple(_convert(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value))
-    # bool is an int to Python, not to a person.
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(min(max(value, -(10**300)), 10**300))  # no float is larger than about 1e308
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise ValueError(f"{path} must be {names[hint]}, got {_said(value)}.")
-    return value
-
-
-def _said(value: object) -> str:
-    """A value for a message, short."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _join(path: str, name: str) -> str:
-    """The full name of a field."""
-    return f"{path}.{name}" if path else name
-
-
-def _nearest(name: str, choices: list[str]) -> str:
-    """What is allowed, with the closest one first when there is one."""
-    close = difflib.get_close_matches(name, choices, n=1)
-    listed = ", ".join(choices)
-    return f"did you mean {close[0]}? Allowed: {listed}" if close else f"allowed: {listed}"

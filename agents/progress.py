@@ -10,7 +10,7 @@ from rich.status import Status
 from rich.table import Column, Table
 from rich.text import Text
 
-from ctm_rl.agents.experiment import BudgetConfig
+from ctm_rl.agents.run_settings import BudgetConfig
 
 Row = dict[str, float | None]
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from ctm_rl import checkpoint
 from ctm_rl.agents.cluster import check_machine, prepare_environment, ray_for, without_known_noise
-from ctm_rl.agents.experiment import Experiment, to_json
+from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.experiment_json import to_json
 from ctm_rl.agents.progress import Progress, Row, SilentProgress
 from ctm_rl.agents.run_dir import MetricsWriter, config_of, created, locked, new_run_dir, read_config, write_config
 from ctm_rl.agents.stop import RunInterrupted, StopRequest

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ctm_rl.agents.experiment import Experiment, from_json, to_json
+from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.experiment_json import from_json, to_json
 from ctm_rl.errors import UserError, expand
 
 CONFIG_FILE = "config.json"

@@ -2,7 +2,8 @@
 
 import re
 
-from ctm_rl.agents.experiment import BudgetConfig, EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiment import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.run_settings import BudgetConfig
 from ctm_rl.configs.cartpole import cartpole
 
 

@@ -14,7 +14,8 @@ import tyro
 
 import ctm_rl
 from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
-from ctm_rl.agents.experiment import BudgetConfig, Experiment
+from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.run_settings import BudgetConfig
 from ctm_rl.configs import describe, for_env, load, names
 from ctm_rl.errors import UserError, expand
 from ctm_rl.options import divide, parse

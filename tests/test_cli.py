@@ -15,7 +15,7 @@ import torch
 
 from ctm_rl import checkpoint
 from ctm_rl.agents import cluster
-from ctm_rl.agents.experiment import to_json
+from ctm_rl.agents.experiment_json import to_json
 from ctm_rl.cli import main
 from ctm_rl.configs import load, names
 

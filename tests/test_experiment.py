@@ -8,14 +8,9 @@ from typing import Any
 import pytest
 
 from ctm_rl.agents.environment import make_env
-from ctm_rl.agents.experiment import (
-    BudgetConfig,
-    EnvConfig,
-    Experiment,
-    PPOSettings,
-    from_json,
-    to_json,
-)
+from ctm_rl.agents.experiment import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiment_json import from_json, to_json
+from ctm_rl.agents.run_settings import BudgetConfig
 from ctm_rl.config import PolicyConfig
 from ctm_rl.configs import describe, for_env, load, names
 

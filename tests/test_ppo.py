@@ -26,10 +26,11 @@ from ctm_rl.agents import CTMModule, RecurrentPPO, RecurrentPPOConfig, ppo
 from ctm_rl.agents.algorithm import build_algorithm_config
 from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
 from ctm_rl.agents.episodes import finished_episodes
-from ctm_rl.agents.experiment import BudgetConfig, EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiment import EnvConfig, Experiment, PPOSettings
 from ctm_rl.agents.ppo import _shards
 from ctm_rl.agents.ppo_loss import ppo_loss
 from ctm_rl.agents.rollout import RolloutFragment
+from ctm_rl.agents.run_settings import BudgetConfig
 
 pytestmark = [
     pytest.mark.usefixtures("ray_session"),

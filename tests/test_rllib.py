@@ -24,7 +24,8 @@ from ctm_rl.agents import CTMModule
 from ctm_rl.agents.algorithm import build_algorithm_config
 from ctm_rl.agents.checkpoint import learner_state, restore
 from ctm_rl.agents.episodes import finished_episodes, seeds_of_envs
-from ctm_rl.agents.experiment import BudgetConfig, EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiment import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.run_settings import BudgetConfig
 
 pytestmark = [
     pytest.mark.usefixtures("ray_session"),

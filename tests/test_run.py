@@ -286,8 +286,8 @@ ROW: dict[str, float | None] = {
 def test_progress_is_one_live_line_on_a_terminal_however_narrow(width: int) -> None:
     from rich.console import Console
 
-    from ctm_rl.agents.experiment import BudgetConfig
     from ctm_rl.agents.progress import TerminalProgress
+    from ctm_rl.agents.run_settings import BudgetConfig
 
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width)
@@ -309,8 +309,8 @@ def test_progress_is_one_live_line_on_a_terminal_however_narrow(width: int) -> N
 def test_progress_is_plain_lines_in_a_file_the_last_one_always() -> None:
     from rich.console import Console
 
-    from ctm_rl.agents.experiment import BudgetConfig
     from ctm_rl.agents.progress import TerminalProgress
+    from ctm_rl.agents.run_settings import BudgetConfig
 
     file = io.StringIO()
     progress = TerminalProgress(BudgetConfig(env_steps=1_000_000), Console(file=file, width=20))

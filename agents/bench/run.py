@@ -18,7 +18,8 @@ from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
 from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.bench.worker import ITERATION, PARTS
 from ctm_rl.agents.cluster import check_machine, count_cpus, prepare_environment, ray_for
-from ctm_rl.agents.experiment import Experiment, to_json
+from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.experiment_json import to_json
 from ctm_rl.agents.run import working_inside
 from ctm_rl.agents.stop import RunInterrupted, StopRequest
 

@@ -13,7 +13,8 @@ from typing import Any, TextIO
 
 from ctm_rl.agents.bench.settings import RivalSettings
 from ctm_rl.agents.bench.timing import Contender, Unavailable
-from ctm_rl.agents.experiment import Experiment, from_json
+from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.experiment_json import from_json
 from ctm_rl.errors import UserError
 
 ITERATION, PARTS = "iteration", "parts"
