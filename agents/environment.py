@@ -30,8 +30,9 @@ def gym_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:
     """Says how Gymnasium makes an environment: its id, and what to hand to ``make`` or ``make_vec`` beside it."""
     if env.hide_velocities or env.use_image_only:
         limit = {} if env.max_episode_steps is None else {"episode_limit": env.max_episode_steps}
-        return GRID_IMAGE if env.use_image_only else HIDDEN_VELOCITY, {"env_id": env.id, **limit}
-    return env.id, {} if env.max_episode_steps is None else {"max_episode_steps": env.max_episode_steps}
+        return GRID_IMAGE if env.use_image_only else HIDDEN_VELOCITY, {**env.kwargs, "env_id": env.id, **limit}
+    limit = {} if env.max_episode_steps is None else {"max_episode_steps": env.max_episode_steps}
+    return env.id, {**env.kwargs, **limit}
 
 
 def training_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ctm_rl.agents.checks import check_number, check_rows
+from ctm_rl.agents.json_option import JsonObject
 from ctm_rl.agents.run_settings import MAX_STEPS, RunSettings
 from ctm_rl.config import PolicyConfig
 
@@ -16,6 +17,8 @@ class EnvConfig:
 
     id: str
     """Gymnasium's name of the environment, as CartPole-v1; module:Name-v0 imports the module first."""
+    kwargs: JsonObject = field(default_factory=dict)
+    """Arguments of the environment, as '{"length": 16}'."""
     hide_velocities: bool = False
     """Classic control only: leave the velocities out of the observation, so that the policy has to remember."""
     use_image_only: bool = False

@@ -6,26 +6,30 @@ import types
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.supervised_experiment import SupervisedExperiment
+
+AnyExperiment = Experiment | SupervisedExperiment
 
 
-def to_json(experiment: Experiment) -> dict[str, Any]:
+def to_json(experiment: AnyExperiment) -> dict[str, Any]:
     """Gives an experiment as what JSON can hold; ``from_json`` gives it back."""
     return _plain(dataclasses.asdict(experiment))
 
 
-def from_json(values: object) -> Experiment:
+def from_json(values: object) -> AnyExperiment:
     """Rebuilds an experiment, strictly: a field that is unknown, missing or of the wrong type is refused by its name.
 
     Args:
         values: what ``json.load`` gave; fields with a default may be left out.
 
     Returns:
-        The experiment, checked.
+        The experiment, checked; one that has a ``signal`` learns to answer.
 
     Raises:
         ValueError: one line naming the field and what is allowed.
     """
-    return _build(Experiment, values, "")
+    is_supervised = isinstance(values, dict) and "signal" in values
+    return _build(SupervisedExperiment if is_supervised else Experiment, values, "")
 
 
 def _plain(value: Any) -> Any:
@@ -81,11 +85,16 @@ def _convert(hint: Any, value: object, path: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{path} must be a list, got {_said(value)}.")
         return tuple(_convert(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value))
+    return _convert_plain(dict if origin is dict else hint, value, path)
+
+
+def _convert_plain(hint: Any, value: object, path: str) -> Any:
+    """Checks one JSON value against a plain type."""
     # bool is an int to Python, not to a person.
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(min(max(value, -(10**300)), 10**300))  # no float is larger than about 1e308
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a JSON object"}
         raise ValueError(f"{path} must be {names[hint]}, got {_said(value)}.")
     return value
 

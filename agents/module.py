@@ -1,7 +1,6 @@
 """The machine, or its LSTM baseline, as a stateful RLModule for RLlib's stock algorithms."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
 from ctm_rl.agent import ActorCritic, Unrolled
+from ctm_rl.agents.model_config import rebuild_config
 from ctm_rl.agents.spaces import count_actions, fit_config
 from ctm_rl.config import PolicyConfig
 from ctm_rl.state import AnyState
@@ -25,34 +25,6 @@ NUM_STEPS = "num_steps"
 """Entry of the state: environment steps taken so far in the episode; 0 marks a fresh one."""
 IS_FIRST = "is_first"
 """Column that, where there is one, marks the first steps of episodes, [B, T], in the place of ``num_steps``."""
-
-ADDED_BY_RLLIB = frozenset({"vf_share_layers"})
-"""What PPO and APPO put into every ``model_config`` unasked; it means nothing here."""
-
-
-def config_from(model_config: Mapping[str, Any] | None) -> PolicyConfig:
-    """Rebuilds and checks the policy's configuration from what RLlib carried around.
-
-    Args:
-        model_config: fields of ``PolicyConfig``, as ``dataclasses.asdict`` gives them; fields left out keep their
-            default, and lists stand for tuples, as after a journey through JSON.
-
-    Returns:
-        The configuration.
-
-    Raises:
-        ValueError: a field is unknown or its value is not allowed.
-    """
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in (model_config or {}).items()
-        if name not in ADDED_BY_RLLIB
-    }
-    known = [field.name for field in dataclasses.fields(PolicyConfig)]
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise ValueError(f"model_config has unknown fields: {', '.join(unknown)}; allowed: {', '.join(known)}.")
-    return PolicyConfig(**values)
 
 
 class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnlyAPI):
@@ -76,7 +48,7 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
     def setup(self) -> None:
         """Builds the agent; RLlib calls this once, from the constructor."""
         super().setup()
-        config = fit_config(config_from(self.model_config), self.observation_space)
+        config = fit_config(rebuild_config(PolicyConfig, self.model_config), self.observation_space)
         # RLlib's connectors look for max_seq_len here, given by the user or not.
         self.model_config = dataclasses.asdict(config)
         self.agent = ActorCritic(config, self.observation_space.shape, count_actions(self.action_space))

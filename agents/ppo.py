@@ -5,9 +5,8 @@ import time
 from typing import Any
 
 from ray.rllib.algorithms.ppo import PPO
-from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
+from ray.rllib.core import ALL_MODULES
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
@@ -20,6 +19,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
+from ctm_rl.agents.columns import batch_of
 from ctm_rl.agents.ppo_config import RecurrentPPOConfig
 from ctm_rl.agents.rollout import RolloutFragment, concatenate
 
@@ -114,11 +114,7 @@ def _sample(group: EnvRunnerGroup, timeout: float | None) -> tuple[list[RolloutF
 def _shards(fragment: RolloutFragment, num_learners: int) -> dict[str, Any]:
     """What ``LearnerGroup.update`` is given: the whole for a local learner, an equal part for each remote one."""
     if num_learners == 0:
-        return {"batch": _batch(fragment)}
+        return {"batch": batch_of(fragment.columns(), fragment.num_steps)}
     share = fragment.num_rows // num_learners
-    return {"batches": [_batch(fragment.rows(index * share, (index + 1) * share)) for index in range(num_learners)]}
-
-
-def _batch(fragment: RolloutFragment) -> MultiAgentBatch:
-    """A fragment as RLlib's learners take data."""
-    return MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(fragment.columns())}, env_steps=fragment.num_steps)
+    parts = [fragment.rows(index * share, (index + 1) * share) for index in range(num_learners)]
+    return {"batches": [batch_of(part.columns(), part.num_steps) for part in parts]}

@@ -11,9 +11,10 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY, Learner
 from ray.rllib.core.learner.training_data import TrainingData
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.policy.sample_batch import MultiAgentBatch
 from torch import Tensor
 
+from ctm_rl.agents.columns import counted, to_device, to_tensor
 from ctm_rl.agents.gae import estimate_advantages
 from ctm_rl.agents.module import CTMModule
 from ctm_rl.agents.ppo_loss import PPOLoss, ppo_loss
@@ -151,9 +152,9 @@ class RecurrentPPOLearner(PPOTorchLearner):
         )
         returns = advantages + columns[VALUES]
         minibatches = list(self._deal(columns[IS_VALID]))
-        device_columns = self._to_device(columns)
-        device_columns[_ADVANTAGES] = self._to_tensor(advantages)
-        device_columns[_RETURNS] = self._to_tensor(returns)
+        device_columns = to_device(columns, self._device)
+        device_columns[_ADVANTAGES] = to_tensor(advantages, self._device)
+        device_columns[_RETURNS] = to_tensor(returns, self._device)
         moments = self._moments(device_columns, minibatches)
         parts, norms = [], []
         for minibatch, (count, mean, deviation) in zip(minibatches, moments, strict=True):
@@ -165,7 +166,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
             if not step:
                 break
             norms.append(step["gradient_norm"])
-            self._log_steps_trained_metrics(_counted(minibatch.num_steps))
+            self._log_steps_trained_metrics(counted(minibatch.num_steps))
         self._log_learning(parts, norms)
         valid = columns[IS_VALID]
         explained = _explained_variance(columns[VALUES][valid], returns[valid])
@@ -226,17 +227,6 @@ class RecurrentPPOLearner(PPOTorchLearner):
             for rows in order.chunk(num_minibatches):
                 yield _Minibatch(rows, int(num_steps[rows.numpy()].sum()))
 
-    def _to_device(self, columns: Mapping[str, Any]) -> dict[str, Any]:
-        """All columns where the learner computes, moved once."""
-        return {
-            name: self._to_device(column) if isinstance(column, dict) else self._to_tensor(column)
-            for name, column in columns.items()
-        }
-
-    def _to_tensor(self, column: np.ndarray) -> Tensor:
-        """One column; arrays from Ray's object store cannot be written, which tensors do not know how to be."""
-        return torch.from_numpy(np.require(column, requirements="W")).to(self._device)
-
     def _moments(self, columns: dict[str, Any], minibatches: list[_Minibatch]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Count of valid steps, mean and deviation of the advantages of each minibatch, over all learners."""
         weights = columns[IS_VALID].double()
@@ -274,12 +264,6 @@ def _select(columns: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     return {
         name: _select(column, rows) if isinstance(column, dict) else column[rows] for name, column in columns.items()
     }
-
-
-def _counted(num_steps: int) -> MultiAgentBatch:
-    """Something of which RLlib counts so many steps."""
-    batch = SampleBatch({Columns.REWARDS: np.broadcast_to(np.float32(0), num_steps)})
-    return MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=num_steps)
 
 
 def _explained_variance(values: np.ndarray, returns: np.ndarray) -> float:

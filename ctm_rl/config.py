@@ -148,11 +148,16 @@ class ThinkerConfig(CoreConfig):
     """Questions about digits: how many ticks each digit and each part of the question is shown."""
     num_answer_ticks: int = 0
     """Questions about digits: ticks for answering, without any input."""
+    pixel_mean: tuple[float, ...] = (0.5,)
+    """Pictures of bytes are divided by 255; then this is subtracted, for each channel or for all."""
+    pixel_std: tuple[float, ...] = (0.5,)
+    """And then they are divided by this."""
 
     def __post_init__(self) -> None:
         """Refuses parts that do not fit together."""
         CoreConfig.__post_init__(self)
         check_choice("kind", self.kind, get_args(ModelKind))
+        _check_pixels(self)
         check_choice("encoder", self.encoder, INPUT_ENCODERS)
         check_choice("positions", self.positions, get_args(PositionKind))
         for name in (
@@ -176,6 +181,16 @@ class ThinkerConfig(CoreConfig):
         elif self.num_answer_ticks or self.ticks_per_input > 1:
             raise ValueError("ticks_per_input and num_answer_ticks only apply to the digits encoder.")
         _check_reader(self)
+
+
+def _check_pixels(config: ThinkerConfig) -> None:
+    """One number for all channels, or one for each."""
+    for name in ("pixel_mean", "pixel_std"):
+        count = len(getattr(config, name))
+        if count not in (1, config.input_dim):
+            raise ValueError(f"{name} must have 1 number, or 1 for each of {config.input_dim} channels, got {count}.")
+    if min(config.pixel_std) <= 0:
+        raise ValueError(f"pixel_std must be above 0, got {config.pixel_std}.")
 
 
 def _check_reader(config: ThinkerConfig) -> None:

@@ -185,6 +185,8 @@ def _describe(hint: Any) -> str:
         return f"one of {', '.join(map(str, arguments))}"
     if origin is tuple:
         return f"{_describe(arguments[0])}, any number of times, with spaces between"
+    if origin is dict:
+        return """a JSON object, as '{"size": 5}'"""
     return _WORDS.get(hint, "given")
 
 

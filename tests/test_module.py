@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ctm_rl import PolicyConfig
 from ctm_rl.agents import CTMModule
-from ctm_rl.agents.module import NUM_STEPS, config_from
+from ctm_rl.agents.model_config import rebuild_config
+from ctm_rl.agents.module import NUM_STEPS
 
 # RLlib calls parts of itself that it has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
@@ -211,8 +212,8 @@ def test_a_minigrid_view_goes_to_the_grid_encoder(encoder: str) -> None:
 
 def test_the_configuration_survives_a_journey_through_lists_and_rllib() -> None:
     carried = {**dataclasses.asdict(SMALL), "head_dims": [8, 5], "vf_share_layers": False}
-    assert config_from(carried) == SMALL
-    assert config_from(None) == PolicyConfig()
+    assert rebuild_config(PolicyConfig, carried) == SMALL
+    assert rebuild_config(PolicyConfig, None) == PolicyConfig()
     module = make_module()
     module_config = module.model_config
     assert isinstance(module_config, dict)

@@ -1,0 +1,33 @@
+"""Columns on their way into a learner."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+
+
+def to_device(columns: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
+    """All columns, nested ones too, as tensors where a learner computes."""
+    return {
+        name: to_device(column, device) if isinstance(column, Mapping) else to_tensor(column, device)
+        for name, column in columns.items()
+    }
+
+
+def to_tensor(column: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    """One column; arrays from Ray's object store cannot be written, which tensors do not know how to be."""
+    return torch.from_numpy(np.require(column, requirements="W")).to(device)
+
+
+def batch_of(columns: Mapping[str, Any], num_steps: int) -> MultiAgentBatch:
+    """Columns as RLlib's learners take data."""
+    return MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(dict(columns))}, env_steps=num_steps)
+
+
+def counted(num_steps: int) -> MultiAgentBatch:
+    """Something of which RLlib counts so many steps."""
+    return batch_of({Columns.REWARDS: np.broadcast_to(np.float32(0), num_steps)}, num_steps)

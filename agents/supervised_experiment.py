@@ -1,0 +1,159 @@
+"""A run that learns to answer: a single-step environment, a model that thinks about its inputs, and how it learns."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from ctm_rl.agents.checks import check_number
+from ctm_rl.agents.experiment import PPOSettings
+from ctm_rl.agents.json_option import JsonObject
+from ctm_rl.agents.run_settings import MAX_SEED, MAX_STEPS, RunSettings
+from ctm_rl.config import ThinkerConfig
+
+Signal = Literal["label", "reward"]
+LossKind = Literal["classes", "route", "order"]
+Schedule = Literal["constant", "cosine", "multistep"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskConfig:
+    """The single-step environment whose inputs are answered."""
+
+    id: str
+    """Gymnasium's name of the environment, as ctm_rl/Parity-v0; module:Name-v0 imports the module first. Its info must
+    hold the right answer under "target"."""
+    kwargs: JsonObject = field(default_factory=dict)
+    """Arguments of the environment, as '{"length": 16}'."""
+    held_out_kwargs: JsonObject = field(default_factory=dict)
+    """Arguments that differ when held-out samples are answered, as '{"split": "test"}'."""
+
+    def __post_init__(self) -> None:
+        """Refuses what names no environment."""
+        if not self.id.strip():
+            raise ValueError("env.id must name an environment, as ctm_rl/Parity-v0; it is empty.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearningSettings:
+    """How a model learns from right answers."""
+
+    loss: LossKind = "classes"
+    """classes: cross-entropy at every tick; route: the same along the beginning of a route that is right so far, and a
+    few steps on; order: connectionist temporal classification over the ticks."""
+    use_most_certain: bool = True
+    """Count the most certain tick beside the best one; False: the last tick, as the published LSTM baselines do."""
+    batch_size: int = 64
+    """Samples of one optimiser step, all learners together."""
+    num_steps_per_iteration: int = 50
+    """Optimiser steps of one iteration; their samples travel together."""
+    num_accumulated: int = 1
+    """Parts in which each learner's share of a batch goes through the model, one after the other, to save memory."""
+    lr: float = 1e-3
+    """Learning rate of AdamW after the warm-up."""
+    schedule: Schedule = "cosine"
+    """constant; cosine: down to 0 over the budget of env steps; multistep: times lr_decay at each milestone."""
+    num_warmup_steps: int = 100
+    """Optimiser steps over which the learning rate rises from 0."""
+    milestones: tuple[int, ...] = ()
+    """multistep: the optimiser steps at which it falls."""
+    lr_decay: float = 0.1
+    """multistep: by which factor."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    undecayed: tuple[str, ...] = ("bias", "norm", "start_", "decay_rate", "temperature")
+    """Parameters are not decayed if their name contains one of these, or if they have one dimension only."""
+    max_grad_norm: float | None = None
+    """Scale gradients down to this global norm; None: not."""
+    clip_quantile: float | None = None
+    """Scale each parameter's gradient down to this quantile of its own last 1,000 norms; None: not."""
+    precision: Precision = "float32"
+    """Of the forward pass; float16 scales the loss."""
+
+    def __post_init__(self) -> None:
+        """Refuses settings that cannot learn."""
+        check_number("learning.batch_size", self.batch_size, at_least=1, at_most=MAX_STEPS)
+        for name in ("num_steps_per_iteration", "num_accumulated"):
+            check_number(f"learning.{name}", getattr(self, name), at_least=1)
+        check_number("learning.lr", self.lr, above=0)
+        check_number("learning.num_warmup_steps", self.num_warmup_steps, at_least=0)
+        check_number("learning.lr_decay", self.lr_decay, above=0, at_most=1)
+        check_number("learning.weight_decay", self.weight_decay, at_least=0)
+        if (self.schedule == "multistep") != bool(self.milestones):
+            raise ValueError("learning.milestones must be given with schedule multistep, and only with it.")
+        if self.max_grad_norm is not None:
+            check_number("learning.max_grad_norm", self.max_grad_norm, above=0)
+        if self.clip_quantile is not None:
+            check_number("learning.clip_quantile", self.clip_quantile, above=0, at_most=1)
+            if self.max_grad_norm is not None:
+                raise ValueError("learning.max_grad_norm and learning.clip_quantile exclude each other.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldOutSettings:
+    """How often, and on how much, a run is tested while it learns."""
+
+    num_samples: int = 1000
+    """Held-out samples; of a finite set, at most all of it."""
+    num_iterations: int = 10
+    """Iterations between two tests; the last iteration is always followed by one."""
+    seed: int = 0
+    """The same seed makes the same samples; training never sees them."""
+
+    def __post_init__(self) -> None:
+        """Refuses what tests nothing."""
+        check_number("held_out.num_samples", self.num_samples, at_least=1)
+        check_number("held_out.num_iterations", self.num_iterations, at_least=1)
+        check_number("held_out.seed", self.seed, at_least=0, at_most=MAX_SEED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SupervisedExperiment(RunSettings):
+    """A whole run that learns to answer: what is asked, by which model, how it learns, for how long and where."""
+
+    env: TaskConfig
+    """The environment. A sample is one environment step."""
+    model: ThinkerConfig = field(default_factory=ThinkerConfig)
+    """The model; what follows from the environment's spaces is set by them."""
+    signal: Signal = "label"
+    """label: from the right answers, with the machine's own loss; reward: by proximal policy optimisation from nothing
+    but how right each answer was."""
+    learning: LearningSettings = field(default_factory=LearningSettings)
+    """How it learns from right answers."""
+    ppo: PPOSettings = field(default_factory=PPOSettings)
+    """How it learns from rewards alone."""
+    held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
+    """How it is tested meanwhile."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be run, as far as that shows without looking at the machine."""
+        RunSettings.__post_init__(self)
+        learning = self.learning
+        if self.signal not in get_args(Signal):
+            raise ValueError(f"signal must be one of {', '.join(get_args(Signal))}; got {self.signal!r}.")
+        if self.signal == "reward" and learning.loss == "order":
+            raise ValueError(
+                "signal reward needs one answer at one tick; an order is spread over all ticks and is learned with "
+                "signal label."
+            )
+        unit = max(1, self.num_learners) * learning.num_accumulated
+        if learning.batch_size % unit:
+            below, above = learning.batch_size // unit * unit, (learning.batch_size // unit + 1) * unit
+            raise ValueError(
+                f"learning.batch_size {learning.batch_size} must be a multiple of {max(1, self.num_learners)} learners "
+                f"x {learning.num_accumulated} parts; the nearest that work: "
+                f"{f'{below} or {above}' if below else above}."
+            )
+        if self.signal == "reward" and self.ppo.num_rollout_steps != 1:
+            raise ValueError(
+                f"ppo.num_rollout_steps must be 1, for an episode is one step, got {self.ppo.num_rollout_steps}."
+            )
+
+    @property
+    def num_rows(self) -> int:
+        """Samples of one optimiser step in one learner."""
+        return self.learning.batch_size // max(1, self.num_learners)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps of the whole budget."""
+        return -(-self.budget.env_steps // self.learning.batch_size)
