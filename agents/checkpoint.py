@@ -16,7 +16,11 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LI
 from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
 from ctm_rl.agents.env_runner import SeededEnvRunner
 from ctm_rl.agents.ppo_learner import RecurrentPPOLearner
+from ctm_rl.agents.sample_runner import SampleRunner
+from ctm_rl.agents.supervised_learner import SupervisedLearner
 
+_OURS = (RecurrentPPOLearner, SupervisedLearner)
+"""Learners that have something of their own to remember."""
 _LIFETIME_SUM = "lifetime_sum"
 _ENV_STEPS = f"{ENV_RUNNER_RESULTS}--{NUM_ENV_STEPS_SAMPLED_LIFETIME}"
 
@@ -44,8 +48,8 @@ def learner_state(algorithm: Algorithm) -> dict[str, Any]:
             "driver": _read_generators(),
             "learners": [learner["generators"] for learner in learners],
             "env_runners": _read_env_runners(algorithm),
-            "minibatches": learners[0]["minibatches"],
         },
+        "own": learners[0]["own"],
         "playing": _read_playing(algorithm),
     }
 
@@ -66,6 +70,8 @@ def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
     num_env_steps = int(state["counters"].get(_ENV_STEPS, {}).get(_LIFETIME_SUM, 0))
 
     def write_env_runner(env_runner: EnvRunner) -> None:
+        if isinstance(env_runner, SampleRunner):
+            return  # what it makes depends on the seed and the iteration alone
         assert isinstance(env_runner, (ColumnarEnvRunner, SeededEnvRunner))
         env_runner.restart(iteration, num_env_steps)
         if isinstance(env_runner, ColumnarEnvRunner):
@@ -102,7 +108,7 @@ def _read_learner(learner: TorchLearner) -> dict[str, Any]:
         "num_updates": learner._weights_seq_no,
         "connectors": {} if connector is None else connector.get_state(),
         "generators": _read_generators(),
-        "minibatches": learner.minibatch_generator.get_state() if isinstance(learner, RecurrentPPOLearner) else None,
+        "own": learner.get_own_state() if isinstance(learner, _OURS) else None,
     }
 
 
@@ -117,9 +123,8 @@ def _write_learner(learner: TorchLearner, state: Mapping[str, Any]) -> None:
     learner._weights_seq_no = state["num_updates"]
     if learner._learner_connector is not None:
         learner._learner_connector.set_state(state["connectors"])
-    dealing = state["generators"].get("minibatches")
-    if isinstance(learner, RecurrentPPOLearner) and dealing is not None:
-        learner.minibatch_generator.set_state(dealing)
+    if isinstance(learner, _OURS) and state["own"] is not None:
+        learner.set_own_state(state["own"])
     of_learners = state["generators"]["learners"]
     if learner._learner_index < len(of_learners):
         _write_generators(of_learners[learner._learner_index])

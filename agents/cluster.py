@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 
-from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.run_settings import RunSettings
 from ctm_rl.agents.stop import StopRequest
 from ctm_rl.errors import UserError
 
@@ -30,7 +30,7 @@ print("RESOURCES" + json.dumps(ray.cluster_resources()), flush=True)
 """
 
 
-def prepare_environment(experiment: Experiment) -> None:
+def prepare_environment(experiment: RunSettings) -> None:
     """Sets what Ray reads from the environment when it is imported, as far as nobody has set it; call it before that.
 
     No GPUs are hidden from the training process, and nothing is reported to Ray's makers. A Ray of our own gets a token
@@ -46,7 +46,7 @@ def prepare_environment(experiment: Experiment) -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
-def check_machine(experiment: Experiment) -> None:
+def check_machine(experiment: RunSettings) -> None:
     """Refuses a run that would wait for ever for processors that are not there.
 
     Raises:
@@ -77,7 +77,7 @@ def check_machine(experiment: Experiment) -> None:
         )
 
 
-def needed_cpus(experiment: Experiment) -> float:
+def needed_cpus(experiment: RunSettings) -> float:
     """How many CPU cores Ray has to set aside for a run, beside the training process itself."""
     learners = experiment.num_learners if experiment.num_gpus_per_learner == 0 else 0
     return experiment.num_env_runners * experiment.num_cpus_per_env_runner + learners
@@ -89,7 +89,7 @@ def count_cpus() -> int:
 
 
 @contextlib.contextmanager
-def ray_for(experiment: Experiment, request: StopRequest) -> Iterator[None]:
+def ray_for(experiment: RunSettings, request: StopRequest) -> Iterator[None]:
     """Has a Ray running inside the body: the one that already runs in this process, the cluster, or one of its own.
 
     What this started, it stops. Ray and RLlib log errors only.

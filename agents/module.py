@@ -16,15 +16,18 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
 from ctm_rl.agent import ActorCritic, Unrolled
-from ctm_rl.agents.model_config import rebuild_config
 from ctm_rl.agents.spaces import count_actions, fit_config
 from ctm_rl.config import PolicyConfig
+from ctm_rl.model_config import rebuild_config
 from ctm_rl.state import AnyState
 
 NUM_STEPS = "num_steps"
 """Entry of the state: environment steps taken so far in the episode; 0 marks a fresh one."""
 IS_FIRST = "is_first"
 """Column that, where there is one, marks the first steps of episodes, [B, T], in the place of ``num_steps``."""
+
+ADDED_BY_RLLIB = frozenset({"vf_share_layers"})
+"""What PPO and APPO put into every ``model_config`` unasked; it means nothing here."""
 
 
 class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnlyAPI):
@@ -48,7 +51,7 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
     def setup(self) -> None:
         """Builds the agent; RLlib calls this once, from the constructor."""
         super().setup()
-        config = fit_config(rebuild_config(PolicyConfig, self.model_config), self.observation_space)
+        config = fit_config(rebuild_config(PolicyConfig, self.model_config, ADDED_BY_RLLIB), self.observation_space)
         # RLlib's connectors look for max_seq_len here, given by the user or not.
         self.model_config = dataclasses.asdict(config)
         self.agent = ActorCritic(config, self.observation_space.shape, count_actions(self.action_space))

@@ -140,6 +140,14 @@ class RecurrentPPOLearner(PPOTorchLearner):
         if _GENERATOR in state:
             self.minibatch_generator.set_state(torch.as_tensor(state[_GENERATOR]))
 
+    def get_own_state(self) -> dict[str, Any]:
+        """What learning goes on from, beside weights and optimiser."""
+        return {"minibatches": self.minibatch_generator.get_state()}
+
+    def set_own_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what ``get_own_state`` gave."""
+        self.minibatch_generator.set_state(state["minibatches"])
+
     def _learn(self, columns: Mapping[str, Any]) -> None:
         """Passes over the environments, minibatch by minibatch, and logs how it went."""
         advantages = estimate_advantages(

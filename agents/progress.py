@@ -163,9 +163,15 @@ class TerminalProgress:
 
 
 def _facts(row: Row) -> str:
-    """Return and speed."""
-    value = row["episode_return_mean"]
-    shown = "no episode ended yet" if value is None else f"return {value:.1f}"
+    """How well it goes, and how fast."""
+    if "episode_return_mean" in row:
+        value = row["episode_return_mean"]
+        shown = "no episode ended yet" if value is None else f"return {value:.1f}"
+    else:
+        loss, accuracy, whole = (row[name] for name in ("total_loss", "accuracy", "accuracy_whole"))
+        shown = f"loss {loss or 0:.3f}"
+        if accuracy is not None:
+            shown += f", {100 * accuracy:.1f} % right, {100 * (whole or 0):.1f} % throughout"
     return f"{shown}, {row['env_steps_per_second'] or 0:,.0f} steps/s"
 
 

@@ -1,31 +1,31 @@
 """A run from start to stop: iterations, metrics and checkpoints, until the budget is used up or a signal comes."""
 
 import contextlib
+import dataclasses
 import logging
 import math
 import os
-import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ctm_rl import checkpoint
 from ctm_rl.agents.cluster import check_machine, prepare_environment, ray_for, without_known_noise
-from ctm_rl.agents.experiment import Experiment
-from ctm_rl.agents.experiment_json import to_json
+from ctm_rl.agents.experiment_json import AnyExperiment, to_json
+from ctm_rl.agents.learning import MODULE, Learning
+from ctm_rl.agents.learning_to_act import LearningToAct
+from ctm_rl.agents.learning_to_answer import LearningToAnswer
 from ctm_rl.agents.progress import Progress, Row, SilentProgress
 from ctm_rl.agents.run_dir import MetricsWriter, config_of, created, locked, new_run_dir, read_config, write_config
 from ctm_rl.agents.stop import RunInterrupted, StopRequest
+from ctm_rl.agents.supervised_experiment import SupervisedExperiment
 from ctm_rl.errors import UserError, expand
-from ctm_rl.policy import POLICY_ENTRY, describe
 
 _LOG = logging.getLogger(__name__)
-_MODULE = "default_policy"
-_WINDOW = 100
 
 
 class Diverged(UserError):
@@ -41,13 +41,11 @@ class _Position:
     iteration: int = 0
     env_steps: int = 0
     seconds: float = 0.0
-    returns: list[float] = field(default_factory=list)
-    """Of the last episodes that ended, at most ``_WINDOW``."""
-    lengths: list[int] = field(default_factory=list)
-    """Of the same."""
+    memory: dict[str, Any] = field(default_factory=dict)
+    """What the metrics go on from."""
 
 
-def train(experiment: Experiment, progress: Progress | None = None) -> Path:
+def train(experiment: AnyExperiment, progress: Progress | None = None) -> Path:
     """Runs an experiment from the beginning.
 
     Args:
@@ -65,10 +63,10 @@ def train(experiment: Experiment, progress: Progress | None = None) -> Path:
     run_dir = new_run_dir(experiment)
     started = time.monotonic()
     with _stoppable(progress) as request:
-        config = _prepare(experiment, request)
+        learning, config = _prepare(experiment, request)
         with created(run_dir, config_of(experiment)) as keep, locked(run_dir), working_inside(run_dir, experiment):
             progress.wait(_starting(experiment))
-            run = _Run(experiment, run_dir, config, progress, started)
+            run = _Run(experiment, run_dir, learning, config, progress, started)
             with ray_for(experiment, request), run:
                 request.check()
                 run.save()
@@ -79,7 +77,7 @@ def train(experiment: Experiment, progress: Progress | None = None) -> Path:
     return run_dir
 
 
-def resume(run_dir: str | Path, experiment: Experiment | None = None, progress: Progress | None = None) -> Path:
+def resume(run_dir: str | Path, experiment: AnyExperiment | None = None, progress: Progress | None = None) -> Path:
     """Goes on where the last checkpoint of a run stands.
 
     Args:
@@ -111,11 +109,12 @@ def resume(run_dir: str | Path, experiment: Experiment | None = None, progress: 
         )
     with _stoppable(progress) as request:
         request.run_dir = str(run_dir)
-        config = _prepare(experiment, request)
+        learning, config = _prepare(experiment, request)
+        learning.set_memory(position.memory)
         with locked(run_dir), working_inside(run_dir, experiment):
             progress.wait(_starting(experiment))
             write_config(run_dir, config_of(experiment))
-            run = _Run(experiment, run_dir, config, progress, started - position.seconds, position)
+            run = _Run(experiment, run_dir, learning, config, progress, started - position.seconds, position)
             with ray_for(experiment, request), run:
                 request.check()
                 run.restore(state)
@@ -124,7 +123,7 @@ def resume(run_dir: str | Path, experiment: Experiment | None = None, progress: 
     return run_dir
 
 
-def _check_same(experiment: Experiment, saved: dict[str, Any], run_dir: Path) -> None:
+def _check_same(experiment: AnyExperiment, saved: dict[str, Any], run_dir: Path) -> None:
     """Refuses to go on with a policy or an environment that the checkpoint does not know.
 
     Raises:
@@ -145,8 +144,9 @@ class _Run:
 
     def __init__(
         self,
-        experiment: Experiment,
+        experiment: AnyExperiment,
         run_dir: Path,
+        learning: Learning,
         config: Any,
         progress: Progress,
         started: float,
@@ -154,6 +154,7 @@ class _Run:
     ) -> None:
         self._experiment = experiment
         self._run_dir = run_dir
+        self._learning = learning
         self._config = config
         self._progress = progress
         self._started = started
@@ -182,11 +183,13 @@ class _Run:
 
         if self._saved_iteration == self._position.iteration:
             return
-        module = self._algorithm.get_module(_MODULE)
+        position = dataclasses.replace(
+            self._position, seconds=time.monotonic() - self._started, memory=self._learning.get_memory()
+        )
         state = {
             "experiment": to_json(self._experiment),
-            "position": {**asdict(self._position), "seconds": time.monotonic() - self._started},
-            POLICY_ENTRY: describe(module.agent, module.observation_space.shape),
+            "position": asdict(position),
+            **self._learning.describe(self._algorithm),
             "learner": learner_state(self._algorithm),
         }
         checkpoint.save(self._run_dir, self._position.iteration, state)
@@ -202,7 +205,7 @@ class _Run:
 
     def loop(self, request: StopRequest) -> None:
         """Learns until the budget is used up or a signal comes; both leave a checkpoint."""
-        metrics = MetricsWriter(self._run_dir, self._position.iteration)
+        metrics = MetricsWriter(self._run_dir, self._position.iteration, self._learning.metrics)
         with contextlib.closing(metrics), contextlib.closing(self._progress):
             while request.signum is None and not _is_used_up(self._experiment, self._position):
                 row = self._learn()
@@ -216,43 +219,25 @@ class _Run:
 
     def _learn(self) -> Row:
         """One iteration; gives its line of metrics."""
-        from ctm_rl.agents.episodes import finished_episodes
-
         began = time.monotonic()
         result = self._algorithm.train()
         ended = time.monotonic()
-        runners = result["env_runners"]
-        steps = int(runners["num_env_steps_sampled"])
-        episodes = finished_episodes(result)
+        steps = int(result["env_runners"]["num_env_steps_sampled"])
         self._position.iteration += 1
         self._position.env_steps += steps
         self._position.seconds = ended - self._started
-        self._position.returns = [*self._position.returns, *(item.episode_return for item in episodes)][-_WINDOW:]
-        self._position.lengths = [*self._position.lengths, *(item.length for item in episodes)][-_WINDOW:]
-        learner = result["learners"][_MODULE]
-        if not math.isfinite(learner["total_loss"]):
+        if not math.isfinite(result["learners"][MODULE]["total_loss"]):
             raise Diverged(
-                f"the loss is no finite number in iteration {self._position.iteration}; lower --ppo.lr. "
+                f"the loss is no finite number in iteration {self._position.iteration}; lower the learning rate. "
                 f"The last checkpoint of {self._run_dir} is from before."
             )
+        is_last = _is_used_up(self._experiment, self._position)
         return {
             "iteration": self._position.iteration,
             "env_steps": self._position.env_steps,
             "seconds": round(self._position.seconds, 3),
             "env_steps_per_second": round(steps / (ended - began), 1),
-            "episode_return_mean": _mean(self._position.returns),
-            "episode_length_mean": _mean(self._position.lengths),
-            "num_episodes": len(episodes),
-            "total_loss": _number(learner, "total_loss"),
-            "policy_loss": _number(learner, "policy_loss"),
-            "value_loss": _number(learner, "vf_loss"),
-            "entropy": _number(learner, "entropy"),
-            "kl": _number(learner, "kl"),
-            "clip_fraction": _number(learner, "clip_fraction"),
-            "explained_variance": _number(learner, "vf_explained_var"),
-            "gradient_norm": _number(learner, "gradients_default_optimizer_global_norm"),
-            "lr": _number(learner, "default_optimizer_learning_rate"),
-            "memory_mb": _peak_memory_mb(),
+            **self._learning.read(self._algorithm, result, is_last=is_last),
         }
 
 
@@ -268,29 +253,35 @@ def _stoppable(progress: Progress) -> Iterator[StopRequest]:
             raise RunInterrupted(request.run_dir, request.signum, is_saved=False) from None
 
 
-def _starting(experiment: Experiment) -> str:
+def _starting(experiment: AnyExperiment) -> str:
     """What is being waited for."""
     where = f"joining the Ray cluster at {experiment.address}" if experiment.address else "starting Ray on this machine"
     return f"{experiment.name}: {where}"
 
 
-def _prepare(experiment: Experiment, request: StopRequest) -> Any:
-    """Checks that the experiment can be run here, and gives it as RLlib takes it."""
+def _prepare(experiment: AnyExperiment, request: StopRequest) -> tuple[Learning, Any]:
+    """Checks that the experiment can be run here, and gives what is learned, and the same as RLlib takes it."""
     prepare_environment(experiment)
     check_machine(experiment)
     request.check()
-    from ctm_rl.agents.algorithm import build_algorithm_config
-
+    learning = _learning_of(experiment)
     try:
-        config = build_algorithm_config(experiment)
+        config = learning.build_config()
     except ValueError as error:
         # What does not fit the environment is the user's to mend.
         raise UserError(str(error)) from error
     request.check()
-    return config
+    return learning, config
 
 
-def _is_used_up(experiment: Experiment, position: _Position) -> bool:
+def _learning_of(experiment: AnyExperiment) -> Learning:
+    """The kind of learning that an experiment asks for."""
+    if isinstance(experiment, SupervisedExperiment):
+        return LearningToAnswer(experiment)
+    return LearningToAct(experiment)
+
+
+def _is_used_up(experiment: AnyExperiment, position: _Position) -> bool:
     """Whether nothing is left of the budget."""
     minutes = experiment.budget.minutes
     return position.env_steps >= experiment.budget.env_steps or (
@@ -299,7 +290,7 @@ def _is_used_up(experiment: Experiment, position: _Position) -> bool:
 
 
 @contextlib.contextmanager
-def working_inside(run_dir: Path, experiment: Experiment) -> Iterator[None]:
+def working_inside(run_dir: Path, experiment: AnyExperiment) -> Iterator[None]:
     """Works from the run's directory, and leaves the user's modules on the path of a Ray of our own.
 
     Ray puts the driver's directory on its workers' path, and a checkout there would hide the installed package.
@@ -345,20 +336,3 @@ def no_results_at_home() -> Iterator[None]:
             yield
         finally:
             setattr(trainable, name, before)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    """The mean, if there is anything."""
-    return math.fsum(values) / len(values) if values else None
-
-
-def _number(values: dict[str, Any], name: str) -> float | None:
-    """A metric, if RLlib has it and it is a number."""
-    value = values.get(name)
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def _peak_memory_mb() -> float:
-    """The most memory that the training process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

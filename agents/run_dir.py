@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ctm_rl.agents.experiment import Experiment
-from ctm_rl.agents.experiment_json import from_json, to_json
+from ctm_rl.agents.experiment_json import AnyExperiment, from_json, to_json
 from ctm_rl.errors import UserError, expand
 
 CONFIG_FILE = "config.json"
@@ -21,34 +20,11 @@ METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 RUNS_FOLDER = "runs"
 
-METRICS = (
-    "iteration",
-    "env_steps",
-    "seconds",
-    "env_steps_per_second",
-    "episode_return_mean",
-    "episode_length_mean",
-    "num_episodes",
-    "total_loss",
-    "policy_loss",
-    "value_loss",
-    "entropy",
-    "kl",
-    "clip_fraction",
-    "explained_variance",
-    "gradient_norm",
-    "lr",
-    "memory_mb",
-)
-"""Keys of a line of metrics, in their order. Returns and lengths are means over the last 100 episodes; ``null`` stands
-where there is nothing to tell, as before the first episode has ended; ``kl`` and ``clip_fraction`` are told by our own
-learner only."""
-
 _LOCK_FILE = ".lock"
 _LOG = logging.getLogger(__name__)
 
 
-def new_run_dir(experiment: Experiment) -> Path:
+def new_run_dir(experiment: AnyExperiment) -> Path:
     """Chooses where a new run goes, absolute, and refuses a place where something is; creates nothing.
 
     Raises:
@@ -136,7 +112,7 @@ def _remove(path: Path, missing: list[Path]) -> None:
             place.rmdir()
 
 
-def config_of(experiment: Experiment) -> dict[str, Any]:
+def config_of(experiment: AnyExperiment) -> dict[str, Any]:
     """What ``config.json`` holds: the experiment without its place, so that it can be trained again elsewhere."""
     return {**to_json(experiment), "run_dir": None}
 
@@ -160,7 +136,7 @@ def check_is_run(path: Path) -> None:
         raise UserError(f"{path} is not a run directory: it has no {CONFIG_FILE}; name one made by ctm-rl train.")
 
 
-def read_config(path: Path) -> Experiment:
+def read_config(path: Path) -> AnyExperiment:
     """Reads the experiment of a run.
 
     Raises:
@@ -170,7 +146,7 @@ def read_config(path: Path) -> Experiment:
     return load_config(path / CONFIG_FILE)
 
 
-def load_config(path: Path) -> Experiment:
+def load_config(path: Path) -> AnyExperiment:
     """Reads an experiment from a JSON file.
 
     Raises:
@@ -213,19 +189,21 @@ class MetricsWriter:
     Args:
         path: the run's directory.
         iteration: iterations already learned; later lines, of work that is done again, are cut off.
+        metrics: keys of each line, in their order.
     """
 
-    def __init__(self, path: Path, iteration: int) -> None:
+    def __init__(self, path: Path, iteration: int, metrics: tuple[str, ...]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self._metrics = metrics
         _truncate(path / METRICS_FILE, iteration)
         self._file = (path / METRICS_FILE).open("a")
         self._events = SummaryWriter(str(path / TENSORBOARD_FOLDER), purge_step=iteration + 1 if iteration else None)
 
     def write(self, row: dict[str, float | None]) -> None:
-        """Appends one line, complete and flushed, with exactly the keys of ``METRICS``."""
-        assert set(row) == set(METRICS)
-        ordered = {name: _finite(row[name]) for name in METRICS}
+        """Appends one line, complete and flushed, with exactly the keys it was made for."""
+        assert set(row) == set(self._metrics)
+        ordered = {name: _finite(row[name]) for name in self._metrics}
         self._file.write(json.dumps(ordered, allow_nan=False) + "\n")
         self._file.flush()
         for name, value in ordered.items():

@@ -9,11 +9,11 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
-from ctm_rl.agents.model_config import rebuild_config
 from ctm_rl.agents.supervised_experiment import LossKind
 from ctm_rl.config import ThinkerConfig
 from ctm_rl.errors import UserError
 from ctm_rl.inputs import model_inputs
+from ctm_rl.model_config import rebuild_config
 from ctm_rl.models import Thought, build_model
 
 PREDICTIONS = "predictions"

@@ -3,20 +3,23 @@
 import difflib
 from collections.abc import Callable
 
-from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.experiment_json import AnyExperiment
 from ctm_rl.configs.acrobot import acrobot, acrobot_paper
 from ctm_rl.configs.cartpole import cartpole, cartpole_paper, cartpole_window
 from ctm_rl.configs.generic import for_env
+from ctm_rl.configs.parity import parity, parity_64
 from ctm_rl.errors import UserError
 
 __all__ = ["describe", "for_env", "load", "names"]
 
-_EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
+_EXPERIMENTS: dict[str, Callable[[], AnyExperiment]] = {
     "cartpole": cartpole,
     "cartpole-window": cartpole_window,
     "cartpole-paper": cartpole_paper,
     "acrobot": acrobot,
     "acrobot-paper": acrobot_paper,
+    "parity": parity,
+    "parity-64": parity_64,
 }
 
 
@@ -25,7 +28,7 @@ def names() -> list[str]:
     return list(_EXPERIMENTS)
 
 
-def load(name: str) -> Experiment:
+def load(name: str) -> AnyExperiment:
     """Gives the experiment of that name.
 
     Raises:

@@ -15,6 +15,7 @@ import tyro
 import ctm_rl
 from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
 from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.experiment_json import AnyExperiment
 from ctm_rl.agents.run_settings import BudgetConfig
 from ctm_rl.configs import describe, for_env, load, names
 from ctm_rl.errors import UserError, expand
@@ -168,7 +169,7 @@ def _train(arguments: list[str]) -> None:
         _write(TRAIN_USAGE.format(experiments=_experiments()))
         return
     experiment, rest, prog = _choose("train", arguments)
-    experiment = parse(Experiment, rest, prog, default=experiment)
+    experiment = parse(type(experiment), rest, prog, default=experiment)
     from ctm_rl.agents.run_dir import new_run_dir
 
     experiment = dataclasses.replace(experiment, run_dir=str(new_run_dir(experiment)))
@@ -179,7 +180,9 @@ def _train(arguments: list[str]) -> None:
     _tell_finished(run_dir)
 
 
-def _choose(command: str, arguments: list[str], default: Experiment | None = None) -> tuple[Experiment, list[str], str]:
+def _choose(
+    command: str, arguments: list[str], default: AnyExperiment | None = None
+) -> tuple[AnyExperiment, list[str], str]:
     """Finds the experiment that is meant: by its name, by an environment, or in a file.
 
     Args:
@@ -285,6 +288,8 @@ def _bench(arguments: list[str]) -> None:
         _write(read(expand(options.markdown)))
         return
     experiment, rest, prog = _choose(prog.removeprefix("ctm-rl "), others, load("cartpole-paper"))
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"bench measures learning to act, and {experiment.name} learns to answer.")
     experiment = parse(Experiment, rest, prog, default=experiment, also=BenchOptions)
     from ctm_rl.agents.bench.output import measure
 
@@ -302,7 +307,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
-def _checked(make: Callable[[], Experiment]) -> Experiment:
+def _checked(make: Callable[[], AnyExperiment]) -> AnyExperiment:
     """Makes an experiment of what a person gave; its refusal is theirs to read."""
     try:
         return make()
@@ -310,7 +315,7 @@ def _checked(make: Callable[[], Experiment]) -> Experiment:
         raise UserError(str(error)) from error
 
 
-def _progress(experiment: Experiment) -> "contextlib.closing[TerminalProgress]":
+def _progress(experiment: AnyExperiment) -> "contextlib.closing[TerminalProgress]":
     """What shows a run's progress; something is to be seen at once, since loading torch and ray takes seconds."""
     from rich.console import Console
 

@@ -22,7 +22,7 @@ from ctm_rl.agents.bench.timing import Timing, Unavailable
 from ctm_rl.agents.bench.worker import make_contender
 from ctm_rl.agents.experiment import PPOSettings
 from ctm_rl.cli import main
-from ctm_rl.configs import load
+from ctm_rl.configs.cartpole import cartpole, cartpole_paper
 from ctm_rl.core import CTMCore
 from ctm_rl.options import divide
 from ctm_rl.synapse import BlockSynapse
@@ -99,7 +99,7 @@ def test_the_floor_counts_every_cell_of_a_grid() -> None:
 
 
 def test_the_published_minibatch_is_about_nine_gflop() -> None:
-    model = dataclasses.replace(load("cartpole-paper").model, encoder="control")
+    model = dataclasses.replace(cartpole_paper().model, encoder="control")
     counted = floor.count(model, (4,), 2)
     assert 8.5 < floor.gflop(counted, 64 * 100, with_backward=True) < 10.5
     assert floor.gflop(counted, 64 * 100, with_backward=False) == pytest.approx(12_800e-9 * counted.total)
@@ -109,7 +109,7 @@ def test_the_matrix_rate_is_a_rate() -> None:
     assert 0.1 < floor.matrix_rate(torch.device("cpu"), seconds=0.05) < 100_000
 
 
-@pytest.mark.parametrize("config", [SMALL, load("cartpole-paper").model], ids=["small", "published"])
+@pytest.mark.parametrize("config", [SMALL, cartpole_paper().model], ids=["small", "published"])
 def test_the_matched_lstm_is_the_nearest(config: PolicyConfig) -> None:
     config = dataclasses.replace(config, encoder="control")
     target = count_parameters(config, (4,), 2)
@@ -124,7 +124,7 @@ def test_the_matched_lstm_is_the_nearest(config: PolicyConfig) -> None:
 
 def test_counting_parameters_moves_no_generator() -> None:
     before = torch.get_rng_state()
-    assert count_parameters(dataclasses.replace(load("cartpole-paper").model, encoder="control"), (4,), 2) == 188_237
+    assert count_parameters(dataclasses.replace(cartpole_paper().model, encoder="control"), (4,), 2) == 188_237
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -224,7 +224,7 @@ def test_contenders_are_measured_and_the_table_is_made_from_the_json(
 )
 def test_every_contender_tells_its_parts(name: str, note: str, env_steps: int) -> None:
     experiment = dataclasses.replace(
-        load("cartpole-paper"),
+        cartpole_paper(),
         model=dataclasses.replace(SMALL, encoder="auto"),
         ppo=PPOSettings(num_rollout_steps=8, num_epochs=1, num_minibatches=2),
         num_envs_per_env_runner=8,
@@ -307,7 +307,7 @@ def test_scaling_gives_points_lines_and_a_picture(
 def test_without_sb3_its_row_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sb3_contrib", None)
     with pytest.raises(Unavailable, match=r'pip install "ctm-rl\[bench\]" brings it') as caught:
-        sb3.SB3Contender(load("cartpole-paper"), 1, RivalSettings()).prepare()
+        sb3.SB3Contender(cartpole_paper(), 1, RivalSettings()).prepare()
     row = {"name": "sb3-lstm", "what": CONTENDERS["sb3-lstm"], "unavailable": str(caught.value)}
     circumstances = {
         "machine": {"cpu": "a", "cores": 1, "memory_gb": 1},
@@ -321,7 +321,7 @@ def test_without_sb3_its_row_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch
 
 def test_a_worker_that_dies_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with Worker("ctm-rl", load("cartpole"), 1, RivalSettings()) as worker:
+    with Worker("ctm-rl", cartpole(), 1, RivalSettings()) as worker:
         with pytest.raises(WorkerFailed, match="ctm-rl failed: its process ended with exit code 1"):
             worker.wait()
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ctm_rl import PolicyConfig
 from ctm_rl.agents import CTMModule
-from ctm_rl.agents.model_config import rebuild_config
 from ctm_rl.agents.module import NUM_STEPS
+from ctm_rl.model_config import rebuild_config
 
 # RLlib calls parts of itself that it has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")

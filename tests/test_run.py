@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ctm_rl import checkpoint
-from ctm_rl.agents.run_dir import METRICS, read_metrics
+from ctm_rl.agents.learning_to_act import ACTING_METRICS
+from ctm_rl.agents.run_dir import read_metrics
 from ctm_rl.cli import main
 
 TINY = (
@@ -74,7 +75,7 @@ def test_a_run_leaves_config_metrics_events_and_checkpoints(place: Path, capsys:
         "tensorboard",
     }
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [list(row) for row in rows] == [list(METRICS)] * len(rows)
+    assert [list(row) for row in rows] == [list(ACTING_METRICS)] * len(rows)
     assert [row["iteration"] for row in rows] == [1, 2, 3]
     assert_steps_add_up(rows)
     assert rows[-1]["episode_return_mean"] == rows[-1]["episode_length_mean"] > 5
@@ -274,7 +275,7 @@ def test_two_processes_do_not_train_in_one_directory(capsys: pytest.CaptureFixtu
 
 
 ROW: dict[str, float | None] = {
-    **dict.fromkeys(METRICS),
+    **dict.fromkeys(ACTING_METRICS),
     "iteration": 7,
     "env_steps": 123_456,
     "seconds": 4_000.0,

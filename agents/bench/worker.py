@@ -60,6 +60,7 @@ def _serve(task: dict[str, Any], answers: TextIO) -> None:
     from ctm_rl.agents.stop import StopRequest
 
     experiment, rival = from_json(task["experiment"]), RivalSettings(**task["rival"])
+    assert isinstance(experiment, Experiment)
     num_threads = int(task["num_threads"])
     with contextlib.ExitStack() as stack:
         if task["name"] != "sb3-lstm":

@@ -1,24 +1,22 @@
 """Model configurations as RLlib and JSON carry them around: plain values under the names of their fields."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from ctm_rl.config import CoreConfig
 
 Config = TypeVar("Config", bound=CoreConfig)
 
-ADDED_BY_RLLIB = frozenset({"vf_share_layers"})
-"""What PPO and APPO put into every ``model_config`` unasked; it means nothing here."""
 
-
-def rebuild_config(kind: type[Config], model_config: Mapping[str, Any] | None) -> Config:
+def rebuild_config(kind: type[Config], model_config: Mapping[str, Any] | None, ignored: Collection[str] = ()) -> Config:
     """Rebuilds and checks a model's configuration.
 
     Args:
         kind: which configuration.
         model_config: its fields, as ``dataclasses.asdict`` gives them; fields left out keep their default, and lists
             stand for tuples, as after a journey through JSON.
+        ignored: names that mean nothing.
 
     Returns:
         The configuration.
@@ -29,7 +27,7 @@ def rebuild_config(kind: type[Config], model_config: Mapping[str, Any] | None) -
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in (model_config or {}).items()
-        if name not in ADDED_BY_RLLIB
+        if name not in ignored
     }
     known = [field.name for field in dataclasses.fields(kind)]
     unknown = [name for name in values if name not in known]

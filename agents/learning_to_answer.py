@@ -1,0 +1,127 @@
+"""Learning to answer, as a run sees it: losses, and how right the answers to held-out samples are."""
+
+import dataclasses
+from typing import Any
+
+from ctm_rl.agents.learning import COMMON_METRICS, MODULE, number_of, peak_memory_mb
+from ctm_rl.agents.progress import Row
+from ctm_rl.agents.supervised_experiment import SupervisedExperiment
+
+ANSWERING_METRICS = (
+    *COMMON_METRICS,
+    "accuracy",
+    "accuracy_whole",
+    "held_out_loss",
+    "total_loss",
+    "gradient_norm",
+    "lr",
+    "memory_mb",
+)
+"""Keys of a line of metrics, in their order. ``accuracy`` is the share of right elements among held-out samples, read
+at their most certain tick, ``accuracy_whole`` that of samples right throughout; repeated until the next test."""
+
+SAMPLE_TIMEOUT_SECONDS = 1800.0
+"""How long a remote environment runner may take for one iteration's samples."""
+
+_TESTED = ("accuracy", "accuracy_whole", "held_out_loss")
+
+
+class LearningToAnswer:
+    """Supervised learning from right answers.
+
+    Args:
+        experiment: what is learned.
+    """
+
+    metrics = ANSWERING_METRICS
+
+    def __init__(self, experiment: SupervisedExperiment) -> None:
+        self._experiment = experiment
+        self._tested: Row = dict.fromkeys(_TESTED)
+        self._num_iterations = 0
+
+    def build_config(self) -> Any:
+        """RLlib's configuration."""
+        from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+        from ctm_rl.agents.supervised_config import SupervisedConfig
+        from ctm_rl.agents.thinker_module import ThinkerModule
+
+        experiment = self._experiment
+        model = fit_model(experiment)
+        config = SupervisedConfig()
+        config.environment(experiment.env.id, env_config=experiment.env.kwargs)
+        config.env_runners(
+            num_env_runners=experiment.num_env_runners,
+            num_cpus_per_env_runner=experiment.num_cpus_per_env_runner,  # pyright: ignore[reportArgumentType]
+            sample_timeout_s=SAMPLE_TIMEOUT_SECONDS,
+        )
+        config.learners(num_learners=experiment.num_learners, num_gpus_per_learner=experiment.num_gpus_per_learner)
+        spec = RLModuleSpec(module_class=ThinkerModule, model_config=dataclasses.asdict(model))
+        config.rl_module(rl_module_spec=spec)
+        config.training(
+            learning=experiment.learning,
+            held_out=experiment.held_out,
+            held_out_kwargs=experiment.env.held_out_kwargs,
+            num_total_steps=experiment.num_steps,
+        )
+        config.debugging(seed=experiment.seed, log_level="ERROR", log_sys_usage=False)
+        return config
+
+    def describe(self, algorithm: Any) -> dict[str, Any]:
+        """The model with its weights."""
+        from ctm_rl.thinker import THINKER_ENTRY, describe
+
+        return {THINKER_ENTRY: describe(first_module(algorithm).model)}
+
+    def read(self, algorithm: Any, result: dict[str, Any], *, is_last: bool) -> Row:
+        """Losses, and every few iterations a test on held-out samples."""
+        self._num_iterations += 1
+        if is_last or self._num_iterations % self._experiment.held_out.num_iterations == 0:
+            scores = algorithm.test()
+            sums = scores.elements, scores.whole, scores.loss
+            self._tested = {name: total / scores.num_samples for name, total in zip(_TESTED, sums, strict=True)}
+        learner = result["learners"][MODULE]
+        return {
+            **self._tested,
+            **{name: number_of(learner, name) for name in ("total_loss", "gradient_norm", "lr")},
+            "memory_mb": peak_memory_mb(),
+        }
+
+    def get_memory(self) -> dict[str, Any]:
+        """The last test, and how many iterations there have been."""
+        return {"tested": self._tested, "num_iterations": self._num_iterations}
+
+    def set_memory(self, memory: dict[str, Any]) -> None:
+        """Puts them back."""
+        self._tested, self._num_iterations = dict(memory["tested"]), int(memory["num_iterations"])
+
+
+def fit_model(experiment: SupervisedExperiment) -> Any:
+    """Looks at the environment once and settles what its spaces mean for the model; gives a ``ThinkerConfig``.
+
+    Raises:
+        UserError: the environment cannot be made, or the model does not fit it.
+    """
+    from ctm_rl.agents.sampler import make_samples_env
+    from ctm_rl.agents.thinker_module import fit_thinker
+
+    env = make_samples_env(experiment.env, 1)
+    try:
+        spaces = env.single_observation_space, env.single_action_space
+        return fit_thinker(experiment.model, *spaces, experiment.learning.loss)
+    finally:
+        env.close()
+
+
+def first_module(algorithm: Any) -> Any:
+    """The module of the first learner, with its weights as they are now, in this process."""
+    group = algorithm.learner_group
+    if group.is_local:
+        return group._learner.module[MODULE].unwrapped()
+    module = algorithm.config.get_multi_rl_module_spec(
+        spaces=algorithm.env_runner_group.get_spaces(), inference_only=False
+    ).build()[MODULE]
+    weights = group.get_weights()[MODULE]
+    module.set_state(weights)
+    return module

@@ -1,0 +1,69 @@
+"""Cumulative parity: whether each beginning of a sequence holds an odd number of -1."""
+
+import dataclasses
+
+from ctm_rl.agents.experiment import PPOSettings
+from ctm_rl.agents.run_settings import BudgetConfig
+from ctm_rl.agents.supervised_experiment import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.config import ThinkerConfig
+
+PARITY = "ctm_rl.envs:ctm_rl/Parity-v0"
+
+
+def parity() -> SupervisedExperiment:
+    """Parity of every beginning of 16 values, small enough for two CPU cores."""
+    return SupervisedExperiment(
+        name="parity",
+        env=TaskConfig(id=PARITY, kwargs={"length": 16}),
+        model=ThinkerConfig(
+            encoder="parity",
+            positions="rotational-1d",
+            num_neurons=128,
+            history_length=10,
+            num_ticks=20,
+            nlm_hidden_dim=8,
+            feature_dim=64,
+            num_heads=4,
+            pairing="random",
+            num_output_sync_neurons=32,
+            num_action_sync_neurons=32,
+        ),
+        learning=LearningSettings(batch_size=64, lr=1e-3, num_warmup_steps=200, max_grad_norm=1.0),
+        budget=BudgetConfig(env_steps=64 * 6000),
+        held_out=HeldOutSettings(num_samples=1024),
+    )
+
+
+def parity_64() -> SupervisedExperiment:
+    """Parity of every beginning of 64 values as published: 1,024 neurons, 75 ticks."""
+    return SupervisedExperiment(
+        name="parity-64",
+        env=TaskConfig(id=PARITY, kwargs={"length": 64}),
+        model=ThinkerConfig(
+            encoder="parity",
+            positions="rotational-1d",
+            num_neurons=1024,
+            history_length=25,
+            num_ticks=75,
+            nlm_hidden_dim=16,
+            feature_dim=512,
+            num_heads=8,
+            pairing="random",
+            num_output_sync_neurons=32,
+            num_action_sync_neurons=32,
+        ),
+        learning=LearningSettings(batch_size=64, lr=1e-4, num_warmup_steps=500, clip_quantile=0.9),
+        budget=BudgetConfig(env_steps=64 * 200_000),
+    )
+
+
+def parity_bandit() -> SupervisedExperiment:
+    """Parity of 8 values from nothing but the share of right places: a bandit."""
+    experiment = parity()
+    return dataclasses.replace(
+        experiment,
+        name="parity-bandit",
+        env=TaskConfig(id=PARITY, kwargs={"length": 8}),
+        signal="reward",
+        ppo=PPOSettings(num_rollout_steps=1, num_epochs=1, num_minibatches=1, gamma=1.0),
+    )
