@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctm_rl.metrics import AnswerScores, StoppingScores, accuracy, at_tick, most_certain_tick, stopping_ticks
+from ctm_rl.metrics import (
+    AnswerScores,
+    StoppingScores,
+    accuracy,
+    at_tick,
+    most_certain_tick,
+    right_by_tick,
+    stopping_ticks,
+)
 
 B, G, C, K = 13, 3, 4, 5
 
@@ -45,6 +53,11 @@ def test_accuracy_reads_each_sample_at_its_most_certain_tick() -> None:
 
 def test_the_earliest_of_equally_certain_ticks_is_read() -> None:
     assert most_certain_tick(torch.tensor([[0.1, 0.7, 0.7], [0.5, 0.5, 0.5]])).tolist() == [1, 0]
+
+
+def test_the_first_of_equally_likely_classes_is_the_answer() -> None:
+    predictions = torch.tensor([1.0, 2.0, 0.0, 2.0])[None, None, :, None].expand(1, 2, C, K)
+    assert right_by_tick(predictions, torch.tensor([[1, 3]]))[..., 0].tolist() == [[True, False]]
 
 
 def test_each_sample_is_read_at_a_tick_of_its_own() -> None:

@@ -94,7 +94,7 @@ def test_sorting_scores_equal_a_loop_over_emissions(num_ticks: int) -> None:
 
 
 def test_waits_count_blanks_and_repetitions_since_the_previous_emission() -> None:
-    numbers = torch.tensor([[0.3, 0.0, 1.0]])
+    numbers = torch.tensor([[0.25, 0.0, 0.75]])  # the second gap stands on an edge
     scores = SortingScores([0.0, 0.5])
     # One blank, then index 1 twice, a blank, index 0, and at once index 2.
     scores.add(one_hot(torch.tensor([[3, 1, 1, 3, 0, 2]]), 4), numbers, numbers.argsort(1))
