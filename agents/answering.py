@@ -1,91 +1,193 @@
-"""Evaluates a model that answers instead of acting: on fresh samples of the single-step environment of its task."""
+"""Evaluates a model that answers, on held-out samples: by tick, by certainty and by what was asked."""
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import gymnasium as gym
-import numpy as np
 import torch
 from torch import Tensor
 
+from ctm_rl.agents.columns import to_device
+from ctm_rl.agents.sampler import OBSERVATIONS, TARGETS, Sampler
+from ctm_rl.agents.supervised_experiment import LossKind, TaskConfig
+from ctm_rl.config import ThinkerConfig
 from ctm_rl.errors import UserError
+from ctm_rl.inputs import model_inputs
 from ctm_rl.interop import OfficialModel
 from ctm_rl.losses import group
-from ctm_rl.metrics import accuracy, decode_sorting
+from ctm_rl.metrics import (
+    AnswerScores,
+    CalibrationScores,
+    HumanScores,
+    PositionScores,
+    QuestionScores,
+    RouteScores,
+    SortingScores,
+    StoppingScores,
+)
+from ctm_rl.models import ContinuousThoughtMachine, FeedForwardModel, Thought
 
-ENVIRONMENTS = {"parity": "ctm_rl.envs:ctm_rl/Parity-v0", "sort": "ctm_rl.envs:ctm_rl/Sorting-v0"}
-"""Tasks whose samples are made, not read from a data set."""
 BATCH_SIZE = 100
 
+_OFFICIAL: dict[str, tuple[str, LossKind]] = {
+    "parity": ("ctm_rl.envs:ctm_rl/Parity-v0", "classes"),
+    "sort": ("ctm_rl.envs:ctm_rl/Sorting-v0", "order"),
+}
+"""Environments of published tasks whose samples are made, not read from a data set, and how they are answered."""
 
-def evaluate_answers(official: OfficialModel, episodes: int, seed: int, device: torch.device) -> dict[str, Any]:
-    """Lets a published model answer ``episodes`` fresh samples.
 
-    Args:
-        official: the model.
-        episodes: how many samples; each is an episode of one step.
-        seed: the same seed draws the same samples.
-        device: where the model computes.
+class Asked(NamedTuple):
+    """What a model is asked."""
 
-    Returns:
-        ``episodes``, the task, ``accuracy`` (share of right elements; for classes at the most certain tick),
-        ``accuracy_whole`` (share of samples right throughout), ``accuracy_by_tick`` (classes only), mean certainty of
-        the last tick, ``env_steps``, ``seconds`` and the seed.
+    env: TaskConfig
+    """The environment."""
+    loss: LossKind
+    """What kind of answer it is."""
+    name: str
+    """What the result calls it."""
+
+
+def asked_of(official: OfficialModel) -> Asked:
+    """What a published model was trained to answer.
 
     Raises:
         UserError: samples of this task cannot be made here.
     """
-    if official.task not in ENVIRONMENTS:
+    if official.task not in _OFFICIAL:
         raise UserError(
-            f"a model for {official.task} is evaluated on its data set, which this version does not read; "
-            f"{' and '.join(ENVIRONMENTS)} can be evaluated, and ctm_rl.load_official gives the model in Python."
+            f"a model for {official.task} is evaluated on its data set, which is not known of an imported one; "
+            f"{' and '.join(_OFFICIAL)} can be evaluated, and ctm_rl.load_official gives the model in Python."
         )
+    env_id, loss = _OFFICIAL[official.task]
+    length = official.config.num_groups if official.task == "parity" else official.config.input_dim
+    return Asked(TaskConfig(id=env_id, kwargs={"length": length}), loss, official.task)
+
+
+def evaluate_answers(
+    model: ContinuousThoughtMachine | FeedForwardModel,
+    asked: Asked,
+    *,
+    episodes: int,
+    seed: int,
+    device: torch.device,
+    human: Tensor | None = None,
+) -> dict[str, Any]:
+    """Lets a model answer held-out samples.
+
+    Args:
+        model: the model.
+        asked: what it is asked.
+        episodes: how many samples; each is an episode of one step. Of a finite set, at most all of it.
+        seed: the same seed makes the same samples.
+        device: where the model computes.
+        human: the share of people who chose each class, [N, C], for the samples of a finite set in their order.
+
+    Returns:
+        ``task``, ``episodes``, ``accuracy`` (share of right elements) and ``accuracy_whole`` (of samples right
+        throughout), at the most certain tick; and what the scores of ``ctm_rl.metrics`` tell that fit the task.
+
+    Raises:
+        UserError: the environment cannot be made, or there are fewer human answers than samples.
+    """
     started = time.perf_counter()
-    inputs, targets = _draw(official, episodes, seed)
-    official.model.to(device)
-    with torch.no_grad():
-        thoughts = [official.model(batch.to(device)) for batch in inputs.split(BATCH_SIZE)]
-    predictions = torch.cat([thought.predictions for thought in thoughts]).cpu()
-    certainties = torch.cat([thought.certainties for thought in thoughts]).cpu()
-    if official.task == "sort":
-        scores = _score_order(predictions, targets)
-    else:
-        right = accuracy(group(predictions, official.config.num_groups), certainties, targets)
-        scores = {
-            "accuracy": right.most_certain,
-            "accuracy_whole": right.whole,
-            "accuracy_by_tick": [round(share, 6) for share in right.by_tick.tolist()],
-        }
+    sampler = Sampler(asked.env, num_rows=min(episodes, BATCH_SIZE), num_steps=1, seed=0, held_out_seed=seed)
+    episodes = sampler.count_held_out(episodes)
+    if human is not None and len(human) < episodes:
+        raise UserError(f"there are human answers for {len(human)} samples, and {episodes} are to be answered.")
+    model = model.to(device).eval()
+    scores = _scores_for(model.config, asked.loss, human)
+    first = 0
+    for chunk in range(-(-episodes // BATCH_SIZE)):
+        samples = to_device(sampler.held_out(chunk, episodes).as_dict(), device)
+        _check_answers(model.config, asked.loss, samples[TARGETS])
+        inputs, question = model_inputs(model.config, samples[OBSERVATIONS])
+        with torch.no_grad():
+            thought = model(inputs) if question is None else model(inputs, question)
+        scores.add(_answers_of(model.config, thought), samples, first)
+        first += len(samples[TARGETS])
+    sampler.close()
     return {
         "episodes": episodes,
-        "task": official.task,
-        **scores,
-        "certainty_mean": float(certainties[:, -1].mean()),
+        "task": asked.name,
+        **scores.summary(),
         "env_steps": episodes,
         "seconds": round(time.perf_counter() - started, 3),
-        "iteration": 0,
         "seed": seed,
     }
 
 
-def _draw(official: OfficialModel, episodes: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Inputs [N, ...] and their right answers [N, G] from the task's environment."""
-    length = official.config.num_groups if official.task == "parity" else official.config.input_dim
-    env = gym.make(ENVIRONMENTS[official.task], length=length, disable_env_checker=True)
-    samples = [env.reset(seed=seed if index == 0 else None) for index in range(episodes)]
-    env.close()
-    inputs = np.stack([observation for observation, _ in samples])
-    targets = np.stack([info["target"] for _, info in samples])
-    return torch.from_numpy(inputs), torch.from_numpy(targets)
+def _check_answers(config: ThinkerConfig, loss: LossKind, targets: Tensor) -> None:
+    """Refuses an environment that asks for another number of answers than the model gives."""
+    num_asked = targets[0].numel()
+    num_given = config.num_classes - 1 if loss == "order" else config.num_groups
+    if num_asked != num_given:
+        raise UserError(f"the environment asks for {num_asked} elements, and the model answers {num_given}.")
 
 
-def _score_order(predictions: Tensor, targets: Tensor) -> dict[str, float]:
-    """Compares what was emitted over the ticks with the order; what is missing is wrong."""
-    whole, elements = [], []
-    for emitted, target in zip(decode_sorting(predictions), targets.tolist(), strict=True):
-        whole.append(emitted == target)
-        elements.append(sum(one == two for one, two in zip(emitted, target, strict=False)) / len(target))
-    return {"accuracy": float(np.mean(elements)), "accuracy_whole": float(np.mean(whole))}
+class _Scores:
+    """Several scores of the same answers.
+
+    Args:
+        parts: for each score its place in the summary (empty: at the top), the score, and what it is given of a batch.
+    """
+
+    def __init__(self, parts: list[tuple[str, Any, Callable[..., tuple[Any, ...]]]]) -> None:
+        self._parts = parts
+
+    def add(self, thought: Thought, samples: dict[str, Any], first: int) -> None:
+        """Counts one batch, whose samples are those from ``first`` on."""
+        for _, score, given in self._parts:
+            score.add(*given(thought, samples, first))
+
+    def summary(self) -> dict[str, Any]:
+        """What all of them tell."""
+        told: dict[str, Any] = {}
+        for name, score, _ in self._parts:
+            told |= {name: score.summary()} if name else score.summary()
+        told.pop("num_samples")
+        return told
+
+
+def _scores_for(config: ThinkerConfig, loss: LossKind, human: Tensor | None) -> _Scores:
+    """The scores that fit a task."""
+    if loss == "order":
+        return _Scores([("", SortingScores(), lambda t, s, _: (t.predictions, s[OBSERVATIONS], s[TARGETS]))])
+
+    def classes(thought: Thought, samples: dict[str, Any], first: int) -> tuple[Tensor, Tensor, Tensor]:
+        targets = samples[TARGETS]
+        return group(thought.predictions, config.num_groups), thought.certainties, targets.reshape(len(targets), -1)
+
+    def question(thought: Thought, samples: dict[str, Any], first: int) -> tuple[Tensor, ...]:
+        shown = samples[OBSERVATIONS]
+        num_operations = ((shown["question"] == -1) | (shown["question"] == -2)).sum(1)
+        return *classes(thought, samples, first), shown["num_digits"], num_operations
+
+    def people(thought: Thought, samples: dict[str, Any], first: int) -> tuple[Tensor, ...]:
+        assert human is not None
+        return thought.predictions, thought.certainties, human[first : first + len(samples[TARGETS])]
+
+    parts: list[tuple[str, Any, Any]] = [
+        ("", AnswerScores(), classes),
+        ("stopping", StoppingScores(), classes),
+        ("calibration", CalibrationScores(), classes),
+    ]
+    if loss == "route":
+        parts.append(("routes", RouteScores(), classes))
+    if config.encoder == "parity":
+        parts.append(("", PositionScores(), classes))
+    if config.encoder == "digits":
+        parts.append(("questions", QuestionScores(), question))
+    if human is not None:
+        parts.append(("human", HumanScores(), people))
+    return _Scores(parts)
+
+
+def _answers_of(config: ThinkerConfig, thought: Thought) -> Thought:
+    """The ticks that answer."""
+    if not config.num_answer_ticks:
+        return thought
+    last = slice(-config.num_answer_ticks, None)
+    return Thought(thought.predictions[..., last], thought.certainties[:, last])
 
 
 def describe_answers(result: dict[str, Any]) -> str:

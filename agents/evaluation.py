@@ -1,23 +1,33 @@
 """Plays episodes with a trained policy, exactly as many as asked for, and says how they went."""
 
+import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
 import torch
 
 from ctm_rl import checkpoint
-from ctm_rl.agents.answering import describe_answers, evaluate_answers
+from ctm_rl.agent import ActorCritic
+from ctm_rl.agents.answering import Asked, asked_of, describe_answers, evaluate_answers
 from ctm_rl.agents.environment import make_env
-from ctm_rl.agents.experiment import EnvConfig
+from ctm_rl.agents.experiment import EnvConfig, Experiment
 from ctm_rl.agents.run_dir import check_is_run, read_config
 from ctm_rl.agents.run_settings import MAX_SEED
 from ctm_rl.agents.spaces import count_actions
+from ctm_rl.agents.supervised_experiment import SupervisedExperiment, TaskConfig
 from ctm_rl.errors import UserError
+from ctm_rl.interop import OfficialModel
+from ctm_rl.models import ContinuousThoughtMachine, FeedForwardModel
 from ctm_rl.policy import Policy, official_of
+from ctm_rl.sync import Synchronisation
+from ctm_rl.thinker import THINKER_ENTRY, rebuild_thinker
+
+Env = TypeVar("Env", EnvConfig, TaskConfig)
 
 MAX_ENVS = 32
 """How many environments are played side by side."""
@@ -32,6 +42,9 @@ def evaluate(
     seed: int = 0,
     deterministic: bool = False,
     device: str = "cpu",
+    env_kwargs: Mapping[str, Any] | None = None,
+    decay_rate: float | None = None,
+    human: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Plays exactly ``episodes`` episodes, or has an imported model that answers instead answer as many samples.
 
@@ -44,6 +57,11 @@ def evaluate(
         seed: the same seed plays the same episodes.
         deterministic: take the likeliest action instead of drawing one.
         device: where the policy computes: cpu, cuda or cuda:N.
+        env_kwargs: arguments of the environment that are to differ from those it was trained with.
+        decay_rate: answering models only: set the decay rate of every pair to this; large rates cut the memory that
+            synchronisation is.
+        human: answering models only: the share of people who chose each class, [N, C], for the held-out samples in
+            their order.
 
     Returns:
         ``episodes``, mean, standard deviation, least and greatest of the raw returns, mean length, ``env_steps``,
@@ -63,12 +81,22 @@ def evaluate(
     place = checkpoint.find(place)
     state = checkpoint.load(place)
     official = official_of(place, state)
-    if official is not None and official.task != "rl":
-        return evaluate_answers(official, episodes, seed, found)
+    if THINKER_ENTRY in state or (official is not None and official.task != "rl"):
+        model, asked = _answering(run, place, state, official)
+        asked = asked._replace(env=_changed(asked.env, env_kwargs))
+        if decay_rate is not None:
+            _set_decay_rates(model, decay_rate)
+        people = None if human is None else torch.from_numpy(human)
+        result = evaluate_answers(model, asked, episodes=episodes, seed=seed, device=found, human=people)
+        return {**result, "iteration": checkpoint.iteration_of(place)}
+    if decay_rate is not None or human is not None:
+        raise UserError("decay_rate and human answers are for models that answer; this one acts.")
     policy = Policy.from_state(place, state, found)
     experiment = read_config(run)
+    assert isinstance(experiment, Experiment)
+    env = _changed(experiment.env, env_kwargs)
     seeds = [_SEED_FLOOR + int(word) // 2 for word in np.random.SeedSequence(seed).generate_state(episodes)]
-    envs = [_make_fitting(experiment.env, policy) for _ in range(min(episodes, MAX_ENVS))]
+    envs = [_make_fitting(env, policy) for _ in range(min(episodes, MAX_ENVS))]
     started = time.perf_counter()
     num_threads = torch.get_num_threads()
     # The products are too small to be shared out: with more threads on a busy machine they take ten times as long.
@@ -110,6 +138,38 @@ def check_device(device: str) -> torch.device:
     if found.type == "cuda" and (found.index or 0) >= count:
         raise UserError(f"device {device!r} is not here: this machine has {count} CUDA devices; cpu always works.")
     return found
+
+
+def _answering(
+    run: Path, place: Path, state: Mapping[str, Any], official: OfficialModel | None
+) -> tuple[ContinuousThoughtMachine | FeedForwardModel, Asked]:
+    """A model that answers, and what it is asked."""
+    if official is not None:
+        assert not isinstance(official.model, ActorCritic)
+        return official.model, asked_of(official)
+    experiment = read_config(run)
+    if not isinstance(experiment, SupervisedExperiment):
+        raise UserError(f"{run / 'config.json'} is of a run that acts, and its checkpoint holds a model that answers.")
+    env = experiment.env
+    held_out = dataclasses.replace(env, kwargs={**env.kwargs, **env.held_out_kwargs}, held_out_kwargs={})
+    return rebuild_thinker(place, state), Asked(held_out, experiment.learning.loss, experiment.name)
+
+
+def _changed(env: Env, kwargs: Mapping[str, Any] | None) -> Env:
+    """An environment with other arguments."""
+    return dataclasses.replace(env, kwargs={**env.kwargs, **(kwargs or {})})
+
+
+def _set_decay_rates(model: torch.nn.Module, rate: float) -> None:
+    """Gives every pair the same decay rate."""
+    synchronisations = [part for part in model.modules() if isinstance(part, Synchronisation)]
+    if not synchronisations:
+        raise UserError("decay_rate is for the machine; a baseline has no synchronisation.")
+    limit = max(part.max_decay_rate for part in synchronisations)
+    if not 0 <= rate <= limit:
+        raise UserError(f"decay_rate must be at least 0 and at most {limit:g}, got {rate}.")
+    for part in synchronisations:
+        torch.nn.init.constant_(part.decay_rate, rate)
 
 
 def _make_fitting(config: EnvConfig, policy: Policy) -> gym.Env:

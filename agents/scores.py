@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
-from ctm_rl.agents.supervised_experiment import LearningSettings, LossKind
+from ctm_rl.agents.supervised_experiment import LearningSettings
 from ctm_rl.config import ThinkerConfig
 from ctm_rl.losses import answer_loss, group, sorting_loss
-from ctm_rl.metrics import decode_sorting
+from ctm_rl.metrics import at_tick, emissions, most_certain_tick
 from ctm_rl.models import Thought
 
 
@@ -69,26 +69,17 @@ def tally(settings: LearningSettings, config: ThinkerConfig, thought: Thought, t
     Returns:
         The sums.
     """
-    is_right = right_elements(settings.loss, config, thought, targets)
-    loss = float(loss_of(settings, config, thought, targets)) * len(is_right)
-    return Tally(len(is_right), float(is_right.float().mean(1).sum()), float(is_right.all(1).sum()), loss)
-
-
-def right_elements(kind: LossKind, config: ThinkerConfig, thought: Thought, targets: Int[Tensor, "B ..."]) -> Tensor:
-    """Which elements of each answer are right, [B, G]; with an order, what was not emitted is wrong."""
+    loss = float(loss_of(settings, config, thought, targets)) * len(targets)
     targets = targets.reshape(len(targets), -1)
-    if kind == "order":
+    if settings.loss == "order":
+        indices, _, counts = emissions(thought.predictions)
         length = targets.shape[1]
-        emitted = torch.full((len(targets), length), -1)
-        for row, order in zip(emitted, decode_sorting(thought.predictions), strict=True):
-            kept = torch.tensor(order[:length], dtype=torch.long)
-            row[: len(kept)] = kept
-            if len(order) > length:
-                row[-1] = -1
-        return emitted == targets.cpu()
-    predictions, certainties = thought.predictions, thought.certainties
-    if config.num_answer_ticks:
-        predictions, certainties = (part[..., -config.num_answer_ticks :] for part in (predictions, certainties))
-    answers = group(predictions, config.num_groups)
-    chosen = certainties.argmax(1)[:, None, None, None].expand(-1, *answers.shape[1:3], 1)
-    return answers.gather(3, chosen).squeeze(3).argmax(2) == targets
+        is_right = pad(indices, (0, length), value=-1)[:, :length] == targets
+        is_whole = is_right.all(1) & (counts == length)
+    else:
+        last = slice(-config.num_answer_ticks if config.num_answer_ticks else None, None)
+        tick = most_certain_tick(thought.certainties[:, last])
+        answers = at_tick(group(thought.predictions[..., last], config.num_groups), tick)
+        is_right = answers.argmax(2) == targets
+        is_whole = is_right.all(1)
+    return Tally(len(targets), float(is_right.float().mean(1).sum()), float(is_whole.sum()), loss)

@@ -6,9 +6,9 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -16,6 +16,7 @@ import ctm_rl
 from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
 from ctm_rl.agents.experiment import Experiment
 from ctm_rl.agents.experiment_json import AnyExperiment
+from ctm_rl.agents.json_option import JsonObject
 from ctm_rl.agents.run_settings import BudgetConfig
 from ctm_rl.configs import describe, for_env, load, names
 from ctm_rl.errors import UserError, expand
@@ -92,6 +93,12 @@ class EvaluateOptions:
     """Take the likeliest action instead of drawing one."""
     device: str = "cpu"
     """Where the policy computes: cpu, cuda or cuda:N."""
+    env_kwargs: JsonObject = field(default_factory=dict)
+    """Arguments of the environment that differ from those it was trained with, as '{"size": 15}'."""
+    decay_rate: float | None = None
+    """Answering models: set every pair's decay rate; 15 cuts the memory that synchronisation is."""
+    human_labels: str | None = None
+    """Answering models: compare with the human answers in this file, in CIFAR-10H's format."""
     json: bool = False
     """Write one line of JSON."""
 
@@ -257,8 +264,21 @@ def _evaluate(arguments: list[str]) -> None:
         seed=options.seed,
         deterministic=options.deterministic,
         device=options.device,
+        env_kwargs=options.env_kwargs,
+        decay_rate=options.decay_rate,
+        human=None if options.human_labels is None else _read_human_labels(options.human_labels),
     )
     _write((evaluation.to_json if options.json else evaluation.to_text)(result) + "\n")
+
+
+def _read_human_labels(file: str) -> Any:
+    """Reads human answers; what is wrong with the file is the user's to mend."""
+    from ctm_rl.envs.data.human_labels import read_human_labels
+
+    try:
+        return read_human_labels(expand(file))
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _import(arguments: list[str]) -> None:
