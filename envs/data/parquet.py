@@ -85,7 +85,7 @@ class _Rows:
         self._groups = groups
         lengths = [self._files[f].metadata.row_group(g).num_rows for f, g in groups]
         self._starts = np.concatenate([[0], np.cumsum(lengths)])
-        self._cache: OrderedDict[int, list[bytes]] = OrderedDict()
+        self._cache: OrderedDict[int, Any] = OrderedDict()
         self._cached_bytes = 0
 
     def _column(self, names: tuple[str, ...]) -> str:
@@ -102,7 +102,12 @@ class _Rows:
     def labels(self) -> np.ndarray:
         """The classes of all rows, [N]."""
         columns = [file.read([self._label_column]).column(0).to_numpy() for file in self._files]
-        return np.concatenate(columns).astype(np.int64)
+        labels = np.concatenate(columns)
+        if labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"column {self._label_column} of {self._paths[0]} must hold whole numbers, all of them known."
+            )
+        return labels.astype(np.int64)
 
     def num_named_classes(self) -> int | None:
         """How many classes the description left by Hugging Face's library names."""
@@ -114,24 +119,24 @@ class _Rows:
         return len(feature["names"]) if "names" in feature else None
 
     def picture_bytes(self, index: int) -> bytes:
-        """A picture, encoded."""
+        """A picture, encoded; no bytes where the file has none, which no decoder takes for a picture."""
         group = int(np.searchsorted(self._starts, index, "right")) - 1
-        return self._group(group)[index - int(self._starts[group])]
+        value = self._group(group)[index - int(self._starts[group])].as_py()
+        # A structure of bytes and a path, or the bytes alone.
+        return (value.get("bytes") if isinstance(value, dict) else value) or b""
 
-    def _group(self, group: int) -> list[bytes]:
-        """The pictures of a row group, from what is kept or from the file."""
+    def _group(self, group: int) -> Any:
+        """The encoded pictures of a row group, from what is kept or from the file."""
         if group in self._cache:
             self._cache.move_to_end(group)
             return self._cache[group]
         file, place = self._groups[group]
-        column = self._files[file].read_row_group(place, [self._picture_column]).column(0)
-        # A picture is a structure of its bytes and a path, or the bytes alone; without any it is broken.
-        values = [(row.get("bytes") if isinstance(row, dict) else row) or b"" for row in column.to_pylist()]
-        self._cache[group] = values
-        self._cached_bytes += sum(map(len, values))
+        column = self._files[file].read_row_group(place, [self._picture_column], use_threads=False).column(0)
+        self._cache[group] = column
+        self._cached_bytes += column.nbytes
         while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
-            self._cached_bytes -= sum(map(len, self._cache.popitem(last=False)[1]))
-        return values
+            self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+        return column
 
 
 def _is_named(stem: str, name: str) -> bool:
