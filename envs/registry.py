@@ -12,6 +12,10 @@ PARITY = "ctm_rl/Parity-v0"
 """Cumulative parity in one step; takes ``length``."""
 SORTING = "ctm_rl/Sorting-v0"
 """The order of some numbers in one step; takes ``length``."""
+IMAGES = "ctm_rl/Images-v0"
+"""What a picture shows, in one step; takes ``dataset``, ``path``, ``split``, ``augment`` and ``size``."""
+QA_MNIST = "ctm_rl/QAMnist-v0"
+"""Sums and differences of handwritten digits in one step; takes ``num_digits``, ``num_operations``, ``size``, ..."""
 
 ENTRY_POINTS = {
     HIDDEN_VELOCITY: "ctm_rl.envs.control:make_hidden_velocity",
@@ -19,12 +23,16 @@ ENTRY_POINTS = {
     STAGGERED_START: "ctm_rl.envs.stagger:make_staggered",
     PARITY: "ctm_rl.envs.parity:ParityEnv",
     SORTING: "ctm_rl.envs.sorting:SortingEnv",
+    IMAGES: "ctm_rl.envs.images:ImagesEnv",
+    QA_MNIST: "ctm_rl.envs.qa_mnist:QAMnistEnv",
 }
 
 VECTOR_ENTRY_POINTS = {
     HIDDEN_VELOCITY: "ctm_rl.envs.vector:make_hidden_velocity_vector",
     PARITY: "ctm_rl.envs.parity:ParityVectorEnv",
     SORTING: "ctm_rl.envs.sorting:SortingVectorEnv",
+    IMAGES: "ctm_rl.envs.images:ImagesVectorEnv",
+    QA_MNIST: "ctm_rl.envs.qa_mnist:QAMnistVectorEnv",
 }
 """Those that make many at once by another way than one after the other."""
 

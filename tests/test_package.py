@@ -184,7 +184,7 @@ def test_a_wheel_holds_every_module_and_nothing_else() -> None:
         pytest.skip("the package is not installed from a wheel")
     expected = {"ctm_rl/" + str(p.relative_to(ROOT)).removeprefix("ctm_rl/") for p in MODULES.values()}
     assert {file for file in files if file.endswith(".py")} == expected
-    assert "ctm_rl/py.typed" in files
+    assert {"ctm_rl/py.typed", "ctm_rl/envs/data/mnist.npz"} <= files
     assert distribution.version == ctm_rl.__version__
 
 
