@@ -7,7 +7,22 @@ from ctm_rl.agents.experiment_json import AnyExperiment
 from ctm_rl.configs.acrobot import acrobot, acrobot_paper
 from ctm_rl.configs.cartpole import cartpole, cartpole_paper, cartpole_window
 from ctm_rl.configs.generic import for_env
+from ctm_rl.configs.images import (
+    cifar10,
+    cifar100,
+    cifar100_d128,
+    cifar100_d256,
+    cifar100_d1024,
+    cifar100_k25,
+    cifar100_k75,
+    cifar100_k100,
+    imagenet,
+    mnist,
+)
+from ctm_rl.configs.mazes import mazes, mazes_19, mazes_39
 from ctm_rl.configs.parity import parity, parity_64
+from ctm_rl.configs.qa_mnist import qa_mnist, qa_mnist_10
+from ctm_rl.configs.sorting import sorting, sorting_30
 from ctm_rl.errors import UserError
 
 __all__ = ["describe", "for_env", "load", "names"]
@@ -20,6 +35,23 @@ _EXPERIMENTS: dict[str, Callable[[], AnyExperiment]] = {
     "acrobot-paper": acrobot_paper,
     "parity": parity,
     "parity-64": parity_64,
+    "sorting": sorting,
+    "sorting-30": sorting_30,
+    "mazes": mazes,
+    "mazes-19": mazes_19,
+    "mazes-39": mazes_39,
+    "qa-mnist": qa_mnist,
+    "qa-mnist-10": qa_mnist_10,
+    "mnist": mnist,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "cifar100-d128": cifar100_d128,
+    "cifar100-d256": cifar100_d256,
+    "cifar100-d1024": cifar100_d1024,
+    "cifar100-k25": cifar100_k25,
+    "cifar100-k75": cifar100_k75,
+    "cifar100-k100": cifar100_k100,
+    "imagenet": imagenet,
 }
 
 

@@ -176,7 +176,11 @@ def _train(arguments: list[str]) -> None:
         _write(TRAIN_USAGE.format(experiments=_experiments()))
         return
     experiment, rest, prog = _choose("train", arguments)
+    chosen = experiment.env.kwargs
     experiment = parse(type(experiment), rest, prog, default=experiment)
+    # What is said of the environment's arguments changes those of the experiment, one by one.
+    env = dataclasses.replace(experiment.env, kwargs={**chosen, **experiment.env.kwargs})
+    experiment = dataclasses.replace(experiment, env=env)
     from ctm_rl.agents.run_dir import new_run_dir
 
     experiment = dataclasses.replace(experiment, run_dir=str(new_run_dir(experiment)))

@@ -1,0 +1,78 @@
+"""Mazes: the way from the red pixel to the green one, as moves, seen in one picture."""
+
+from ctm_rl.agents.run_settings import BudgetConfig
+from ctm_rl.agents.supervised_experiment import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.config import ThinkerConfig
+
+MAZE = "ctm_rl.envs:ctm_rl/Maze-v0"
+
+
+def mazes() -> SupervisedExperiment:
+    """Routes through mazes of 9 pixels, without position encoding, small enough for two CPU cores."""
+    return SupervisedExperiment(
+        name="mazes",
+        env=TaskConfig(id=MAZE, kwargs={"size": 9, "route_length": 20}),
+        model=ThinkerConfig(
+            encoder="resnet18-1",
+            num_neurons=128,
+            history_length=10,
+            num_ticks=16,
+            nlm_hidden_dim=8,
+            feature_dim=64,
+            num_heads=4,
+            pairing="random-pairing",
+            num_output_sync_neurons=64,
+            num_action_sync_neurons=64,
+        ),
+        learning=LearningSettings(loss="route", batch_size=64, lr=1e-3, num_warmup_steps=200, max_grad_norm=1.0),
+        budget=BudgetConfig(env_steps=64 * 6000),
+        held_out=HeldOutSettings(num_samples=1024),
+    )
+
+
+def mazes_19() -> SupervisedExperiment:
+    """Routes through mazes of 19 pixels as published: 1,024 neurons, 50 ticks."""
+    return SupervisedExperiment(
+        name="mazes-19",
+        env=TaskConfig(id=MAZE, kwargs={"size": 19, "route_length": 50}),
+        model=ThinkerConfig(
+            encoder="resnet18-1",
+            num_neurons=1024,
+            history_length=25,
+            num_ticks=50,
+            synapse_depth=8,
+            nlm_hidden_dim=32,
+            feature_dim=256,
+            num_heads=4,
+            dropout=0.1,
+            pairing="random-pairing",
+            num_output_sync_neurons=128,
+            num_action_sync_neurons=128,
+        ),
+        learning=LearningSettings(loss="route", batch_size=64, lr=1e-4, num_warmup_steps=10_000),
+        budget=BudgetConfig(env_steps=64 * 100_000),
+    )
+
+
+def mazes_39() -> SupervisedExperiment:
+    """Routes through mazes of 39 pixels as published: 2,048 neurons, 75 ticks."""
+    return SupervisedExperiment(
+        name="mazes-39",
+        env=TaskConfig(id=MAZE, kwargs={"size": 39, "route_length": 100}),
+        model=ThinkerConfig(
+            encoder="resnet34-2",
+            num_neurons=2048,
+            history_length=25,
+            num_ticks=75,
+            synapse_depth=8,
+            nlm_hidden_dim=32,
+            feature_dim=512,
+            num_heads=16,
+            dropout=0.1,
+            pairing="first-last",
+            num_output_sync_neurons=64,
+            num_action_sync_neurons=32,
+        ),
+        learning=LearningSettings(loss="route", batch_size=64, lr=1e-4, num_warmup_steps=10_000),
+        budget=BudgetConfig(env_steps=64 * 1_000_000),
+    )

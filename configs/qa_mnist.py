@@ -1,0 +1,65 @@
+"""Questions about digits that have been seen before: what synchronisation remembers once they are out of sight."""
+
+from ctm_rl.agents.run_settings import BudgetConfig
+from ctm_rl.agents.supervised_experiment import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.config import ThinkerConfig
+
+QA_MNIST = "ctm_rl.envs:ctm_rl/QAMnist-v0"
+_MEAN, _STD = (0.1307,), (0.3081,)
+
+
+def qa_mnist() -> SupervisedExperiment:
+    """One sum or difference of two digits shown before, small enough for two CPU cores."""
+    return SupervisedExperiment(
+        name="qa-mnist",
+        env=TaskConfig(
+            id=QA_MNIST,
+            kwargs={"num_digits": [2, 2], "num_operations": [1, 1], "size": 16},
+            held_out_kwargs={"split": "test"},
+        ),
+        model=ThinkerConfig(
+            encoder="digits",
+            pixel_mean=_MEAN,
+            pixel_std=_STD,
+            num_neurons=128,
+            history_length=3,
+            num_ticks=18,
+            ticks_per_input=3,
+            num_answer_ticks=3,
+            nlm_hidden_dim=8,
+            feature_dim=64,
+            num_heads=4,
+            pairing="random",
+            num_output_sync_neurons=32,
+            num_action_sync_neurons=32,
+        ),
+        learning=LearningSettings(batch_size=64, lr=1e-3, num_warmup_steps=200, max_grad_norm=1.0),
+        budget=BudgetConfig(env_steps=64 * 6000),
+        held_out=HeldOutSettings(num_samples=1024),
+    )
+
+
+def qa_mnist_10() -> SupervisedExperiment:
+    """Questions about one to four digits as published: 1,024 neurons, ten ticks for each part, memory of 30."""
+    return SupervisedExperiment(
+        name="qa-mnist-10",
+        env=TaskConfig(id=QA_MNIST, held_out_kwargs={"split": "test"}),
+        model=ThinkerConfig(
+            encoder="digits",
+            pixel_mean=_MEAN,
+            pixel_std=_STD,
+            num_neurons=1024,
+            history_length=30,
+            num_ticks=10,
+            ticks_per_input=10,
+            num_answer_ticks=10,
+            nlm_hidden_dim=16,
+            feature_dim=64,
+            num_heads=4,
+            pairing="random",
+            num_output_sync_neurons=32,
+            num_action_sync_neurons=32,
+        ),
+        learning=LearningSettings(batch_size=64, lr=1e-4, num_warmup_steps=500),
+        budget=BudgetConfig(env_steps=64 * 300_000),
+    )

@@ -1,0 +1,49 @@
+"""Sorting: numbers are put in order, one index emitted after the other while thinking."""
+
+from ctm_rl.agents.run_settings import BudgetConfig
+from ctm_rl.agents.supervised_experiment import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.config import ThinkerConfig
+
+SORTING = "ctm_rl.envs:ctm_rl/Sorting-v0"
+
+
+def sorting() -> SupervisedExperiment:
+    """The order of 8 numbers, small enough for two CPU cores."""
+    return SupervisedExperiment(
+        name="sorting",
+        env=TaskConfig(id=SORTING, kwargs={"length": 8}),
+        model=ThinkerConfig(
+            encoder="none",
+            num_heads=0,
+            num_neurons=128,
+            history_length=10,
+            num_ticks=20,
+            nlm_hidden_dim=4,
+            pairing="random-pairing",
+            num_output_sync_neurons=64,
+        ),
+        learning=LearningSettings(loss="order", batch_size=64, lr=2e-3, num_warmup_steps=200, max_grad_norm=1.0),
+        budget=BudgetConfig(env_steps=64 * 8000),
+        held_out=HeldOutSettings(num_samples=1024),
+    )
+
+
+def sorting_30() -> SupervisedExperiment:
+    """The order of 30 numbers as published: 512 neurons, 50 ticks."""
+    return SupervisedExperiment(
+        name="sorting-30",
+        env=TaskConfig(id=SORTING, kwargs={"length": 30}),
+        model=ThinkerConfig(
+            encoder="none",
+            num_heads=0,
+            num_neurons=512,
+            history_length=25,
+            num_ticks=50,
+            synapse_depth=4,
+            nlm_hidden_dim=4,
+            pairing="random-pairing",
+            num_output_sync_neurons=32,
+        ),
+        learning=LearningSettings(loss="order", batch_size=32, lr=1e-3, num_warmup_steps=5000),
+        budget=BudgetConfig(env_steps=32 * 100_000),
+    )
