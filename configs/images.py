@@ -20,7 +20,7 @@ def mnist() -> SupervisedExperiment:
         name="mnist",
         env=_task("mnist"),
         model=ThinkerConfig(
-            encoder="resnet18-1",
+            encoder="conv",
             pixel_mean=(0.1307,),
             pixel_std=(0.3081,),
             input_dim=1,
@@ -28,7 +28,7 @@ def mnist() -> SupervisedExperiment:
             history_length=5,
             num_ticks=8,
             nlm_hidden_dim=4,
-            feature_dim=64,
+            feature_dim=32,
             num_heads=4,
             pairing="random-pairing",
             num_output_sync_neurons=64,

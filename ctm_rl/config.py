@@ -11,7 +11,7 @@ PositionKind = Literal["none", "fourier", "multi-fourier", "rotational", "rotati
 RESNET_DEPTHS = (18, 34, 50, 101, 140, 152)
 RESNET_STAGES = (1, 2, 3, 4)
 RESNETS = tuple(f"resnet{depth}-{stage}" for depth in RESNET_DEPTHS for stage in RESNET_STAGES)
-INPUT_ENCODERS = (*RESNETS, "shallow-wide", "parity", "digits", "none")
+INPUT_ENCODERS = (*RESNETS, "shallow-wide", "conv", "parity", "digits", "none")
 OBSERVATION_ENCODERS = ("control", "grid")
 MIN_UNET_WIDTH = 16
 
@@ -127,7 +127,8 @@ class ThinkerConfig(CoreConfig):
     kind: ModelKind = "ctm"
     """The machine, or a baseline on the same encoder."""
     encoder: str = "none"
-    """resnet18-1 to resnet152-4 (depth, then stages kept), shallow-wide, parity, digits, or none."""
+    """resnet18-1 to resnet152-4 (depth, then stages kept), shallow-wide, conv (two small layers), parity, digits, or
+    none."""
     positions: PositionKind = "none"
     """Position encoding added to the encoder's output."""
     input_dim: int = 3

@@ -35,6 +35,7 @@ def build_input_encoder(config: ThinkerConfig) -> InputEncoder:
     builders: dict[str, Any] = {
         "shallow-wide": lambda: ShallowWide(config.input_dim),
         "parity": lambda: ParityEncoder(config.feature_dim),
+        "conv": lambda: DigitEncoder(config.feature_dim, config.input_dim),
         "digits": lambda: DigitEncoder(config.feature_dim),
         "none": lambda: IdentityEncoder(config.input_dim),
     }

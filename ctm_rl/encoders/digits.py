@@ -14,13 +14,14 @@ class DigitEncoder(nn.Module):
 
     Args:
         feature_dim: F, channels of the result.
+        input_dim: I, channels of a picture.
     """
 
-    def __init__(self, feature_dim: int) -> None:
+    def __init__(self, feature_dim: int, input_dim: int = 1) -> None:
         super().__init__()
         self.out_dim = feature_dim
         layers: list[nn.Module] = []
-        for channels in (1, feature_dim):
+        for channels in (input_dim, feature_dim):
             layers += [
                 nn.Conv2d(channels, feature_dim, 3, padding=1),
                 nn.BatchNorm2d(feature_dim),
@@ -29,8 +30,8 @@ class DigitEncoder(nn.Module):
             ]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, pictures: Float[Tensor, "N 1 H W"]) -> Float[Tensor, "N F h w"]:
-        """Maps pictures [N, 1, H, W] to maps [N, F, H / 4, W / 4]."""
+    def forward(self, pictures: Float[Tensor, "N I H W"]) -> Float[Tensor, "N F h w"]:
+        """Maps pictures [N, I, H, W] to maps [N, F, H / 4, W / 4]."""
         return self.layers(pictures)
 
 
