@@ -54,7 +54,7 @@ class Rewind:
         """Gradient of what the features send in, the same for all ticks of a step, [T, B, E]."""
         self._d_dense = [new(self._chunk, num_rows, 2 * num_neurons) for _ in tape.gated]
         self._d_pre = new(self._chunk, num_rows, num_neurons)
-        self._d_normed, self._norm_shape = new(num_rows, num_neurons), (num_neurons,)
+        self._norm_shape = (num_neurons,)
         self._ticks = _TapeTicks(tape)
         self._d_pre_ticks = self._d_pre.unbind(0)
         self._d_dense_ticks = [d_dense.unbind(0) for d_dense in self._d_dense]
@@ -111,25 +111,27 @@ class Rewind:
             self._first_nlm.add(tick)
         d_pre = self._d_pre_ticks[tick % self._chunk]
         self._ring.step(tick, self._d_first[place], d_pre)
-        grad = torch.mul(d_pre, weights.scale, out=self._d_normed)
-        if weights.second is not None:
-            grad = torch.mm(self._unnorm(1, tick, grad), weights.second)
-        return torch.mm(self._recurrent, self._unnorm(0, tick, grad).T)
+        if weights.second is None:
+            d_dense = self._unnorm(0, tick, d_pre, weights.scale)
+        else:
+            d_dense = self._unnorm(0, tick, torch.mm(self._unnorm(1, tick, d_pre, weights.scale), weights.second), None)
+        return torch.mm(self._recurrent, d_dense.T)
 
-    def _unnorm(self, block: int, tick: int, grad: Tensor) -> Float[Tensor, "B E"]:
-        """The gradient of a dense layer's output from that of the norm's."""
+    def _unnorm(self, block: int, tick: int, grad: Tensor, scale: Tensor | None) -> Float[Tensor, "B E"]:
+        """The gradient of a dense layer's output from that of the norm's, which has a scale unless it is folded in."""
         gated, gate, mean, rstd = (part[tick] for part in self._ticks.blocks[block])
-        d_gated, _, _ = _norm_backward(grad, gated, self._norm_shape, mean, rstd, None, None, _INPUT_ONLY)
+        d_gated, _, _ = _norm_backward(grad, gated, self._norm_shape, mean, rstd, scale, None, _INPUT_ONLY)
         self._dense_gate_grads[block][tick % self._chunk](d_gated, gate, gated)
         return self._d_dense_ticks[block][tick % self._chunk]
 
     def _restart(self, tick: int, row: int, d_z: Tensor) -> None:
         """What lies before a restart gets no gradient; the learned start gets it."""
         self._ring.restart(tick, row)
-        self._grads.start_activation.add_(d_z[:, row])
-        d_z[:, row] = 0.0
+        got = d_z.select(1, row)
+        self._grads.start_activation.add_(got)
+        got.zero_()
         self._num_kept -= 1
-        self._places[:, tick : tick + self._length, row] = self._tape.kept[self._num_kept]
+        self._places.select(2, row)[:, tick : tick + self._length] = self._tape.kept[self._num_kept]
 
     def _flush(self, begin: int) -> None:
         """Adds what the ticks from ``begin`` up to the end of its chunk have gathered to the gradients."""
@@ -268,7 +270,7 @@ class _HistoryGrads:
 
     def restart(self, tick: int, row: int) -> None:
         """Hands what the window before ``tick`` got in one row to the start history."""
-        got = self._ring[:, :, row]
+        got = self._ring.select(2, row)
         self._starts[tick % self._length] += got
         got.zero_()
 
