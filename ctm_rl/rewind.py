@@ -13,6 +13,8 @@ from ctm_rl.sweep import SweepWeights, Tape
 
 _CHUNK = 16
 """Ticks whose gradients are gathered before they are multiplied."""
+_LARGEST_GROUP = 4
+"""As many ticks of a step at most share a product of the neuron-level models; more would multiply too much in vain."""
 
 _INPUT_ONLY = [True, False, False]
 """Of a norm's gradients."""
@@ -43,6 +45,7 @@ class Rewind:
         num_neurons, self._length, num_rows = d_history.shape
         self._total = len(tape.last_gate)
         self._chunk = num_ticks * max(1, _CHUNK // num_ticks)
+        self._group = max(size for size in range(1, _LARGEST_GROUP + 1) if num_ticks % size == 0)
         # windows get back what restarts have overwritten, which must not show on the tape
         self._places = tape.places.clone() if len(tape.kept) else tape.places
         self._num_kept = len(tape.kept)
@@ -51,22 +54,23 @@ class Rewind:
         """Gradient of what the features send in, the same for all ticks of a step, [T, B, E]."""
         self._d_dense = [new(self._chunk, num_rows, 2 * num_neurons) for _ in tape.gated]
         self._d_pre = new(self._chunk, num_rows, num_neurons)
-        self._d_normed = new(num_rows, num_neurons)
-        self._d_first = new(num_neurons, weights.first_nlm.shape[1], num_rows)
-        self._d_first_sum = torch.zeros_like(self._d_first)
-        self._d_last = self._d_first
-        self._ticks = _TapeTicks(tape, self._places, self._length)
+        self._norm_shape = (num_neurons,)
+        self._ticks = _TapeTicks(tape)
         self._d_pre_ticks = self._d_pre.unbind(0)
         self._d_dense_ticks = [d_dense.unbind(0) for d_dense in self._d_dense]
         self._grads = SweepWeights(*(None if part is None else _zeros(part) for part in weights[:-1]), weights.sync)  # pyright: ignore
         self._recurrent = weights.recurrent.T.contiguous()
         self._ring = _HistoryGrads(weights.first_nlm, d_history, self._total)
+        self._first_nlm = _WindowWeightGrads(weights.first_nlm, self._places, self._group)
+        self._d_first = self._first_nlm.grads
         if weights.second_nlm is not None:
-            self._d_last = new(num_neurons, 2, num_rows)
-            self._d_last_sum = torch.zeros_like(self._d_last)
-            self._second_nlm = _SmallTransposedProduct(weights.second_nlm, self._d_last)
-            self._hidden_gate_grad = _GateGrad(self._d_first, 1)
-        self._last_gate_grad = _GateGrad(self._d_last.transpose(0, 1), 0)
+            d_last = new(num_neurons, 2, num_rows)
+            self._d_last, self._d_last_sum = d_last, torch.zeros_like(d_last)
+            self._second_nlm = _SmallTransposedProduct(weights.second_nlm, d_last)
+            self._hidden_gate_grads = [_GateGrad(d_first, 1) for d_first in self._d_first]
+            self._last_gate_grads = [_GateGrad(d_last.transpose(0, 1), 0)] * self._group
+        else:
+            self._last_gate_grads = [_GateGrad(d_first.transpose(0, 1), 0) for d_first in self._d_first]
         self._dense_gate_grads = [[_GateGrad(tick, 1) for tick in ticks.unbind(0)] for ticks in self._d_dense]
 
     def run(
@@ -95,37 +99,39 @@ class Rewind:
 
     def _tick(self, tick: int, d_z: Tensor) -> Tensor:
         """From the gradient of z after a tick to that of z before it."""
-        weights, ticks = self._weights, self._ticks
-        self._last_gate_grad(d_z[None], ticks.last_gate[tick], ticks.activations[tick + 1])
+        weights, ticks, place = self._weights, self._ticks, tick % self._group
+        self._last_gate_grads[place](d_z[None], ticks.last_gate[tick], ticks.activations[tick + 1])
         if weights.second_nlm is not None:
             hidden = ticks.hidden[tick]
             self._d_last_sum += self._d_last
             assert self._grads.second_nlm is not None
             self._grads.second_nlm.baddbmm_(self._d_last, hidden.transpose(1, 2))
-            self._hidden_gate_grad(self._second_nlm(), ticks.hidden_gate[tick], hidden)
-        self._d_first_sum += self._d_first
-        self._grads.first_nlm.baddbmm_(self._d_first, ticks.windows[tick + 1])
+            self._hidden_gate_grads[place](self._second_nlm(), ticks.hidden_gate[tick], hidden)
+        if not place:
+            self._first_nlm.add(tick)
         d_pre = self._d_pre_ticks[tick % self._chunk]
-        d_pre.copy_(self._ring.step(tick, self._d_first))
-        grad = torch.mul(d_pre, weights.scale, out=self._d_normed)
-        if weights.second is not None:
-            grad = torch.mm(self._unnorm(1, tick, grad), weights.second)
-        return torch.mm(self._recurrent, self._unnorm(0, tick, grad).T)
+        self._ring.step(tick, self._d_first[place], d_pre)
+        if weights.second is None:
+            d_dense = self._unnorm(0, tick, d_pre, weights.scale)
+        else:
+            d_dense = self._unnorm(0, tick, torch.mm(self._unnorm(1, tick, d_pre, weights.scale), weights.second), None)
+        return torch.mm(self._recurrent, d_dense.T)
 
-    def _unnorm(self, block: int, tick: int, grad: Tensor) -> Float[Tensor, "B E"]:
-        """The gradient of a dense layer's output from that of the norm's."""
+    def _unnorm(self, block: int, tick: int, grad: Tensor, scale: Tensor | None) -> Float[Tensor, "B E"]:
+        """The gradient of a dense layer's output from that of the norm's, which has a scale unless it is folded in."""
         gated, gate, mean, rstd = (part[tick] for part in self._ticks.blocks[block])
-        d_gated, _, _ = _norm_backward(grad, gated, gated.shape[1:], mean, rstd, None, None, _INPUT_ONLY)
+        d_gated, _, _ = _norm_backward(grad, gated, self._norm_shape, mean, rstd, scale, None, _INPUT_ONLY)
         self._dense_gate_grads[block][tick % self._chunk](d_gated, gate, gated)
         return self._d_dense_ticks[block][tick % self._chunk]
 
     def _restart(self, tick: int, row: int, d_z: Tensor) -> None:
         """What lies before a restart gets no gradient; the learned start gets it."""
         self._ring.restart(tick, row)
-        self._grads.start_activation.add_(d_z[:, row])
-        d_z[:, row] = 0.0
+        got = d_z.select(1, row)
+        self._grads.start_activation.add_(got)
+        got.zero_()
         self._num_kept -= 1
-        self._places[:, tick : tick + self._length, row] = self._tape.kept[self._num_kept]
+        self._places.select(2, row)[:, tick : tick + self._length] = self._tape.kept[self._num_kept]
 
     def _flush(self, begin: int) -> None:
         """Adds what the ticks from ``begin`` up to the end of its chunk have gathered to the gradients."""
@@ -151,8 +157,9 @@ class Rewind:
     def weight_grads(self) -> tuple[Tensor | None, ...]:
         """The gradients of all weights but those of the synchronisation, in their order."""
         bias = None if self._weights.second_nlm is None else self._d_last_sum.sum(-1)
+        weight, first_bias = self._first_nlm.sums()
         grads = self._grads._replace(
-            start_history=self._ring.d_start(), first_nlm_bias=self._d_first_sum.sum(-1), second_nlm_bias=bias
+            start_history=self._ring.d_start(), first_nlm=weight, first_nlm_bias=first_bias, second_nlm_bias=bias
         )
         return grads[:-1]
 
@@ -166,18 +173,14 @@ class _TapeTicks:
 
     Args:
         tape: what to cut.
-        places: its buffer of pre-activations, or a copy.
-        length: M.
     """
 
-    def __init__(self, tape: Tape, places: Float[Tensor, "D ML B"], length: int) -> None:
+    def __init__(self, tape: Tape) -> None:
         parts = zip(tape.gated, tape.gates, tape.means, tape.rstds, strict=True)
         self.blocks = [tuple(part.unbind(0) for part in block) for block in parts]
         self.hidden, self.hidden_gate = tape.hidden.unbind(0), tape.hidden_gate.unbind(0)
         self.last_gate = tape.last_gate.unsqueeze(1).unbind(0)
         self.activations = tape.activations.unsqueeze(1).unbind(0)
-        self.windows = places.unfold(1, length, 1).unbind(1)
-        """Window that begins with each place, [D, B, M]."""
 
 
 def _zeros(weight: Tensor) -> Tensor:
@@ -199,10 +202,46 @@ class _GateGrad:
         self._first, self._second = out.chunk(2, dim)
 
     def __call__(self, grad: Tensor, gate: Tensor, output: Tensor) -> None:
-        """Writes both, from the gradient of the output; all three are shaped as a half."""
+        """Writes both, from the gradient of the output, which is used up; all three are shaped as a half."""
         torch.mul(grad, gate, out=self._first)
-        product = grad * output
-        torch.addcmul(product, product, gate, value=-1.0, out=self._second)
+        grad.mul_(output)
+        torch.addcmul(grad, grad, gate, value=-1.0, out=self._second)
+
+
+class _WindowWeightGrads:
+    """The gradient of what neuron-level models multiply their windows with.
+
+    The windows of ticks that follow one another share all but one place. So a group of G ticks is one product of all
+    their gradients with the M + G - 1 places they cover, of which every tick's own M are taken out in the end.
+
+    Args:
+        weight: what gets the gradient, [D, O, M].
+        places: the buffer that windows lie in, [D, M + L, B]; between two groups it may change.
+        group: G, of which the number of ticks is a multiple.
+    """
+
+    def __init__(self, weight: Float[Tensor, "D O M"], places: Float[Tensor, "D ML B"], group: int) -> None:
+        num_neurons, num_outputs, self._length = weight.shape
+        covered = self._length + group - 1
+        grads = weight.new_empty(num_neurons, group, num_outputs, places.shape[2])
+        self.grads = grads.unbind(1)
+        """Where the gradient of each tick of a group is to be written, [D, O, B] each."""
+        self._group = group
+        self._grads, self._grads_sum = grads.flatten(1, 2), torch.zeros_like(grads)
+        self._flat_sum, self._turned = self._grads_sum.flatten(1, 2), self._grads.transpose(1, 2)
+        self._covered = places[:, 1:].unfold(1, covered, group).transpose(2, 3).unbind(1)  # [D, M + G - 1, B]
+        self._products = weight.new_zeros(num_neurons, covered, group * num_outputs)
+
+    def add(self, tick: int) -> None:
+        """Takes in the group that begins with ``tick``."""
+        self._flat_sum += self._grads
+        self._products.baddbmm_(self._covered[tick // self._group], self._turned)
+
+    def sums(self) -> tuple[Float[Tensor, "D O M"], Float[Tensor, "D O"]]:
+        """The gradients of weight and bias."""
+        products = self._products.unflatten(2, (self._group, -1)).unbind(2)  # [D, M + G - 1, O]
+        own = [product[:, place : place + self._length] for place, product in enumerate(products)]
+        return torch.stack(own).sum(0).transpose(1, 2), self._grads_sum.sum((1, 3))
 
 
 class _HistoryGrads:
@@ -221,21 +260,19 @@ class _HistoryGrads:
         self._slots = self._ring.unbind(1)
         self._turned_slots = self._ring.transpose(0, 2).unbind(1)
         self._starts = final.new_zeros(self._length, *final.shape[:2])
-        self._is_first = True
 
-    def step(self, tick: int, grad: Float[Tensor, "D O B"]) -> Float[Tensor, "B D"]:
-        """Adds one tick's share; gives the gradient of that tick's own place, which is then complete."""
-        if not self._is_first:
-            self._slots[(tick + 1) % self._length].zero_()  # until now the slot of the place M later
-        self._is_first = False
+    def step(self, tick: int, grad: Float[Tensor, "D O B"], out: Float[Tensor, "B D"]) -> None:
+        """Adds one tick's share; writes the gradient of that tick's own place, which is then complete."""
         self._ring.baddbmm_(self._weights[(-tick - 1) % self._length], grad)
-        return self._turned_slots[tick % self._length]
+        slot = tick % self._length
+        out.copy_(self._turned_slots[slot])
+        self._slots[slot].zero_()  # from now on the slot of the place M before
 
     def restart(self, tick: int, row: int) -> None:
         """Hands what the window before ``tick`` got in one row to the start history."""
-        self._ring[:, tick % self._length, row] = 0.0
-        self._starts[tick % self._length] += self._ring[:, :, row]
-        self._ring[:, :, row] = 0.0
+        got = self._ring.select(2, row)
+        self._starts[tick % self._length] += got
+        got.zero_()
 
     def d_start(self) -> Float[Tensor, "D M"]:
         """The gradient of the start history."""
@@ -243,9 +280,7 @@ class _HistoryGrads:
 
     def d_history(self) -> Float[Tensor, "D M B"]:
         """The gradient of the history before tick 0, of which the oldest place is in nobody's window."""
-        history = self._ring.clone()
-        history[:, 0] = 0.0
-        return history
+        return self._ring
 
 
 class _SmallTransposedProduct:

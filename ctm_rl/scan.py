@@ -1,7 +1,7 @@
 """Synchronisation over many steps of many ticks, with restarts inside: the sums of :mod:`ctm_rl.sync`, step by step.
 
 Layout here: neurons and pairs before rows, [..., P, B], so that a row's restart touches one column. A scan is fed the z
-of each step's ticks and tells alpha and beta after the step; ``rewind`` runs back over a recorded one.
+of the ticks of one or many steps and tells alpha and beta after each step; ``rewind`` runs back over a recorded one.
 """
 
 from collections.abc import Sequence
@@ -32,24 +32,20 @@ class Pairs(NamedTuple):
     """First neuron of each pair, by its place in ``neurons``."""
     right: Int[Tensor, " P"]
     """Second neuron of each pair, likewise."""
-    left_share: Float[Tensor, "S P"]
-    """1 where a neuron is the first of a pair: sums over pairs become sums over neurons."""
-    right_share: Float[Tensor, "S P"]
-    """The same for the second."""
+    partners: Int[Tensor, " 2P"]
+    """``right``, then ``left``: what the gradients of ``left``, then of ``right`` are multiplied with."""
+    shares: Float[Tensor, "S 2P"]
+    """1 where a neuron is the first of a pair, then where it is the second: from pairs to sums over neurons."""
 
     def products(self, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "L P B"]:
         """z_left z_right of every tick."""
         return synced.index_select(1, self.left).mul_(synced.index_select(1, self.right))
 
-    def split(self, synced: Float[Tensor, "L S B"]) -> tuple[Float[Tensor, "L P B"], Float[Tensor, "L P B"]]:
-        """Z of the first neuron of each pair, and of the second."""
-        return synced.index_select(1, self.left), synced.index_select(1, self.right)
-
-    def unpair(
-        self, grad: Float[Tensor, "L P B"], left: Float[Tensor, "L P B"], right: Float[Tensor, "L P B"]
-    ) -> Float[Tensor, "L S B"]:
-        """The gradient of the neurons from that of the products; uses the memory of ``left`` and ``right``."""
-        return torch.matmul(self.left_share, right.mul_(grad)) + torch.matmul(self.right_share, left.mul_(grad))
+    def unpair(self, grad: Float[Tensor, "L P B"], synced: Float[Tensor, "L S B"]) -> Float[Tensor, "L S B"]:
+        """The gradient of the neurons from that of the products."""
+        parts = synced.index_select(1, self.partners)
+        parts.unflatten(1, (2, -1)).mul_(grad[:, None])
+        return torch.matmul(self.shares, parts)
 
 
 class ScanGrads(NamedTuple):
@@ -83,37 +79,28 @@ class Accumulators:
     def __init__(self, weights: AccumulatorWeights, pairs: Pairs, alpha: Tensor, beta: Tensor, capacity: int) -> None:
         self._pairs = pairs
         self._factor = weights.decay[:, None]
-        self._fresh = weights.fresh_alpha
-        self._alphas = alpha.new_empty(capacity + 1, *alpha.shape)
-        self._betas = torch.empty_like(self._alphas)
-        self._alphas[0], self._betas[0] = alpha, beta
-        self._one = alpha.new_ones(())
+        self._fresh = torch.stack((weights.fresh_alpha, torch.ones_like(weights.fresh_alpha)))
+        self._sums = alpha.new_empty(capacity + 1, 2, *alpha.shape)  # alpha and beta
+        self._sums[0, 0], self._sums[0, 1] = alpha, beta
         self._position = 0
 
-    def step(
-        self, rows: Sequence[int], synced: Float[Tensor, "K S B"]
-    ) -> tuple[Float[Tensor, "P B"], Float[Tensor, "P B"]]:
-        """Takes in the ticks of one step, which ``rows`` begin afresh; gives alpha and beta after it."""
-        products = self._pairs.products(synced).unbind(0)
-        window = slice(self._position, self._position + len(products) + 1)
-        alphas, betas = self._alphas[window].unbind(0), self._betas[window].unbind(0)
-        for row in rows:
-            alphas[0][:, row] = self._fresh
-            betas[0][:, row] = 1.0
-        for tick, product in enumerate(products):
-            torch.addcmul(product, alphas[tick], self._factor, out=alphas[tick + 1])
-            torch.addcmul(self._one, betas[tick], self._factor, out=betas[tick + 1])
-        self._position += len(products)
-        return alphas[-1], betas[-1]
+    def run(self, restarts: Restarts, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T 2 P B"]:
+        """Takes in the ticks of some steps, each with the rows it begins afresh; gives alpha and beta after each."""
+        sums = self._sums[self._position : self._position + len(synced) + 1]
+        for ticks in _chunks(len(synced)):
+            sums[1:][ticks, 0] = self._pairs.products(synced[ticks])
+        sums[1:, 1] = 1.0
+        self._position += len(synced)
+        return _run_sums(sums, self._fresh, self._factor, restarts, synced.dtype)
 
     def slide(self) -> None:
         """Goes on at the beginning of its room."""
-        self._alphas[0], self._betas[0] = self._alphas[self._position], self._betas[self._position]
+        self._sums[0] = self._sums[self._position]
         self._position = 0
 
-    def recorded(self) -> tuple[Tensor, Tensor]:
+    def recorded(self) -> tuple[Tensor]:
         """What the way back needs."""
-        return self._alphas, self._betas
+        return (self._sums,)
 
     @staticmethod
     def rewind(
@@ -121,7 +108,7 @@ class Accumulators:
         pairs: Pairs,
         synced: Float[Tensor, "L S B"],
         recorded: Sequence[Tensor],
-        grads: tuple[Float[Tensor, "T P B"], Float[Tensor, "T P B"]],
+        grads: Float[Tensor, "T 2 P B"],
         restarts: Restarts,
         num_ticks: int,
     ) -> tuple[Float[Tensor, "L S B"], AccumulatorWeights, ScanGrads]:
@@ -132,19 +119,18 @@ class Accumulators:
             pairs: which neurons.
             synced: z of these after every tick.
             recorded: what :meth:`recorded` gave.
-            grads: of alpha and beta after every step.
+            grads: of what :meth:`run` gave.
             restarts: which rows started an episode before each step.
             num_ticks: K.
         """
-        alphas, betas = recorded
-        shape = alphas.shape[1:]
-        d_alphas, d_alpha, d_fresh = _rewind_sums(shape, grads[0], weights.decay, restarts, num_ticks)
-        d_betas, d_beta, _ = _rewind_sums(shape, grads[1], weights.decay, restarts, num_ticks)
+        (sums,) = recorded
+        d_sums, d_first, d_fresh = _rewind_sums(grads, weights.decay, restarts, num_ticks)
         d_decay, d_synced = torch.zeros_like(weights.decay), torch.empty_like(synced)
         for ticks in _chunks(len(synced)):
-            d_decay += (d_alphas[ticks] * alphas[ticks] + d_betas[ticks] * betas[ticks]).sum((0, 2))
-            d_synced[ticks] = pairs.unpair(d_alphas[ticks], *pairs.split(synced[ticks]))
-        return d_synced, AccumulatorWeights(d_decay, d_fresh), ScanGrads(d_alpha, d_beta, None)
+            d_decay += (d_sums[ticks] * sums[ticks]).sum((0, 1, 3))
+            d_synced[ticks] = pairs.unpair(d_sums[ticks, 0], synced[ticks])
+        d_alpha, d_beta = d_first.unbind(0)
+        return d_synced, AccumulatorWeights(d_decay, d_fresh[0]), ScanGrads(d_alpha, d_beta, None)
 
 
 class WindowWeights(NamedTuple):
@@ -190,21 +176,21 @@ class Window:
         self._alphas[0] = alpha
         self._position = 0
 
-    def step(self, rows: Sequence[int], synced: Float[Tensor, "K S B"]) -> tuple[Float64[Tensor, "P B"], None]:
-        """Takes in the ticks of one step, which ``rows`` begin afresh; gives alpha after it."""
-        begin, num_ticks = self._position, len(synced)
-        for row in rows:
-            self._places[begin : begin + self._length, :, row] = self._fresh
-            self._alphas[begin, :, row] = self._weights.fresh_alpha
-        self._places[begin + self._length : begin + self._length + num_ticks] = synced
-        entering = self._pairs.products(synced.double()).unbind(0)
-        leaving = self._pairs.products(self._places[begin : begin + num_ticks].double()).unbind(0)
-        for tick in range(num_ticks):
-            alpha = self._alphas[begin + tick + 1]
-            torch.addcmul(entering[tick], self._alphas[begin + tick], self._factor, out=alpha)
-            alpha.addcmul_(leaving[tick], self._minus_last)
-        self._position = begin + num_ticks
-        return self._alphas[self._position], None
+    def run(self, restarts: Restarts, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T P B"]:
+        """Takes in the ticks of some steps, each with the rows it begins afresh; gives alpha after each."""
+        total = len(synced)
+        places = self._places[self._position : self._position + self._length + total]
+        places[self._length :] = synced
+        num_ticks = total // len(restarts)
+        for step, rows in enumerate(restarts):
+            for row in rows:
+                places[step * num_ticks : step * num_ticks + self._length, :, row] = self._fresh
+        alphas = self._alphas[self._position : self._position + total + 1]
+        for ticks in _chunks(total):
+            entering, leaving = (self._pairs.products(part[ticks].double()) for part in (synced, places))
+            torch.addcmul(entering, leaving, self._minus_last, out=alphas[1:][ticks])
+        self._position += total
+        return _run_sums(alphas, self._weights.fresh_alpha, self._factor, restarts, synced.dtype)
 
     def slide(self) -> None:
         """Moves the window to the beginning of its room."""
@@ -227,7 +213,7 @@ class Window:
         pairs: Pairs,
         synced: Float[Tensor, "L S B"],
         recorded: Sequence[Tensor],
-        grads: tuple[Float[Tensor, "T P B"], Float[Tensor, "T P B"]],
+        grads: Float[Tensor, "T P B"],
         restarts: Restarts,
         num_ticks: int,
     ) -> tuple[Float[Tensor, "L S B"], WindowWeights, ScanGrads]:
@@ -237,9 +223,7 @@ class Window:
         """
         dtype, (total, _, num_rows) = synced.dtype, synced.shape
         alphas, places = recorded
-        d_entering, d_alpha, d_fresh_alpha = _rewind_sums(
-            alphas.shape[1:], grads[0], weights.decay.to(dtype), restarts, num_ticks
-        )
+        d_entering, d_alpha, d_fresh_alpha = _rewind_sums(grads, weights.decay.to(dtype), restarts, num_ticks)
         minus_last = -weights.last_factor.to(dtype)[:, None]
         d_decay, d_last = torch.zeros_like(weights.decay), torch.zeros_like(weights.decay)
         d_synced = torch.empty_like(synced)
@@ -247,10 +231,9 @@ class Window:
         for ticks in _chunks(total):
             grad = d_entering[ticks]
             d_decay += (grad * alphas[ticks]).sum((0, 2))
-            d_synced[ticks] = pairs.unpair(grad, *pairs.split(synced[ticks]))
-            left, right = pairs.split(places[ticks])
-            d_last -= (grad * left).mul_(right).sum((0, 2))
-            d_left[ticks] = pairs.unpair(grad * minus_last, left, right)
+            d_synced[ticks] = pairs.unpair(grad, synced[ticks])
+            d_last -= pairs.products(places[ticks]).mul_(grad).sum((0, 2))
+            d_left[ticks] = pairs.unpair(grad * minus_last, places[ticks])
         length = weights.fresh.shape[1]
         d_fresh = torch.zeros_like(weights.fresh)
         begun = [total] * num_rows  # when the row's next episode begins
@@ -284,25 +267,47 @@ def _chunks(total: int) -> list[slice]:
     return [slice(begin, min(begin + _CHUNK, total)) for begin in range(0, total, _CHUNK)]
 
 
-def _rewind_sums(
-    shape: Sequence[int],
-    grads: Float[Tensor, "T P B"],
-    decay: Float[Tensor, " P"],
+def _run_sums(
+    sums: Shaped[Tensor, "L1 *N P B"],
+    fresh: Shaped[Tensor, "*N P"],
+    factor: Shaped[Tensor, "P 1"],
     restarts: Restarts,
-    num_ticks: int,
-) -> tuple[Float[Tensor, "L P B"], Float[Tensor, "P B"], Float[Tensor, " P"]]:
+    dtype: torch.dtype,
+) -> Float[Tensor, "T *N P B"]:
+    """Runs ``sum' = d sum + addend`` where the first sum, then the addend of every tick lie; gives those after steps.
+
+    In the end each tick's place before it holds the sum it went on from, a fresh one where a row began afresh.
+    """
+    after = sums.new_empty(len(restarts), *sums.shape[1:], dtype=dtype)
+    ticks = sums.unbind(0)
+    num_ticks = (len(ticks) - 1) // len(restarts)
+    for step, (rows, result) in enumerate(zip(restarts, after.unbind(0), strict=True)):
+        begin = step * num_ticks
+        for row in rows:
+            ticks[begin][..., row] = fresh
+        for tick in range(begin, begin + num_ticks):
+            ticks[tick + 1].addcmul_(ticks[tick], factor)
+        result.copy_(ticks[begin + num_ticks])
+    return after
+
+
+def _rewind_sums(
+    grads: Float[Tensor, "T *N P B"], decay: Float[Tensor, " P"], restarts: Restarts, num_ticks: int
+) -> tuple[Float[Tensor, "L *N P B"], Float[Tensor, "*N P B"], Float[Tensor, "*N P"]]:
     """Back through ``sum' = d sum + addend``: the gradients of addends, of the first sum and of a fresh one."""
     factor = decay[:, None]
-    d_addends = grads.new_empty(len(restarts) * num_ticks, *shape)
-    carried, d_fresh = grads.new_zeros(shape), torch.zeros_like(decay)
-    ticks = d_addends.unbind(0)
+    d_addends = grads.new_empty(len(restarts) * num_ticks, *grads.shape[1:])
+    carried = grads.new_zeros(grads.shape[1:])
+    d_fresh = grads.new_zeros(grads.shape[1:-1])
+    ticks, steps = d_addends.unbind(0), grads.unbind(0)
     for step in reversed(range(len(restarts))):
         last = (step + 1) * num_ticks - 1
-        torch.add(carried, grads[step], out=ticks[last])
+        torch.add(carried, steps[step], out=ticks[last])
         for tick in range(last - 1, last - num_ticks, -1):
             torch.mul(ticks[tick + 1], factor, out=ticks[tick])
-        carried = ticks[last - num_ticks + 1] * factor
+        torch.mul(ticks[last - num_ticks + 1], factor, out=carried)
         for row in restarts[step]:
-            d_fresh += carried[:, row]
-            carried[:, row] = 0.0
+            got = carried[..., row]
+            d_fresh += got
+            got.zero_()
     return d_addends, carried, d_fresh

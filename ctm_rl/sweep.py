@@ -193,7 +193,7 @@ class Sweep:
     def step(
         self, rows: Sequence[int], inputs: Float[Tensor, "B E"]
     ) -> tuple[Float[Tensor, "P B"], Float[Tensor, "P B"] | None]:
-        """Runs the K ticks of one step.
+        """Runs the K ticks of one step, and synchronises.
 
         Args:
             rows: which rows start an episode with it.
@@ -202,14 +202,19 @@ class Sweep:
         Returns:
             Alpha after the step, and beta unless it is windowed (then it never changes).
         """
+        self.advance(rows, inputs)
+        fresh = self._tape.activations[self._position - self._num_ticks + 1 : self._position + 1]
+        (sums,) = self.scan.run([rows], fresh.index_select(1, self._neurons))
+        return (sums, None) if isinstance(self.scan, Window) else (sums[0], sums[1])
+
+    def advance(self, rows: Sequence[int], inputs: Float[Tensor, "B E"]) -> None:
+        """Runs the K ticks of one step as :meth:`step` does, but leaves the synchronisation to the caller."""
         begin = self._position
         activation = self._restart(rows) if rows else self._activations[begin]
         for tick in range(begin, begin + self._num_ticks):
             self._tick(tick, inputs, activation)
             activation = self._activations[tick + 1]
         self._position = begin + self._num_ticks
-        fresh = self._tape.activations[begin + 1 : self._position + 1]
-        return self.scan.step(rows, fresh.index_select(1, self._neurons))
 
     def _tick(self, tick: int, inputs: Tensor, activation: Tensor) -> None:
         added, below = inputs, activation.T
@@ -242,11 +247,12 @@ class Sweep:
         # a copy: what the step before ended with stays on the tape
         activation = self._activations[self._position].clone()
         for row in rows:
+            column = window.select(2, row)
             if self._is_recording:
-                self._tape.kept[self._num_kept] = window[:, :, row]
+                self._tape.kept[self._num_kept] = column
                 self._num_kept += 1
-            window[:, :, row] = self._weights.start_history
-            activation[:, row] = self._weights.start_activation
+            column.copy_(self._weights.start_history)
+            activation.select(1, row).copy_(self._weights.start_activation)
         return activation
 
     @property

@@ -104,16 +104,18 @@ def unroll(
     weights = folded.weights
     restarts = restarts_of(is_first)
     plan = _Plan(core.config.num_ticks, restarts, folded.pairs, torch.is_grad_enabled())
-    alpha, beta, synced, pre_history, post_activation = _Steps.apply(
+    sums, synced, pre_history, post_activation = _Steps.apply(
         plan, folded.inputs(features), *sweep_state(core, state, restarts[0]), *weights[:-1], *weights.sync
     )  # pyright: ignore[reportGeneralTypeIssues]
     post_history = None
     if isinstance(weights.sync, WindowWeights):
+        alpha = sums
         beta = folded.window_beta(core.config.history_length).to(alpha.dtype)[:, None]
         assert state.post_history is not None
         seen = torch.cat((state.post_history.permute(2, 1, 0), synced))  # [M + L, S, B]
         post_history = _last_window(seen, weights.sync.fresh, plan)
-    assert beta is not None
+    else:
+        alpha, beta = sums.unbind(1)
     sync = sync_of(alpha, beta).transpose(1, 2)
     last_beta = beta.expand_as(alpha)[-1].T
     return sync, CoreState(pre_history.permute(2, 0, 1), post_activation.T, alpha[-1].T, last_beta, post_history)
@@ -175,7 +177,7 @@ def _fold_sync(sync: Synchronisation, fresh: CoreState) -> AccumulatorWeights | 
 def _pairs_of(sync: Synchronisation, dtype: torch.dtype) -> Pairs:
     neurons, left, right = sync.slots()
     shares = torch.eye(len(neurons), dtype=dtype, device=neurons.device)
-    return Pairs(neurons, left, right, shares[:, left], shares[:, right])
+    return Pairs(neurons, left, right, torch.cat((right, left)), shares[:, torch.cat((left, right))])
 
 
 def _products(sync: Synchronisation, post_history: Float[Tensor, "B S M"]) -> Float64[Tensor, "P M B"]:
@@ -219,25 +221,21 @@ class _Steps(torch.autograd.Function):
     def forward(
         ctx: Any, plan: _Plan, inputs: Float[Tensor, "T B E"], *given: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        """Gives alpha and beta [T, P, B], z of the synchronised neurons [L, S, B], history and z after the last."""
+        """Gives sums [T, P, B], or [T, 2, P, B] with beta; synced z [L, S, B]; history and z after the last."""
         state, weights = _unpack(given)
-        num_steps, num_rows, _ = inputs.shape
+        num_steps = len(inputs)
         num_restarts = sum(map(len, plan.restarts))
         sweep = Sweep(weights, plan.pairs, state, plan.num_ticks, num_steps, num_restarts, plan.is_recording)
-        alpha = inputs.new_empty(num_steps, len(plan.pairs.left), num_rows)
-        beta = None if isinstance(weights.sync, WindowWeights) else torch.empty_like(alpha)
-        for step, (rows, step_inputs) in enumerate(zip(plan.restarts, inputs.unbind(0), strict=True)):
-            sums, counts = sweep.step(rows, step_inputs)
-            alpha[step] = sums
-            if beta is not None and counts is not None:
-                beta[step] = counts
+        for rows, step_inputs in zip(plan.restarts, inputs.unbind(0), strict=True):
+            sweep.advance(rows, step_inputs)
+        synced = sweep.activations.index_select(1, plan.pairs.neurons)
+        sums = sweep.scan.run(plan.restarts, synced)
         if plan.is_recording:
             tape, recorded = sweep.tape().flat(), sweep.scan.recorded()
             ctx.save_for_backward(*given, *tape, *recorded)
             ctx.plan = plan, len(given), len(tape)
             ctx.set_materialize_grads(False)
-        synced = sweep.activations.index_select(1, plan.pairs.neurons)
-        return alpha, beta, synced, sweep.history.clone(), sweep.activation.clone()
+        return sums, synced, sweep.history.clone(), sweep.activation.clone()
 
     @staticmethod
     @once_differentiable
@@ -248,9 +246,8 @@ class _Steps(torch.autograd.Function):
         state, weights = _unpack(saved[:num_given])
         tape = Tape.from_flat(saved[num_given : num_given + num_tape], 1 if weights.second is None else 2)
         recorded = saved[num_given + num_tape :]
-        d_alpha, d_beta, d_activations, d_history, d_last = grads
-        shape = len(plan.restarts), len(plan.pairs.left), tape.activations.shape[-1]
-        d_sums = _or_zeros(d_alpha, tape.activations, shape), _or_zeros(d_beta, tape.activations, shape)
+        d_sums, d_activations, d_history, d_last = grads
+        d_sums = _or_zeros(d_sums, tape.activations, (len(plan.restarts), *recorded[0].shape[1:]))
         scan: Any = Accumulators if state.post_history is None else Window
         synced = tape.activations[1:].index_select(1, plan.pairs.neurons)
         d_synced, d_sync, d_scan = scan.rewind(

@@ -25,7 +25,7 @@ CASES: list[dict[str, Any]] = [
     for num_ticks, length, window, deep in product((1, 2, 5), (3, 16), (False, True), (False, True))
 ]
 CASES += [{"num_synapse_blocks": 1}, {"pairing": "random"}, {"pairing": "random-pairing", "sync_window": True}]
-CASES += [{"history_length": 1, "sync_window": True}]
+CASES += [{"history_length": 1, "sync_window": True}, {"num_ticks": 6}, {"num_ticks": 6, "is_nlm_deep": False}]
 
 
 def make(case: dict[str, Any], dtype: torch.dtype) -> tuple[CTMCore, Tensor, CoreState]:
