@@ -12,6 +12,8 @@ PARITY = "ctm_rl/Parity-v0"
 """Cumulative parity in one step; takes ``length``."""
 SORTING = "ctm_rl/Sorting-v0"
 """The order of some numbers in one step; takes ``length``."""
+MAZE = "ctm_rl/Maze-v0"
+"""The route through a maze in one step; takes ``size``, ``route_length``, ``generator``, ``folder`` and more."""
 
 ENTRY_POINTS = {
     HIDDEN_VELOCITY: "ctm_rl.envs.control:make_hidden_velocity",
@@ -19,12 +21,14 @@ ENTRY_POINTS = {
     STAGGERED_START: "ctm_rl.envs.stagger:make_staggered",
     PARITY: "ctm_rl.envs.parity:ParityEnv",
     SORTING: "ctm_rl.envs.sorting:SortingEnv",
+    MAZE: "ctm_rl.envs.mazes:MazeEnv",
 }
 
 VECTOR_ENTRY_POINTS = {
     HIDDEN_VELOCITY: "ctm_rl.envs.vector:make_hidden_velocity_vector",
     PARITY: "ctm_rl.envs.parity:ParityVectorEnv",
     SORTING: "ctm_rl.envs.sorting:SortingVectorEnv",
+    MAZE: "ctm_rl.envs.mazes:MazeVectorEnv",
 }
 """Those that make many at once by another way than one after the other."""
 
