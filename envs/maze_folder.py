@@ -17,8 +17,10 @@ SPLITS = ("train", "test")
 
 _ROUTE = 4
 """The code of a blue pixel; open, once the route has been read off."""
-_COLOURS = np.vstack([PALETTE, [[0, 0, 255]]]).astype(np.int64) @ [1 << 16, 1 << 8, 1]
-"""Red, green and blue in one number, of each code."""
+_OTHER = 5
+"""The code of a pixel of any other colour."""
+_COLOURS = np.vstack([PALETTE, [[0, 0, 255]]])
+"""Red, green and blue of each code."""
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 """What is raised where a file holds no picture, or not all of one, or no maze."""
 _BATCH = 1024
@@ -111,11 +113,11 @@ def _read(path: Path, size: int) -> np.ndarray:
     with Image.open(path) as image:
         if image.size != (size, size):
             raise ValueError(f"it has {image.size[0]} x {image.size[1]} pixels")
-        colours = np.asarray(image.convert("RGB")).astype(np.int64) @ [1 << 16, 1 << 8, 1]
-    codes = np.zeros((size, size), np.uint8)
-    for code, colour in enumerate(_COLOURS):
+        colours = _in_one_number(np.asarray(image.convert("RGB")))
+    codes = np.full((size, size), _OTHER, np.uint8)
+    for code, colour in enumerate(_in_one_number(_COLOURS)):
         codes[colours == colour] = code
-    if (_COLOURS[codes] != colours).any():
+    if (codes == _OTHER).any():
         raise ValueError("it has colours beside black, white, red, green and blue")
     if (codes == START).sum() != 1 or (codes == GOAL).sum() != 1:
         raise ValueError("it has not one red and one green pixel")
@@ -128,3 +130,9 @@ def _read_off(drawn: np.ndarray, route_length: int) -> Routes:
     is_open = np.where(is_drawn, drawn >= START, drawn != WALL)
     start_yx, goal_yx = (np.argwhere(drawn == code)[:, 1:] for code in (START, GOAL))
     return solve(is_open, start_yx, goal_yx, route_length)
+
+
+def _in_one_number(colours: np.ndarray) -> np.ndarray:
+    """Red, green and blue [..., 3] as one number each, int32 [...]."""
+    parts = colours.astype(np.int32)
+    return parts[..., 0] << 16 | parts[..., 1] << 8 | parts[..., 2]
