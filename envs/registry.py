@@ -16,6 +16,8 @@ IMAGES = "ctm_rl/Images-v0"
 """What a picture shows, in one step; takes ``dataset``, ``path``, ``split``, ``augment`` and ``size``."""
 QA_MNIST = "ctm_rl/QAMnist-v0"
 """Sums and differences of handwritten digits in one step; takes ``num_digits``, ``num_operations``, ``size``, ..."""
+MAZE = "ctm_rl/Maze-v0"
+"""The route through a maze in one step; takes ``size``, ``route_length``, ``generator``, ``folder`` and more."""
 
 ENTRY_POINTS = {
     HIDDEN_VELOCITY: "ctm_rl.envs.control:make_hidden_velocity",
@@ -25,6 +27,7 @@ ENTRY_POINTS = {
     SORTING: "ctm_rl.envs.sorting:SortingEnv",
     IMAGES: "ctm_rl.envs.images:ImagesEnv",
     QA_MNIST: "ctm_rl.envs.qa_mnist:QAMnistEnv",
+    MAZE: "ctm_rl.envs.mazes:MazeEnv",
 }
 
 VECTOR_ENTRY_POINTS = {
@@ -33,6 +36,7 @@ VECTOR_ENTRY_POINTS = {
     SORTING: "ctm_rl.envs.sorting:SortingVectorEnv",
     IMAGES: "ctm_rl.envs.images:ImagesVectorEnv",
     QA_MNIST: "ctm_rl.envs.qa_mnist:QAMnistVectorEnv",
+    MAZE: "ctm_rl.envs.mazes:MazeVectorEnv",
 }
 """Those that make many at once by another way than one after the other."""
 
