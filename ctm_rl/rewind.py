@@ -60,14 +60,14 @@ class Rewind:
         self._d_dense_ticks = [d_dense.unbind(0) for d_dense in self._d_dense]
         self._grads = SweepWeights(*(None if part is None else _zeros(part) for part in weights[:-1]), weights.sync)  # pyright: ignore
         self._recurrent = weights.recurrent.T.contiguous()
-        self._ring = _HistoryGrads(weights.first_nlm, d_history, self._total)
+        self._ring = HistoryGrads(weights.first_nlm, d_history, self._total)
         if weights.second_nlm is not None:
             self._d_last = new(num_neurons, 2, num_rows)
             self._d_last_sum = torch.zeros_like(self._d_last)
-            self._second_nlm = _SmallTransposedProduct(weights.second_nlm, self._d_last)
-            self._hidden_gate_grad = _GateGrad(self._d_first, 1)
-        self._last_gate_grad = _GateGrad(self._d_last.transpose(0, 1), 0)
-        self._dense_gate_grads = [[_GateGrad(tick, 1) for tick in ticks.unbind(0)] for ticks in self._d_dense]
+            self._second_nlm = SmallTransposedProduct(weights.second_nlm, self._d_last)
+            self._hidden_gate_grad = GateGrad(self._d_first, 1)
+        self._last_gate_grad = GateGrad(self._d_last.transpose(0, 1), 0)
+        self._dense_gate_grads = [[GateGrad(tick, 1) for tick in ticks.unbind(0)] for ticks in self._d_dense]
 
     def run(
         self, d_synced: Float[Tensor, "L S B"], neurons: Int[Tensor, " S"], d_last: Float[Tensor, "D B"]
@@ -184,7 +184,7 @@ def _zeros(weight: Tensor) -> Tensor:
     return torch.zeros_like(weight, memory_format=torch.contiguous_format)
 
 
-class _GateGrad:
+class GateGrad:
     """The gradient of ``a sigmoid(b)`` with respect to a and b, into the halves of a buffer.
 
     ``d_a = g sigmoid(b)`` and ``d_b = g a sigmoid(b) (1 - sigmoid(b))``, of which the forward pass kept the output,
@@ -205,7 +205,7 @@ class _GateGrad:
         torch.addcmul(product, product, gate, value=-1.0, out=self._second)
 
 
-class _HistoryGrads:
+class HistoryGrads:
     """The gradient of the M places that a tick's window covers.
 
     Place p of the buffer has slot p mod M of a ring, so that nothing moves when the window slides back by one place:
@@ -248,7 +248,7 @@ class _HistoryGrads:
         return history
 
 
-class _SmallTransposedProduct:
+class SmallTransposedProduct:
     """``W_d^T g_d`` for every neuron d, for a W of two rows.
 
     Args:
