@@ -1,6 +1,6 @@
 """The machine put to use on data: look at one input for many ticks, and answer at each of them."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from ctm_rl.core import Core, CTMCore, think
 from ctm_rl.encoders import build_input_encoder
 from ctm_rl.encoders.digits import QuestionEncoder
 from ctm_rl.encoders.positions import build_positions
+from ctm_rl.ponder import can_ponder, ponder
 from ctm_rl.reader import AttentionReader, Reading, constant_reading
 from ctm_rl.recorder import Recorder, Recording
 
@@ -70,15 +71,20 @@ class ContinuousThoughtMachine(nn.Module):
         if (question is None) != (self.question is None):
             raise ValueError("a question comes with the digits encoder, and only with it.")
         readings = self._readings(inputs) if question is None else self._question_readings(inputs, question)
+        if not record and can_ponder(self.core, readings):
+            return self._thought(ponder(cast(CTMCore, self.core), readings, len(inputs), self.head))
         recorder = Recorder() if record else None
         answers = []
         for tick in think(self.core, self.core.initial_state(len(inputs)), readings):
             answers.append(self.core.answer(tick.state))
             if recorder is not None:
                 recorder.add(tick, answers[-1])
-        logits = self.head(torch.stack(answers, 1))  # [B, K, O]
+        logits = self.head(torch.stack(answers, 1))
+        return self._thought(logits, None if recorder is None else recorder.finish())
+
+    def _thought(self, logits: Float[Tensor, "B K O"], recording: Recording | None = None) -> Thought:
         certainties = certainty(logits.unflatten(-1, (self.config.num_groups, self.config.num_classes)))
-        return Thought(logits.transpose(1, 2), certainties, None if recorder is None else recorder.finish())
+        return Thought(logits.transpose(1, 2), certainties, recording)
 
     def project_(self) -> None:
         """Brings decay rates back into their limits; call it after each optimiser step."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -30,9 +30,35 @@ class Memory(NamedTuple):
     values: Float[Tensor, "B h S d"]
 
 
-def constant_reading(features: Float[Tensor, "B F"]) -> Reading:
+@dataclass(frozen=True, slots=True, eq=False)
+class ConstantReading:
     """The same features at every tick, whatever the query."""
-    return lambda query: Glimpse(features)
+
+    features: Float[Tensor, "B F"]
+    """What every tick sees."""
+
+    def __call__(self, query: Float[Tensor, "B Q"]) -> Glimpse:
+        """One look."""
+        return Glimpse(self.features)
+
+
+def constant_reading(features: Float[Tensor, "B F"]) -> ConstantReading:
+    """The same features at every tick, whatever the query."""
+    return ConstantReading(features)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionReading:
+    """One input, looked at through attention."""
+
+    reader: "AttentionReader"
+    """Who looks."""
+    memory: Memory
+    """Keys and values of the input."""
+
+    def __call__(self, query: Float[Tensor, "B Q"]) -> Glimpse:
+        """One look."""
+        return self.reader.read(query, self.memory)
 
 
 class AttentionReader(nn.Module):
@@ -61,9 +87,9 @@ class AttentionReader(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out.bias)
 
-    def reading(self, tokens: Float[Tensor, "B S C"]) -> Reading:
+    def reading(self, tokens: Float[Tensor, "B S C"]) -> AttentionReading:
         """Prepares an input of S tokens, [B, S, C], for being read at many ticks."""
-        return partial(self.read, memory=self.memorise(tokens))
+        return AttentionReading(self, self.memorise(tokens))
 
     def memorise(self, tokens: Float[Tensor, "B S C"]) -> Memory:
         """Keys and values of all tokens."""

@@ -60,18 +60,18 @@ class Rewind:
         self._d_dense_ticks = [d_dense.unbind(0) for d_dense in self._d_dense]
         self._grads = SweepWeights(*(None if part is None else _zeros(part) for part in weights[:-1]), weights.sync)  # pyright: ignore
         self._recurrent = weights.recurrent.T.contiguous()
-        self._ring = _HistoryGrads(weights.first_nlm, d_history, self._total)
+        self._ring = HistoryGrads(weights.first_nlm, d_history, self._total)
         self._first_nlm = _WindowWeightGrads(weights.first_nlm, self._places, self._group)
         self._d_first = self._first_nlm.grads
         if weights.second_nlm is not None:
             d_last = new(num_neurons, 2, num_rows)
             self._d_last, self._d_last_sum = d_last, torch.zeros_like(d_last)
-            self._second_nlm = _SmallTransposedProduct(weights.second_nlm, d_last)
-            self._hidden_gate_grads = [_GateGrad(d_first, 1) for d_first in self._d_first]
-            self._last_gate_grads = [_GateGrad(d_last.transpose(0, 1), 0)] * self._group
+            self._second_nlm = SmallTransposedProduct(weights.second_nlm, d_last)
+            self._hidden_gate_grads = [GateGrad(d_first, 1) for d_first in self._d_first]
+            self._last_gate_grads = [GateGrad(d_last.transpose(0, 1), 0)] * self._group
         else:
-            self._last_gate_grads = [_GateGrad(d_first.transpose(0, 1), 0) for d_first in self._d_first]
-        self._dense_gate_grads = [[_GateGrad(tick, 1) for tick in ticks.unbind(0)] for ticks in self._d_dense]
+            self._last_gate_grads = [GateGrad(d_first.transpose(0, 1), 0) for d_first in self._d_first]
+        self._dense_gate_grads = [[GateGrad(tick, 1) for tick in ticks.unbind(0)] for ticks in self._d_dense]
 
     def run(
         self, d_synced: Float[Tensor, "L S B"], neurons: Int[Tensor, " S"], d_last: Float[Tensor, "D B"]
@@ -187,7 +187,7 @@ def _zeros(weight: Tensor) -> Tensor:
     return torch.zeros_like(weight, memory_format=torch.contiguous_format)
 
 
-class _GateGrad:
+class GateGrad:
     """The gradient of ``a sigmoid(b)`` with respect to a and b, into the halves of a buffer.
 
     ``d_a = g sigmoid(b)`` and ``d_b = g a sigmoid(b) (1 - sigmoid(b))``, of which the forward pass kept the output,
@@ -244,7 +244,7 @@ class _WindowWeightGrads:
         return torch.stack(own).sum(0).transpose(1, 2), self._grads_sum.sum((1, 3))
 
 
-class _HistoryGrads:
+class HistoryGrads:
     """The gradient of the M places that a tick's window covers.
 
     Place p of the buffer has slot p mod M of a ring, so that nothing moves when the window slides back by one place:
@@ -283,7 +283,7 @@ class _HistoryGrads:
         return self._ring
 
 
-class _SmallTransposedProduct:
+class SmallTransposedProduct:
     """``W_d^T g_d`` for every neuron d, for a W of two rows.
 
     Args:

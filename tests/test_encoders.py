@@ -284,7 +284,7 @@ def test_every_parameter_of_an_encoder_gets_a_gradient(name: str) -> None:
 
 def test_every_kind_of_input_encoder_can_be_built_by_name() -> None:
     others = [name for name in INPUT_ENCODERS if name not in RESNETS]
-    classes = (ShallowWide, ParityEncoder, DigitEncoder, IdentityEncoder, ImageEncoder)
+    classes = (ShallowWide, DigitEncoder, ParityEncoder, DigitEncoder, IdentityEncoder, ImageEncoder)
     for name, kind in zip((*others, "resnet34-2"), classes, strict=True):
         config = ThinkerConfig(
             encoder=name, num_action_sync_neurons=4, feature_dim=8, num_answer_ticks=int(name == "digits")

@@ -101,7 +101,8 @@ def test_recording_is_of_the_same_run_and_detached(variant: str) -> None:
     model, inputs = make(variant)
     plain, recorded = model(*inputs), model(*inputs, record=True)
     assert plain.recording is None
-    assert torch.equal(plain.predictions, recorded.predictions)
+    # recording ticks one by one, the other path all at once
+    torch.testing.assert_close(plain.predictions, recorded.predictions, atol=1e-6, rtol=1e-5)
     recording = recorded.recording
     assert recording is not None
     ticks = num_ticks(variant)
