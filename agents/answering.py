@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,8 @@ from ctm_rl.metrics import (
     RouteScores,
     SortingScores,
     StoppingScores,
+    at_tick,
+    most_certain_tick,
 )
 from ctm_rl.models import ContinuousThoughtMachine, FeedForwardModel, Thought
 
@@ -84,7 +87,8 @@ def evaluate_answers(
 
     Returns:
         ``task``, ``episodes``, ``accuracy`` (share of right elements) and ``accuracy_whole`` (of samples right
-        throughout), at the most certain tick; and what the scores of ``ctm_rl.metrics`` tell that fit the task.
+        throughout), at the most certain tick; what the scores of ``ctm_rl.metrics`` tell that fit the task; of mazes
+        ``solved_by_reapplying``, the share solved when each route goes on from where the last one led.
 
     Raises:
         UserError: the environment cannot be made, or there are fewer human answers than samples.
@@ -96,20 +100,22 @@ def evaluate_answers(
         raise UserError(f"there are human answers for {len(human)} samples, and {episodes} are to be answered.")
     model = model.to(device).eval()
     scores = _scores_for(model.config, asked.loss, human)
-    first = 0
+    reapply = getattr(sampler.task, "reapply", None)
+    first = num_solved = 0
     for chunk in range(-(-episodes // BATCH_SIZE)):
-        samples = to_device(sampler.held_out(chunk, episodes).as_dict(), device)
+        made = sampler.held_out(chunk, episodes)
+        samples = to_device(made.as_dict(), device)
         _check_answers(model.config, asked.loss, samples[TARGETS])
-        inputs, question = model_inputs(model.config, samples[OBSERVATIONS])
-        with torch.no_grad():
-            thought = model(inputs) if question is None else model(inputs, question)
-        scores.add(_answers_of(model.config, thought), samples, first)
+        scores.add(_answer(model, samples[OBSERVATIONS]), samples, first)
         first += len(samples[TARGETS])
+        if reapply is not None:
+            num_solved += int(reapply(made.observations, lambda shown: _most_certain(model, shown, device)).sum())
     sampler.close()
     return {
         "episodes": episodes,
         "task": asked.name,
         **scores.summary(),
+        **({} if reapply is None else {"solved_by_reapplying": num_solved / episodes}),
         "env_steps": episodes,
         "seconds": round(time.perf_counter() - started, 3),
         "seed": seed,
@@ -122,6 +128,29 @@ def _check_answers(config: ThinkerConfig, loss: LossKind, targets: Tensor) -> No
     num_given = config.num_classes - 1 if loss == "order" else config.num_groups
     if num_asked != num_given:
         raise UserError(f"the environment asks for {num_asked} elements, and the model answers {num_given}.")
+
+
+@torch.no_grad()
+def _answer(model: ContinuousThoughtMachine | FeedForwardModel, shown: Any) -> Thought:
+    """The ticks that answer."""
+    inputs, question = model_inputs(model.config, shown)
+    thought = model(inputs) if question is None else model(inputs, question)
+    if not model.config.num_answer_ticks:
+        return thought
+    last = slice(-model.config.num_answer_ticks, None)
+    return Thought(thought.predictions[..., last], thought.certainties[:, last])
+
+
+def _most_certain(
+    model: ContinuousThoughtMachine | FeedForwardModel, shown: np.ndarray, device: torch.device
+) -> np.ndarray:
+    """Answers read at the most certain tick, [N, G]."""
+    parts = []
+    for rows in np.array_split(shown, -(-len(shown) // BATCH_SIZE)):
+        thought = _answer(model, torch.from_numpy(rows).to(device))
+        answers = at_tick(group(thought.predictions, model.config.num_groups), most_certain_tick(thought.certainties))
+        parts.append(answers.argmax(2).cpu().numpy())
+    return np.concatenate(parts)
 
 
 class _Scores:
@@ -180,14 +209,6 @@ def _scores_for(config: ThinkerConfig, loss: LossKind, human: Tensor | None) -> 
     if human is not None:
         parts.append(("human", HumanScores(), people))
     return _Scores(parts)
-
-
-def _answers_of(config: ThinkerConfig, thought: Thought) -> Thought:
-    """The ticks that answer."""
-    if not config.num_answer_ticks:
-        return thought
-    last = slice(-config.num_answer_ticks, None)
-    return Thought(thought.predictions[..., last], thought.certainties[:, last])
 
 
 def describe_answers(result: dict[str, Any]) -> str:

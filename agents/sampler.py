@@ -107,9 +107,14 @@ class Sampler:
             self._envs[role] = make_samples_env(self._config, self._num_rows, is_held_out=role == _HELD_OUT)
         return self._envs[role]
 
+    @property
+    def task(self) -> Any:
+        """What makes the held-out samples, of environments of ours; None of others."""
+        return getattr(self._env(_HELD_OUT).unwrapped, "task", None)
+
     def _finite(self) -> int | None:
         """How many different held-out samples there are, if their number has an end."""
-        return getattr(getattr(self._env(_HELD_OUT).unwrapped, "task", None), "num_samples", None)
+        return getattr(self.task, "num_samples", None)
 
 
 def make_samples_env(config: TaskConfig, num_rows: int, *, is_held_out: bool = False) -> VectorEnv:

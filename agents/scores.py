@@ -36,8 +36,16 @@ def loss_of(
         thought,
         targets,
         use_curriculum=settings.loss == "route",
-        use_most_certain=settings.use_most_certain,
+        use_most_certain=_uses_most_certain(settings, config),
     )
+
+
+def _uses_most_certain(settings: LearningSettings, config: ThinkerConfig) -> bool:
+    """Whether the most certain tick counts beside the best one, or the last."""
+    if settings.use_most_certain is not None:
+        return settings.use_most_certain
+    is_picture = config.num_groups == 1 and config.encoder not in ("digits", "parity", "none")
+    return config.kind != "lstm" or is_picture
 
 
 class Tally(NamedTuple):

@@ -53,10 +53,12 @@ Fields used most; ctm-rl train EXPERIMENT --help lists all, with their values in
 """
 
 BENCH_USAGE = """\
+ctm-rl bench envs [--OPTION VALUE ...]
 ctm-rl bench [scaling] [EXPERIMENT | --env ID | --config FILE]  [--OPTION VALUE ...]  [--FIELD VALUE ...]
 
 Measures one iteration of training, and its parts, in turn with other libraries (pip install "ctm-rl[bench]" for all
-of them); scaling measures how ours grows with ticks, steps and iterations. Without an experiment: the published
+of them); scaling measures how ours grows with ticks, steps and iterations; envs measures how fast the single-step
+environments make samples. Without an experiment: the published
 CartPole with two ticks. Any field of the experiment can be changed by name, as for ctm-rl train.
 
 {contenders}
@@ -64,7 +66,7 @@ CartPole with two ticks. Any field of the experiment can be changed by name, as 
 """
 
 SOURCES = ("--env", "--config")
-SCALING = "scaling"
+SCALING, ENVS = "scaling", "envs"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -295,6 +297,13 @@ def _import(arguments: list[str]) -> None:
 
 def _bench(arguments: list[str]) -> None:
     """Measures what training costs."""
+    command = shlex.join(["ctm-rl", "bench", *arguments])
+    if arguments[:1] == [ENVS]:
+        options = parse(BenchOptions, arguments[1:], f"ctm-rl bench {ENVS}")
+        from ctm_rl.agents.bench.output import measure_envs
+
+        _write(measure_envs(options, command))
+        return
     is_scaling = arguments[:1] == [SCALING]
     prog = f"ctm-rl bench {SCALING}" if is_scaling else "ctm-rl bench"
     own, others = divide(BenchOptions, arguments[1:] if is_scaling else arguments)
@@ -317,7 +326,6 @@ def _bench(arguments: list[str]) -> None:
     experiment = parse(Experiment, rest, prog, default=experiment, also=BenchOptions)
     from ctm_rl.agents.bench.output import measure
 
-    command = shlex.join(["ctm-rl", "bench", *arguments])
     _write(measure(experiment, options, command, is_scaling=is_scaling))
 
 

@@ -6,6 +6,7 @@ from gymnasium.spaces import Box, MultiDiscrete
 from ctm_rl.envs.bandit import Samples, SingleStepEnv, SingleStepTask, SingleStepVectorEnv
 from ctm_rl.envs.maze_folder import StoredMazes, read_mazes
 from ctm_rl.envs.maze_generation import Passages, depth_first, draw_open, percolation, wilson
+from ctm_rl.envs.maze_moves import Predictor, reapply
 from ctm_rl.envs.maze_pictures import GOAL, NUM_SYMMETRIES, START, paint, turn
 from ctm_rl.envs.maze_solver import distances, solve
 
@@ -67,6 +68,10 @@ class MazeTask(SingleStepTask):
         if self._stored is None:
             return super().take(rng, indices)
         return Samples(*self._show(rng, self._stored.codes[indices], self._stored.moves[indices]))
+
+    def reapply(self, pictures: np.ndarray, predict: Predictor) -> np.ndarray:
+        """Which mazes are solved piece by piece, bool [N]; see ``ctm_rl.envs.maze_moves.reapply``."""
+        return reapply(pictures, predict).solved
 
     def _show(self, rng: np.random.Generator, codes: np.ndarray, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pictures of mazes, turned and flipped where they are augmented, and their routes."""

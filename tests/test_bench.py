@@ -15,7 +15,7 @@ from ctm_rl import PolicyConfig
 from ctm_rl.agent import ActorCritic
 from ctm_rl.agents.bench import floor, memory, sb3, scaling, table
 from ctm_rl.agents.bench.client import Worker, WorkerFailed
-from ctm_rl.agents.bench.matched import count_parameters, matched_baseline_dim
+from ctm_rl.agents.bench.matched import matched_baseline_dim, policy_size
 from ctm_rl.agents.bench.run import median_of
 from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions, RivalSettings
 from ctm_rl.agents.bench.timing import Timing, Unavailable
@@ -112,19 +112,19 @@ def test_the_matrix_rate_is_a_rate() -> None:
 @pytest.mark.parametrize("config", [SMALL, cartpole_paper().model], ids=["small", "published"])
 def test_the_matched_lstm_is_the_nearest(config: PolicyConfig) -> None:
     config = dataclasses.replace(config, encoder="control")
-    target = count_parameters(config, (4,), 2)
+    target = policy_size(config, (4,), 2)
     width = matched_baseline_dim(config, (4,), 2)
 
     def distance(dim: int) -> int:
         lstm = dataclasses.replace(config, kind="lstm", baseline_dim=dim)
-        return abs(count_parameters(lstm, (4,), 2) - target)
+        return abs(policy_size(lstm, (4,), 2) - target)
 
     assert distance(width) <= min(distance(width - 1), distance(width + 1))
 
 
 def test_counting_parameters_moves_no_generator() -> None:
     before = torch.get_rng_state()
-    assert count_parameters(dataclasses.replace(cartpole_paper().model, encoder="control"), (4,), 2) == 188_237
+    assert policy_size(dataclasses.replace(cartpole_paper().model, encoder="control"), (4,), 2) == 188_237
     assert torch.equal(torch.get_rng_state(), before)
 
 

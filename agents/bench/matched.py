@@ -1,15 +1,14 @@
-"""An LSTM baseline of as many parameters as the machine it is compared with."""
+"""An LSTM policy of as many parameters as the machine it is compared with."""
 
 from dataclasses import replace
 
-import torch
-
 from ctm_rl.agent import ActorCritic
 from ctm_rl.config import PolicyConfig
+from ctm_rl.matching import count_parameters, nearest_width
 
 
-def count_parameters(config: PolicyConfig, observation_shape: tuple[int, ...], num_actions: int) -> int:
-    """Counts the parameters of a policy; no random generator moves.
+def policy_size(config: PolicyConfig, observation_shape: tuple[int, ...], num_actions: int) -> int:
+    """Counts the parameters of a policy.
 
     Args:
         config: the policy, with its encoder settled.
@@ -19,9 +18,7 @@ def count_parameters(config: PolicyConfig, observation_shape: tuple[int, ...], n
     Returns:
         How many numbers are learned.
     """
-    with torch.random.fork_rng(devices=[]):
-        agent = ActorCritic(config, observation_shape, num_actions)
-    return sum(parameter.numel() for parameter in agent.parameters())
+    return count_parameters(lambda: ActorCritic(config, observation_shape, num_actions))
 
 
 def matched_baseline_dim(config: PolicyConfig, observation_shape: tuple[int, ...], num_actions: int) -> int:
@@ -37,14 +34,6 @@ def matched_baseline_dim(config: PolicyConfig, observation_shape: tuple[int, ...
     """
 
     def size(width: int) -> int:
-        return count_parameters(replace(config, kind="lstm", baseline_dim=width), observation_shape, num_actions)
+        return policy_size(replace(config, kind="lstm", baseline_dim=width), observation_shape, num_actions)
 
-    target = count_parameters(replace(config, kind="ctm"), observation_shape, num_actions)
-    above = 1
-    while size(above) < target:
-        above *= 2
-    below = above // 2
-    while above - below > 1:
-        middle = (below + above) // 2
-        below, above = (middle, above) if size(middle) < target else (below, middle)
-    return above if below < 1 or target - size(below) > size(above) - target else below
+    return nearest_width(size, policy_size(replace(config, kind="ctm"), observation_shape, num_actions))

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,13 @@ from ctm_rl.agents.experiment import Experiment
 from ctm_rl.errors import UserError, expand
 
 _WIDTH = 120
+
+
+def measure_envs(options: BenchOptions, command: str) -> str:
+    """Measures how fast samples are made, and gives the result as it was asked for; see ``measure``."""
+    from ctm_rl.agents.bench.envs import bench_envs
+
+    return _measure(options, lambda tell: bench_envs(command, options.rounds, tell))
 
 
 def measure(experiment: Experiment, options: BenchOptions, command: str, *, is_scaling: bool) -> str:
@@ -31,18 +38,26 @@ def measure(experiment: Experiment, options: BenchOptions, command: str, *, is_s
     Raises:
         UserError: the experiment cannot be run here, or the result cannot be written where it was asked to be.
     """
+
+    def run(tell: Any) -> dict[str, Any]:
+        if is_scaling:
+            from ctm_rl.agents.bench.scaling import scaling
+
+            return scaling(experiment, options, command, tell)
+        from ctm_rl.agents.bench.run import bench
+
+        return bench(experiment, options, command, tell)
+
+    return _measure(options, run)
+
+
+def _measure(options: BenchOptions, run: Callable[[Any], dict[str, Any]]) -> str:
+    """Measures, keeps the result where it was asked to be kept, and gives it for a program or a person."""
     out = None if options.out is None else expand(options.out).absolute()
     if out is not None:
         _check_writable(out)
     with _progress() as tell:
-        if is_scaling:
-            from ctm_rl.agents.bench.scaling import scaling
-
-            result = scaling(experiment, options, command, tell)
-        else:
-            from ctm_rl.agents.bench.run import bench
-
-            result = bench(experiment, options, command, tell)
+        result = run(tell)
     line = json.dumps(result, allow_nan=False) + "\n"
     told = "" if out is None else _save(out, line, result)
     return line if options.json else _to_text(result) + told
@@ -69,6 +84,10 @@ def _to_text(result: dict[str, Any]) -> str:
     """For a person."""
     if "curves" in result:
         from ctm_rl.agents.bench.scaling import to_text
+
+        return to_text(result)
+    if "minibatch" not in result and "settings" not in result:
+        from ctm_rl.agents.bench.envs import to_text
 
         return to_text(result)
     from ctm_rl.agents.bench.table import show
