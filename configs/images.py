@@ -21,6 +21,7 @@ def mnist() -> SupervisedExperiment:
         env=_task("mnist"),
         model=ThinkerConfig(
             encoder="conv",
+            positions="fourier",  # two layers see no farther than a third of a digit
             pixel_mean=(0.1307,),
             pixel_std=(0.3081,),
             input_dim=1,
@@ -36,7 +37,7 @@ def mnist() -> SupervisedExperiment:
             baseline_dim=94,
         ),
         learning=LearningSettings(batch_size=64, lr=1e-3, num_warmup_steps=100, max_grad_norm=1.0, weight_decay=1e-2),
-        budget=BudgetConfig(env_steps=64 * 1200),
+        budget=BudgetConfig(env_steps=64 * 2000),
         held_out=HeldOutSettings(num_samples=1000, num_iterations=4),
     )
 
