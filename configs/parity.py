@@ -2,9 +2,14 @@
 
 import dataclasses
 
-from ctm_rl.agents.experiment import PPOSettings
 from ctm_rl.agents.run_settings import BudgetConfig
-from ctm_rl.agents.supervised_experiment import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.supervised_experiment import (
+    BanditSettings,
+    HeldOutSettings,
+    LearningSettings,
+    SupervisedExperiment,
+    TaskConfig,
+)
 from ctm_rl.config import ThinkerConfig
 
 PARITY = "ctm_rl.envs:ctm_rl/Parity-v0"
@@ -65,5 +70,5 @@ def parity_bandit() -> SupervisedExperiment:
         name="parity-bandit",
         env=TaskConfig(id=PARITY, kwargs={"length": 8}),
         signal="reward",
-        ppo=PPOSettings(num_rollout_steps=1, num_epochs=1, num_minibatches=1, gamma=1.0),
+        bandit=BanditSettings(),
     )
