@@ -221,14 +221,17 @@ def test_what_is_drawn_depends_on_seed_number_and_weights_alone() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_remote_runners_answer_with_the_newest_weights_and_a_lost_one_changes_nothing() -> None:
+@pytest.mark.parametrize(("num_env_runners", "num_learners"), [(2, 0), (1, 1)])
+def test_remote_runners_answer_with_the_newest_weights_and_a_lost_one_changes_nothing(
+    num_env_runners: int, num_learners: int
+) -> None:
     weights = []
-    for num_env_runners in (0, 2):
-        config = changed(num_env_runners=num_env_runners, num_cpus_per_env_runner=0.5)
+    for numbers in (0, 0), (num_env_runners, num_learners):
+        config = changed(num_env_runners=numbers[0], num_learners=numbers[1], num_cpus_per_env_runner=0.5)
         config.fault_tolerance(delay_between_env_runner_restarts_s=0)
         with built(config) as algorithm:
             algorithm.train()
-            if num_env_runners:
+            if numbers[0] == 2:
                 ray.kill(algorithm.env_runner_group._worker_manager.actors()[1], no_restart=False)
             result = algorithm.train()
             assert result["env_runners"]["num_env_steps_sampled"] == 24
