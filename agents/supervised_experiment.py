@@ -191,7 +191,7 @@ def _check_signal(experiment: SupervisedExperiment) -> None:
             "signal reward needs one answer at one tick; an order is spread over all ticks and is learned with "
             "signal label."
         )
-    if not learning.use_most_certain:
-        raise ValueError("learning.use_most_certain must be true with signal reward: answers are read at that tick.")
+    if learning.use_most_certain is False:
+        raise ValueError("learning.use_most_certain cannot be False with signal reward: answers are read at that tick.")
     # Advantages are taken relative to the batch's mean.
     check_number("learning.batch_size", learning.batch_size, at_least=2, at_most=MAX_STEPS)

@@ -348,7 +348,7 @@ def test_what_rewards_cannot_teach_is_refused_with_the_reason(capsys: pytest.Cap
     assert main(["train", "sorting", "--signal", "reward"]) == 2
     assert "signal reward needs one answer at one tick; an order is spread over all ticks" in capsys.readouterr().err
     reward: dict[str, Any] = {"env": EXPERIMENT.env, "model": SMALL, "name": "x", "signal": "reward"}
-    with pytest.raises(ValueError, match="use_most_certain must be true with signal reward"):
+    with pytest.raises(ValueError, match="use_most_certain cannot be False with signal reward"):
         SupervisedExperiment(**reward, learning=LearningSettings(use_most_certain=False))
     with pytest.raises(ValueError, match=r"learning\.batch_size must be at least 2"):
         SupervisedExperiment(**reward, learning=LearningSettings(batch_size=1))
