@@ -20,36 +20,59 @@ ANSWERING_METRICS = (
 """Keys of a line of metrics, in their order. ``accuracy`` is the share of right elements among held-out samples, read
 at their most certain tick, ``accuracy_whole`` that of samples right throughout; repeated until the next test."""
 
+BANDIT_METRICS = (
+    *COMMON_METRICS,
+    "reward_mean",
+    "accuracy",
+    "accuracy_whole",
+    "held_out_loss",
+    "total_loss",
+    "policy_loss",
+    "value_loss",
+    "entropy",
+    "kl",
+    "clip_fraction",
+    "gradient_norm",
+    "lr",
+    "memory_mb",
+)
+"""The same where rewards are all that is learned from. ``reward_mean`` is that of the answers drawn in the iteration;
+``held_out_loss`` is always ``null``, for no loss is made of right answers."""
+
 SAMPLE_TIMEOUT_SECONDS = 1800.0
 """How long a remote environment runner may take for one iteration's samples."""
 
 _TESTED = ("accuracy", "accuracy_whole", "held_out_loss")
+_NOT_LEARNED = (*COMMON_METRICS, *_TESTED, "memory_mb")
+_THEIRS = {"value_loss": "vf_loss"}
+"""RLlib's names, where they are not ours."""
 
 
 class LearningToAnswer:
-    """Supervised learning from right answers.
+    """Learning from right answers, or from how good the answers were that were drawn.
 
     Args:
         experiment: what is learned.
     """
 
-    metrics = ANSWERING_METRICS
-
     def __init__(self, experiment: SupervisedExperiment) -> None:
         self._experiment = experiment
+        self._is_bandit = experiment.signal == "reward"
         self._tested: Row = dict.fromkeys(_TESTED)
         self._num_iterations = 0
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Keys of a line of metrics, in their order."""
+        return BANDIT_METRICS if self._is_bandit else ANSWERING_METRICS
 
     def build_config(self) -> Any:
         """RLlib's configuration."""
         from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-        from ctm_rl.agents.supervised_config import SupervisedConfig
-        from ctm_rl.agents.thinker_module import ThinkerModule
-
         experiment = self._experiment
         model = fit_model(experiment)
-        config = SupervisedConfig()
+        config, module_class = _bandit_parts(experiment) if self._is_bandit else _supervised_parts()
         config.environment(experiment.env.id, env_config=experiment.env.kwargs)
         config.env_runners(
             num_env_runners=experiment.num_env_runners,
@@ -57,7 +80,7 @@ class LearningToAnswer:
             sample_timeout_s=SAMPLE_TIMEOUT_SECONDS,
         )
         config.learners(num_learners=experiment.num_learners, num_gpus_per_learner=experiment.num_gpus_per_learner)
-        spec = RLModuleSpec(module_class=ThinkerModule, model_config=dataclasses.asdict(model))
+        spec = RLModuleSpec(module_class=module_class, model_config=dataclasses.asdict(model))
         config.rl_module(rl_module_spec=spec)
         config.training(
             learning=experiment.learning,
@@ -81,10 +104,12 @@ class LearningToAnswer:
             scores = algorithm.test()
             sums = scores.elements, scores.whole, scores.loss
             self._tested = {name: total / scores.num_samples for name, total in zip(_TESTED, sums, strict=True)}
+            if self._is_bandit:
+                self._tested["held_out_loss"] = None
         learner = result["learners"][MODULE]
         return {
             **self._tested,
-            **{name: number_of(learner, name) for name in ("total_loss", "gradient_norm", "lr")},
+            **{name: number_of(learner, _THEIRS.get(name, name)) for name in self.metrics if name not in _NOT_LEARNED},
             "memory_mb": peak_memory_mb(),
         }
 
@@ -95,6 +120,22 @@ class LearningToAnswer:
     def set_memory(self, memory: dict[str, Any]) -> None:
         """Puts them back."""
         self._tested, self._num_iterations = dict(memory["tested"]), int(memory["num_iterations"])
+
+
+def _supervised_parts() -> tuple[Any, type]:
+    """The configuration and the module of learning from right answers."""
+    from ctm_rl.agents.supervised_config import SupervisedConfig
+    from ctm_rl.agents.thinker_module import ThinkerModule
+
+    return SupervisedConfig(), ThinkerModule
+
+
+def _bandit_parts(experiment: SupervisedExperiment) -> tuple[Any, type]:
+    """The configuration and the module of learning from rewards."""
+    from ctm_rl.agents.bandit_config import BanditConfig
+    from ctm_rl.agents.bandit_module import BanditModule
+
+    return BanditConfig().training(bandit=experiment.bandit), BanditModule
 
 
 def fit_model(experiment: SupervisedExperiment) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ctm_rl.agents.columns import counted, to_device, to_tensor
 from ctm_rl.agents.gae import estimate_advantages
 from ctm_rl.agents.module import CTMModule
-from ctm_rl.agents.ppo_loss import PPOLoss, ppo_loss
+from ctm_rl.agents.ppo_loss import PPOLoss, chosen, ppo_loss
 from ctm_rl.agents.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, VALUES
 from ctm_rl.memory import keep_freed_memory
 
@@ -115,9 +115,8 @@ class RecurrentPPOLearner(PPOTorchLearner):
     ) -> Tensor:
         """Computes the loss of one minibatch and keeps its parts for the metrics."""
         self._parts: PPOLoss = ppo_loss(
-            fwd_out[Columns.ACTION_DIST_INPUTS],
+            chosen(fwd_out[Columns.ACTION_DIST_INPUTS], batch[Columns.ACTIONS]),
             fwd_out[Columns.EMBEDDINGS],
-            actions=batch[Columns.ACTIONS],
             logp=batch[Columns.ACTION_LOGP],
             old_values=batch[VALUES],
             advantages=batch[_ADVANTAGES],

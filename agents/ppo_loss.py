@@ -27,11 +27,34 @@ class PPOLoss(NamedTuple):
     """Share of steps whose ratio lies outside the clipping limits."""
 
 
+class Chosen(NamedTuple):
+    """What a policy as it is now makes of what was done."""
+
+    logp: Tensor
+    """Its log-probability, [B, ...]."""
+    entropy: Tensor
+    """Of the distribution it was drawn from, [B, ...]."""
+
+
+def chosen(logits: Tensor, actions: Tensor) -> Chosen:
+    """Log-probabilities of what was done, and the entropies of what could have been.
+
+    Args:
+        logits: of the choices, [..., A].
+        actions: which was made, [...].
+
+    Returns:
+        [...] each; of an action made of several independent choices they are the sums over these.
+    """
+    log_probabilities = logits.log_softmax(-1)
+    logp = log_probabilities.gather(-1, actions[..., None]).squeeze(-1)
+    return Chosen(logp, -(log_probabilities.exp() * log_probabilities).sum(-1))
+
+
 def ppo_loss(
-    logits: Tensor,
+    now: Chosen,
     values: Tensor,
     *,
-    actions: Tensor,
     logp: Tensor,
     old_values: Tensor,
     advantages: Tensor,
@@ -45,9 +68,8 @@ def ppo_loss(
     """Computes the loss.
 
     Args:
-        logits: of the policy as it is, [B, T, A].
+        now: of the policy as it is, [B, T]; T is 1, or left out everywhere, where an episode is one step.
         values: as estimated now, [B, T].
-        actions: what was done, [B, T].
         logp: log-probability of it when it was done, [B, T].
         old_values: as estimated then, [B, T].
         advantages: normalised, [B, T].
@@ -61,18 +83,16 @@ def ppo_loss(
     Returns:
         The loss and its parts.
     """
-    log_probabilities = logits.log_softmax(-1)
-    log_ratio = log_probabilities.gather(-1, actions[..., None]).squeeze(-1) - logp
+    log_ratio = now.logp - logp
     ratio = log_ratio.exp()
     surrogate = torch.minimum(advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip))
     errors = (values - returns).square()
     if value_clip is not None:
         held = old_values + (values - old_values).clamp(-value_clip, value_clip)
         errors = torch.maximum(errors, (held - returns).square())
-    entropies = -(log_probabilities.exp() * log_probabilities).sum(-1)
     policy = -(surrogate * weights).sum()
     value = 0.5 * (errors * weights).sum()
-    entropy = (entropies * weights).sum()
+    entropy = (now.entropy * weights).sum()
     with torch.no_grad():
         kl = ((ratio - 1 - log_ratio) * weights).sum()
         clip_fraction = (((ratio - 1).abs() > clip) * weights).sum()

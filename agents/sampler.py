@@ -12,9 +12,10 @@ from ctm_rl.errors import UserError
 
 OBSERVATIONS = "obs"
 TARGETS = "targets"
+REWARDS = "rewards"
 """Names of the columns."""
 
-_TRAINING, _HELD_OUT = 0, 1
+_TRAINING, _HELD_OUT, _DRAWING = 0, 1, 2
 
 
 class Columns(NamedTuple):
@@ -64,7 +65,36 @@ class Sampler:
         for _ in range(self._num_steps):
             parts.append(_reset(env, seed))
             seed = None
-        return Columns(_join([shown for shown, _ in parts]), np.concatenate([targets for _, targets in parts]))
+        return Columns(join([shown for shown, _ in parts]), np.concatenate([targets for _, targets in parts]))
+
+    def answered(
+        self, iteration: int, part: int, step: int, answer: Callable[[Any, int], np.ndarray]
+    ) -> tuple[Any, np.ndarray]:
+        """Has one batch of samples answered; nothing is told of it but how good each answer was.
+
+        Args:
+            iteration: which, from 0.
+            part: of which learner, from 0.
+            step: which batch of these, from 0.
+            answer: is given the observations [N, ...] and a seed for drawing, and gives the actions [N, ...].
+
+        Returns:
+            The observations [N, ...], and the rewards [N], float32.
+
+        Raises:
+            UserError: there are environments whose episode goes on after the answer.
+        """
+        env = self._env(_TRAINING)
+        # A reset before each answer: whether and when environments reset themselves does not matter then.
+        shown, _ = env.reset(seed=_seed(_TRAINING, self._seeds[_TRAINING], iteration, part, step))
+        # Vector environments may show the next inputs in the same arrays.
+        shown = _map(shown, np.copy)
+        actions = answer(shown, _seed(_DRAWING, self._seeds[_TRAINING], iteration, part, step))
+        _, rewards, is_terminated, is_truncated, _ = env.step(actions)
+        if not np.all(is_terminated | is_truncated):
+            name = env.spec.id if env.spec is not None else str(env)
+            raise UserError(f"{name} cannot be learned as a bandit: its episodes go on after the first step.")
+        return shown, np.asarray(rewards, np.float32)
 
     def count_held_out(self, num_samples: int) -> int:
         """How many held-out samples there are to be had, at most ``num_samples``."""
@@ -149,13 +179,13 @@ def _reset(env: VectorEnv, seed: int | None, options: dict[str, Any] | None = No
 
 
 def _seed(*words: int) -> int:
-    """A seed that has nothing to do with others; those of the two roles are never equal."""
+    """A seed that has nothing to do with others; those of training and of held-out samples are never equal."""
     low, high = np.random.SeedSequence(words).generate_state(2)
-    return (int(high) << 31 | int(low) >> 1) // 2 * 2 + words[0]
+    return (int(high) << 31 | int(low) >> 1) // 2 * 2 + words[0] % 2
 
 
-def _join(parts: list[Any]) -> Any:
-    """Many batches as one."""
+def join(parts: list[Any]) -> Any:
+    """Many batches as one: arrays, or arrays by name."""
     if isinstance(parts[0], dict):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return np.concatenate(parts)

@@ -48,6 +48,21 @@ def _uses_most_certain(settings: LearningSettings, config: ThinkerConfig) -> boo
     return config.kind != "lstm" or is_picture
 
 
+def most_certain_answer(config: ThinkerConfig, thought: Thought) -> Float[Tensor, "B G C"]:
+    """Reads each sample at its most certain tick, among those that answer.
+
+    Args:
+        config: of the model.
+        thought: what it answered.
+
+    Returns:
+        Logits of the G classes of an answer, [B, G, C].
+    """
+    last = slice(-config.num_answer_ticks if config.num_answer_ticks else None, None)
+    tick = most_certain_tick(thought.certainties[:, last])
+    return at_tick(group(thought.predictions[..., last], config.num_groups), tick)
+
+
 class Tally(NamedTuple):
     """Sums over samples; tallies of parts add up to that of the whole."""
 
@@ -85,9 +100,6 @@ def tally(settings: LearningSettings, config: ThinkerConfig, thought: Thought, t
         is_right = pad(indices, (0, length), value=-1)[:, :length] == targets
         is_whole = is_right.all(1) & (counts == length)
     else:
-        last = slice(-config.num_answer_ticks if config.num_answer_ticks else None, None)
-        tick = most_certain_tick(thought.certainties[:, last])
-        answers = at_tick(group(thought.predictions[..., last], config.num_groups), tick)
-        is_right = answers.argmax(2) == targets
+        is_right = most_certain_answer(config, thought).argmax(2) == targets
         is_whole = is_right.all(1)
     return Tally(len(targets), float(is_right.float().mean(1).sum()), float(is_whole.sum()), loss)

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ctm_rl.agents.checks import check_number
-from ctm_rl.agents.experiment import PPOSettings
 from ctm_rl.agents.json_option import JsonObject
 from ctm_rl.agents.run_settings import MAX_SEED, MAX_STEPS, RunSettings
 from ctm_rl.config import ThinkerConfig
@@ -35,7 +34,7 @@ class TaskConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LearningSettings:
-    """How a model learns from right answers."""
+    """How a model learns: the kind of answer, batches, optimiser and schedule."""
 
     loss: LossKind = "classes"
     """classes: cross-entropy at every tick; route: the same along the beginning of a route that is right so far, and a
@@ -90,6 +89,34 @@ class LearningSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BanditSettings:
+    """How a model learns from rewards alone: proximal policy optimisation of answers that are drawn.
+
+    Batches, optimiser and schedule are those of ``learning``.
+    """
+
+    clip: float = 0.2
+    """How far the probability ratio may move from 1."""
+    entropy_coefficient: float = 0.01
+    """Weight of the answers' entropy, summed over their elements, which is maximised (at the start, when annealed)."""
+    entropy_coefficient_final: float | None = None
+    """Move the weight of the entropy linearly to this over the budget of env steps; None: keep it."""
+    value_coefficient: float = 0.5
+    """Weight of the value loss, half the squared error."""
+    num_epochs: int = 1
+    """Passes over each iteration's samples, batch by batch as they were drawn, in an order of its own each."""
+
+    def __post_init__(self) -> None:
+        """Refuses settings that cannot learn."""
+        check_number("bandit.clip", self.clip, above=0)
+        check_number("bandit.entropy_coefficient", self.entropy_coefficient, at_least=0)
+        if self.entropy_coefficient_final is not None:
+            check_number("bandit.entropy_coefficient_final", self.entropy_coefficient_final, at_least=0)
+        check_number("bandit.value_coefficient", self.value_coefficient, at_least=0)
+        check_number("bandit.num_epochs", self.num_epochs, at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOutSettings:
     """How often, and on how much, a run is tested while it learns."""
 
@@ -119,9 +146,9 @@ class SupervisedExperiment(RunSettings):
     """label: from the right answers, with the machine's own loss; reward: by proximal policy optimisation from nothing
     but how right each answer was."""
     learning: LearningSettings = field(default_factory=LearningSettings)
-    """How it learns from right answers."""
-    ppo: PPOSettings = field(default_factory=PPOSettings)
-    """How it learns from rewards alone."""
+    """How it learns; from rewards, the loss tells only what kind of answer it is."""
+    bandit: BanditSettings = field(default_factory=BanditSettings)
+    """How it learns from rewards alone, beside what learning says."""
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
     """How it is tested meanwhile."""
 
@@ -131,11 +158,6 @@ class SupervisedExperiment(RunSettings):
         learning = self.learning
         if self.signal not in get_args(Signal):
             raise ValueError(f"signal must be one of {', '.join(get_args(Signal))}; got {self.signal!r}.")
-        if self.signal == "reward" and learning.loss == "order":
-            raise ValueError(
-                "signal reward needs one answer at one tick; an order is spread over all ticks and is learned with "
-                "signal label."
-            )
         unit = max(1, self.num_learners) * learning.num_accumulated
         if learning.batch_size % unit:
             below, above = learning.batch_size // unit * unit, (learning.batch_size // unit + 1) * unit
@@ -144,10 +166,7 @@ class SupervisedExperiment(RunSettings):
                 f"x {learning.num_accumulated} parts; the nearest that work: "
                 f"{f'{below} or {above}' if below else above}."
             )
-        if self.signal == "reward" and self.ppo.num_rollout_steps != 1:
-            raise ValueError(
-                f"ppo.num_rollout_steps must be 1, for an episode is one step, got {self.ppo.num_rollout_steps}."
-            )
+        _check_signal(self)
 
     @property
     def num_rows(self) -> int:
@@ -156,5 +175,24 @@ class SupervisedExperiment(RunSettings):
 
     @property
     def num_steps(self) -> int:
-        """Optimiser steps of the whole budget."""
-        return -(-self.budget.env_steps // self.learning.batch_size)
+        """Optimiser steps of the whole budget; from rewards, each sample is learned from in every pass."""
+        num_batches = -(-self.budget.env_steps // self.learning.batch_size)
+        return num_batches * (self.bandit.num_epochs if self.signal == "reward" else 1)
+
+
+def _check_signal(experiment: SupervisedExperiment) -> None:
+    """Refuses what cannot be learned from the signal, and what would have no effect with it."""
+    learning = experiment.learning
+    if experiment.signal == "label":
+        if experiment.bandit != BanditSettings():
+            raise ValueError("bandit has no effect with signal label; leave it as it is by default.")
+        return
+    if learning.loss == "order":
+        raise ValueError(
+            "signal reward needs one answer at one tick; an order is spread over all ticks and is learned with "
+            "signal label."
+        )
+    if learning.use_most_certain is False:
+        raise ValueError("learning.use_most_certain cannot be False with signal reward: answers are read at that tick.")
+    # Advantages are taken relative to the batch's mean.
+    check_number("learning.batch_size", learning.batch_size, at_least=2, at_most=MAX_STEPS)

@@ -1,7 +1,7 @@
 """The learner of supervised tasks: one optimiser step for every batch of the samples it is given."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -143,13 +143,18 @@ class SupervisedLearner(TorchLearner):
         return torch.device(self._device).type
 
     def _learn(self, columns: Mapping[str, Any]) -> None:
-        """Goes through the samples, batch by batch, and logs how it went."""
-        settings = self.config.learning
+        """Goes through the samples, batch by batch."""
         samples = to_device(columns, self._device)
-        num_rows = self.config.num_rows
+        num_samples = len(columns[TARGETS])
+        self._take_steps(cut(samples, num_samples // self.config.num_rows))
+        self._log_steps_trained_metrics(counted(num_samples))
+
+    def _take_steps(self, batches: Iterable[dict[str, Any]]) -> None:
+        """Takes an optimiser step for every batch, and logs how it went."""
+        settings = self.config.learning
         self._thinker.train()
         losses, norms, rate = [], [], 0.0
-        for batch in _cut(samples, len(columns[TARGETS]) // num_rows):
+        for batch in batches:
             rate = learning_rate(settings, self.num_steps_taken, self.config.num_total_steps)
             loss, norm = self._step(batch, rate)
             losses.append(loss)
@@ -163,12 +168,11 @@ class SupervisedLearner(TorchLearner):
             (LEARNING_RATE_KEY, rate),
         ):
             self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
-        self._log_steps_trained_metrics(counted(len(columns[TARGETS])))
 
     def _step(self, batch: dict[str, Any], rate: float) -> tuple[Tensor, Tensor]:
         """One optimiser step; gives the loss and the gradient's norm before clipping."""
         settings = self.config.learning
-        parts = list(_cut(batch, settings.num_accumulated))
+        parts = list(cut(batch, settings.num_accumulated))
         for optimizer in self._optimizer_parameters:
             optimizer.zero_grad(set_to_none=True)
             for parameters in optimizer.param_groups:
@@ -207,8 +211,8 @@ class SupervisedLearner(TorchLearner):
         return no_sync() if is_needed and no_sync is not None else contextlib.nullcontext()
 
 
-def _cut(columns: dict[str, Any], num_parts: int) -> Iterator[dict[str, Any]]:
-    """Cuts all columns into equal parts."""
+def cut(columns: dict[str, Any], num_parts: int) -> Iterator[dict[str, Any]]:
+    """Cuts all columns into equal parts, whose number divides that of the rows."""
     for part in range(num_parts):
         yield {name: _part(column, part, num_parts) for name, column in columns.items()}
 

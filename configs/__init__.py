@@ -20,7 +20,7 @@ from ctm_rl.configs.images import (
     mnist,
 )
 from ctm_rl.configs.mazes import mazes, mazes_19, mazes_39
-from ctm_rl.configs.parity import parity, parity_64
+from ctm_rl.configs.parity import parity, parity_64, parity_bandit
 from ctm_rl.configs.qa_mnist import qa_mnist, qa_mnist_10
 from ctm_rl.configs.sorting import sorting, sorting_30
 from ctm_rl.errors import UserError
@@ -35,6 +35,7 @@ _EXPERIMENTS: dict[str, Callable[[], AnyExperiment]] = {
     "acrobot-paper": acrobot_paper,
     "parity": parity,
     "parity-64": parity_64,
+    "parity-bandit": parity_bandit,
     "sorting": sorting,
     "sorting-30": sorting_30,
     "mazes": mazes,

@@ -2,9 +2,14 @@
 
 import dataclasses
 
-from ctm_rl.agents.experiment import PPOSettings
 from ctm_rl.agents.run_settings import BudgetConfig
-from ctm_rl.agents.supervised_experiment import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.supervised_experiment import (
+    BanditSettings,
+    HeldOutSettings,
+    LearningSettings,
+    SupervisedExperiment,
+    TaskConfig,
+)
 from ctm_rl.config import ThinkerConfig
 
 PARITY = "ctm_rl.envs:ctm_rl/Parity-v0"
@@ -60,12 +65,28 @@ def parity_64() -> SupervisedExperiment:
 
 
 def parity_bandit() -> SupervisedExperiment:
-    """Parity of 8 values from nothing but the share of right places: a bandit."""
+    """Parity of every beginning of 8 values from nothing but the share of right places: a bandit."""
     experiment = parity()
     return dataclasses.replace(
         experiment,
         name="parity-bandit",
         env=TaskConfig(id=PARITY, kwargs={"length": 8}),
+        model=dataclasses.replace(
+            experiment.model,
+            num_neurons=64,
+            history_length=8,
+            num_ticks=8,
+            nlm_hidden_dim=4,
+            feature_dim=32,
+            num_output_sync_neurons=16,
+            num_action_sync_neurons=16,
+        ),
         signal="reward",
-        ppo=PPOSettings(num_rollout_steps=1, num_epochs=1, num_minibatches=1, gamma=1.0),
+        learning=LearningSettings(
+            batch_size=128, num_steps_per_iteration=4, lr=3e-3, num_warmup_steps=50, max_grad_norm=0.5
+        ),
+        # Places are learned one after the other: those that wait must not be decided by chance meanwhile.
+        bandit=BanditSettings(entropy_coefficient=0.1),
+        budget=BudgetConfig(env_steps=128 * 4000),
+        held_out=HeldOutSettings(num_samples=1024, num_iterations=25),
     )

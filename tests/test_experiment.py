@@ -149,10 +149,13 @@ def test_fields_left_out_keep_their_defaults() -> None:
 
 
 def test_a_number_larger_than_any_float_is_no_crash() -> None:
-    assert from_json({"name": "a", "env": {"id": "b"}, "ppo": {"lr": 10**400}}).ppo.lr == 1e300
+    experiment = from_json({"name": "a", "env": {"id": "b"}, "ppo": {"lr": 10**400}})
+    assert isinstance(experiment, Experiment)
+    assert experiment.ppo.lr == 1e300
 
 
 def test_whole_numbers_stand_for_numbers() -> None:
     experiment = from_json({"name": "a", "env": {"id": "b"}, "ppo": {"lr": 1}})
+    assert isinstance(experiment, Experiment)
     assert experiment.ppo.lr == 1.0
     assert isinstance(experiment.ppo.lr, float)

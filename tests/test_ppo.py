@@ -28,7 +28,7 @@ from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
 from ctm_rl.agents.episodes import finished_episodes
 from ctm_rl.agents.experiment import EnvConfig, Experiment, PPOSettings
 from ctm_rl.agents.ppo import _shards
-from ctm_rl.agents.ppo_loss import ppo_loss
+from ctm_rl.agents.ppo_loss import chosen, ppo_loss
 from ctm_rl.agents.rollout import RolloutFragment
 from ctm_rl.agents.run_settings import BudgetConfig
 
@@ -215,9 +215,8 @@ def test_the_loss_equals_the_sum_over_valid_steps_written_out() -> None:
     is_valid = torch.rand(3, 4, generator=generator) < 0.7
     for value_clip in (None, 0.2):
         loss = ppo_loss(
-            logits,
+            chosen(logits, actions),
             values,
-            actions=actions,
             logp=logp,
             old_values=old_values,
             advantages=advantages,
