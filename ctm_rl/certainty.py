@@ -6,18 +6,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def certainty(logits: Float[Tensor, "*batch G C"]) -> Float[Tensor, "*batch"]:
+def certainty(logits: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
     """One minus the normalised entropy, averaged over the groups.
 
     ``1 - H(softmax(y)) / log C``; where an answer is G separate distributions, the mean over them.
     Source: arXiv:2505.05522, section 3.6.
 
     Args:
-        logits: [..., G, C].
+        logits: [..., G, C], or with further axes behind.
+        dim: the axis of C, counted from the last, -1; that of G stands before it. Axes behind make it faster.
 
     Returns:
-        Values in [0, 1], [...].
+        Values in [0, 1], without the axes of G and C.
     """
-    log_probabilities = logits.log_softmax(-1)
-    entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
-    return 1.0 - (entropy / math.log(logits.shape[-1])).mean(-1)
+    log_probabilities = logits.log_softmax(dim)
+    entropy = -(log_probabilities.exp() * log_probabilities).sum(dim)
+    return 1.0 - (entropy / math.log(logits.shape[dim])).mean(dim)

@@ -15,9 +15,9 @@ from ctm_rl.rewind import GateGrad
 from ctm_rl.sweep import NORM_EPSILON
 from ctm_rl.synapse import BlockSynapse, UNetSynapse
 
-_norm_backward = torch.ops.aten.native_layer_norm_backward
+_norm_backward = torch.ops.aten.native_layer_norm_backward.default
 _silu = torch.ops.aten.silu.out
-_silu_backward = torch.ops.aten.silu_backward.grad_input
+_silu_backward = torch.ops.aten.silu_backward.default
 _INPUT_ONLY, _WEIGHTS_ONLY = [True, False, False], [False, True, True]
 
 Masks = Sequence[Float[Tensor, "K B _"] | None]
@@ -135,6 +135,7 @@ class _NormGrads:
         for (scale, shift), parts, received in zip(self._norms, self._stacked, self._received, strict=True):
             inputs, mean, rstd = (part.flatten(0, 1) for part in parts)
             grad = torch.cat(received[::-1])
+            received.clear()
             grads += _norm_backward(grad, inputs, (len(scale),), mean, rstd, scale, shift, _WEIGHTS_ONLY)[1:]
         return grads
 
@@ -241,7 +242,7 @@ class UNetMixing:
         self._num_levels = plan.num_dense // 2
         self._masks = masks
         self._norms = _Norms(norms, is_recording)
-        self._transposed = [(weight.T, bias) for weight, bias in self._dense]
+        self._transposed = [(weight.T.contiguous(), bias) for weight, bias in self._dense]
         num_ticks, num_rows, width = shape
         room = num_ticks if is_recording else 1
         skips = [weight.shape[1] for weight, _ in self._dense[: self._num_levels]]
@@ -335,7 +336,7 @@ class UNetUnmixing:
 
     def _deactivate(self, index: int, tick: int, grad: Tensor) -> Tensor:
         normed = self._normed_ticks[index][tick]
-        return self._norms(index, tick, torch.ops.aten.silu_backward(grad, normed))
+        return self._norms(index, tick, _silu_backward(grad, normed))
 
     def grads(self) -> list[Tensor]:
         """See :class:`Unmixing`."""

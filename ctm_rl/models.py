@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from ctm_rl.baselines import FeedForward, LSTMCore
@@ -12,9 +12,10 @@ from ctm_rl.config import CoreConfig, ThinkerConfig
 from ctm_rl.core import Core, CTMCore, think
 from ctm_rl.encoders import build_input_encoder
 from ctm_rl.encoders.digits import QuestionEncoder
+from ctm_rl.encoders.parity import ParityEncoder
 from ctm_rl.encoders.positions import build_positions
 from ctm_rl.ponder import can_ponder, ponder
-from ctm_rl.reader import AttentionReader, Reading, constant_reading
+from ctm_rl.reader import AttentionReader, AttentionReading, Memory, Reading, constant_reading
 from ctm_rl.recorder import Recorder, Recording
 
 
@@ -83,8 +84,9 @@ class ContinuousThoughtMachine(nn.Module):
         return self._thought(logits, None if recorder is None else recorder.finish())
 
     def _thought(self, logits: Float[Tensor, "B K O"], recording: Recording | None = None) -> Thought:
-        certainties = certainty(logits.unflatten(-1, (self.config.num_groups, self.config.num_classes)))
-        return Thought(logits.transpose(1, 2), certainties, recording)
+        predictions = logits.transpose(1, 2)
+        grouped = predictions.unflatten(1, (self.config.num_groups, self.config.num_classes))
+        return Thought(predictions, certainty(grouped, dim=-2), recording)
 
     def project_(self) -> None:
         """Brings decay rates back into their limits; call it after each optimiser step."""
@@ -94,8 +96,17 @@ class ContinuousThoughtMachine(nn.Module):
         """The same input at all K ticks."""
         if self.reader is None:
             return [constant_reading(inputs)] * self.config.num_ticks
+        if isinstance(self.encoder, ParityEncoder):
+            return [self._symbol_reading(self.reader, inputs)] * self.config.num_ticks
         feature_map = self.positions(self.encoder(inputs))
         return [self.reader.reading(_tokens(feature_map))] * self.config.num_ticks
+
+    def _symbol_reading(self, reader: AttentionReader, sequences: Shaped[Tensor, "B S"]) -> AttentionReading:
+        """Sequences of two symbols: keys and values of either at every place, then a choice for each row."""
+        symbols = torch.ones_like(sequences[:1]) * sequences.new_tensor([[-1], [1]])  # [2, S]
+        both = reader.memorise(_tokens(self.positions(self.encoder(symbols))))
+        is_one = (sequences == 1)[:, None, :, None]
+        return AttentionReading(reader, Memory(*(torch.where(is_one, part[1], part[0]) for part in both)))
 
     def _question_readings(self, digits: Tensor, question: Tensor) -> list[Reading]:
         """Digit after digit through attention, the parts of the question directly, then nothing while answering."""

@@ -129,8 +129,8 @@ class NeuronsBack:
         self._d_first_sum = torch.zeros_like(self._d_first)
         self._d_last = self._d_first
         self._ring = HistoryGrads(weights.first, places.new_zeros(num_neurons, length, num_rows), num_ticks)
-        self._grad_first = torch.zeros_like(weights.first, memory_format=torch.contiguous_format)
-        self._windows = places.unfold(1, length, 1).unbind(1)  # [D, B, M] each
+        self._grad_first = new(num_neurons, length, weights.first.shape[1]).zero_()  # this way round it is faster
+        self._windows = places.unfold(1, length, 1).transpose(2, 3).unbind(1)  # [D, M, B] each
         self._activation_ticks = self.activations.unsqueeze(1).unbind(0)
         self._last_gates = last_gate.unsqueeze(1).unbind(0)
         if weights.second is not None:
@@ -152,15 +152,16 @@ class NeuronsBack:
             self._grad_second.baddbmm_(self._d_last, hidden.transpose(1, 2))
             self._hidden_gate_grad(self._second(), self._hidden_gates[tick], hidden)
         self._d_first_sum += self._d_first
-        self._grad_first.baddbmm_(self._d_first, self._windows[tick + 1])
+        self._grad_first.baddbmm_(self._windows[tick + 1], self._d_first.transpose(1, 2))
         self._ring.step(tick, self._d_first, self._d_pre_activation)
         return self._d_pre_activation
 
     def grads(self) -> list[Tensor | None]:
         """The gradients of the weights, in their order."""
+        first = self._grad_first.transpose(1, 2), self._d_first_sum.sum(-1)
         if self._weights.second is None:
-            return [self._grad_first, self._d_first_sum.sum(-1), None, None]
-        return [self._grad_first, self._d_first_sum.sum(-1), self._grad_second, self._d_last_sum.sum(-1)]
+            return [*first, None, None]
+        return [*first, self._grad_second, self._d_last_sum.sum(-1)]
 
     def d_start(self) -> Float[Tensor, "D M"]:
         """The gradient of the start history."""
