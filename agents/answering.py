@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from ctm_rl.agents.columns import to_device
 from ctm_rl.agents.sampler import OBSERVATIONS, TARGETS, Sampler
 from ctm_rl.agents.supervised_experiment import LossKind, TaskConfig
+from ctm_rl.agents.thinker_module import fit_thinker
 from ctm_rl.config import ThinkerConfig
 from ctm_rl.errors import UserError
 from ctm_rl.inputs import model_inputs
@@ -95,6 +97,7 @@ def evaluate_answers(
     """
     started = time.perf_counter()
     sampler = Sampler(asked.env, num_rows=min(episodes, BATCH_SIZE), num_steps=1, seed=0, held_out_seed=seed)
+    _check_fits(model.config, sampler.spaces, asked)
     episodes = sampler.count_held_out(episodes)
     if human is not None and len(human) < episodes:
         raise UserError(f"there are human answers for {len(human)} samples, and {episodes} are to be answered.")
@@ -105,7 +108,6 @@ def evaluate_answers(
     for chunk in range(-(-episodes // BATCH_SIZE)):
         made = sampler.held_out(chunk, episodes)
         samples = to_device(made.as_dict(), device)
-        _check_answers(model.config, asked.loss, samples[TARGETS])
         scores.add(_answer(model, samples[OBSERVATIONS]), samples, first)
         first += len(samples[TARGETS])
         if reapply is not None:
@@ -122,12 +124,14 @@ def evaluate_answers(
     }
 
 
-def _check_answers(config: ThinkerConfig, loss: LossKind, targets: Tensor) -> None:
-    """Refuses an environment that asks for another number of answers than the model gives."""
-    num_asked = targets[0].numel()
-    num_given = config.num_classes - 1 if loss == "order" else config.num_groups
-    if num_asked != num_given:
-        raise UserError(f"the environment asks for {num_asked} elements, and the model answers {num_given}.")
+def _check_fits(config: ThinkerConfig, spaces: tuple[gym.Space, gym.Space], asked: Asked) -> None:
+    """Refuses an environment that shows, or asks for, something else than the model reads and answers."""
+    fitted = fit_thinker(config, *spaces, asked.loss)
+    names = ["num_groups", "num_classes"] + (["input_dim"] if config.encoder != "parity" else [])
+    for name in names:
+        given, needed = getattr(config, name), getattr(fitted, name)
+        if given != needed:
+            raise UserError(f"{asked.env.id} as it is asked for needs {name} {needed}, and the model has {given}.")
 
 
 @torch.no_grad()

@@ -9,6 +9,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
+from ctm_rl.errors import UserError
+
 MAX_TRIES = 60
 """How often runners are looked for, a second apart, before it is given up."""
 
@@ -63,6 +65,7 @@ class Feed:
             Where the result lies; it belongs to this process, and outlives the runner that made it.
 
         Raises:
+            UserError: the environment failed.
             RuntimeError: no runner can be found that does it.
         """
         order = self._orders.pop(key)
@@ -70,9 +73,12 @@ class Feed:
             try:
                 ray.get(order.receipt, timeout=self._timeout)
                 return order.result
-            except (RayError, GetTimeoutError) as error:
-                if isinstance(error, RayTaskError):
-                    raise  # the environment failed; another runner would fail as well
+            except RayTaskError as error:
+                # The environment failed; another runner would fail as well.
+                if isinstance(error.cause, UserError):
+                    raise error.cause from error
+                raise
+            except (RayError, GetTimeoutError):
                 _LOG.warning("environment runner %d was lost; another makes its samples.", order.worker)
                 self._group._worker_manager.set_actor_state(order.worker, healthy=False)
                 order = self._place(order.job)
@@ -92,8 +98,8 @@ class Feed:
                 worker = min(workers, key=load.count)
                 # What a task returns belongs to whoever asked for it. The receipt tells that it is there without
                 # bringing it here.
-                call: Any = manager.actors()[worker].apply.options(num_returns=2)
-                result, receipt = call.remote(lambda runner: (job(runner), True))
+                call: Any = manager.actors()[worker].fill.options(num_returns=2)
+                result, receipt = call.remote(job)
                 return _Order(job, worker, result, receipt)
             time.sleep(1.0)
             self._restore()

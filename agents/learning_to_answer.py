@@ -1,11 +1,13 @@
 """Learning to answer, as a run sees it: losses, and how right the answers to held-out samples are."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
 from ctm_rl.agents.learning import COMMON_METRICS, MODULE, number_of, peak_memory_mb
 from ctm_rl.agents.progress import Row
 from ctm_rl.agents.supervised_experiment import SupervisedExperiment
+from ctm_rl.errors import UserError
 
 ANSWERING_METRICS = (
     *COMMON_METRICS,
@@ -142,17 +144,26 @@ def fit_model(experiment: SupervisedExperiment) -> Any:
     """Looks at the environment once and settles what its spaces mean for the model; gives a ``ThinkerConfig``.
 
     Raises:
-        UserError: the environment cannot be made, or the model does not fit it.
+        UserError: the environment cannot be made, shows nothing to learn from, would be tested on what it is learned
+            from, or the model does not fit it.
     """
-    from ctm_rl.agents.sampler import make_samples_env
+    from ctm_rl.agents.sampler import check_samples, count_samples, make_samples_env
     from ctm_rl.agents.thinker_module import fit_thinker
 
-    env = make_samples_env(experiment.env, 1)
-    try:
-        spaces = env.single_observation_space, env.single_action_space
-        return fit_thinker(experiment.model, *spaces, experiment.learning.loss)
-    finally:
-        env.close()
+    fitted = []
+    for is_held_out in (False, True):
+        with contextlib.closing(make_samples_env(experiment.env, 1, is_held_out=is_held_out)) as env:
+            if is_held_out and count_samples(env) is not None and not experiment.env.held_out_kwargs:
+                raise UserError(
+                    f"env.held_out_kwargs must choose other samples of {experiment.env.id} than those learned from, as "
+                    '\'{"split": "test"}\'; it is empty.'
+                )
+            check_samples(env)
+            spaces = env.single_observation_space, env.single_action_space
+            fitted.append(fit_thinker(experiment.model, *spaces, experiment.learning.loss))
+    if fitted[0] != fitted[1]:
+        raise UserError(f"env.held_out_kwargs of {experiment.env.id} must leave answers and channels as they are.")
+    return fitted[0]
 
 
 def first_module(algorithm: Any) -> Any:

@@ -54,7 +54,8 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: Learni
 class QuantileClipper:
     """Scales each parameter's gradient down to a quantile of its own last 1,000 norms, unclipped; the first is free.
 
-    Source: the parity experiments of arXiv:2505.05522.
+    Steps in which a parameter has no gradient, or none that is finite (half precision overflows now and then), are not
+    remembered for it. Source: the parity experiments of arXiv:2505.05522.
 
     Args:
         num_parameters: how many parameters there are.
@@ -63,7 +64,7 @@ class QuantileClipper:
 
     def __init__(self, num_parameters: int, quantile: float) -> None:
         self._quantile = quantile
-        self._norms = torch.zeros(num_parameters, NUM_REMEMBERED)
+        self._norms = torch.full((num_parameters, NUM_REMEMBERED), float("nan"))  # NaN: nothing is remembered
         self._count = 0
 
     def clip_(self, parameters: Sequence[Tensor]) -> Tensor:
@@ -83,11 +84,13 @@ class QuantileClipper:
         self._norms = self._norms.to(norms.device)
         known = min(self._count, NUM_REMEMBERED)
         if known:
-            limits = torch.quantile(self._norms[indices, :known], self._quantile, dim=1)
-            scales = (limits / norms.clamp(min=1e-12)).clamp(max=1.0)
+            limits = torch.nanquantile(self._norms[indices, :known], self._quantile, dim=1)
+            scales = (limits / norms.clamp(min=1e-12)).clamp(max=1.0).nan_to_num(nan=1.0)
             for grad, scale in zip(grads, scales, strict=True):
                 grad.mul_(scale)
-        self._norms[indices, self._count % NUM_REMEMBERED] = norms.float()
+        remembered = torch.where(norms.isfinite(), norms.float(), float("nan"))
+        self._norms[:, self._count % NUM_REMEMBERED] = float("nan")
+        self._norms[indices, self._count % NUM_REMEMBERED] = remembered
         self._count += 1
         return torch.linalg.vector_norm(norms)
 

@@ -61,6 +61,7 @@ def train(experiment: AnyExperiment, progress: Progress | None = None) -> Path:
     """
     progress = progress or SilentProgress()
     run_dir = new_run_dir(experiment)
+    experiment = with_absolute_paths(experiment)
     started = time.monotonic()
     with _stoppable(progress) as request:
         learning, config = _prepare(experiment, request)
@@ -287,6 +288,30 @@ def _is_used_up(experiment: AnyExperiment, position: _Position) -> bool:
     return position.env_steps >= experiment.budget.env_steps or (
         minutes is not None and position.seconds >= minutes * 60
     )
+
+
+def with_absolute_paths(experiment: AnyExperiment) -> AnyExperiment:
+    """Writes out where data lies, as seen from here: a run changes its directory, and other processes have others.
+
+    Of the environment's arguments ``path`` and ``folder`` are changed, where they name something that is there.
+    """
+
+    def absolute(kwargs: dict[str, Any]) -> dict[str, Any]:
+        return {name: _absolute(value) if name in ("path", "folder") else value for name, value in kwargs.items()}
+
+    if not isinstance(experiment, SupervisedExperiment):
+        return experiment
+    env = experiment.env
+    env = dataclasses.replace(env, kwargs=absolute(env.kwargs), held_out_kwargs=absolute(env.held_out_kwargs))
+    return dataclasses.replace(experiment, env=env)
+
+
+def _absolute(value: Any) -> Any:
+    """A path written out, if it is one."""
+    if not isinstance(value, str) or not value:
+        return value
+    place = expand(value).absolute()
+    return str(place) if place.exists() else value
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """RLlib's seam for making samples: an environment runner without a policy, which only shows what is to be answered."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -61,6 +61,13 @@ class SampleRunner(EnvRunner, Checkpointable):
             raise ValueError(f"samples have a number and a part; {', '.join(kwargs)} cannot be asked for.")
         columns = self.sampler.fragment(iteration, part)
         return batch_of(columns.as_dict(), len(columns.targets))
+
+    def fill(self, order: Callable[["SampleRunner"], Any]) -> tuple[Any, bool]:
+        """Does what it was ordered to; gives the result, and a receipt that tells that it is there.
+
+        RLlib's ``apply`` would end this process when the environment fails, and tell nobody why.
+        """
+        return order(self), True
 
     def held_out(self, chunk: int, num_samples: int) -> Columns:
         """Makes held-out samples, see ``Sampler``."""

@@ -17,6 +17,16 @@ REWARDS = "rewards"
 
 _TRAINING, _HELD_OUT, _DRAWING = 0, 1, 2
 
+_ROLE_SHIFT = 62
+"""Seeds learned from lie below two to this power, those of held-out samples do not."""
+_MAX_ENVS = 2**32
+
+
+class EnvironmentFailed(UserError):
+    """An environment raised something while it made samples."""
+
+    exit_code = 1
+
 
 class Columns(NamedTuple):
     """Samples, N of them."""
@@ -128,6 +138,12 @@ class Sampler:
         self._envs = {}
 
     @property
+    def spaces(self) -> tuple[gym.Space, gym.Space]:
+        """Of one held-out sample and its answer."""
+        env = self._env(_HELD_OUT)
+        return env.single_observation_space, env.single_action_space
+
+    @property
     def env(self) -> VectorEnv:
         """The environments that are learned from."""
         return self._env(_TRAINING)
@@ -144,7 +160,7 @@ class Sampler:
 
     def _finite(self) -> int | None:
         """How many different held-out samples there are, if their number has an end."""
-        return getattr(self.task, "num_samples", None)
+        return count_samples(self._env(_HELD_OUT))
 
 
 def make_samples_env(config: TaskConfig, num_rows: int, *, is_held_out: bool = False) -> VectorEnv:
@@ -169,19 +185,46 @@ def make_samples_env(config: TaskConfig, num_rows: int, *, is_held_out: bool = F
         raise UserError(f"env.id {config.id!r} cannot be made: {reason}") from error
 
 
+def count_samples(env: VectorEnv) -> int | None:
+    """How many different samples there are to be shown, if their number has an end."""
+    return getattr(getattr(env.unwrapped, "task", None), "num_samples", None)
+
+
+def check_samples(env: VectorEnv) -> None:
+    """Has one reset show that there is something to learn from.
+
+    Raises:
+        UserError: the environment fails, tells no right answers, or tells others than it lets be given.
+    """
+    _, targets = _reset(env, seed=0)
+    space = env.single_action_space
+    if targets.dtype.kind not in "iu" or not all(space.contains(target) for target in targets):
+        raise UserError(f'info["target"] of {_name(env)} must be an answer out of {space}, got {targets[0]}.')
+
+
+def _name(env: VectorEnv) -> str:
+    """What an environment is called."""
+    return env.spec.id if env.spec is not None else str(env)
+
+
 def _reset(env: VectorEnv, seed: int | None, options: dict[str, Any] | None = None) -> tuple[Any, np.ndarray]:
     """Shows new samples."""
-    shown, info = env.reset(seed=seed, options=options)
+    try:
+        shown, info = env.reset(seed=seed, options=options)
+    except Exception as error:  # what an environment of the user's own raises can be anything
+        raise EnvironmentFailed(f"{_name(env)} failed when it was reset: {type(error).__name__}: {error}") from error
     if "target" not in info:
-        name = env.spec.id if env.spec is not None else str(env)
-        raise UserError(f'{name} cannot be learned from labels: its reset gives no info["target"].')
+        raise UserError(f'{_name(env)} cannot be learned from labels: its reset gives no info["target"].')
     return shown, np.asarray(info["target"])
 
 
 def _seed(*words: int) -> int:
-    """A seed that has nothing to do with others; those of training and of held-out samples are never equal."""
-    low, high = np.random.SeedSequence(words).generate_state(2)
-    return (int(high) << 31 | int(low) >> 1) // 2 * 2 + words[0] % 2
+    """A seed that has nothing to do with others; the first word is the role.
+
+    Gymnasium gives environment i of a vector the seed plus i: the seeds of the two roles lie apart, and stay so.
+    """
+    low, high = (int(word) for word in np.random.SeedSequence(words).generate_state(2))
+    return (words[0] << _ROLE_SHIFT) + (high << 32 | low) % (2**_ROLE_SHIFT - _MAX_ENVS)
 
 
 def join(parts: list[Any]) -> Any:

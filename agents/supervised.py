@@ -25,6 +25,9 @@ from ctm_rl.agents.scores import Tally
 from ctm_rl.agents.supervised_config import SupervisedConfig
 from ctm_rl.agents.supervised_learner import SupervisedLearner
 
+CHUNKS_AT_ONCE = 8
+"""How many chunks of held-out samples a learner is handed at once."""
+
 
 class Supervised(Algorithm):
     """Learns to answer from right answers; see ``SupervisedConfig``."""
@@ -70,9 +73,14 @@ class Supervised(Algorithm):
         assert self.learner_group is not None
         num_samples = self._local_runner.sampler.count_held_out(config.held_out.num_samples)
         num_chunks = -(-num_samples // config.num_rows)
-        job = functools.partial(_score, chunks=self._held_out(num_chunks, num_samples))
-        answers = self.learner_group.foreach_learner(cast(Any, job))
-        return Tally.sum(cast(Tally, answer.get()) for answer in answers)
+        # A few at a time: all held-out pictures together may be more than memory holds.
+        size = CHUNKS_AT_ONCE * max(1, config.num_learners)
+        windows = [range(first, min(first + size, num_chunks)) for first in range(0, num_chunks, size)]
+        tallies: list[Tally] = []
+        for window, following in zip(windows, [*windows[1:], range(0)], strict=True):
+            job = functools.partial(_score, chunks=self._held_out(window, following, num_samples))
+            tallies += [cast(Tally, answer.get()) for answer in self.learner_group.foreach_learner(cast(Any, job))]
+        return Tally.sum(tallies)
 
     @property
     def _settings(self) -> SupervisedConfig:
@@ -101,12 +109,11 @@ class Supervised(Algorithm):
         taken = [self._feed.take((iteration, part)) for part in parts]
         return {"batch_refs": taken} if config.num_learners else {"batch": ray.get(taken[0])}
 
-    def _held_out(self, num_chunks: int, num_samples: int) -> list[Any]:
-        """All held-out samples in chunks, or where these lie."""
-        chunks = range(num_chunks)
+    def _held_out(self, chunks: range, following: range, num_samples: int) -> list[Any]:
+        """Chunks of held-out samples, or where these lie; those that come next are ordered."""
         if self._feed is None:
             return [self._local_runner.held_out(chunk, num_samples) for chunk in chunks]
-        for chunk in chunks:
+        for chunk in (*chunks, *following):
             self._feed.order(("held out", chunk), functools.partial(_held_out, chunk=chunk, num_samples=num_samples))
         return [self._feed.take(("held out", chunk)) for chunk in chunks]
 

@@ -1,12 +1,13 @@
 """A run that learns to answer: a single-step environment, a model that thinks about its inputs, and how it learns."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ctm_rl.agents.checks import check_number
 from ctm_rl.agents.json_option import JsonObject
 from ctm_rl.agents.run_settings import MAX_SEED, MAX_STEPS, RunSettings
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import ThinkerConfig, check_choice
 
 Signal = Literal["label", "reward"]
 LossKind = Literal["classes", "route", "order"]
@@ -30,6 +31,11 @@ class TaskConfig:
         """Refuses what names no environment."""
         if not self.id.strip():
             raise ValueError("env.id must name an environment, as ctm_rl/Parity-v0; it is empty.")
+        for name in ("kwargs", "held_out_kwargs"):
+            try:
+                json.dumps(getattr(self, name))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"env.{name} must be what JSON can hold: {error}.") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +77,8 @@ class LearningSettings:
 
     def __post_init__(self) -> None:
         """Refuses settings that cannot learn."""
+        for name, choices in (("loss", LossKind), ("schedule", Schedule), ("precision", Precision)):
+            check_choice(f"learning.{name}", getattr(self, name), get_args(choices))
         check_number("learning.batch_size", self.batch_size, at_least=1, at_most=MAX_STEPS)
         for name in ("num_steps_per_iteration", "num_accumulated"):
             check_number(f"learning.{name}", getattr(self, name), at_least=1)
@@ -140,7 +148,7 @@ class SupervisedExperiment(RunSettings):
 
     env: TaskConfig
     """The environment. A sample is one environment step."""
-    model: ThinkerConfig = field(default_factory=ThinkerConfig)
+    model: ThinkerConfig
     """The model; what follows from the environment's spaces is set by them."""
     signal: Signal = "label"
     """label: from the right answers, with the machine's own loss; reward: by proximal policy optimisation from nothing

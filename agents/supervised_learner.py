@@ -130,7 +130,8 @@ class SupervisedLearner(TorchLearner):
         self.num_steps_taken = int(state["num_steps_taken"])
         if self._clipper is not None and state["clipper"] is not None:
             self._clipper.set_state(state["clipper"])
-        self._scaler.load_state_dict(dict(state["scaler"]))
+        if state["scaler"]:  # empty but for float16
+            self._scaler.load_state_dict(dict(state["scaler"]))
 
     @property
     def _thinker(self) -> ThinkerModule:

@@ -65,8 +65,13 @@ def fit_thinker(
     if loss == "order":
         if num_groups != num_classes:
             raise UserError(f"learning.loss order needs an answer that orders its elements, got {action_space}.")
+        if config.kind == "ff" or config.num_ticks < num_groups:
+            raise UserError(
+                f"learning.loss order emits {num_groups} elements one by one: model.num_ticks must be at least that, "
+                f"got {1 if config.kind == 'ff' else config.num_ticks}."
+            )
         num_groups, num_classes = 1, num_groups + 1
-    input_dim = _input_dim(config.encoder, observation_space)
+    input_dim = _input_dim(config, observation_space)
     try:
         return dataclasses.replace(config, num_groups=num_groups, num_classes=num_classes, input_dim=input_dim)
     except ValueError as error:
@@ -85,18 +90,23 @@ def _count_answers(space: gym.Space) -> tuple[int, int]:
     )
 
 
-def _input_dim(encoder: str, space: gym.Space) -> int:
+def _input_dim(config: ThinkerConfig, space: gym.Space) -> int:
     """Channels of pictures, or size of vectors, that the encoder reads."""
+    encoder = config.encoder
     if encoder == "digits":
         if isinstance(space, Dict) and {"digits", "num_digits", "question"} <= set(space.spaces):
             return 1
         wanted = "digits, num_digits and a question"
     elif encoder in ("none", "parity"):
         if isinstance(space, Box) and len(space.shape) == 1:
+            if encoder == "none" and config.num_heads:
+                raise UserError("model.num_heads must be 0 with encoder none: a vector has no places to attend to.")
             return space.shape[0]
         wanted = "a vector"
     else:
         if isinstance(space, Box) and len(space.shape) == 3 and space.dtype == np.uint8:
+            if config.positions == "rotational" and space.shape[0] != space.shape[1]:
+                raise UserError(f"model.positions rotational needs square pictures, and the environment shows {space}.")
             return space.shape[2]
         wanted = "a picture of bytes, [height, width, channels]"
     raise UserError(f"model.encoder {encoder} reads {wanted}, and the environment shows {space}; choose another.")

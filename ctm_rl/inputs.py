@@ -36,9 +36,9 @@ def model_inputs(config: ThinkerConfig, shown: Shown) -> tuple[Tensor, Int[Tenso
         digits = shown["digits"][:, :num_digits]
         pictures = pixels(config, digits.flatten(0, 1)).unflatten(0, digits.shape[:2])
         return pictures, shown["question"][:, :length]
-    if shown.dtype == torch.uint8:
+    if shown.dtype == torch.uint8 and shown.dim() == 4:
         return pixels(config, shown), None
-    return shown.float() if not shown.is_floating_point() else shown, None
+    return shown.float(), None
 
 
 def pixels(config: ThinkerConfig, pictures: UInt8[Tensor, "B H W C"]) -> Float[Tensor, "B C H W"]:
