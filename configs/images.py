@@ -94,40 +94,39 @@ def cifar100() -> SupervisedExperiment:
     )
 
 
-def _cifar100_with(num_neurons: int = 512, num_ticks: int = 50) -> SupervisedExperiment:
+def _cifar100_with(name: str, **changes: int) -> SupervisedExperiment:
     experiment = cifar100()
-    model = dataclasses.replace(experiment.model, num_neurons=num_neurons, num_ticks=num_ticks)
-    return dataclasses.replace(experiment, name=f"cifar100-d{num_neurons}-k{num_ticks}", model=model)
+    return dataclasses.replace(experiment, name=name, model=dataclasses.replace(experiment.model, **changes))
 
 
 def cifar100_d128() -> SupervisedExperiment:
     """CIFAR-100, ablation over width: 128 neurons."""
-    return _cifar100_with(num_neurons=128)
+    return _cifar100_with("cifar100-d128", num_neurons=128)
 
 
 def cifar100_d256() -> SupervisedExperiment:
     """CIFAR-100, ablation over width: 256 neurons."""
-    return _cifar100_with(num_neurons=256)
+    return _cifar100_with("cifar100-d256", num_neurons=256)
 
 
 def cifar100_d1024() -> SupervisedExperiment:
     """CIFAR-100, ablation over width: 1,024 neurons."""
-    return _cifar100_with(num_neurons=1024)
+    return _cifar100_with("cifar100-d1024", num_neurons=1024)
 
 
 def cifar100_k25() -> SupervisedExperiment:
     """CIFAR-100, ablation over thinking time: 25 ticks."""
-    return _cifar100_with(num_ticks=25)
+    return _cifar100_with("cifar100-k25", num_ticks=25)
 
 
 def cifar100_k75() -> SupervisedExperiment:
     """CIFAR-100, ablation over thinking time: 75 ticks."""
-    return _cifar100_with(num_ticks=75)
+    return _cifar100_with("cifar100-k75", num_ticks=75)
 
 
 def cifar100_k100() -> SupervisedExperiment:
     """CIFAR-100, ablation over thinking time: 100 ticks."""
-    return _cifar100_with(num_ticks=100)
+    return _cifar100_with("cifar100-k100", num_ticks=100)
 
 
 def imagenet() -> SupervisedExperiment:

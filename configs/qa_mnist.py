@@ -41,7 +41,7 @@ def qa_mnist() -> SupervisedExperiment:
 
 
 def qa_mnist_10() -> SupervisedExperiment:
-    """Questions about one to four digits as published: 1,024 neurons, ten ticks for each part, memory of 30."""
+    """Questions about one to four digits as published: 1,024 neurons, ten ticks for each part."""
     return SupervisedExperiment(
         name="qa-mnist-10",
         env=TaskConfig(id=QA_MNIST, held_out_kwargs={"split": "test"}),

@@ -13,12 +13,14 @@ from ctm_rl.agents.experiment_json import from_json, to_json
 from ctm_rl.agents.run_settings import BudgetConfig
 from ctm_rl.config import PolicyConfig
 from ctm_rl.configs import describe, for_env, load, names
+from ctm_rl.configs.cartpole import cartpole, cartpole_window
 
 ALL = [*(load(name) for name in names()), for_env("Acrobot-v1")]
+ACTING = [experiment for experiment in ALL if isinstance(experiment, Experiment)]
 
 
-@pytest.mark.parametrize("experiment", ALL, ids=lambda experiment: experiment.name)
-def test_every_experiment_builds_and_its_environment_makes_one_step(experiment: Experiment) -> None:
+@pytest.mark.parametrize("experiment", ACTING, ids=lambda experiment: experiment.name)
+def test_every_experiment_that_acts_builds_and_its_environment_makes_one_step(experiment: Experiment) -> None:
     env = make_env(experiment.env)
     env.reset(seed=3)
     observation = env.step(env.action_space.sample())[0]
@@ -38,7 +40,7 @@ def test_every_experiment_is_described_in_one_line() -> None:
 
 
 def test_the_windowed_experiment_differs_in_the_window_alone() -> None:
-    plain, windowed = load("cartpole"), load("cartpole-window")
+    plain, windowed = cartpole(), cartpole_window()
     assert windowed.model.sync_window
     assert dataclasses.replace(plain.model, sync_window=True) == windowed.model
     assert dataclasses.replace(windowed, name=plain.name, model=plain.model) == plain
@@ -51,7 +53,7 @@ def test_any_environment_gives_a_name_for_its_directory() -> None:
 
 
 def test_an_unknown_experiment_lists_those_there_are_closest_first() -> None:
-    with pytest.raises(ValueError, match=r"there are cartpole-window, cartpole, .*acrobot-paper \("):
+    with pytest.raises(ValueError, match=r"there are cartpole-window, cartpole, .*acrobot-paper.* \("):
         load("cartpole-windw")
 
 

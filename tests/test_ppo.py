@@ -25,6 +25,7 @@ from ctm_rl import PolicyConfig
 from ctm_rl.agents import CTMModule, RecurrentPPO, RecurrentPPOConfig, ppo
 from ctm_rl.agents.algorithm import build_algorithm_config
 from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
+from ctm_rl.agents.columns import to_device
 from ctm_rl.agents.episodes import finished_episodes
 from ctm_rl.agents.experiment import EnvConfig, Experiment, PPOSettings
 from ctm_rl.agents.ppo import _shards
@@ -116,7 +117,7 @@ def copy_gradients(learner: Any) -> dict[str, Tensor]:
 def ahead(learner: Any, columns: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """What the learner's module makes of a fragment: log-probabilities of all actions, and values."""
     with torch.no_grad():
-        outputs = learner.module[MODULE].forward_train(learner._to_device(columns))
+        outputs = learner.module[MODULE].forward_train(to_device(columns, learner._device))
     return outputs[Columns.ACTION_DIST_INPUTS].log_softmax(-1), outputs[Columns.EMBEDDINGS]
 
 
