@@ -11,7 +11,7 @@ def mazes() -> SupervisedExperiment:
     """Routes through mazes of 9 pixels, without position encoding, small enough for two CPU cores."""
     return SupervisedExperiment(
         name="mazes",
-        env=TaskConfig(id=MAZE, kwargs={"size": 9, "route_length": 20}),
+        env=TaskConfig(id=MAZE, kwargs={"size": 9, "route_length": 30}),
         model=ThinkerConfig(
             encoder="resnet18-1",
             num_neurons=128,
@@ -27,8 +27,9 @@ def mazes() -> SupervisedExperiment:
             num_baseline_layers=2,
         ),
         learning=LearningSettings(loss="route", batch_size=64, lr=1e-3, num_warmup_steps=200, max_grad_norm=1.0),
-        budget=BudgetConfig(env_steps=64 * 6000),
+        budget=BudgetConfig(env_steps=64 * 11_000),
         held_out=HeldOutSettings(num_samples=1024),
+        num_threads=2,
     )
 
 

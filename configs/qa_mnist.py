@@ -34,9 +34,10 @@ def qa_mnist() -> SupervisedExperiment:
             num_action_sync_neurons=32,
             baseline_dim=122,
         ),
-        learning=LearningSettings(batch_size=64, lr=1e-3, num_warmup_steps=200, max_grad_norm=1.0),
-        budget=BudgetConfig(env_steps=64 * 6000),
+        learning=LearningSettings(batch_size=64, lr=1e-3, num_warmup_steps=200, max_grad_norm=1.0, weight_decay=1e-2),
+        budget=BudgetConfig(env_steps=64 * 7500),
         held_out=HeldOutSettings(num_samples=1024),
+        num_threads=2,
     )
 
 
