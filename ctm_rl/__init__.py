@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ctm_rl.interop import load_official as load_official
     from ctm_rl.models import ContinuousThoughtMachine as ContinuousThoughtMachine
     from ctm_rl.policy import Policy as Policy
+    from ctm_rl.thinker import load_thinker as load_thinker
 
 __version__ = "0.1.0"
 
@@ -32,5 +33,6 @@ __getattr__, __dir__ = lazy_exports(
         "PolicyConfig": "ctm_rl.config",
         "ThinkerConfig": "ctm_rl.config",
         "load_official": "ctm_rl.interop",
+        "load_thinker": "ctm_rl.thinker",
     },
 )
