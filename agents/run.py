@@ -228,8 +228,9 @@ class _Run:
         self._position.env_steps += steps
         self._position.seconds = ended - self._started
         if not math.isfinite(result["learners"][MODULE]["total_loss"]):
+            option = "--learning.lr" if isinstance(self._experiment, SupervisedExperiment) else "--ppo.lr"
             raise Diverged(
-                f"the loss is no finite number in iteration {self._position.iteration}; lower the learning rate. "
+                f"the loss is no finite number in iteration {self._position.iteration}; lower {option}. "
                 f"The last checkpoint of {self._run_dir} is from before."
             )
         is_last = _is_used_up(self._experiment, self._position)

@@ -37,7 +37,7 @@ def mnist() -> SupervisedExperiment:
             baseline_dim=94,
         ),
         learning=LearningSettings(batch_size=64, lr=1e-3, num_warmup_steps=100, max_grad_norm=1.0, weight_decay=1e-2),
-        budget=BudgetConfig(env_steps=64 * 2000),
+        budget=BudgetConfig(env_steps=64 * 3000),
         held_out=HeldOutSettings(num_samples=1000, num_iterations=4),
     )
 

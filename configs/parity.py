@@ -35,7 +35,7 @@ def parity() -> SupervisedExperiment:
             baseline_dim=139,
         ),
         learning=LearningSettings(batch_size=64, lr=1e-3, num_warmup_steps=200, max_grad_norm=1.0),
-        budget=BudgetConfig(env_steps=64 * 9000),
+        budget=BudgetConfig(env_steps=64 * 7500),
         held_out=HeldOutSettings(num_samples=1024),
     )
 

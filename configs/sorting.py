@@ -24,7 +24,7 @@ def sorting() -> SupervisedExperiment:
             baseline_dim=106,
         ),
         learning=LearningSettings(loss="order", batch_size=64, lr=2e-3, num_warmup_steps=200, max_grad_norm=1.0),
-        budget=BudgetConfig(env_steps=64 * 20_000),
+        budget=BudgetConfig(env_steps=64 * 18_000),
         held_out=HeldOutSettings(num_samples=1024),
     )
 

@@ -259,12 +259,12 @@ def test_answers_are_those_of_the_most_certain_tick_and_values_send_no_gradient_
 def test_a_small_bandit_learns_parity_from_its_rewards() -> None:
     config = changed(
         env=TaskConfig(id=PARITY, kwargs={"length": 2}),
-        learning={"batch_size": 128, "num_steps_per_iteration": 10, "lr": 0.02, "schedule": "constant"},
+        learning={"batch_size": 128, "num_steps_per_iteration": 10, "lr": 0.005, "schedule": "constant"},
         bandit={"num_epochs": 1},
     )
     with built(config) as algorithm:
         before = algorithm.test()
-        rewards = [algorithm.train()["learners"][DEFAULT_MODULE_ID]["reward_mean"] for _ in range(8)]
+        rewards = [algorithm.train()["learners"][DEFAULT_MODULE_ID]["reward_mean"] for _ in range(12)]
         after = algorithm.test()
     assert before.whole / before.num_samples < 0.8
     assert after.whole / after.num_samples == 1.0

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ctm_rl import PolicyConfig
 from ctm_rl.agents import CTMModule
-from ctm_rl.agents.module import NUM_STEPS
+from ctm_rl.agents.module import ADDED_BY_RLLIB, NUM_STEPS
 from ctm_rl.model_config import rebuild_config
 
 # RLlib calls parts of itself that it has deprecated.
@@ -212,7 +212,7 @@ def test_a_minigrid_view_goes_to_the_grid_encoder(encoder: str) -> None:
 
 def test_the_configuration_survives_a_journey_through_lists_and_rllib() -> None:
     carried = {**dataclasses.asdict(SMALL), "head_dims": [8, 5], "vf_share_layers": False}
-    assert rebuild_config(PolicyConfig, carried) == SMALL
+    assert rebuild_config(PolicyConfig, carried, ADDED_BY_RLLIB) == SMALL
     assert rebuild_config(PolicyConfig, None) == PolicyConfig()
     module = make_module()
     module_config = module.model_config

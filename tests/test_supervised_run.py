@@ -181,7 +181,9 @@ def test_an_environment_and_a_model_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match=r"must choose other samples of .*Images-v0 than those learned from"):
         fit_model(dataclasses.replace(digits, env=TaskConfig(id=digits.env.id, kwargs={"dataset": "mnist"})))
     with pytest.raises(UserError, match=r"model.encoder parity reads a vector, and the environment shows Box"):
-        fit_model(dataclasses.replace(digits, model=dataclasses.replace(digits.model, encoder="parity")))
+        fit_model(
+            dataclasses.replace(digits, model=dataclasses.replace(digits.model, encoder="parity", positions="none"))
+        )
 
 
 @pytest.mark.parametrize(("name", "value"), [("loss", "class"), ("schedule", "linear"), ("precision", "half")])
