@@ -7,14 +7,12 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from ctm_rl.agents.environment import VECTORIZATIONS, make_env, make_vector_env, training_arguments
 from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.learning import SAMPLE_TIMEOUT_SECONDS
 from ctm_rl.agents.module import CTMModule
 from ctm_rl.agents.ppo_config import RecurrentPPOConfig
 from ctm_rl.agents.spaces import count_actions, fit_config
 from ctm_rl.agents.stock_ppo import stock_config
 from ctm_rl.config import PolicyConfig
-
-SAMPLE_TIMEOUT_SECONDS = 1800.0
-"""How long a remote environment runner may take for its share of an iteration."""
 
 
 def build_algorithm_config(experiment: Experiment) -> PPOConfig:

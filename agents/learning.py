@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from ctm_rl.agents.progress import Row
 
 MODULE = "default_policy"
+SAMPLE_TIMEOUT_SECONDS = 1800.0
+"""How long a remote environment runner may take for its share of an iteration."""
 
 
 class Learning(Protocol):

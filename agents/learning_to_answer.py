@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from typing import Any
 
-from ctm_rl.agents.learning import COMMON_METRICS, MODULE, number_of, peak_memory_mb
+from ctm_rl.agents.learning import COMMON_METRICS, MODULE, SAMPLE_TIMEOUT_SECONDS, number_of, peak_memory_mb
 from ctm_rl.agents.progress import Row
 from ctm_rl.agents.supervised_experiment import SupervisedExperiment
 from ctm_rl.errors import UserError
@@ -40,9 +40,6 @@ BANDIT_METRICS = (
 )
 """The same where rewards are all that is learned from. ``reward_mean`` is that of the answers drawn in the iteration;
 ``held_out_loss`` is always ``null``, for no loss is made of right answers."""
-
-SAMPLE_TIMEOUT_SECONDS = 1800.0
-"""How long a remote environment runner may take for one iteration's samples."""
 
 _TESTED = ("accuracy", "accuracy_whole", "held_out_loss")
 _NOT_LEARNED = (*COMMON_METRICS, *_TESTED, "memory_mb")
