@@ -29,6 +29,8 @@ def mnist() -> SupervisedExperiment:
             history_length=5,
             num_ticks=8,
             nlm_hidden_dim=4,
+            dropout=0.1,
+            nlm_dropout=0.0,
             feature_dim=32,
             num_heads=4,
             pairing="random-pairing",
@@ -37,7 +39,7 @@ def mnist() -> SupervisedExperiment:
             baseline_dim=94,
         ),
         learning=LearningSettings(batch_size=64, lr=1e-3, num_warmup_steps=100, max_grad_norm=1.0, weight_decay=1e-2),
-        budget=BudgetConfig(env_steps=64 * 3000),
+        budget=BudgetConfig(env_steps=64 * 5000),
         held_out=HeldOutSettings(num_samples=1000, num_iterations=4),
     )
 
