@@ -87,6 +87,6 @@ def parity_bandit() -> SupervisedExperiment:
         ),
         # Places are learned one after the other: those that wait must not be decided by chance meanwhile.
         bandit=BanditSettings(entropy_coefficient=0.1),
-        budget=BudgetConfig(env_steps=128 * 4000),
+        budget=BudgetConfig(env_steps=128 * 8000),
         held_out=HeldOutSettings(num_samples=1024, num_iterations=25),
     )
