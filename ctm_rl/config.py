@@ -211,7 +211,7 @@ def _check_reader(config: ThinkerConfig) -> None:
 
 def _positions_of(encoder: str) -> tuple[str, ...]:
     """The position encodings that fit the places of an encoder's map: none, along a sequence, or in the plane."""
-    if encoder in ("none", "digits"):
+    if encoder == "none":
         return ("none",)
     return ("none", "rotational-1d") if encoder == "parity" else ("none", "fourier", "multi-fourier", "rotational")
 

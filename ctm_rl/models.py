@@ -112,7 +112,7 @@ class ContinuousThoughtMachine(nn.Module):
         """Digit after digit through attention, the parts of the question directly, then nothing while answering."""
         assert self.reader is not None
         assert self.question is not None
-        feature_maps = self.encoder(digits.flatten(0, 1)).unflatten(0, digits.shape[:2])
+        feature_maps = self.positions(self.encoder(digits.flatten(0, 1))).unflatten(0, digits.shape[:2])
         shown = [self.reader.reading(_tokens(feature_map)) for feature_map in feature_maps.unbind(1)]
         parts = self.question(question)  # [B, N, F]
         if self.config.kind == "lstm":

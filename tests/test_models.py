@@ -28,6 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "image lstm": {"encoder": "resnet18-1", "positions": "rotational", "kind": "lstm"},
     "image ff": {"encoder": "resnet18-1", "kind": "ff"},
     "digits": DIGITS,
+    "digits fourier": {**DIGITS, "positions": "fourier"},
     "digits lstm": {**DIGITS, "kind": "lstm"},
     "sorting": SORTING,
 }
@@ -47,7 +48,7 @@ def make(variant: str) -> tuple[ContinuousThoughtMachine | FeedForwardModel, tup
 
 
 def num_ticks(variant: str) -> int:
-    return {"image ff": 1, "digits": 2 * 2 + 2 * 3 + 3, "digits lstm": 13}.get(variant, K)
+    return 2 * 2 + 2 * 3 + 3 if variant.startswith("digits") else 1 if variant == "image ff" else K
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
