@@ -10,7 +10,7 @@ from ctm_rl.agents.experiment import Experiment
 from ctm_rl.agents.learning import SAMPLE_TIMEOUT_SECONDS
 from ctm_rl.agents.module import CTMModule
 from ctm_rl.agents.ppo_config import RecurrentPPOConfig
-from ctm_rl.agents.spaces import count_actions, fit_config
+from ctm_rl.agents.spaces import fit
 from ctm_rl.agents.stock_ppo import stock_config
 from ctm_rl.config import PolicyConfig
 
@@ -79,7 +79,6 @@ def _fit_model(experiment: Experiment) -> PolicyConfig:
     """Looks at the environment once and settles what its spaces mean for the model."""
     env = make_env(experiment.env)
     try:
-        count_actions(env.action_space)
-        return fit_config(experiment.model, env.observation_space)
+        return fit(experiment.model, env.observation_space, env.action_space).config
     finally:
         env.close()

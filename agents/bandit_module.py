@@ -6,7 +6,7 @@ import torch
 from ray.rllib.core.columns import Columns
 from torch import Tensor, nn
 
-from ctm_rl.agents.ppo_loss import Chosen, chosen
+from ctm_rl.actions import Chosen, chosen
 from ctm_rl.agents.scores import most_certain_answer
 from ctm_rl.agents.thinker_module import ThinkerModule
 from ctm_rl.models import Thought

@@ -1,6 +1,7 @@
 """Plays episodes with a trained policy, exactly as many as asked for, and says how they went."""
 
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Mapping
@@ -12,16 +13,18 @@ import numpy as np
 import torch
 
 from ctm_rl import checkpoint
+from ctm_rl.actions import Actions
 from ctm_rl.agent import ActorCritic
 from ctm_rl.agents.answering import Asked, asked_of, describe_answers, evaluate_answers
 from ctm_rl.agents.environment import make_env
 from ctm_rl.agents.experiment import EnvConfig, Experiment
 from ctm_rl.agents.run_dir import check_is_run, read_config
 from ctm_rl.agents.run_settings import MAX_SEED
-from ctm_rl.agents.spaces import count_actions
+from ctm_rl.agents.spaces import fit
 from ctm_rl.agents.supervised_experiment import SupervisedExperiment, TaskConfig
 from ctm_rl.errors import UserError
 from ctm_rl.interop import OfficialModel
+from ctm_rl.layout import Layout
 from ctm_rl.models import ContinuousThoughtMachine, FeedForwardModel
 from ctm_rl.policy import Policy, official_of
 from ctm_rl.sync import Synchronisation
@@ -175,17 +178,28 @@ def _set_decay_rates(model: torch.nn.Module, rate: float) -> None:
 def _make_fitting(config: EnvConfig, policy: Policy) -> gym.Env:
     """Makes an environment that the policy can act on."""
     env = make_env(config)
-    shape = env.observation_space.shape
     try:
-        num_actions = count_actions(env.action_space)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    if shape != policy.observation_shape or num_actions != policy.num_actions:
+        fitted = fit(policy.agent.config, env.observation_space, env.action_space)
+    except UserError as error:
+        env.close()
+        raise UserError(f"the checkpoint's policy cannot act on {config.id}: {error}") from error
+    if fitted.layout != policy.layout or fitted.actions != policy.actions:
+        env.close()
         raise UserError(
-            f"the checkpoint's policy takes observations of shape {policy.observation_shape} and has "
-            f"{policy.num_actions} actions; {config.id} has {env.observation_space} and {num_actions} actions."
+            f"the checkpoint's policy was trained on other spaces than those of {config.id}: "
+            f"{_difference(policy, fitted.layout, fitted.actions)}."
         )
     return env
+
+
+def _difference(policy: Policy, layout: Layout, actions: Actions) -> str:
+    """What an environment's spaces have that a policy's have not."""
+    if actions != policy.actions:
+        return f"it acts by {policy.actions}, and the environment takes {actions}"
+    for one, other in itertools.zip_longest(policy.layout.parts, layout.parts):
+        if one != other:
+            return f"it sees {one}, and the environment shows {other}"
+    raise AssertionError("they are the same")
 
 
 def _play(
@@ -200,11 +214,12 @@ def _play(
     returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, dtype=np.int64)
     generator = torch.Generator().manual_seed(seed)
     episode_of = list(range(num_envs))  # which episode each environment plays; done with them all: num_episodes or more
-    observations = np.stack([env.reset(seed=seeds[index])[0] for index, env in enumerate(envs)])
+    layout = policy.layout
+    observations = np.stack([layout.pack_one(env.reset(seed=seeds[index])[0]) for index, env in enumerate(envs)])
     is_first = np.ones(num_envs, dtype=bool)
     state = policy.initial_state(num_envs)
     while any(episode < num_episodes for episode in episode_of):
-        actions, state = policy.act(
+        actions, state = policy.act_packed(
             observations, state, is_first=is_first, deterministic=deterministic, generator=generator
         )
         is_first[:] = False
@@ -212,7 +227,8 @@ def _play(
             episode = episode_of[index]
             if episode >= num_episodes:
                 continue
-            observations[index], reward, is_terminated, is_truncated, _ = env.step(int(actions[index]))
+            seen, reward, is_terminated, is_truncated, _ = env.step(actions[index])
+            observations[index] = layout.pack_one(seen)
             returns[episode] += float(reward)
             lengths[episode] += 1
             if not (is_terminated or is_truncated):
@@ -220,7 +236,7 @@ def _play(
             episode_of[index] += num_envs
             is_first[index] = True
             if episode_of[index] < num_episodes:
-                observations[index] = env.reset(seed=seeds[episode_of[index]])[0]
+                observations[index] = layout.pack_one(env.reset(seed=seeds[episode_of[index]])[0])
     return returns, lengths
 
 

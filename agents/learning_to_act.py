@@ -55,7 +55,7 @@ class LearningToAct:
         from ctm_rl.policy import POLICY_ENTRY, describe
 
         module = algorithm.get_module(MODULE)
-        return {POLICY_ENTRY: describe(module.agent, module.observation_space.shape)}
+        return {POLICY_ENTRY: describe(module.agent)}
 
     def read(self, algorithm: Any, result: dict[str, Any], *, is_last: bool) -> Row:
         """Returns of the last episodes, and the losses."""

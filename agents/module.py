@@ -16,7 +16,8 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
 from ctm_rl.agent import ActorCritic, Unrolled
-from ctm_rl.agents.spaces import count_actions, fit_config
+from ctm_rl.agents.distributions import distribution_of, pack_tensors
+from ctm_rl.agents.spaces import fit
 from ctm_rl.config import PolicyConfig
 from ctm_rl.model_config import rebuild_config
 from ctm_rl.state import AnyState
@@ -38,8 +39,8 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
     gradient; where ``num_steps`` is 0 the module therefore puts its own learned start values in, whatever else the
     state holds, so that they learn in the stock learners too.
 
-    Args of the constructor are RLlib's. ``model_config`` holds the fields of ``PolicyConfig``; the observations must
-    be a vector, or MiniGrid's grid, the actions ``Discrete``.
+    Args of the constructor are RLlib's. ``model_config`` holds the fields of ``PolicyConfig``; observations and
+    actions must be of spaces that ``ctm_rl.agents.spaces.fit`` supports, texts excepted.
 
     Example:
         >>> from dataclasses import asdict
@@ -51,10 +52,12 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
     def setup(self) -> None:
         """Builds the agent; RLlib calls this once, from the constructor."""
         super().setup()
-        config = fit_config(rebuild_config(PolicyConfig, self.model_config, ADDED_BY_RLLIB), self.observation_space)
+        asked = rebuild_config(PolicyConfig, self.model_config, ADDED_BY_RLLIB)
+        config, layout, actions = fit(asked, self.observation_space, self.action_space)
         # RLlib's connectors look for max_seq_len here, given by the user or not.
         self.model_config = dataclasses.asdict(config)
-        self.agent = ActorCritic(config, self.observation_space.shape, count_actions(self.action_space))
+        self.agent = ActorCritic(config, layout, actions)
+        self.action_dist_cls = distribution_of(actions)
         self._state_type = type(self.agent.initial_state(1))
 
     def get_initial_state(self) -> dict[str, Tensor]:
@@ -111,9 +114,9 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
 
     def _unroll(self, agent: ActorCritic, batch: dict[str, Any]) -> Unrolled:
         """Runs an agent over a batch of sequences [B, T, ...]; time comes first in what it gives."""
-        observations = batch[Columns.OBS].transpose(0, 1)
-        if agent.config.encoder != "grid":
-            observations = observations.to(next(agent.parameters()).dtype)
+        # our own runners pack what they see
+        observations = batch[Columns.OBS] if IS_FIRST in batch else pack_tensors(agent.layout, batch[Columns.OBS])
+        observations = observations.transpose(0, 1)
         state = dict(batch[Columns.STATE_IN])
         num_steps = state.pop(NUM_STEPS, None)
         if IS_FIRST in batch:

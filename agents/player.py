@@ -46,8 +46,7 @@ class VectorPlayer:
         self.generator = generator
         self.normaliser = normaliser
         self._resets_in_same_step = mode == AutoresetMode.SAME_STEP
-        space = env.single_observation_space
-        self._dtype = np.uint8 if space.dtype == np.uint8 and len(space.shape or ()) > 1 else np.float32
+        self._layout, self._actions = stepper.agent.layout, stepper.agent.actions
         self._finished: list[FinishedEpisode] = []
 
     def reset(self, seed: int | None, position: int) -> None:
@@ -58,7 +57,7 @@ class VectorPlayer:
             position: where in the run this is; the environments' seeds depend on it.
         """
         num_envs = self.env.num_envs
-        self._observations = self._cast(self.env.reset(seed=self._seeds(seed, position))[0])
+        self._observations = self._pack(self.env.reset(seed=self._seeds(seed, position))[0])
         self._is_first = np.ones(num_envs, dtype=bool)
         self._is_hole = np.zeros(num_envs, dtype=bool)
         self._returns = np.zeros(num_envs)
@@ -78,8 +77,8 @@ class VectorPlayer:
             The fragment.
         """
         shape = self.env.num_envs, num_steps
-        observations = np.empty((*shape, *self._observations.shape[1:]), self._dtype)
-        actions = np.empty(shape, np.int64)
+        observations = np.empty((*shape, *self._layout.shape), self._layout.dtype)
+        actions = np.empty((*shape, *self._actions.column_shape), self._actions.column_dtype)
         logp, values, rewards, next_values = (np.zeros(shape, np.float32) for _ in range(4))
         is_first, is_valid, is_last, is_terminated = (np.zeros(shape, bool) for _ in range(4))
         finals = np.zeros(shape, np.float32)
@@ -91,11 +90,11 @@ class VectorPlayer:
         for step in range(num_steps):
             observations[:, step], is_first[:, step] = self._observations, self._is_first
             is_valid[:, step] = ~self._is_hole
-            logits, step_values = self.stepper.step(*self._to_torch(self._observations, self._is_first))
-            chosen, chosen_logp = self._choose(logits, explore)
+            outputs, step_values = self.stepper.step(*self._to_torch(self._observations, self._is_first))
+            chosen, chosen_logp = self._choose(outputs, explore)
             actions[:, step], logp[:, step] = chosen, chosen_logp
             values[:, step] = step_values.cpu().numpy()
-            seen, gained, terminated, truncated, infos = self.env.step(chosen)
+            seen, gained, terminated, truncated, infos = self.env.step(self._actions.to_env(chosen))
             is_last[:, step] = ended = (terminated | truncated) & ~self._is_hole
             is_terminated[:, step] = terminated
             rewards[:, step] = self._count(gained, ended)
@@ -107,7 +106,7 @@ class VectorPlayer:
             else:
                 # What comes after an end is a hole, and what comes after a hole is a new episode.
                 self._is_first, self._is_hole = self._is_hole, ended
-            self._observations = self._cast(seen)
+            self._observations = self._pack(seen)
         next_values[:, :-1] = values[:, 1:]
         next_values[:, -1] = self.stepper.peek(*self._to_torch(self._observations)).cpu().numpy()
         if self._resets_in_same_step:
@@ -139,14 +138,11 @@ class VectorPlayer:
         seeds = seeds_of_envs(seed, position, self.env.num_envs)
         return seeds if isinstance(self.env.unwrapped, (SyncVectorEnv, AsyncVectorEnv)) else seeds[0]
 
-    def _choose(self, logits: Tensor, explore: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Actions and their log-probabilities, [B] each."""
-        log_probabilities = logits.cpu().log_softmax(-1)
-        if explore:
-            actions = torch.multinomial(log_probabilities.exp(), 1, generator=self.generator)
-        else:
-            actions = log_probabilities.argmax(-1, keepdim=True)
-        return actions.squeeze(1).numpy(), log_probabilities.gather(1, actions).squeeze(1).numpy()
+    def _choose(self, outputs: Tensor, explore: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Actions for a column, and their log-probabilities, [B]."""
+        outputs = outputs.cpu()
+        actions = self._actions.sample(outputs, self.generator) if explore else self._actions.mode(outputs)
+        return actions.numpy(), self._actions.score(outputs, actions).logp.numpy()
 
     def _count(self, gained: np.ndarray, ended: np.ndarray) -> np.ndarray:
         """Adds a step to the episodes' returns and lengths; gives its rewards as the learner is to have them."""
@@ -162,12 +158,13 @@ class VectorPlayer:
 
     def _peek(self, finals: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Values of the final observations of the rows that were cut off."""
-        observations, index = self._to_torch(self._cast(np.stack([finals[row] for row in rows])), rows)
+        packed = np.stack([self._layout.pack_one(finals[row]) for row in rows])
+        observations, index = self._to_torch(packed, rows)
         return self.stepper.peek(observations, index).cpu().numpy()
 
-    def _cast(self, observations: np.ndarray) -> np.ndarray:
-        """Observations in the type in which they are kept."""
-        return np.asarray(observations, dtype=self._dtype)
+    def _pack(self, observations: Any) -> np.ndarray:
+        """What the environments show, [B, *layout.shape]."""
+        return self._layout.pack(observations, self.env.num_envs)
 
     def _to_torch(self, *arrays: np.ndarray) -> list[Tensor]:
         """Arrays as tensors where the policy computes."""

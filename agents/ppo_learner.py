@@ -14,10 +14,11 @@ from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from torch import Tensor
 
+from ctm_rl.agent import ActorCritic
 from ctm_rl.agents.columns import counted, to_device, to_tensor
 from ctm_rl.agents.gae import estimate_advantages
 from ctm_rl.agents.module import CTMModule
-from ctm_rl.agents.ppo_loss import PPOLoss, chosen, ppo_loss
+from ctm_rl.agents.ppo_loss import PPOLoss, ppo_loss
 from ctm_rl.agents.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, VALUES
 from ctm_rl.memory import keep_freed_memory
 
@@ -115,7 +116,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
     ) -> Tensor:
         """Computes the loss of one minibatch and keeps its parts for the metrics."""
         self._parts: PPOLoss = ppo_loss(
-            chosen(fwd_out[Columns.ACTION_DIST_INPUTS], batch[Columns.ACTIONS]),
+            self._agent.actions.score(fwd_out[Columns.ACTION_DIST_INPUTS], batch[Columns.ACTIONS]),
             fwd_out[Columns.EMBEDDINGS],
             logp=batch[Columns.ACTION_LOGP],
             old_values=batch[VALUES],
@@ -174,6 +175,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
                 break
             norms.append(step["gradient_norm"])
             self._log_steps_trained_metrics(counted(minibatch.num_steps))
+        self._observe(device_columns[Columns.OBS], device_columns[IS_VALID])
         self._log_learning(parts, norms)
         valid = columns[IS_VALID]
         explained = _explained_variance(columns[VALUES][valid], returns[valid])
@@ -198,10 +200,23 @@ class RecurrentPPOLearner(PPOTorchLearner):
         norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit, foreach=True)
         for optimizer in self._optimizer_parameters:
             optimizer.step()
+        self._agent.project_()
+        return outputs, losses, {"gradient_norm": norm}
+
+    @property
+    def _agent(self) -> ActorCritic:
+        """Who learns."""
         module = self.module[DEFAULT_MODULE_ID].unwrapped()
         assert isinstance(module, CTMModule)
-        module.agent.project_()
-        return outputs, losses, {"gradient_norm": norm}
+        return module.agent
+
+    def _observe(self, observations: Tensor, is_valid: Tensor) -> None:
+        """Takes notice of what was seen, over all learners, once it has been learned from.
+
+        Until then the statistics are those that the rollout had, so that ratios begin at 1.
+        """
+        for normaliser, moments in self._agent.observed(observations.flatten(0, 1), is_valid.flatten().float()):
+            normaliser.observe_(self._all_reduce(moments))
 
     @property
     def _num_learners(self) -> int:

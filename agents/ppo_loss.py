@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ctm_rl.actions import Chosen
+
 
 class PPOLoss(NamedTuple):
     """The loss and what it is made of, scalars; each a mean over the valid steps of all learners' minibatches.
@@ -25,30 +27,6 @@ class PPOLoss(NamedTuple):
     """Approximate divergence from the policy that acted: mean of (ratio - 1) - log ratio."""
     clip_fraction: Tensor
     """Share of steps whose ratio lies outside the clipping limits."""
-
-
-class Chosen(NamedTuple):
-    """What a policy as it is now makes of what was done."""
-
-    logp: Tensor
-    """Its log-probability, [B, ...]."""
-    entropy: Tensor
-    """Of the distribution it was drawn from, [B, ...]."""
-
-
-def chosen(logits: Tensor, actions: Tensor) -> Chosen:
-    """Log-probabilities of what was done, and the entropies of what could have been.
-
-    Args:
-        logits: of the choices, [..., A].
-        actions: which was made, [...].
-
-    Returns:
-        [...] each; of an action made of several independent choices they are the sums over these.
-    """
-    log_probabilities = logits.log_softmax(-1)
-    logp = log_probabilities.gather(-1, actions[..., None]).squeeze(-1)
-    return Chosen(logp, -(log_probabilities.exp() * log_probabilities).sum(-1))
 
 
 def ppo_loss(

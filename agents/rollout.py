@@ -27,9 +27,9 @@ class RolloutFragment:
     """
 
     observations: np.ndarray
-    """What was seen before each step, [B, T, ...]: float32, or uint8 for grids."""
+    """What was seen before each step, packed, [B, T, *layout.shape]: float32, or uint8 where bytes do."""
     actions: np.ndarray
-    """What was done, [B, T], int64."""
+    """What was done, [B, T, *actions.column_shape]: int64 for choices, float32 for numbers."""
     logp: np.ndarray
     """Log-probability of that, [B, T], float32."""
     values: np.ndarray

@@ -6,12 +6,15 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from ctm_rl.actions import Actions, Numbers
 from ctm_rl.baselines import LSTMCore
 from ctm_rl.capture import CapturedUnrolls
 from ctm_rl.config import PolicyConfig
 from ctm_rl.core import CTMCore
-from ctm_rl.encoders import build_observation_encoder
-from ctm_rl.heads import MLPHead
+from ctm_rl.encoders import build_observation_encoder, normalised_vectors
+from ctm_rl.encoders.normaliser import RunningNormaliser
+from ctm_rl.heads import GaussianHead, MLPHead
+from ctm_rl.layout import Layout
 from ctm_rl.lstm_unroll import can_unroll_lstm, unroll_lstm
 from ctm_rl.models import build_core
 from ctm_rl.state import AnyState, CoreState, LSTMState
@@ -22,7 +25,7 @@ class Unrolled(NamedTuple):
     """An agent's outputs over T environment steps of B environments."""
 
     logits: Float[Tensor, "T B A"]
-    """Of the action distribution."""
+    """Outputs of the policy head: logits of choices, or means and logarithms of deviations."""
     values: Float[Tensor, "T B"]
     """Estimated returns."""
     sync: Float[Tensor, "T B P"]
@@ -38,16 +41,20 @@ class ActorCritic(nn.Module):
 
     Args:
         config: all sizes and choices.
-        observation_shape: shape of one observation.
-        num_actions: A.
+        layout: how an observation is packed, and what reads its parts.
+        actions: what can be done.
     """
 
-    def __init__(self, config: PolicyConfig, observation_shape: tuple[int, ...], num_actions: int) -> None:
+    def __init__(self, config: PolicyConfig, layout: Layout, actions: Actions) -> None:
         super().__init__()
         self.config = config
-        self.encoder = build_observation_encoder(config.encoder, observation_shape, config.feature_dim)
+        self.layout = layout
+        self.actions = actions
+        self.encoder = build_observation_encoder(
+            layout, config.feature_dim, is_normalised=config.normalize_observations
+        )
         self.core = build_core(config, self.encoder.out_dim, config.kind, config.baseline_dim)
-        self.policy = MLPHead(self.core.answer_dim, config.head_dims, num_actions, config.policy_gain)
+        self.policy = _policy_head(config, self.core.answer_dim, actions)
         self.value = MLPHead(self.core.answer_dim, config.head_dims, 1)
         self._captured = CapturedUnrolls(config.num_ticks) if config.use_graph else None
 
@@ -61,7 +68,7 @@ class ActorCritic(nn.Module):
         """Runs T environment steps of K ticks each.
 
         Args:
-            observations: [T, B, ...]; integers are taken as they are by the grid encoder.
+            observations: packed as the layout says, [T, B, *layout.shape], of any number type.
             is_first: whether a step starts a new episode (True or 1), [T, B]; its row of the state is then replaced by
                 the start state before the step, whatever it held.
             state: the state before the first step, B rows; left as it was.
@@ -94,6 +101,27 @@ class ActorCritic(nn.Module):
             )
         return Unrolled(self.policy(sync), self.value(sync).squeeze(-1), sync, state)
 
+    @torch.no_grad()
+    def observed(
+        self, observations: Shaped[Tensor, "B ..."], weights: Float[Tensor, " B"]
+    ) -> list[tuple[RunningNormaliser, Tensor]]:
+        """The running normalisers of vectors, each with the moments of what was observed, to be added up and handed on.
+
+        Args:
+            observations: packed, [B, *layout.shape].
+            weights: 1 for what counts and 0 for what does not, [B].
+        """
+        vectors = normalised_vectors(self.encoder, observations)
+        return [(normaliser, normaliser.moments(numbers, weights)) for normaliser, numbers in vectors]
+
     def project_(self) -> None:
         """Brings decay rates back into their limits; call it after each optimiser step."""
         self.core.project_()
+
+
+def _policy_head(config: PolicyConfig, answer_dim: int, actions: Actions) -> MLPHead | GaussianHead:
+    """The head of the policy: as many outputs as the actions' distribution takes."""
+    if isinstance(actions, Numbers) and config.action_std == "free":
+        num_actions = actions.num_outputs // 2
+        return GaussianHead(MLPHead(answer_dim, config.head_dims, num_actions, config.policy_gain), num_actions)
+    return MLPHead(answer_dim, config.head_dims, actions.num_outputs, config.policy_gain)

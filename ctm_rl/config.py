@@ -12,7 +12,10 @@ RESNET_DEPTHS = (18, 34, 50, 101, 140, 152)
 RESNET_STAGES = (1, 2, 3, 4)
 RESNETS = tuple(f"resnet{depth}-{stage}" for depth in RESNET_DEPTHS for stage in RESNET_STAGES)
 INPUT_ENCODERS = (*RESNETS, "shallow-wide", "conv", "parity", "digits", "none")
-OBSERVATION_ENCODERS = ("control", "grid")
+OBSERVATION_ENCODERS = ("control", "conv", "grid", "categories", "text")
+SKIP = "skip"
+"""In the place of an encoder's name: this part of an observation is not looked at."""
+ActionStd = Literal["free", "state"]
 MIN_UNET_WIDTH = 16
 
 
@@ -216,6 +219,22 @@ def _positions_of(encoder: str) -> tuple[str, ...]:
     return ("none", "rotational-1d") if encoder == "parity" else ("none", "fourier", "multi-fourier", "rotational")
 
 
+def encoders_by_part(encoder: str) -> dict[str, str]:
+    """The encoders that ``PolicyConfig.encoder`` names, by part; one for all of an observation is under the empty name.
+
+    Raises:
+        ValueError: there is no such encoder.
+    """
+    named = {}
+    for item in encoder.split(","):
+        part, _, name = item.rpartition("=")
+        check_choice(f"encoder of {part.strip()}" if part else "encoder", name, ("auto", *OBSERVATION_ENCODERS, SKIP))
+        named[part.strip()] = name
+    if ("" in named and len(named) > 1) or named.get("") == SKIP:
+        raise ValueError(f"encoder must be one name, or part=name for several parts; got {encoder!r}.")
+    return named
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyConfig(CoreConfig):
     """A recurrent policy with a value head, on features of an observation: reinforcement learning."""
@@ -229,9 +248,14 @@ class PolicyConfig(CoreConfig):
     max_decay_rate: float = 4.0
     """Upper limit of the learned decay rates; the lower limit is 0."""
     encoder: str = "auto"
-    """auto (chosen from the observation space), control or grid."""
+    """auto (chosen from the observation space), control, conv, grid, categories or text; for the parts of a Dict or
+    Tuple as image=grid,mission=skip: parts not named choose for themselves, and skip leaves a part out."""
+    normalize_observations: bool = False
+    """Vectors: subtract the running mean of what has been seen, and divide by its deviation."""
     feature_dim: int = 128
-    """F: features of an observation (grid: of each cell)."""
+    """F: features of each part of an observation (grid: of each cell)."""
+    action_std: ActionStd = "free"
+    """Box actions: their deviations are parameters (free), or depend on what was seen (state)."""
     head_dims: tuple[int, ...] = (64, 64)
     """Hidden widths of the policy head and of the value head."""
     policy_gain: float = 1.0
@@ -250,7 +274,8 @@ class PolicyConfig(CoreConfig):
         """Refuses parts that do not fit together."""
         CoreConfig.__post_init__(self)
         check_choice("kind", self.kind, get_args(PolicyKind))
-        check_choice("encoder", self.encoder, ("auto", *OBSERVATION_ENCODERS))
+        encoders_by_part(self.encoder)
+        check_choice("action_std", self.action_std, get_args(ActionStd))
         for name in ("feature_dim", "baseline_dim", "max_seq_len"):
             check_at_least(name, getattr(self, name), 1)
         for width in self.head_dims:

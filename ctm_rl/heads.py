@@ -2,8 +2,12 @@
 
 from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+START_LOG_STD = -0.5
+"""Of Box actions before training: wide enough to explore, and not so wide that tanh saturates."""
 
 
 class MLPHead(nn.Module):
@@ -32,3 +36,22 @@ class MLPHead(nn.Module):
     def forward(self, inputs: Float[Tensor, "*batch P"]) -> Float[Tensor, "*batch O"]:
         """Maps [..., P] to [..., output_dim]."""
         return self.layers(inputs)
+
+
+class GaussianHead(nn.Module):
+    """Means from an :class:`MLPHead`, beside logarithms of deviations that are parameters of their own.
+
+    Args:
+        means: maps to the N means.
+        num_actions: N.
+    """
+
+    def __init__(self, means: MLPHead, num_actions: int) -> None:
+        super().__init__()
+        self.means = means
+        self.log_std = nn.Parameter(torch.full((num_actions,), START_LOG_STD))
+
+    def forward(self, inputs: Float[Tensor, "*batch P"]) -> Float[Tensor, "*batch 2N"]:
+        """Maps [..., P] to [..., 2 N]: the means, then the logarithms of the deviations."""
+        means = self.means(inputs)
+        return torch.cat((means, self.log_std.to(means.dtype).expand_as(means)), -1)

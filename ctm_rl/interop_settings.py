@@ -5,8 +5,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic
 from ctm_rl.config import PairingKind, PolicyConfig, PositionKind, ThinkerConfig
+from ctm_rl.layout import grid_layout, vector_layout
 
 Task = Literal["rl", "parity", "sort", "mazes", "image", "qamnist"]
 """What a published checkpoint was trained for."""
@@ -56,9 +58,9 @@ class PublishedSettings:
         prefix = "recurrent_model.backbone."
         if is_grid:
             side = round(self._shape(f"{prefix}position_embedding.weight")[0] ** 0.5)
-            observation_shape = (side, side, 3)
+            layout = grid_layout(side, side)
         else:
-            observation_shape = (self._shape(f"{prefix}input_projector.1.weight")[1],)
+            layout = vector_layout(self._shape(f"{prefix}input_projector.1.weight")[1])
         head_dims = (len(self._weight("actor.0.bias")), len(self._weight("actor.2.bias")))
         config = PolicyConfig(
             **self._core(),
@@ -74,7 +76,7 @@ class PublishedSettings:
             # the published LSTM carries its state whatever this argument says
             is_state_carried=self._kind == "lstm" or bool(self._args.get("continuous_state_trace", True)),
         )
-        return ActorCritic(config, observation_shape, len(self._weight("actor.4.weight")))
+        return ActorCritic(config, layout, Choices(sizes=(len(self._weight("actor.4.weight")),)))
 
     def thinker(self) -> ThinkerConfig:
         """The config of a supervised model of the published sizes."""

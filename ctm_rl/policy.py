@@ -1,7 +1,6 @@
 """A trained policy, ready to act: read from a run's checkpoint, without ray."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,16 @@ import torch
 from torch import Tensor
 
 from ctm_rl import checkpoint
+from ctm_rl.actions import from_plain, to_plain
 from ctm_rl.agent import ActorCritic
 from ctm_rl.checkpoint import CheckpointError
 from ctm_rl.config import PolicyConfig
-from ctm_rl.encoders.control import ControlEncoder
 from ctm_rl.interop import OfficialModel, rebuild
+from ctm_rl.layout import Layout
 from ctm_rl.state import AnyState
 
 POLICY_ENTRY = "policy"
-"""Where a checkpoint holds a policy: its ``config``, ``observation_shape``, ``num_actions`` and ``weights``."""
+"""Where a checkpoint holds a policy: its ``config``, ``layout``, ``actions`` and ``weights``."""
 OFFICIAL_ENTRY = "official"
 """Where an imported checkpoint holds its published ``args`` and ``weights`` instead."""
 
@@ -29,7 +29,6 @@ class Policy:
 
     Args:
         agent: the trained network; it is put into evaluation mode.
-        observation_shape: shape of one observation.
         iteration: how long it was trained, in iterations; 0 for an imported one.
 
     Example:
@@ -38,10 +37,10 @@ class Policy:
         >>> action, state = policy.act(observation, state)
     """
 
-    def __init__(self, agent: ActorCritic, observation_shape: tuple[int, ...], iteration: int = 0) -> None:
+    def __init__(self, agent: ActorCritic, iteration: int = 0) -> None:
         self.agent = agent.eval()
-        self.observation_shape = observation_shape
-        self.num_actions = agent.policy.layers[-1].out_features
+        self.layout = agent.layout
+        self.actions = agent.actions
         self.iteration = iteration
 
     @classmethod
@@ -72,15 +71,15 @@ class Policy:
         """
         official = official_of(place, state)
         if official is None:
-            agent, observation_shape = _own(place, state)
+            agent = _own(place, state)
         elif isinstance(official.model, ActorCritic):
-            agent, observation_shape = official.model, _shape_of(official.model)
+            agent = official.model
         else:
             raise CheckpointError(
                 f"{place} holds a model for {official.task}, which answers and does not act; "
                 "episodes are played by reinforcement learning policies only."
             )
-        return cls(agent.to(device), observation_shape, checkpoint.iteration_of(place))
+        return cls(agent.to(device), checkpoint.iteration_of(place))
 
     @property
     def device(self) -> torch.device:
@@ -102,7 +101,7 @@ class Policy:
     @torch.no_grad()
     def act(
         self,
-        observation: np.ndarray | Tensor,
+        observation: Any,
         state: AnyState,
         *,
         is_first: np.ndarray | Tensor | None = None,
@@ -112,56 +111,60 @@ class Policy:
         """Chooses actions for one step.
 
         Args:
-            observation: one observation, or a batch of them [B, ...].
+            observation: one observation as the environment gives it (an array, a number, a dictionary, ...), or a batch
+                of them as a vector environment does.
             state: as ``initial_state`` or the last call gave it, with as many rows; left as it was.
             is_first: which rows begin a new episode, [B]; their state starts afresh. ``None``: none does.
             deterministic: take the likeliest action instead of drawing one.
             generator: a generator on the CPU to draw from; ``None``: torch's own.
 
         Returns:
-            The action, an ``int`` for one observation and an array of whole numbers [B] for a batch, and the state
-            for the next step.
+            The action as the environment takes it: for one observation an ``int`` (Discrete) or an array, for a batch
+            an array [B, ...]; and the state for the next step.
 
         Raises:
-            ValueError: the observation has the wrong shape.
+            ValueError: the observation has the wrong shape, or other rows than the state.
         """
-        batch = torch.as_tensor(observation, device=self.device)
-        is_single = tuple(batch.shape) == self.observation_shape
-        if not is_single and tuple(batch.shape[1:]) != self.observation_shape:
-            raise ValueError(
-                f"observation must have shape {self.observation_shape}, or this after a batch axis; "
-                f"got {tuple(batch.shape)}."
-            )
-        batch = batch[None] if is_single else batch
         num_rows = len(state[0])
-        if len(batch) != num_rows:
-            raise ValueError(f"observation must have as many rows as the state, {num_rows}, got {len(batch)}.")
-        if self.agent.config.encoder != "grid":
-            batch = batch.to(next(self.agent.parameters()).dtype)
+        if self.layout.is_batched(observation):
+            packed = self.layout.pack(observation, num_rows)
+        elif num_rows == 1:
+            packed = self.layout.pack_one(observation)[None]
+        else:
+            raise ValueError(f"observation must have as many rows as the state, {num_rows}, got a single one.")
+        actions, state = self.act_packed(
+            packed, state, is_first=is_first, deterministic=deterministic, generator=generator
+        )
+        if self.layout.is_batched(observation):
+            return actions, state
+        return (actions[0] if self.actions.shape else int(actions[0])), state
+
+    @torch.no_grad()
+    def act_packed(
+        self,
+        packed: np.ndarray,
+        state: AnyState,
+        *,
+        is_first: np.ndarray | Tensor | None = None,
+        deterministic: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[np.ndarray, AnyState]:
+        """As ``act``, for a batch of observations that have been packed, [B, *layout.shape]; gives actions [B, ...]."""
+        batch = torch.as_tensor(packed, device=self.device)
+        num_rows = len(batch)
         fresh = torch.zeros(num_rows, dtype=torch.bool) if is_first is None else torch.as_tensor(is_first)
         unrolled = self.agent.unroll(batch[None], fresh.to(self.device).reshape(1, num_rows), state)
-        logits = unrolled.logits[0].float().cpu()  # [B, A]
-        if deterministic:
-            actions = logits.argmax(-1)
-        else:
-            actions = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
-        return (int(actions) if is_single else actions.numpy()), unrolled.state
+        outputs = unrolled.logits[0].float().cpu()  # [B, O]
+        actions = self.actions.mode(outputs) if deterministic else self.actions.sample(outputs, generator)
+        return self.actions.to_env(actions.numpy()), unrolled.state
 
 
-def describe(agent: ActorCritic, observation_shape: tuple[int, ...]) -> dict[str, Any]:
-    """What a checkpoint holds of a policy, under ``POLICY_ENTRY``.
-
-    Args:
-        agent: the network.
-        observation_shape: shape of one observation.
-
-    Returns:
-        Its configuration, sizes and weights.
-    """
+def describe(agent: ActorCritic) -> dict[str, Any]:
+    """What a checkpoint holds of a policy, under ``POLICY_ENTRY``: configuration, spaces and weights."""
     return {
         "config": dataclasses.asdict(agent.config),
-        "observation_shape": tuple(observation_shape),
-        "num_actions": agent.policy.layers[-1].out_features,
+        "layout": agent.layout.to_plain(),
+        "actions": to_plain(agent.actions),
         "weights": dict(agent.state_dict()),
     }
 
@@ -187,23 +190,14 @@ def official_of(place: Path, state: Mapping[str, Any]) -> OfficialModel | None:
         raise CheckpointError(f"checkpoint {place} holds no model that this ctm-rl can rebuild: {error}.") from error
 
 
-def _own(place: Path, state: Mapping[str, Any]) -> tuple[ActorCritic, tuple[int, ...]]:
+def _own(place: Path, state: Mapping[str, Any]) -> ActorCritic:
     """Rebuilds the policy of a training run."""
     try:
         entry = state[POLICY_ENTRY]
-        shape = tuple(entry["observation_shape"])
-        agent = ActorCritic(PolicyConfig(**entry["config"]), shape, entry["num_actions"])
+        layout, actions = Layout.from_plain(entry["layout"]), from_plain(entry["actions"])
+        agent = ActorCritic(PolicyConfig(**entry["config"]), layout, actions)
         agent.load_state_dict(entry["weights"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"checkpoint {place} holds no policy that this ctm-rl can rebuild: {reason}.") from error
-    return agent, shape
-
-
-def _shape_of(agent: ActorCritic) -> tuple[int, ...]:
-    """The observation's shape, which a published checkpoint does not tell, from the sizes of the encoder."""
-    encoder = agent.encoder
-    if isinstance(encoder, ControlEncoder):
-        return (next(encoder.parameters()).shape[1],)
-    side = math.isqrt(encoder.position.num_embeddings)
-    return (side, side, 3)
+    return agent

@@ -34,6 +34,11 @@ class Stepper:
         self.reset()
 
     @property
+    def agent(self) -> ActorCritic:
+        """Who acts."""
+        return self._agent
+
+    @property
     def device(self) -> torch.device:
         """Where the agent computes."""
         return self._parameter.device
@@ -69,13 +74,12 @@ class Stepper:
         """Takes one environment step in every row.
 
         Args:
-            observations: what is seen now, [B, ...].
+            observations: what is seen now, packed, [B, *layout.shape].
             is_first: whether this starts an episode, [B]; the row's state is then replaced by the start state.
 
         Returns:
-            Logits of the action distribution, [B, A], and values, [B].
+            Outputs of the policy head, [B, O], and values, [B].
         """
-        observations = self._cast(observations)
         if self._sweep is not None:
             return self._sweep.step(observations, is_first.nonzero().squeeze(1).tolist())
         unrolled = self._agent.unroll(observations[None], is_first[None], self._state)
@@ -97,13 +101,7 @@ class Stepper:
         if rows is not None:
             state = type(state)._make(None if part is None else part[rows] for part in state)
         is_first = torch.zeros(1, len(observations), dtype=torch.bool, device=observations.device)
-        return self._agent.unroll(self._cast(observations)[None], is_first, state).values[0]
-
-    def _cast(self, observations: Tensor) -> Tensor:
-        """The grid encoder reads whole numbers as they are; vectors take the parameters' type."""
-        if self._agent.config.encoder == "grid":
-            return observations
-        return observations.to(self._parameter.dtype)
+        return self._agent.unroll(observations[None], is_first, state).values[0]
 
 
 class _AgentSweep:

@@ -8,10 +8,13 @@ import torch
 from reference import assert_same_state, parts
 from torch import Tensor
 
+from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic, Unrolled
 from ctm_rl.config import PolicyConfig
+from ctm_rl.layout import Layout, Part, grid_layout
 
 T, B, A = 7, 3, 4
+ACTIONS = Choices(sizes=(A,))
 SMALL = PolicyConfig(
     num_neurons=17, history_length=5, num_ticks=2, nlm_hidden_dim=2, num_output_sync_neurons=4, feature_dim=6,
     head_dims=(9, 8), baseline_dim=7,
@@ -30,10 +33,10 @@ def make(variant: str) -> tuple[ActorCritic, Tensor, Tensor]:
     torch.manual_seed(21)
     config = dataclasses.replace(SMALL, **VARIANTS[variant])
     if variant == "grid":
-        agent = ActorCritic(config, (4, 3, 3), A)
+        agent = ActorCritic(config, grid_layout(4, 3), ACTIONS)
         observations = torch.randint(0, 3, (T, B, 4, 3, 3), dtype=torch.uint8)
     else:
-        agent = ActorCritic(config, (2, 3), A)
+        agent = ActorCritic(config, Layout((Part(encoder="control", shape=(2, 3)),)), ACTIONS)
         observations = torch.randn(T, B, 2, 3)
     is_first = torch.zeros(T, B, dtype=torch.bool)
     is_first[0, 1] = is_first[3, 0] = is_first[4, 2] = is_first[5, 2] = True
@@ -122,6 +125,6 @@ def test_memory_reaches_back_without_limit_with_accumulators_and_not_with_a_wind
 
 def test_the_grid_encoder_refuses_what_is_no_grid() -> None:
     with pytest.raises(ValueError, match="reads \\[height, width, 3\\]"):
-        ActorCritic(dataclasses.replace(SMALL, encoder="grid"), (5, 5), A)
-    with pytest.raises(ValueError, match="encoder must be one of control, grid; got 'auto'"):
-        ActorCritic(SMALL, (5,), A)
+        ActorCritic(SMALL, Layout((Part(encoder="grid", shape=(5, 5)),)), ACTIONS)
+    with pytest.raises(ValueError, match="encoder must be one of control, conv, grid, categories, text; got 'auto'"):
+        Part(encoder="auto", shape=(5,))

@@ -12,6 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ctm_rl import PolicyConfig
+from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic
 from ctm_rl.agents.bench import floor, memory, sb3, scaling, table
 from ctm_rl.agents.bench.client import Worker, WorkerFailed
@@ -24,6 +25,7 @@ from ctm_rl.agents.experiment import PPOSettings
 from ctm_rl.cli import main
 from ctm_rl.configs.cartpole import cartpole, cartpole_paper
 from ctm_rl.core import CTMCore
+from ctm_rl.layout import grid_layout, vector_layout
 from ctm_rl.options import divide
 from ctm_rl.synapse import BlockSynapse
 from ctm_rl.unroll import step_through
@@ -59,7 +61,7 @@ TINY = (
 
 def flops_forward(config: PolicyConfig, num_steps: int, num_rows: int) -> int:
     """What PyTorch counts in the plain loop."""
-    agent = ActorCritic(config, (4,), 3)
+    agent = ActorCritic(config, vector_layout(4), Choices(sizes=(3,)))
     observations = torch.randn(num_steps, num_rows, 4)
     is_first = torch.zeros(num_steps, num_rows)
     state = agent.initial_state(num_rows)
@@ -73,7 +75,7 @@ def flops_forward(config: PolicyConfig, num_steps: int, num_rows: int) -> int:
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_the_floor_counts_what_the_plain_loop_multiplies(config: PolicyConfig) -> None:
-    counted = floor.count(config, (4,), 3)
+    counted = floor.count(config, vector_layout(4), Choices(sizes=(3,)))
     # The plain loop multiplies the features anew in each tick, and synchronises without matrix products.
     expected = counted.total - counted.sync + (config.num_ticks - 1) * counted.features
     assert flops_forward(config, num_steps=2, num_rows=3) == 2 * 2 * 3 * expected
@@ -81,17 +83,17 @@ def test_the_floor_counts_what_the_plain_loop_multiplies(config: PolicyConfig) -
 
 def test_the_floor_of_an_lstm_has_its_gates() -> None:
     config = dataclasses.replace(SMALL, kind="lstm")
-    counted = floor.count(config, (4,), 3)
+    counted = floor.count(config, vector_layout(4), Choices(sizes=(3,)))
     assert (counted.features, counted.recurrent) == (7 * 4 * 11, 3 * 11 * 4 * 11)
     assert counted.neurons == counted.sync == 0
 
 
 def test_the_floor_counts_every_cell_of_a_grid() -> None:
     config = dataclasses.replace(SMALL, encoder="grid")
-    agent = ActorCritic(config, (7, 7, 3), 3)
+    agent = ActorCritic(config, grid_layout(7, 7), Choices(sizes=(3,)))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         agent.encoder(torch.zeros(2, 7, 7, 3))
-    counted = floor.count(config, (7, 7, 3), 3)
+    counted = floor.count(config, grid_layout(7, 7), Choices(sizes=(3,)))
     assert counter.get_total_flops() == 2 * 2 * counted.encoder
     assert isinstance(agent.core, CTMCore)
     assert isinstance(agent.core.synapse, BlockSynapse)
@@ -100,7 +102,7 @@ def test_the_floor_counts_every_cell_of_a_grid() -> None:
 
 def test_the_published_minibatch_is_about_nine_gflop() -> None:
     model = dataclasses.replace(cartpole_paper().model, encoder="control")
-    counted = floor.count(model, (4,), 2)
+    counted = floor.count(model, vector_layout(4), Choices(sizes=(2,)))
     assert 8.5 < floor.gflop(counted, 64 * 100, with_backward=True) < 10.5
     assert floor.gflop(counted, 64 * 100, with_backward=False) == pytest.approx(12_800e-9 * counted.total)
 
@@ -112,19 +114,24 @@ def test_the_matrix_rate_is_a_rate() -> None:
 @pytest.mark.parametrize("config", [SMALL, cartpole_paper().model], ids=["small", "published"])
 def test_the_matched_lstm_is_the_nearest(config: PolicyConfig) -> None:
     config = dataclasses.replace(config, encoder="control")
-    target = policy_size(config, (4,), 2)
-    width = matched_baseline_dim(config, (4,), 2)
+    target = policy_size(config, vector_layout(4), Choices(sizes=(2,)))
+    width = matched_baseline_dim(config, vector_layout(4), Choices(sizes=(2,)))
 
     def distance(dim: int) -> int:
         lstm = dataclasses.replace(config, kind="lstm", baseline_dim=dim)
-        return abs(policy_size(lstm, (4,), 2) - target)
+        return abs(policy_size(lstm, vector_layout(4), Choices(sizes=(2,))) - target)
 
     assert distance(width) <= min(distance(width - 1), distance(width + 1))
 
 
 def test_counting_parameters_moves_no_generator() -> None:
     before = torch.get_rng_state()
-    assert policy_size(dataclasses.replace(cartpole_paper().model, encoder="control"), (4,), 2) == 188_237
+    assert (
+        policy_size(
+            dataclasses.replace(cartpole_paper().model, encoder="control"), vector_layout(4), Choices(sizes=(2,))
+        )
+        == 188_237
+    )
     assert torch.equal(torch.get_rng_state(), before)
 
 

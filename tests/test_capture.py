@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic
 from ctm_rl.capture import CapturedUnrolls
 from ctm_rl.config import PolicyConfig
+from ctm_rl.layout import vector_layout
 
 CONFIG = PolicyConfig(
     num_neurons=13, history_length=4, num_ticks=2, nlm_hidden_dim=3, num_output_sync_neurons=4, feature_dim=6,
@@ -22,7 +24,7 @@ T, B = 7, 3
 
 def make(config: PolicyConfig) -> tuple[ActorCritic, Tensor, Tensor]:
     torch.manual_seed(51)
-    return ActorCritic(config, (4,), 2), torch.randn(T, B, 4), torch.rand(T, B) < 0.3
+    return ActorCritic(config, vector_layout(4), Choices(sizes=(2,))), torch.randn(T, B, 4), torch.rand(T, B) < 0.3
 
 
 @pytest.mark.parametrize("changes", [{}, {"sync_window": True}, {"kind": "lstm"}], ids=str)

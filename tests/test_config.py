@@ -34,7 +34,11 @@ WRONG: list[tuple[type[CoreConfig], dict[str, Any], str]] = [
     (ThinkerConfig, {**ATTENDED, "positions": "fourier"}, "positions for the none encoder must be one of none; got"),
     (ThinkerConfig, {**ATTENDED, "encoder": "parity", "positions": "rotational"}, "must be one of none, rotational-1d"),
     (ThinkerConfig, {**ATTENDED, "encoder": "resnet18-1", "positions": "rotational-1d"}, "none, fourier, multi-f"),
-    (PolicyConfig, {"encoder": "parity"}, "encoder must be one of auto, control, grid; got 'parity'."),
+    (
+        PolicyConfig,
+        {"encoder": "parity"},
+        "encoder must be one of auto, control, conv, grid, categories, text",
+    ),
     (PolicyConfig, {"kind": "ff"}, "kind must be one of ctm, lstm; got 'ff'."),
     (PolicyConfig, {"max_seq_len": 0}, "max_seq_len must be at least 1, got 0."),
     (PolicyConfig, {"head_dims": (64, 0)}, "head_dims must be at least 1, got 0."),

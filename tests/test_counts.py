@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 import torch
 
+from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic
 from ctm_rl.config import PolicyConfig, ThinkerConfig
+from ctm_rl.layout import Layout, grid_layout, vector_layout
 from ctm_rl.models import build_model
 
 RL: dict[str, dict[str, Any]] = {
@@ -14,10 +16,10 @@ RL: dict[str, dict[str, Any]] = {
     "acrobot": {"num_neurons": 256, "feature_dim": 64, "num_output_sync_neurons": 16, "nlm_hidden_dim": 4},
     "fourrooms": {"num_neurons": 512, "feature_dim": 128, "num_output_sync_neurons": 32, "nlm_hidden_dim": 16},
 }
-SPACES: dict[str, tuple[str, tuple[int, ...], int]] = {
-    "cartpole": ("control", (4,), 2),
-    "acrobot": ("control", (6,), 3),
-    "fourrooms": ("grid", (7, 7, 3), 7),
+SPACES: dict[str, tuple[Layout, int]] = {
+    "cartpole": (vector_layout(4), 2),
+    "acrobot": (vector_layout(6), 3),
+    "fourrooms": (grid_layout(7, 7), 7),
 }
 PARITY: dict[str, Any] = {
     "num_neurons": 1024, "feature_dim": 512, "num_heads": 8, "num_output_sync_neurons": 32,
@@ -56,9 +58,9 @@ def count(module: torch.nn.Module) -> int:
      ("fourrooms", 10, 7_802_690), ("fourrooms", 20, 7_976_770)],
 )  # fmt: skip
 def test_published_agents_have_their_number_of_parameters(task: str, history_length: int, expected: int) -> None:
-    encoder, shape, num_actions = SPACES[task]
-    config = PolicyConfig(**RL[task], encoder=encoder, history_length=history_length, sync_window=True)
-    assert count(ActorCritic(config, shape, num_actions)) == expected
+    layout, num_actions = SPACES[task]
+    config = PolicyConfig(**RL[task], history_length=history_length, sync_window=True)
+    assert count(ActorCritic(config, layout, Choices(sizes=(num_actions,)))) == expected
 
 
 @pytest.mark.parametrize(
@@ -68,9 +70,9 @@ def test_published_agents_have_their_number_of_parameters(task: str, history_len
      ("fourrooms", 294, 7_813_692), ("fourrooms", 300, 7_979_304)],
 )  # fmt: skip
 def test_published_lstm_agents_have_their_number_of_parameters(task: str, width: int, expected: int) -> None:
-    encoder, shape, num_actions = SPACES[task]
-    config = PolicyConfig(**RL[task], kind="lstm", encoder=encoder, baseline_dim=width)
-    assert count(ActorCritic(config, shape, num_actions)) == expected
+    layout, num_actions = SPACES[task]
+    config = PolicyConfig(**RL[task], kind="lstm", baseline_dim=width)
+    assert count(ActorCritic(config, layout, Choices(sizes=(num_actions,)))) == expected
 
 
 @pytest.mark.parametrize(

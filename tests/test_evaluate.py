@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from ctm_rl import checkpoint
+from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic
 from ctm_rl.agents import evaluation
 from ctm_rl.agents.experiment import EnvConfig, Experiment
 from ctm_rl.agents.run_dir import config_of, write_config
 from ctm_rl.config import PolicyConfig
 from ctm_rl.errors import UserError
+from ctm_rl.layout import vector_layout
 from ctm_rl.policy import POLICY_ENTRY, Policy, describe
 from ctm_rl.state import CoreState
 
@@ -65,7 +67,7 @@ def run(tmp_path: Path) -> Iterator[Path]:
     torch.manual_seed(5)
     experiment = Experiment(name="diary", env=EnvConfig(id="Diary-v0"), model=CONFIG)
     write_config(tmp_path, config_of(experiment))
-    checkpoint.save(tmp_path, 4, {POLICY_ENTRY: describe(ActorCritic(CONFIG, (2,), 3), (2,))})
+    checkpoint.save(tmp_path, 4, {POLICY_ENTRY: describe(ActorCritic(CONFIG, vector_layout(2), Choices(sizes=(3,))))})
     yield tmp_path
     gym.registry.pop("Diary-v0")
 
@@ -101,13 +103,13 @@ def test_every_episode_has_a_seed_of_its_own_that_no_training_uses(run: Path) ->
 
 def test_every_episode_begins_with_the_start_state(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
-    original = Policy.act
+    original = Policy.act_packed
 
     def watch(self: Policy, observation: Any, state: Any, *, is_first: Any, **options: Any) -> Any:
         begun.append(is_first.copy())
         return original(self, observation, state, is_first=is_first, **options)
 
-    monkeypatch.setattr(Policy, "act", watch)
+    monkeypatch.setattr(Policy, "act_packed", watch)
     evaluation.evaluate(run, episodes=5, seed=1)
     lengths = [1 + seed % 7 for seed in Diary.seeds]
     assert begun[0].all()
@@ -118,7 +120,7 @@ def test_every_episode_begins_with_the_start_state(run: Path, monkeypatch: pytes
 
 def test_a_policy_that_does_not_fit_the_environment_is_refused(run: Path) -> None:
     write_config(run, config_of(Experiment(name="other", env=EnvConfig(id="CartPole-v1"), model=CONFIG)))
-    with pytest.raises(UserError, match=r"takes observations of shape \(2,\) and has 3 actions; CartPole-v1 has"):
+    with pytest.raises(UserError, match="acts by 1 choice, one of 3, and the environment takes 1 choice, one of 2"):
         evaluation.evaluate(run, episodes=2)
 
 
@@ -205,7 +207,7 @@ def test_an_imported_policy_acts_as_the_published_model(golden_dir: Path, tmp_pa
     policy = Policy.from_checkpoint(tmp_path / "a")
     model = load_official(golden_dir / f"{name}.pt").model
     assert isinstance(model, ActorCritic)
-    observations = torch.randn(5, 3, *policy.observation_shape, generator=torch.Generator().manual_seed(4))
+    observations = torch.randn(5, 3, *policy.layout.shape, generator=torch.Generator().manual_seed(4))
     is_first = torch.zeros(5, 3, dtype=torch.bool)
     with torch.no_grad():
         ours = policy.agent.unroll(observations, is_first, policy.initial_state(3))

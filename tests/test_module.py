@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space
+from gymnasium.spaces import Box, Dict, Discrete, Graph, Sequence, Space
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.utils import update_target_network
 from ray.rllib.core.rl_module.apis import TARGET_NETWORK_ACTION_DIST_INPUTS
@@ -242,14 +242,14 @@ def test_a_wrong_model_is_refused(changes: dict[str, Any], message: str) -> None
 
 
 @pytest.mark.parametrize(
-    "space", [Discrete(4), Dict({"a": VECTOR}), Box(0, 255, (16, 16, 3), np.uint8), Box(0.0, 1.0, (), np.float32)]
+    "space", [Sequence(VECTOR), Graph(VECTOR, None), Box(0.0, 1.0, (0,), np.float32), Dict({"a": Sequence(VECTOR)})]
 )
 def test_an_observation_space_that_nothing_reads_is_refused(space: Space) -> None:
-    with pytest.raises(ValueError, match=r"observation space .* is not supported: it must be a Box of one dimension"):
+    with pytest.raises(ValueError, match=r"observation.* is not supported: it must be Box, Discrete, .* a wrapper can"):
         make_module(observation_space=space)
 
 
-@pytest.mark.parametrize("space", [MultiDiscrete([2, 3]), VECTOR, Discrete(3, start=1)])
+@pytest.mark.parametrize("space", [Dict({"a": VECTOR}), Sequence(VECTOR), Box(0, 3, (2,), np.int64)])
 def test_an_action_space_that_nothing_acts_in_is_refused(space: Space) -> None:
     spec = RLModuleSpec(
         module_class=CTMModule,
@@ -257,7 +257,7 @@ def test_an_action_space_that_nothing_acts_in_is_refused(space: Space) -> None:
         action_space=space,
         model_config=dataclasses.asdict(SMALL),
     )
-    with pytest.raises(ValueError, match=r"action space .* is not supported: it must be Discrete, counted from 0"):
+    with pytest.raises(ValueError, match="not supported: it must be Discrete, MultiDiscrete, MultiB"):
         spec.build()
 
 

@@ -22,6 +22,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor
 
 from ctm_rl import PolicyConfig
+from ctm_rl.actions import chosen
 from ctm_rl.agents import CTMModule, RecurrentPPO, RecurrentPPOConfig, ppo
 from ctm_rl.agents.algorithm import build_algorithm_config
 from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
@@ -29,7 +30,7 @@ from ctm_rl.agents.columns import to_device
 from ctm_rl.agents.episodes import finished_episodes
 from ctm_rl.agents.experiment import EnvConfig, Experiment, PPOSettings
 from ctm_rl.agents.ppo import _shards
-from ctm_rl.agents.ppo_loss import chosen, ppo_loss
+from ctm_rl.agents.ppo_loss import ppo_loss
 from ctm_rl.agents.rollout import RolloutFragment
 from ctm_rl.agents.run_settings import BudgetConfig
 

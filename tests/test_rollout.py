@@ -10,11 +10,13 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ctm_rl import PolicyConfig
+from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic
 from ctm_rl.agents.episodes import seeds_of_envs
 from ctm_rl.agents.player import VectorPlayer
 from ctm_rl.agents.rewards import LIMIT, RewardNormaliser
 from ctm_rl.agents.rollout import RolloutFragment, concatenate
+from ctm_rl.layout import vector_layout
 from ctm_rl.state import AnyState
 from ctm_rl.stepper import Stepper
 
@@ -64,7 +66,7 @@ class Moods(gym.Env[np.ndarray, int]):
 
 def make_agent(config: PolicyConfig = SMALL) -> ActorCritic:
     torch.manual_seed(5)
-    return ActorCritic(config, (3,), 4)
+    return ActorCritic(config, vector_layout(3), Choices(sizes=(4,)))
 
 
 def make_player(agent: ActorCritic, mode: AutoresetMode, normaliser: RewardNormaliser | None = None) -> VectorPlayer:

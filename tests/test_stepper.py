@@ -8,8 +8,10 @@ import torch
 from reference import assert_same_state, parts
 from torch import Tensor
 
+from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic
 from ctm_rl.config import PolicyConfig
+from ctm_rl.layout import vector_layout
 from ctm_rl.stepper import Stepper
 
 CONFIG = PolicyConfig(
@@ -31,7 +33,7 @@ T, B = 75, 3  # more steps than fit into the buffers twice
 
 def make(variant: str) -> tuple[ActorCritic, Tensor, Tensor]:
     torch.manual_seed(61)
-    agent = ActorCritic(dataclasses.replace(CONFIG, **VARIANTS[variant]), (4,), 2).eval()
+    agent = ActorCritic(dataclasses.replace(CONFIG, **VARIANTS[variant]), vector_layout(4), Choices(sizes=(2,))).eval()
     with torch.no_grad():
         for name, parameter in agent.named_parameters():
             if name.endswith("decay_rate"):

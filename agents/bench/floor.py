@@ -8,8 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ctm_rl.actions import Actions
 from ctm_rl.config import MIN_UNET_WIDTH, PolicyConfig
 from ctm_rl.encoders.grid import EMBEDDING_DIM
+from ctm_rl.errors import UserError
+from ctm_rl.layout import Layout
 
 BACKWARD_FACTOR = 3
 """Forward, then one product of the same size for the gradient of each of the two factors."""
@@ -39,17 +42,23 @@ class MultiplyAdds(NamedTuple):
         return sum(self)
 
 
-def count(config: PolicyConfig, observation_shape: tuple[int, ...], num_actions: int) -> MultiplyAdds:
+def count(config: PolicyConfig, layout: Layout, actions: Actions) -> MultiplyAdds:
     """Counts one environment step of a policy.
 
     Args:
         config: the policy, with its encoder settled.
-        observation_shape: shape of one observation.
-        num_actions: A.
+        layout: of observations; one vector or one grid.
+        actions: what can be done.
 
     Returns:
         Multiply-adds of the forward pass.
+
+    Raises:
+        UserError: observations have several parts, or are pictures, categories or texts.
     """
+    if config.encoder not in ("control", "grid"):
+        raise UserError(f"the bench counts policies on a vector or a grid; this one has encoder {config.encoder!r}.")
+    observation_shape = layout.shape
     num_ticks, width = config.num_ticks, config.feature_dim
     is_grid = config.encoder == "grid"
     num_cells = math.prod(observation_shape[:2]) if is_grid else 1
@@ -63,7 +72,7 @@ def count(config: PolicyConfig, observation_shape: tuple[int, ...], num_actions:
         answer_dim = _num_pairs(config)
         features, recurrent = _synapse(config, num_features)
         neurons, sync = num_ticks * _neurons(config), _sync(config, answer_dim)
-    return MultiplyAdds(encoder, features, recurrent, neurons, sync, _heads(config, answer_dim, num_actions))
+    return MultiplyAdds(encoder, features, recurrent, neurons, sync, _heads(config, answer_dim, actions.num_outputs))
 
 
 def _num_pairs(config: PolicyConfig) -> int:

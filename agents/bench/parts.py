@@ -38,20 +38,19 @@ class MinibatchProbe:
 
     def __init__(self, experiment: Experiment) -> None:
         self.task = task_of(experiment)
-        shape, num_actions = self.task.observation_shape, self.task.num_actions
+        config, layout, actions = self.task
         self.device = torch.device("cuda" if experiment.num_gpus_per_learner > 0 else "cpu")
         self.num_steps = experiment.ppo.num_rollout_steps
         self.num_rows = max(1, experiment.num_envs // experiment.ppo.num_minibatches)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(experiment.seed)
-            self._agent = ActorCritic(self.task.config, shape, num_actions).to(self.device)
+            self._agent = ActorCritic(config, layout, actions).to(self.device)
             size = (self.num_steps, self.num_rows)
-            is_grid = self.task.config.encoder == "grid"
-            self._observations = (torch.randint(3, (*size, *shape)) if is_grid else torch.randn(*size, *shape)).to(
-                self.device
-            )
+            shape = (*size, *layout.shape)
+            is_grid = config.encoder == "grid"
+            self._observations = (torch.randint(3, shape) if is_grid else torch.randn(shape)).to(self.device)
             self._is_first = (torch.rand(size) < 1 / STEPS_PER_EPISODE).to(self.device)
-            self._actions = torch.randint(num_actions, (*size, 1)).to(self.device)
+            self._actions = torch.randint(actions.num_outputs, (*size, 1)).to(self.device)
         with torch.no_grad():
             self._state = self._agent.initial_state(self.num_rows)
 

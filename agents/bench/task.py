@@ -1,25 +1,11 @@
 """What an experiment's environment means for its model, looked at once."""
 
-from typing import NamedTuple
-
 from ctm_rl.agents.environment import make_env
 from ctm_rl.agents.experiment import Experiment
-from ctm_rl.agents.spaces import count_actions, fit_config
-from ctm_rl.config import PolicyConfig
+from ctm_rl.agents.spaces import Fitted, fit
 
 
-class Task(NamedTuple):
-    """A model and what it acts on."""
-
-    config: PolicyConfig
-    """The policy, with its encoder settled."""
-    observation_shape: tuple[int, ...]
-    """Shape of one observation."""
-    num_actions: int
-    """A."""
-
-
-def task_of(experiment: Experiment) -> Task:
+def task_of(experiment: Experiment) -> Fitted:
     """Makes one environment and looks at its spaces.
 
     Raises:
@@ -27,10 +13,6 @@ def task_of(experiment: Experiment) -> Task:
     """
     env = make_env(experiment.env)
     try:
-        num_actions = count_actions(env.action_space)
-        config = fit_config(experiment.model, env.observation_space)
-        shape = env.observation_space.shape
+        return fit(experiment.model, env.observation_space, env.action_space)
     finally:
         env.close()
-    assert shape is not None
-    return Task(config, shape, num_actions)

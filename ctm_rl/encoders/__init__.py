@@ -1,15 +1,23 @@
 """Encoders: from what a task shows to features; each with ``out_dim``, the channels it gives."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
+import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from ctm_rl.config import OBSERVATION_ENCODERS, RESNETS, ThinkerConfig, check_choice
+from ctm_rl.config import RESNETS, ThinkerConfig
+from ctm_rl.encoders.categories import CategoriesEncoder
 from ctm_rl.encoders.control import ControlEncoder
+from ctm_rl.encoders.conv import ConvEncoder
 from ctm_rl.encoders.digits import DigitEncoder
 from ctm_rl.encoders.grid import GridEncoder
 from ctm_rl.encoders.image import ImageEncoder, ShallowWide
+from ctm_rl.encoders.normaliser import RunningNormaliser
 from ctm_rl.encoders.parity import ParityEncoder
+from ctm_rl.encoders.text import TextEncoder
+from ctm_rl.layout import Layout, Part
 
 
 class IdentityEncoder(nn.Module):
@@ -25,7 +33,38 @@ class IdentityEncoder(nn.Module):
 
 
 InputEncoder = ImageEncoder | ShallowWide | ParityEncoder | DigitEncoder | IdentityEncoder
-ObservationEncoder = ControlEncoder | GridEncoder
+PartEncoder = ControlEncoder | ConvEncoder | GridEncoder | CategoriesEncoder | TextEncoder
+
+
+class PartsEncoder(nn.Module):
+    """Several encoders, each for its part of a packed observation, their features side by side.
+
+    Args:
+        layout: the parts.
+        feature_dim: F of each of them.
+        is_normalised: for vectors; see ``ControlEncoder``.
+    """
+
+    def __init__(self, layout: Layout, feature_dim: int, *, is_normalised: bool = False) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(_build_part(part, feature_dim, is_normalised) for part in layout.parts)
+        self._encoders = cast(list[PartEncoder], list(self.parts))
+        self.out_dim = sum(part.out_dim for part in self._encoders)
+        self._sizes = [part.size for part in layout.parts]
+        self._shapes = [part.packed_shape for part in layout.parts]
+
+    def forward(self, observations: Shaped[Tensor, "N size"]) -> Tensor:
+        """Maps packed observations [N, size] to features [N, out_dim]."""
+        return torch.cat([encoder(piece) for encoder, piece in self.pieces(observations)], -1)
+
+    def pieces(self, observations: Shaped[Tensor, "N size"]) -> list[tuple[PartEncoder, Tensor]]:
+        """Each part's encoder with what it reads of packed observations."""
+        pieces: Any = observations.split(self._sizes, -1)
+        shaped = [piece.unflatten(-1, shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
+        return list(zip(self._encoders, shaped, strict=True))
+
+
+ObservationEncoder = PartEncoder | PartsEncoder
 
 
 def build_input_encoder(config: ThinkerConfig) -> InputEncoder:
@@ -42,9 +81,33 @@ def build_input_encoder(config: ThinkerConfig) -> InputEncoder:
     return builders[config.encoder]()
 
 
-def build_observation_encoder(name: str, observation_shape: tuple[int, ...], feature_dim: int) -> ObservationEncoder:
-    """The encoder called ``name``, for observations of an environment: [N, ...] to [N, out_dim]."""
-    check_choice("encoder", name, OBSERVATION_ENCODERS)
-    if name == "grid":
-        return GridEncoder(observation_shape, feature_dim)
-    return ControlEncoder(observation_shape, feature_dim)
+def build_observation_encoder(layout: Layout, feature_dim: int, *, is_normalised: bool = False) -> ObservationEncoder:
+    """The encoder of observations packed as ``layout`` says: [N, *layout.shape] to [N, out_dim]."""
+    if len(layout.parts) > 1:
+        return PartsEncoder(layout, feature_dim, is_normalised=is_normalised)
+    (part,) = layout.parts
+    return _build_part(part, feature_dim, is_normalised)
+
+
+def normalised_vectors(
+    encoder: ObservationEncoder, observations: Shaped[Tensor, "N ..."]
+) -> list[tuple[RunningNormaliser, Tensor]]:
+    """The running normalisers of an encoder, each with the vectors it would normalise, [N, numbers]."""
+    pieces = encoder.pieces(observations) if isinstance(encoder, PartsEncoder) else [(encoder, observations)]
+    return [
+        (part.normaliser, part.numbers(piece))
+        for part, piece in pieces
+        if isinstance(part, ControlEncoder) and part.normaliser is not None
+    ]
+
+
+def _build_part(part: Part, feature_dim: int, is_normalised: bool) -> PartEncoder:
+    """The encoder of one part."""
+    builders: dict[str, Callable[[], PartEncoder]] = {
+        "control": lambda: ControlEncoder(part.packed_shape, feature_dim, part.scale, is_normalised=is_normalised),
+        "conv": lambda: ConvEncoder(part.packed_shape, feature_dim, part.scale),
+        "grid": lambda: GridEncoder(part.packed_shape, feature_dim, part.sizes),
+        "categories": lambda: CategoriesEncoder(part.sizes, feature_dim),
+        "text": lambda: TextEncoder(feature_dim),
+    }
+    return builders[part.encoder]()

@@ -2,8 +2,10 @@
 
 import math
 
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+
+from ctm_rl.encoders.normaliser import RunningNormaliser
 
 
 class ControlEncoder(nn.Module):
@@ -12,11 +14,18 @@ class ControlEncoder(nn.Module):
     Args:
         observation_shape: shape of one observation.
         feature_dim: F.
+        scale: numbers are divided by this; 255 for bytes.
+        is_normalised: whether to take a running mean off and to divide by a running deviation, which ``observe_``
+            keeps.
     """
 
-    def __init__(self, observation_shape: tuple[int, ...], feature_dim: int) -> None:
+    def __init__(
+        self, observation_shape: tuple[int, ...], feature_dim: int, scale: float = 1.0, *, is_normalised: bool = False
+    ) -> None:
         super().__init__()
         self.out_dim = feature_dim
+        self._scale = scale
+        self.normaliser = RunningNormaliser(math.prod(observation_shape)) if is_normalised else None
         layers: list[nn.Module] = [nn.Flatten()]
         for width in (math.prod(observation_shape), feature_dim):
             layers += [nn.Linear(width, 2 * feature_dim), nn.GLU(), nn.LayerNorm(feature_dim)]
@@ -24,4 +33,10 @@ class ControlEncoder(nn.Module):
 
     def forward(self, observations: Shaped[Tensor, "N ..."]) -> Tensor:
         """Maps observations [N, ...] of any number type to features [N, F]."""
-        return self.layers(observations.to(next(self.parameters()).dtype))
+        numbers = self.numbers(observations)
+        return self.layers(numbers if self.normaliser is None else self.normaliser(numbers))
+
+    def numbers(self, observations: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N numbers"]:
+        """Observations as flat vectors, scaled but not normalised."""
+        numbers = observations.flatten(1).to(next(self.parameters()).dtype)
+        return numbers if self._scale == 1.0 else numbers / self._scale

@@ -5,7 +5,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 EMBEDDING_DIM = 8
-NUM_OBJECTS, NUM_COLORS, NUM_STATES = 11, 6, 3
+SIZES = (11, 6, 3)
+"""Objects, colours and states as published; the state of a full view may also be a direction, the fourth."""
 
 
 class GridEncoder(nn.Module):
@@ -16,9 +17,10 @@ class GridEncoder(nn.Module):
     Args:
         observation_shape: (height, width, 3).
         feature_dim: F, features of each cell.
+        sizes: how many objects, colours and states there are.
     """
 
-    def __init__(self, observation_shape: tuple[int, ...], feature_dim: int) -> None:
+    def __init__(self, observation_shape: tuple[int, ...], feature_dim: int, sizes: tuple[int, ...] = SIZES) -> None:
         super().__init__()
         if len(observation_shape) != 3 or observation_shape[2] != 3:
             raise ValueError(
@@ -26,9 +28,7 @@ class GridEncoder(nn.Module):
             )
         num_cells = observation_shape[0] * observation_shape[1]
         self.out_dim = num_cells * feature_dim
-        self.object = nn.Embedding(NUM_OBJECTS, EMBEDDING_DIM)
-        self.color = nn.Embedding(NUM_COLORS, EMBEDDING_DIM)
-        self.state = nn.Embedding(NUM_STATES, EMBEDDING_DIM)
+        self.object, self.color, self.state = (nn.Embedding(size, EMBEDDING_DIM) for size in sizes)
         self.position = nn.Embedding(num_cells, EMBEDDING_DIM)
         layers: list[nn.Module] = []
         for width in (4 * EMBEDDING_DIM, feature_dim):

@@ -1,0 +1,236 @@
+"""What a policy can do: independent choices, or numbers from a squashed Gaussian; drawing, scoring, and back again."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_LOG_STD_LIMITS = (-5.0, 2.0)
+_NO_CHANCE = -1e9
+"""Logit of what pads choices of unequal sizes; its probability is 0, and 0 times its logarithm is 0, not NaN."""
+
+
+class Chosen(NamedTuple):
+    """What a policy as it is now makes of what was done."""
+
+    logp: Tensor
+    """Its log-probability, [B, ...]."""
+    entropy: Tensor
+    """Of the distribution it was drawn from, [B, ...]."""
+
+
+def chosen(logits: Tensor, actions: Tensor) -> Chosen:
+    """Log-probabilities of what was done, and the entropies of what could have been.
+
+    Args:
+        logits: of the choices, [..., A].
+        actions: which was made, [...].
+
+    Returns:
+        [...] each.
+    """
+    log_probabilities = logits.log_softmax(-1)
+    logp = log_probabilities.gather(-1, actions[..., None]).squeeze(-1)
+    return Chosen(logp, -(log_probabilities.exp() * log_probabilities).sum(-1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """One or several independent choices: Discrete, MultiDiscrete and MultiBinary.
+
+    As columns, actions count from 0: int64 [...] for the one choice of a Discrete space, [..., N] otherwise.
+    """
+
+    sizes: tuple[int, ...]
+    """Among how many each of the N choices is made."""
+    starts: tuple[int, ...] = ()
+    """The environment's number of the first possibility of each; empty: 0."""
+    shape: tuple[int, ...] = ()
+    """Of one action in the environment; empty for a Discrete space."""
+    dtype: str = "int64"
+    """Of an action in the environment."""
+
+    def __str__(self) -> str:
+        """For messages."""
+        counted = f"one of {self.sizes[0]}" if len(set(self.sizes)) == 1 else f"of {', '.join(map(str, self.sizes))}"
+        return f"{len(self.sizes)} choice{'s' if len(self.sizes) > 1 else ''}, {counted}"
+
+    @property
+    def num_outputs(self) -> int:
+        """How many numbers the policy head gives."""
+        return sum(self.sizes)
+
+    @property
+    def column_shape(self) -> tuple[int, ...]:
+        """Of one action in a column."""
+        return (len(self.sizes),) if self.shape else ()
+
+    @property
+    def column_dtype(self) -> np.dtype:
+        """Of a column of actions."""
+        return np.dtype(np.int64)
+
+    def sample(self, outputs: Float[Tensor, "B O"], generator: torch.Generator | None) -> Tensor:
+        """Draws actions, [B, *column_shape]."""
+        probabilities = self._grouped(outputs).softmax(-1)
+        drawn = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator)
+        return drawn.view(len(outputs), *self.column_shape)
+
+    def mode(self, outputs: Float[Tensor, "B O"]) -> Tensor:
+        """The likeliest actions, [B, *column_shape]."""
+        return self._grouped(outputs).argmax(-1).view(len(outputs), *self.column_shape)
+
+    def score(self, outputs: Float[Tensor, "*batch O"], actions: Tensor) -> Chosen:
+        """Log-probabilities of actions [*batch, *column_shape], and entropies, [*batch] each."""
+        if not self.column_shape:
+            return chosen(outputs, actions)
+        each = chosen(self._grouped(outputs), actions)
+        return Chosen(each.logp.sum(-1), each.entropy.sum(-1))
+
+    def divergence(self, outputs: Float[Tensor, "*batch O"], others: Float[Tensor, "*batch O"]) -> Tensor:
+        """Kullback-Leibler divergence of a policy's outputs from another's, [*batch]."""
+        one, other = (self._grouped(logits).log_softmax(-1) for logits in (outputs, others))
+        return (one.exp() * (one - other)).sum((-2, -1))
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """Actions of a column, [B, *column_shape], as the environment takes them, [B, *shape]."""
+        if any(self.starts):
+            actions = actions + np.asarray(self.starts if self.shape else self.starts[0])
+        return actions.reshape(len(actions), *self.shape).astype(self.dtype, copy=False)
+
+    def _grouped(self, outputs: Tensor) -> Tensor:
+        """Logits choice by choice, [..., N, S], smaller choices padded."""
+        if len(set(self.sizes)) == 1:
+            return outputs.unflatten(-1, (len(self.sizes), self.sizes[0]))
+        padding = outputs.new_full((*outputs.shape[:-1], 1), _NO_CHANCE)
+        return torch.cat((outputs, padding), -1)[..., self._index.to(outputs.device)]
+
+    @cached_property
+    def _index(self) -> Tensor:
+        """Where each choice's logits lie, [N, S]; the place after the last one pads."""
+        index = torch.full((len(self.sizes), max(self.sizes)), self.num_outputs)
+        start = 0
+        for row, size in zip(index, self.sizes, strict=True):
+            row[:size] = torch.arange(start, start + size)
+            start += size
+        return index
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """Real numbers between bounds: a Box, by a Gaussian that tanh squashes where both bounds are finite.
+
+    The policy's outputs are N means, then N logarithms of deviations. As columns, actions are what was drawn before
+    squashing, float32 [..., N], which loses nothing where tanh saturates. Log-probabilities and entropies are those of
+    the squashed number between -1 and 1; the environment's own scale would add a constant.
+    """
+
+    low: tuple[float, ...]
+    """Least of each of the N numbers; may be -inf."""
+    high: tuple[float, ...]
+    """Greatest."""
+    shape: tuple[int, ...]
+    """Of one action in the environment."""
+    dtype: str = "float32"
+    """Of an action in the environment."""
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"numbers of shape {self.shape} from {min(self.low):g} to {max(self.high):g}"
+
+    @property
+    def num_outputs(self) -> int:
+        """How many numbers the policy head gives."""
+        return 2 * len(self.low)
+
+    @property
+    def column_shape(self) -> tuple[int, ...]:
+        """Of one action in a column."""
+        return (len(self.low),)
+
+    @property
+    def column_dtype(self) -> np.dtype:
+        """Of a column of actions."""
+        return np.dtype(np.float32)
+
+    def sample(self, outputs: Float[Tensor, "B O"], generator: torch.Generator | None) -> Tensor:
+        """Draws actions, before squashing, [B, N]."""
+        mean, log_std = _moments(outputs)
+        return mean + log_std.exp() * torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+
+    def mode(self, outputs: Float[Tensor, "B O"]) -> Tensor:
+        """The means before squashing, [B, N], which are the medians after it."""
+        return _moments(outputs)[0]
+
+    def score(self, outputs: Float[Tensor, "*batch O"], actions: Float[Tensor, "*batch N"]) -> Chosen:
+        """Log-probabilities of actions before squashing, [*batch, N], and entropies, [*batch] each."""
+        mean, log_std = _moments(outputs)
+        std = log_std.exp()
+        is_squashed = self.is_squashed.to(outputs.device)
+        half = 0.5 * math.log(2 * math.pi)
+        logp = -0.5 * ((actions - mean) / std).square() - log_std - half
+        logp = logp - torch.where(is_squashed, _log_slope(actions), 0.0)
+        # the expectation of the slope's logarithm under the Gaussian, by Gauss-Hermite quadrature
+        nodes, weights = (part.to(outputs) for part in self._quadrature)
+        slopes = (_log_slope(mean[..., None] + std[..., None] * nodes) * weights).sum(-1)
+        entropy = log_std + 0.5 + half + torch.where(is_squashed, slopes, 0.0)
+        return Chosen(logp.sum(-1), entropy.sum(-1))
+
+    def divergence(self, outputs: Float[Tensor, "*batch O"], others: Float[Tensor, "*batch O"]) -> Tensor:
+        """Kullback-Leibler divergence of a policy's outputs from another's, [*batch]; squashing does not change it."""
+        (mean, log_std), (other_mean, other_log_std) = _moments(outputs), _moments(others)
+        variance, other_variance = (2 * log_std).exp(), (2 * other_log_std).exp()
+        each = other_log_std - log_std + (variance + (mean - other_mean).square()) / (2 * other_variance) - 0.5
+        return each.sum(-1)
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """Actions of a column, [B, N], as the environment takes them, [B, *shape]."""
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        is_squashed = self.is_squashed.numpy()
+        with np.errstate(invalid="ignore"):
+            squashed = low + (np.tanh(actions) + 1) * 0.5 * (high - low)
+        inside = np.clip(np.where(is_squashed, squashed, actions), low, high)
+        return inside.reshape(len(actions), *self.shape).astype(self.dtype, copy=False)
+
+    @cached_property
+    def is_squashed(self) -> Tensor:
+        """Which numbers have two finite bounds, [N]."""
+        return torch.tensor(np.isfinite(self.low) & np.isfinite(self.high))
+
+    @cached_property
+    def _quadrature(self) -> tuple[Tensor, Tensor]:
+        """Nodes and weights for the expectation under a standard Gaussian, [33] each; enough for wide ones."""
+        nodes, weights = np.polynomial.hermite_e.hermegauss(33)
+        return torch.tensor(nodes), torch.tensor(weights / weights.sum())
+
+
+Actions = Choices | Numbers
+
+
+def to_plain(actions: Actions) -> dict[str, Any]:
+    """A description of actions in plain values, for a checkpoint."""
+    return {"kind": "choices" if isinstance(actions, Choices) else "numbers", **asdict(actions)}
+
+
+def from_plain(plain: Mapping[str, Any]) -> Actions:
+    """What ``to_plain`` gave, as a description again."""
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    kinds: dict[str, type[Choices] | type[Numbers]] = {"choices": Choices, "numbers": Numbers}
+    return kinds[values.pop("kind")](**values)
+
+
+def _moments(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and logarithms of deviations, [..., N] each."""
+    mean, log_std = outputs.chunk(2, -1)
+    return mean, log_std.clamp(*_LOG_STD_LIMITS)
+
+
+def _log_slope(numbers: Tensor) -> Tensor:
+    """Logarithm of the slope of tanh, without the cancellation of 1 - tanh^2."""
+    return 2 * (math.log(2) - numbers - torch.nn.functional.softplus(-2 * numbers))
