@@ -83,10 +83,10 @@ def build_input_encoder(config: ThinkerConfig) -> InputEncoder:
 
 def build_observation_encoder(layout: Layout, feature_dim: int, *, is_normalised: bool = False) -> ObservationEncoder:
     """The encoder of observations packed as ``layout`` says: [N, *layout.shape] to [N, out_dim]."""
-    if len(layout.parts) > 1:
+    first, *others = layout.parts
+    if others:
         return PartsEncoder(layout, feature_dim, is_normalised=is_normalised)
-    (part,) = layout.parts
-    return _build_part(part, feature_dim, is_normalised)
+    return _build_part(first, feature_dim, is_normalised)
 
 
 def normalised_vectors(
