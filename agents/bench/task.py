@@ -2,17 +2,19 @@
 
 from typing import NamedTuple
 
+from ctm_rl.agent import ActorCritic
 from ctm_rl.agents.environment import make_env
 from ctm_rl.agents.experiment import Experiment
 from ctm_rl.agents.spaces import count_actions, fit_config
 from ctm_rl.config import PolicyConfig
+from ctm_rl.matching import settle_width
 
 
 class Task(NamedTuple):
     """A model and what it acts on."""
 
     config: PolicyConfig
-    """The policy, with its encoder settled."""
+    """The policy, with its encoder and a baseline's width settled."""
     observation_shape: tuple[int, ...]
     """Shape of one observation."""
     num_actions: int
@@ -33,4 +35,5 @@ def task_of(experiment: Experiment) -> Task:
     finally:
         env.close()
     assert shape is not None
+    config = settle_width(config, lambda other: ActorCritic(other, shape, num_actions))
     return Task(config, shape, num_actions)
