@@ -1,4 +1,4 @@
-"""The machine, or its LSTM baseline, as a stateful RLModule for RLlib's stock algorithms."""
+"""The machine, or a baseline, as a stateful RLModule for RLlib's stock algorithms."""
 
 import dataclasses
 from typing import Any
@@ -32,12 +32,13 @@ ADDED_BY_RLLIB = frozenset({"vf_share_layers"})
 
 
 class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnlyAPI):
-    """A recurrent policy with a value function, for PPO, APPO, IMPALA and everything that asks no more of a module.
+    """A policy with a value function, for PPO, APPO, IMPALA and everything that asks no more of a module.
 
     The state is ``{pre_history, post_activation, alpha, beta, num_steps}``, with ``sync_window`` also
-    ``post_history``; for the LSTM ``{hidden, cell, num_steps}``. RLlib hands states over as arrays, which carry no
-    gradient; where ``num_steps`` is 0 the module therefore puts its own learned start values in, whatever else the
-    state holds, so that they learn in the stock learners too.
+    ``post_history``; for the LSTM ``{hidden, cell, num_steps}``, for the GRU ``{hidden, num_steps}``, and for the
+    feed-forward network ``{nothing, num_steps}``, where nothing is a row of no numbers. RLlib hands states over as
+    arrays, which carry no gradient; where ``num_steps`` is 0 the module therefore puts its own learned start values in,
+    whatever else the state holds, so that they learn in the stock learners too.
 
     Args of the constructor are RLlib's. ``model_config`` holds the fields of ``PolicyConfig``; observations and
     actions must be of spaces that ``ctm_rl.agents.spaces.fit`` supports, texts excepted.
@@ -54,10 +55,10 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
         super().setup()
         asked = rebuild_config(PolicyConfig, self.model_config, ADDED_BY_RLLIB)
         config, layout, actions = fit(asked, self.observation_space, self.action_space)
-        # RLlib's connectors look for max_seq_len here, given by the user or not.
-        self.model_config = dataclasses.asdict(config)
         self.agent = ActorCritic(config, layout, actions)
         self.action_dist_cls = distribution_of(actions)
+        # RLlib's connectors look for max_seq_len here, given by the user or not.
+        self.model_config = dataclasses.asdict(self.agent.config)
         self._state_type = type(self.agent.initial_state(1))
 
     def get_initial_state(self) -> dict[str, Tensor]:

@@ -45,7 +45,7 @@ def _uses_most_certain(settings: LearningSettings, config: ThinkerConfig) -> boo
     if settings.use_most_certain is not None:
         return settings.use_most_certain
     is_picture = config.num_groups == 1 and config.encoder not in ("digits", "parity", "none")
-    return config.kind != "lstm" or is_picture
+    return config.kind == "ctm" or is_picture
 
 
 def most_certain_answer(config: ThinkerConfig, thought: Thought) -> Float[Tensor, "B G C"]:

@@ -46,8 +46,8 @@ class LearningSettings:
     """classes: cross-entropy at every tick; route: the same along the beginning of a route that is right so far, and a
     few steps on; order: connectionist temporal classification over the ticks."""
     use_most_certain: bool | None = None
-    """Count the most certain tick beside the best one; False: the last tick; None: as published, the last tick for an
-    LSTM, except on pictures with one answer."""
+    """Count the most certain tick beside the best one; False: the last tick; None: as published, the last tick for
+    baselines, except on pictures with one answer."""
     batch_size: int = 64
     """Samples of one optimiser step, all learners together."""
     num_steps_per_iteration: int = 50

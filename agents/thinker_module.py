@@ -65,15 +65,16 @@ def fit_thinker(
     if loss == "order":
         if num_groups != num_classes:
             raise UserError(f"learning.loss order needs an answer that orders its elements, got {action_space}.")
-        if config.kind == "ff" or config.num_ticks < num_groups:
+        if config.num_ticks < num_groups:
             raise UserError(
                 f"learning.loss order emits {num_groups} elements one by one: model.num_ticks must be at least that, "
-                f"got {1 if config.kind == 'ff' else config.num_ticks}."
+                f"got {config.num_ticks}."
             )
         num_groups, num_classes = 1, num_groups + 1
     input_dim = _input_dim(config, observation_space)
+    fitted = {"num_groups": num_groups, "num_classes": num_classes, "input_dim": input_dim}
     try:
-        return dataclasses.replace(config, num_groups=num_groups, num_classes=num_classes, input_dim=input_dim)
+        return dataclasses.replace(config, **fitted, is_emitted=loss == "order")
     except ValueError as error:
         raise UserError(f"model.{error}") from error
 

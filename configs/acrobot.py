@@ -23,7 +23,6 @@ def acrobot() -> Experiment:
             # tossing a coin at every step never swings it up; a policy that keeps to an action for a while does
             policy_gain=30.0,
             feature_dim=64,
-            baseline_dim=126,
             max_seq_len=32,
         ),
         ppo=PPOSettings(
@@ -53,7 +52,6 @@ def acrobot_paper() -> Experiment:
             num_output_sync_neurons=16,
             sync_window=True,
             feature_dim=64,
-            baseline_dim=243,
             max_seq_len=100,
         ),
         ppo=dataclasses.replace(cartpole_paper().ppo, lr=5e-4, num_epochs=1),

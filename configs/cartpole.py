@@ -19,7 +19,6 @@ def cartpole() -> Experiment:
             nlm_hidden_dim=4,
             num_output_sync_neurons=16,
             feature_dim=64,
-            baseline_dim=126,
             max_seq_len=32,
         ),
         # many environments for few steps: what a tick costs hardly grows with the rows
@@ -51,7 +50,6 @@ def cartpole_paper() -> Experiment:
             num_output_sync_neurons=16,
             sync_window=True,
             feature_dim=128,
-            baseline_dim=126,
             max_seq_len=100,
         ),
         ppo=PPOSettings(

@@ -36,7 +36,6 @@ def mnist() -> SupervisedExperiment:
             pairing="random-pairing",
             num_output_sync_neurons=64,
             num_action_sync_neurons=64,
-            baseline_dim=94,
         ),
         learning=LearningSettings(batch_size=64, lr=1e-3, num_warmup_steps=100, max_grad_norm=1.0, weight_decay=1e-2),
         budget=BudgetConfig(env_steps=64 * 5000),

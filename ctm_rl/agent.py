@@ -1,23 +1,26 @@
 """The machine put to use as an agent: features of an observation in, policy and value out, one state per episode."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from ctm_rl.actions import Actions, Numbers
-from ctm_rl.baselines import LSTMCore
+from ctm_rl.baselines import GRUCore, LSTMCore
 from ctm_rl.capture import CapturedUnrolls
 from ctm_rl.config import PolicyConfig
-from ctm_rl.core import CTMCore
+from ctm_rl.core import Core, CTMCore
 from ctm_rl.encoders import build_observation_encoder, normalised_vectors
 from ctm_rl.encoders.normaliser import RunningNormaliser
+from ctm_rl.feed_forward import MLPCore
+from ctm_rl.gru_unroll import can_unroll_gru, unroll_gru
 from ctm_rl.heads import GaussianHead, MLPHead
 from ctm_rl.layout import Layout
 from ctm_rl.lstm_unroll import can_unroll_lstm, unroll_lstm
+from ctm_rl.matching import settle_width
 from ctm_rl.models import build_core
-from ctm_rl.state import AnyState, CoreState, LSTMState
+from ctm_rl.state import AnyState, CoreState, GRUState, LSTMState
 from ctm_rl.unroll import can_unroll, step_through, unroll
 
 
@@ -29,7 +32,7 @@ class Unrolled(NamedTuple):
     values: Float[Tensor, "T B"]
     """Estimated returns."""
     sync: Float[Tensor, "T B P"]
-    """What the heads read: the output sync after the last tick of each step; for the LSTM its hidden state."""
+    """What the heads read: the output sync after the last tick of each step; for a baseline its hidden layer."""
     state: AnyState
     """The state after the last step, B rows."""
 
@@ -40,20 +43,21 @@ class ActorCritic(nn.Module):
     The features of an observation are the same for all K ticks of a step; the state lives as long as the episode.
 
     Args:
-        config: all sizes and choices.
+        config: all sizes and choices; ``self.config`` has a baseline's width settled.
         layout: how an observation is packed, and what reads its parts.
         actions: what can be done.
     """
 
     def __init__(self, config: PolicyConfig, layout: Layout, actions: Actions) -> None:
         super().__init__()
+        config = settle_width(config, lambda other: ActorCritic(other, layout, actions))
         self.config = config
         self.layout = layout
         self.actions = actions
         self.encoder = build_observation_encoder(
             layout, config.feature_dim, is_normalised=config.normalize_observations
         )
-        self.core = build_core(config, self.encoder.out_dim, config.kind, config.baseline_dim)
+        self.core = _build_core(config, self.encoder.out_dim)
         self.policy = _policy_head(config, self.core.answer_dim, actions)
         self.value = MLPHead(self.core.answer_dim, config.head_dims, 1)
         self._captured = CapturedUnrolls(config.num_ticks) if config.use_graph else None
@@ -78,28 +82,38 @@ class ActorCritic(nn.Module):
         """
         num_steps, batch_size = is_first.shape
         features = self.encoder(observations.flatten(0, 1)).unflatten(0, (num_steps, batch_size))
+        sync, state = self._recur(features, is_first, state)
+        return Unrolled(self.policy(sync), self.value(sync).squeeze(-1), sync, state)
+
+    def _recur(
+        self, features: Float[Tensor, "T B F"], is_first: Shaped[Tensor, "T B"], state: AnyState
+    ) -> tuple[Float[Tensor, "T B P"], AnyState]:
+        """What the heads read after each step, and the state after the last one, by the fastest way there is."""
+        if isinstance(self.core, MLPCore):
+            return self.core(features), state
+        num_steps = len(features)
         is_worth_it = torch.is_grad_enabled() or num_steps > 1
         is_plain = self.config.is_state_carried and not torch.is_autocast_enabled(features.device.type)
         is_fast = is_worth_it and is_plain
         is_learning = torch.is_grad_enabled() and self.training
-        captured = None
         if self._captured is not None and is_fast and is_learning:
             captured = self._captured.run(self.core, features, is_first.bool(), state)
-        if captured is not None:
-            sync, state = captured
-        elif is_fast and can_unroll(self.core):
+            if captured is not None:
+                return captured
+        num_ticks = self.config.num_ticks
+        if is_fast and can_unroll(self.core):
             assert isinstance(self.core, CTMCore)
             assert isinstance(state, CoreState)
-            sync, state = unroll(self.core, features, is_first, state)
-        elif is_fast and can_unroll_lstm(self.core):
+            return unroll(self.core, features, is_first, state)
+        if is_fast and can_unroll_lstm(self.core):
             assert isinstance(self.core, LSTMCore)
             assert isinstance(state, LSTMState)
-            sync, state = unroll_lstm(self.core, features, is_first, state, self.config.num_ticks)
-        else:
-            sync, state = step_through(
-                self.core, features, is_first, state, self.config.num_ticks, self.config.is_state_carried
-            )
-        return Unrolled(self.policy(sync), self.value(sync).squeeze(-1), sync, state)
+            return unroll_lstm(self.core, features, is_first, state, num_ticks)
+        if is_fast and can_unroll_gru(self.core):
+            assert isinstance(self.core, GRUCore)
+            assert isinstance(state, GRUState)
+            return unroll_gru(self.core, features, is_first, state, num_ticks)
+        return step_through(self.core, features, is_first, state, num_ticks, self.config.is_state_carried)
 
     @torch.no_grad()
     def observed(
@@ -121,7 +135,16 @@ class ActorCritic(nn.Module):
 
 def _policy_head(config: PolicyConfig, answer_dim: int, actions: Actions) -> MLPHead | GaussianHead:
     """The head of the policy: as many outputs as the actions' distribution takes."""
+    gain = config.policy_gain if config.kind == "ctm" else 1.0
     if isinstance(actions, Numbers) and config.action_std == "free":
         num_actions = actions.num_outputs // 2
-        return GaussianHead(MLPHead(answer_dim, config.head_dims, num_actions, config.policy_gain), num_actions)
-    return MLPHead(answer_dim, config.head_dims, actions.num_outputs, config.policy_gain)
+        return GaussianHead(MLPHead(answer_dim, config.head_dims, num_actions, gain), num_actions)
+    return MLPHead(answer_dim, config.head_dims, actions.num_outputs, gain)
+
+
+def _build_core(config: PolicyConfig, num_features: int) -> Core[Any] | MLPCore:
+    """What stands between features and heads."""
+    if config.kind == "mlp":
+        assert config.baseline_dim is not None
+        return MLPCore(num_features, config.baseline_dim)
+    return build_core(config, num_features, config.kind, config.baseline_dim)

@@ -47,7 +47,7 @@ ctm-rl train EXPERIMENT | --env ID | --config FILE  [--FIELD VALUE ...]
 {experiments}
 
 Fields used most; ctm-rl train EXPERIMENT --help lists all, with their values in that experiment:
-  --seed N                     --run-dir DIR               --model.kind ctm|lstm
+  --seed N                     --run-dir DIR               --model.kind ctm|lstm|gru|mlp
   --budget.env-steps N         --budget.minutes N          --model.num-ticks N
   --ppo.lr RATE                --num-env-runners N         --address auto|HOST:PORT
 """

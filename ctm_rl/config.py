@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-ModelKind = Literal["ctm", "lstm", "ff"]
-PolicyKind = Literal["ctm", "lstm"]
+ModelKind = Literal["ctm", "lstm", "gru", "mlp"]
 PairingKind = Literal["first-last", "last-first", "random", "random-pairing"]
 PositionKind = Literal["none", "fourier", "multi-fourier", "rotational", "rotational-1d"]
 
@@ -128,7 +127,7 @@ class ThinkerConfig(CoreConfig):
     """A model that thinks about one input and answers at every tick: the supervised tasks."""
 
     kind: ModelKind = "ctm"
-    """The machine, or a baseline on the same encoder."""
+    """The machine, or in its place an LSTM, a GRU, or a feed-forward network (mlp), which answers in one pass."""
     encoder: str = "none"
     """resnet18-1 to resnet152-4 (depth, then stages kept), shallow-wide, conv (two small layers), parity, digits, or
     none."""
@@ -144,14 +143,16 @@ class ThinkerConfig(CoreConfig):
     """Separate distributions in one answer: positions of a sequence, steps of a route."""
     num_classes: int = 10
     """C: classes of each of these distributions."""
-    baseline_dim: int = 256
-    """Hidden width of the LSTM or feed-forward baseline."""
+    baseline_dim: int | None = None
+    """Hidden width of a baseline; None: the one that gives the model as many parameters as with the machine."""
     num_baseline_layers: int = 1
-    """Layers of the LSTM baseline."""
+    """Layers of the LSTM or GRU baseline."""
     ticks_per_input: int = 1
     """Questions about digits: how many ticks each digit and each part of the question is shown."""
     num_answer_ticks: int = 0
     """Questions about digits: ticks for answering, without any input."""
+    is_emitted: bool = False
+    """The answer is spread over the ticks, as an order is; kind mlp then gives those of all ticks in its one pass."""
     pixel_mean: tuple[float, ...] = (0.5,)
     """Pictures of bytes are divided by 255; then this is subtracted, for each channel or for all."""
     pixel_std: tuple[float, ...] = (0.5,)
@@ -168,7 +169,6 @@ class ThinkerConfig(CoreConfig):
             "input_dim",
             "feature_dim",
             "num_groups",
-            "baseline_dim",
             "num_baseline_layers",
             "ticks_per_input",
         ):
@@ -176,15 +176,20 @@ class ThinkerConfig(CoreConfig):
         check_at_least("num_classes", self.num_classes, 2)
         check_at_least("num_heads", self.num_heads, 0)
         check_at_least("num_answer_ticks", self.num_answer_ticks, 0)
-        if self.kind == "ff":
-            if self.encoder not in RESNETS:
-                raise ValueError(f"kind ff needs a ResNet encoder (resnet18-1 ...), got {self.encoder!r}.")
-            return
+        _check_width(self.baseline_dim)
+        if self.kind == "mlp" and self.baseline_dim is not None:
+            return  # it has no ticks and does not attend
         if self.encoder == "digits":
             check_at_least("num_answer_ticks with the digits encoder", self.num_answer_ticks, 1)
         elif self.num_answer_ticks or self.ticks_per_input > 1:
             raise ValueError("ticks_per_input and num_answer_ticks only apply to the digits encoder.")
         _check_reader(self)
+
+
+def _check_width(baseline_dim: int | None) -> None:
+    """A width, or none to be found."""
+    if baseline_dim is not None:
+        check_at_least("baseline_dim", baseline_dim, 1)
 
 
 def _check_pixels(config: ThinkerConfig) -> None:
@@ -207,7 +212,8 @@ def _check_reader(config: ThinkerConfig) -> None:
         return
     if config.feature_dim % config.num_heads:
         raise ValueError(f"feature_dim must be a multiple of num_heads = {config.num_heads}, got {config.feature_dim}.")
-    if config.kind == "ctm" and config.num_action_sync_neurons == 0:
+    has_machine = config.kind == "ctm" or config.baseline_dim is None  # without a width, it is what a baseline equals
+    if has_machine and config.num_action_sync_neurons == 0:
         raise ValueError("num_action_sync_neurons must be at least 1 with attention: it makes the query.")
     check_choice(f"positions for the {config.encoder} encoder", config.positions, _positions_of(config.encoder))
 
@@ -237,10 +243,10 @@ def encoders_by_part(encoder: str) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyConfig(CoreConfig):
-    """A recurrent policy with a value head, on features of an observation: reinforcement learning."""
+    """A policy with a value head, on features of an observation: reinforcement learning."""
 
-    kind: PolicyKind = "ctm"
-    """The machine, or the LSTM baseline on the same encoder and heads."""
+    kind: ModelKind = "ctm"
+    """The machine, or on the same encoder and heads an LSTM, a GRU, or a feed-forward network (mlp), without memory."""
     num_synapse_blocks: int = 2
     """Blocks in a row when synapse_depth is 1."""
     pairing: PairingKind = "last-first"
@@ -259,10 +265,11 @@ class PolicyConfig(CoreConfig):
     head_dims: tuple[int, ...] = (64, 64)
     """Hidden widths of the policy head and of the value head."""
     policy_gain: float = 1.0
-    """Scale of the policy head's last layer before training; far above 1, a policy begins by preferring actions and
-    keeps to them for a while, which explores what a coin thrown at every step never reaches."""
-    baseline_dim: int = 126
-    """Hidden width of the LSTM baseline."""
+    """Scale of the policy head's last layer before training, for kind ctm only (a baseline's is 1); far above 1, a
+    policy begins by preferring actions and keeps to them for a while, which explores what a coin thrown at every step
+    never reaches."""
+    baseline_dim: int | None = None
+    """Hidden width of a baseline; None: the one that gives the policy as many parameters as with the machine."""
     is_state_carried: bool = True
     """Keep the state between the steps of an episode; False starts every step afresh."""
     use_graph: bool = False
@@ -273,11 +280,14 @@ class PolicyConfig(CoreConfig):
     def __post_init__(self) -> None:
         """Refuses parts that do not fit together."""
         CoreConfig.__post_init__(self)
-        check_choice("kind", self.kind, get_args(PolicyKind))
+        check_choice("kind", self.kind, get_args(ModelKind))
         encoders_by_part(self.encoder)
         check_choice("action_std", self.action_std, get_args(ActionStd))
-        for name in ("feature_dim", "baseline_dim", "max_seq_len"):
+        for name in ("feature_dim", "max_seq_len"):
             check_at_least(name, getattr(self, name), 1)
+        _check_width(self.baseline_dim)
+        if self.kind == "mlp" and self.use_graph:
+            raise ValueError("use_graph has no effect with kind mlp, which has no ticks to capture; set it to False.")
         for width in self.head_dims:
             check_at_least("head_dims", width, 1)
         if not 0 < self.policy_gain < float("inf"):

@@ -25,14 +25,14 @@ class Tick(Generic[State]):
     state: State
     """The state after it."""
     query: Tensor
-    """What the input was read with, [B, Q]: the action sync, or the top layer of the LSTM."""
+    """What the input was read with, [B, Q]: the action sync, or the top layer of a recurrent baseline."""
     glimpse: Glimpse
     """What was read."""
 
 
 @runtime_checkable
 class Core(Protocol[State]):
-    """A recurrent core: what the machine and its LSTM baseline have in common."""
+    """A recurrent core: what the machine and its recurrent baselines have in common."""
 
     query_dim: int
     """Q, size of what queries the data; 0 where nothing does."""

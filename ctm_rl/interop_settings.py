@@ -87,7 +87,7 @@ class PublishedSettings:
         is_question = self._task == "qamnist"
         return ThinkerConfig(
             **self._core(),
-            kind=self._kind,  # pyright: ignore[reportArgumentType]
+            kind="mlp" if self._kind == "ff" else self._kind,  # pyright: ignore[reportArgumentType]
             pairing=self._pairing(),
             encoder=self._encoder(),
             positions=self._positions(),

@@ -227,7 +227,7 @@ def answer_loss(
     """
     predictions = group(thought.predictions, config.num_groups)
     certainties: Tensor | None = thought.certainties
-    if config.num_answer_ticks:
+    if config.num_answer_ticks and config.kind != "mlp":  # which answers once
         predictions, certainties = _last_ticks(predictions, certainties, config.num_answer_ticks)
     targets = targets.reshape(len(targets), -1)
     if use_curriculum:

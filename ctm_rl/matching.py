@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-from ctm_rl.config import ModelKind, ThinkerConfig
-from ctm_rl.models import build_model
+from ctm_rl.config import PolicyConfig, ThinkerConfig
+
+Config = TypeVar("Config", PolicyConfig, ThinkerConfig)
 
 
 def count_parameters(build: Callable[[], nn.Module]) -> int:
@@ -44,22 +46,29 @@ def nearest_width(size: Callable[[int], int], target: int) -> int:
     return above if below < 1 or target - size(below) > size(above) - target else below
 
 
-def matched_thinker(config: ThinkerConfig, kind: ModelKind) -> ThinkerConfig:
-    """Makes a baseline of a model that answers.
+def settle_width(config: Config, build: Callable[[Config], nn.Module]) -> Config:
+    """Gives a baseline without a width the one whose number of parameters is nearest to the machine's.
+
+    A number of parameters is a polynomial of the width, of second degree: three widths tell it.
 
     Args:
-        config: with the machine, fitted to its task; its ``baseline_dim`` does not matter.
-        kind: ``lstm``, or ``ff`` where the encoder is a ResNet.
+        config: fitted to its task.
+        build: makes the whole network of a configuration.
 
     Returns:
-        The baseline, with the ``baseline_dim`` whose number of parameters is nearest to the machine's.
+        The configuration with ``baseline_dim`` a number; the machine's, which needs none, as it was.
     """
+    if config.kind == "ctm" or config.baseline_dim is not None:
+        return config
 
-    def size(config: ThinkerConfig) -> int:
+    def count(other: Config) -> int:
         with torch.device("meta"):  # its numbers are not needed
-            return count_parameters(lambda: build_model(config))
+            return count_parameters(lambda: build(other))
 
-    width = nearest_width(
-        lambda width: size(replace(config, kind=kind, baseline_dim=width)), size(replace(config, kind="ctm"))
-    )
-    return replace(config, kind=kind, baseline_dim=width)
+    one, two, three = (count(replace(config, baseline_dim=width)) for width in (1, 2, 3))
+    bend = three - 2 * two + one
+
+    def size(width: int) -> int:
+        return one + (width - 1) * (two - one) + (width - 1) * (width - 2) // 2 * bend
+
+    return replace(config, baseline_dim=nearest_width(size, count(replace(config, kind="ctm"))))

@@ -6,14 +6,16 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from ctm_rl.baselines import FeedForward, LSTMCore
+from ctm_rl.baselines import GRUCore, LSTMCore
 from ctm_rl.certainty import certainty
-from ctm_rl.config import CoreConfig, ThinkerConfig
+from ctm_rl.config import RESNETS, CoreConfig, ThinkerConfig
 from ctm_rl.core import Core, CTMCore, think
 from ctm_rl.encoders import build_input_encoder
 from ctm_rl.encoders.digits import QuestionEncoder
 from ctm_rl.encoders.parity import ParityEncoder
 from ctm_rl.encoders.positions import build_positions
+from ctm_rl.feed_forward import MAP_SIDE, FeedForward, QuestionFeedForward
+from ctm_rl.matching import settle_width
 from ctm_rl.ponder import can_ponder, ponder
 from ctm_rl.reader import AttentionReader, AttentionReading, Memory, Reading, constant_reading
 from ctm_rl.recorder import Recorder, Recording
@@ -33,18 +35,19 @@ class Thought(NamedTuple):
 class ContinuousThoughtMachine(nn.Module):
     """The machine on data: encoder, reader, recurrent core, linear answer head. Source: arXiv:2505.05522.
 
-    ``config.kind`` ``lstm`` puts the LSTM baseline in the core's place; all else stays the same. The feed-forward
-    baseline, which does not tick, is :class:`FeedForwardModel`; :func:`build_model` makes whichever is asked for.
+    ``config.kind`` ``lstm`` or ``gru`` puts that baseline in the core's place; all else stays the same. The
+    feed-forward baseline, which does not tick, is :class:`FeedForwardModel`; :func:`build_model` makes whichever is
+    asked for.
 
     Args:
-        config: all sizes and choices.
+        config: all sizes and choices; ``self.config`` has a baseline's width settled.
     """
 
     def __init__(self, config: ThinkerConfig) -> None:
         super().__init__()
-        if config.kind == "ff":
-            raise ValueError("kind ff does not tick; use build_model or FeedForwardModel.")
-        self.config = config
+        if config.kind == "mlp":
+            raise ValueError("kind mlp does not tick; use build_model or FeedForwardModel.")
+        self.config = config = settle_width(config, build_model)
         self.encoder = build_input_encoder(config)
         self.positions = build_positions(config.positions, self.encoder.out_dim)
         self.question = QuestionEncoder(config.feature_dim) if config.encoder == "digits" else None
@@ -115,7 +118,7 @@ class ContinuousThoughtMachine(nn.Module):
         feature_maps = self.positions(self.encoder(digits.flatten(0, 1))).unflatten(0, digits.shape[:2])
         shown = [self.reader.reading(_tokens(feature_map)) for feature_map in feature_maps.unbind(1)]
         parts = self.question(question)  # [B, N, F]
-        if self.config.kind == "lstm":
+        if self.config.kind != "ctm":  # as published for the LSTM
             parts = self.reader.kv(parts)
         shown += [constant_reading(part) for part in parts.unbind(1)]
         nothing = constant_reading(parts.new_zeros(len(digits), self.config.feature_dim))
@@ -128,24 +131,38 @@ class ContinuousThoughtMachine(nn.Module):
 class FeedForwardModel(nn.Module):
     """The feed-forward baseline, answering once: as a :class:`Thought` of a single tick.
 
+    An answer that is emitted over the ticks comes in one pass too, that of all ticks at once. A ResNet's map is
+    averaged over all its places, as published; that of a small encoder, which sees no farther than a few pixels, over
+    4 x 4 parts of the picture; sequences and vectors are taken whole.
+
     Args:
-        config: with kind ``ff``.
+        config: with kind ``mlp``; ``self.config`` has its width settled.
     """
 
     def __init__(self, config: ThinkerConfig) -> None:
         super().__init__()
-        if config.kind != "ff":
-            raise ValueError(f"FeedForwardModel needs kind ff, got {config.kind!r}.")
-        self.config = config
-        encoder = build_input_encoder(config)
-        output_dim = config.num_groups * config.num_classes
-        self.network = FeedForward(encoder, encoder.out_dim, config.baseline_dim, output_dim, config.dropout)
+        if config.kind != "mlp":
+            raise ValueError(f"FeedForwardModel needs kind mlp, got {config.kind!r}.")
+        self.config = settle_width(config, build_model)
+        self.network = _build_network(self.config)
 
-    def forward(self, inputs: Float[Tensor, "B I H W"]) -> Thought:
-        """Maps pictures to predictions [B, G x C, 1] and certainties [B, 1]."""
-        logits = self.network(inputs)
-        grouped = logits.unflatten(-1, (self.config.num_groups, self.config.num_classes))
-        return Thought(logits[..., None], certainty(grouped)[:, None])
+    def forward(self, inputs: Tensor, question: Int[Tensor, "B N"] | None = None) -> Thought:
+        """Answers a batch of inputs.
+
+        Args:
+            inputs: as :meth:`ContinuousThoughtMachine.forward` takes them.
+            question: with digits only, likewise.
+
+        Returns:
+            Predictions [B, G x C, 1] and certainties [B, 1]; of an emitted answer [B, G x C, K] and [B, K].
+        """
+        if (question is None) == isinstance(self.network, QuestionFeedForward):
+            raise ValueError("a question comes with the digits encoder, and only with it.")
+        logits = self.network(inputs) if question is None else self.network(inputs, question)
+        config = self.config
+        predictions = logits.unflatten(1, (config.num_groups * config.num_classes, -1))
+        grouped = predictions.unflatten(1, (config.num_groups, config.num_classes))
+        return Thought(predictions, certainty(grouped, dim=-2))
 
     def project_(self) -> None:
         """A feed-forward network has no parameters with limits."""
@@ -153,16 +170,34 @@ class FeedForwardModel(nn.Module):
 
 def build_model(config: ThinkerConfig) -> ContinuousThoughtMachine | FeedForwardModel:
     """The model that ``config.kind`` names."""
-    return FeedForwardModel(config) if config.kind == "ff" else ContinuousThoughtMachine(config)
+    return FeedForwardModel(config) if config.kind == "mlp" else ContinuousThoughtMachine(config)
 
 
 def build_core(
-    config: CoreConfig, num_features: int, kind: str, baseline_dim: int, num_baseline_layers: int = 1
+    config: CoreConfig, num_features: int, kind: str, baseline_dim: int | None, num_baseline_layers: int = 1
 ) -> Core[Any]:
-    """The recurrent core of ``kind`` ctm or lstm, reading ``num_features`` features a tick."""
-    if kind == "lstm":
-        return LSTMCore(num_features, baseline_dim, num_baseline_layers, config.dropout)
-    return CTMCore(config, num_features)
+    """The recurrent core of ``kind`` ctm, lstm or gru, reading ``num_features`` features a tick."""
+    if kind == "ctm":
+        return CTMCore(config, num_features)
+    assert baseline_dim is not None  # settled by whoever builds
+    baseline = {"lstm": LSTMCore, "gru": GRUCore}[kind]
+    return baseline(num_features, baseline_dim, num_baseline_layers, config.dropout)
+
+
+def _build_network(config: ThinkerConfig) -> FeedForward | QuestionFeedForward:
+    """The feed-forward network that reads what the encoder does."""
+    assert config.baseline_dim is not None
+    output_dim = config.num_groups * config.num_classes * (config.num_ticks if config.is_emitted else 1)
+    if config.encoder == "digits":
+        return QuestionFeedForward(config.feature_dim, config.baseline_dim, output_dim, config.dropout)
+    encoder = build_input_encoder(config)
+    num_features, map_side = encoder.out_dim, 1
+    if config.encoder == "parity":
+        num_features *= config.input_dim  # one vector a place
+    elif config.encoder != "none" and config.encoder not in RESNETS:
+        map_side = MAP_SIDE
+    num_features *= map_side**2
+    return FeedForward(encoder, num_features, config.baseline_dim, output_dim, config.dropout, map_side)
 
 
 def _tokens(feature_map: Float[Tensor, "B C *places"]) -> Float[Tensor, "B S C"]:

@@ -14,9 +14,9 @@ class Recording(NamedTuple):
     """All ticks of one run of the machine, detached; K ticks, B rows. None where the model has no such thing."""
 
     output_sync: Float[Tensor, "K B P"]
-    """What the heads read after each tick; for the LSTM the hidden state of its top layer."""
+    """What the heads read after each tick; for a recurrent baseline the hidden state of its top layer."""
     post_activations: Float[Tensor, "K B D"]
-    """z of each tick; for the LSTM the hidden state of its top layer."""
+    """z of each tick; for a recurrent baseline the hidden state of its top layer."""
     pre_activations: Float[Tensor, "K B D"] | None = None
     """What the synapse sent to each neuron."""
     action_sync: Float[Tensor, "K B Q"] | None = None

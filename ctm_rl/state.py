@@ -41,8 +41,22 @@ class LSTMState(NamedTuple):
     """c of every layer, top layer last."""
 
 
-AnyState = CoreState | LSTMState
-State = TypeVar("State", bound=CoreState | LSTMState)
+class GRUState(NamedTuple):
+    """State of the GRU baseline; B rows, L layers, D hidden units."""
+
+    hidden: Float[Tensor, "B L D"]
+    """h of every layer, top layer last."""
+
+
+class NoState(NamedTuple):
+    """State of a feed-forward network, which has none: B rows of nothing."""
+
+    nothing: Float[Tensor, "B 0"]
+    """Tells how many rows there are."""
+
+
+AnyState = CoreState | LSTMState | GRUState | NoState
+State = TypeVar("State", bound=AnyState)
 
 
 def select_rows(is_chosen: Bool[Tensor, " B"], chosen: State, other: State) -> State:

@@ -168,6 +168,8 @@ class Synchronisation(nn.Module):
         return self._find_slots()
 
     def _find_slots(self) -> tuple[Tensor, Tensor, Tensor]:
+        if self.left.is_meta:  # counting parameters: there are no indices to look at, and none is needed
+            return self.left, self.left, self.right
         neurons, slots = torch.unique(torch.cat((self.left, self.right)), return_inverse=True)
         left_slot, right_slot = slots.chunk(2)
         return neurons, left_slot, right_slot

@@ -11,7 +11,7 @@ from torch import Tensor
 from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic, Unrolled
 from ctm_rl.config import PolicyConfig
-from ctm_rl.layout import Layout, Part, grid_layout
+from ctm_rl.layout import Layout, Part, grid_layout, vector_layout
 
 T, B, A = 7, 3, 4
 ACTIONS = Choices(sizes=(A,))
@@ -23,6 +23,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "accumulators": {"encoder": "control"},
     "window": {"encoder": "control", "sync_window": True},
     "lstm": {"encoder": "control", "kind": "lstm"},
+    "gru": {"encoder": "control", "kind": "gru"},
+    "mlp": {"encoder": "control", "kind": "mlp"},
     "grid": {"encoder": "grid"},
     "afresh": {"encoder": "control", "is_state_carried": False},
 }
@@ -103,6 +105,22 @@ def test_a_state_that_is_not_carried_makes_every_step_the_first() -> None:
     never = agent.unroll(observations, torch.zeros(T, B, dtype=torch.bool), agent.initial_state(B))
     always = agent.unroll(observations, torch.ones(T, B, dtype=torch.bool), agent.initial_state(B))
     assert torch.equal(never.logits, always.logits)
+
+
+def test_a_feed_forward_policy_remembers_nothing() -> None:
+    agent, observations, is_first = make("mlp")
+    turned = agent.unroll(observations.flip(0), is_first, agent.initial_state(B))
+    torch.testing.assert_close(turned.logits.flip(0), run("mlp").logits)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "mlp"])
+def test_the_policy_gain_is_the_machines_only(kind: str) -> None:
+    one, thirty = (
+        ActorCritic(dataclasses.replace(SMALL, encoder="control", kind=kind, policy_gain=gain), (4,), A)
+        for gain in (1.0, 30.0)
+    )
+    largest = [float(dict(agent.policy.named_parameters())["layers.4.weight"].norm()) for agent in (one, thirty)]
+    assert largest[0] == pytest.approx(largest[1])
 
 
 def test_memory_reaches_back_without_limit_with_accumulators_and_not_with_a_window() -> None:

@@ -16,13 +16,13 @@ from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic
 from ctm_rl.agents.bench import floor, memory, sb3, scaling, table
 from ctm_rl.agents.bench.client import Worker, WorkerFailed
-from ctm_rl.agents.bench.matched import matched_baseline_dim, policy_size
 from ctm_rl.agents.bench.run import median_of
 from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions, RivalSettings
 from ctm_rl.agents.bench.timing import Timing, Unavailable
 from ctm_rl.agents.bench.worker import make_contender
 from ctm_rl.agents.experiment import PPOSettings
 from ctm_rl.cli import main
+from ctm_rl.config import ModelKind
 from ctm_rl.configs.cartpole import cartpole, cartpole_paper
 from ctm_rl.core import CTMCore
 from ctm_rl.layout import grid_layout, vector_layout
@@ -62,6 +62,7 @@ TINY = (
 def flops_forward(config: PolicyConfig, num_steps: int, num_rows: int) -> int:
     """What PyTorch counts in the plain loop."""
     agent = ActorCritic(config, vector_layout(4), Choices(sizes=(3,)))
+    assert isinstance(agent.core, CTMCore)
     observations = torch.randn(num_steps, num_rows, 4)
     is_first = torch.zeros(num_steps, num_rows)
     state = agent.initial_state(num_rows)
@@ -81,11 +82,17 @@ def test_the_floor_counts_what_the_plain_loop_multiplies(config: PolicyConfig) -
     assert flops_forward(config, num_steps=2, num_rows=3) == 2 * 2 * 3 * expected
 
 
-def test_the_floor_of_an_lstm_has_its_gates() -> None:
-    config = dataclasses.replace(SMALL, kind="lstm")
+@pytest.mark.parametrize(("kind", "num_gates"), [("lstm", 4), ("gru", 3)])
+def test_the_floor_of_a_recurrent_baseline_has_its_gates(kind: ModelKind, num_gates: int) -> None:
+    config = dataclasses.replace(SMALL, kind=kind)
     counted = floor.count(config, vector_layout(4), Choices(sizes=(3,)))
-    assert (counted.features, counted.recurrent) == (7 * 4 * 11, 3 * 11 * 4 * 11)
+    assert (counted.features, counted.recurrent) == (7 * num_gates * 11, 3 * 11 * num_gates * 11)
     assert counted.neurons == counted.sync == 0
+
+
+def test_the_floor_of_a_feed_forward_policy_has_one_layer_more() -> None:
+    counted = floor.count(dataclasses.replace(SMALL, kind="mlp"), vector_layout(4), Choices(sizes=(3,)))
+    assert (counted.features, counted.recurrent, counted.neurons, counted.sync) == (7 * 11, 0, 0, 0)
 
 
 def test_the_floor_counts_every_cell_of_a_grid() -> None:
@@ -109,30 +116,6 @@ def test_the_published_minibatch_is_about_nine_gflop() -> None:
 
 def test_the_matrix_rate_is_a_rate() -> None:
     assert 0.1 < floor.matrix_rate(torch.device("cpu"), seconds=0.05) < 100_000
-
-
-@pytest.mark.parametrize("config", [SMALL, cartpole_paper().model], ids=["small", "published"])
-def test_the_matched_lstm_is_the_nearest(config: PolicyConfig) -> None:
-    config = dataclasses.replace(config, encoder="control")
-    target = policy_size(config, vector_layout(4), Choices(sizes=(2,)))
-    width = matched_baseline_dim(config, vector_layout(4), Choices(sizes=(2,)))
-
-    def distance(dim: int) -> int:
-        lstm = dataclasses.replace(config, kind="lstm", baseline_dim=dim)
-        return abs(policy_size(lstm, vector_layout(4), Choices(sizes=(2,))) - target)
-
-    assert distance(width) <= min(distance(width - 1), distance(width + 1))
-
-
-def test_counting_parameters_moves_no_generator() -> None:
-    before = torch.get_rng_state()
-    assert (
-        policy_size(
-            dataclasses.replace(cartpole_paper().model, encoder="control"), vector_layout(4), Choices(sizes=(2,))
-        )
-        == 188_237
-    )
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.skipif(not memory.reset_peak(), reason="this system does not let a process reset its peak")

@@ -13,6 +13,7 @@ from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic
 from ctm_rl.capture import CapturedUnrolls
 from ctm_rl.config import PolicyConfig
+from ctm_rl.core import Core
 from ctm_rl.layout import vector_layout
 
 CONFIG = PolicyConfig(
@@ -27,7 +28,12 @@ def make(config: PolicyConfig) -> tuple[ActorCritic, Tensor, Tensor]:
     return ActorCritic(config, vector_layout(4), Choices(sizes=(2,))), torch.randn(T, B, 4), torch.rand(T, B) < 0.3
 
 
-@pytest.mark.parametrize("changes", [{}, {"sync_window": True}, {"kind": "lstm"}], ids=str)
+def core_of(agent: ActorCritic) -> Core:
+    assert isinstance(agent.core, Core)
+    return agent.core
+
+
+@pytest.mark.parametrize("changes", [{}, {"sync_window": True}, {"kind": "lstm"}, {"kind": "gru"}], ids=str)
 def test_what_is_captured_equals_the_unroll_in_value_and_gradient(changes: dict) -> None:
     agent, observations, is_first = make(dataclasses.replace(CONFIG, **changes))
     captured_shapes = []
@@ -40,7 +46,7 @@ def test_what_is_captured_equals_the_unroll_in_value_and_gradient(changes: dict)
     expected = agent.unroll(observations, is_first, state)
     graphs = CapturedUnrolls(CONFIG.num_ticks, make_graph)
     features = agent.encoder(observations.flatten(0, 1)).unflatten(0, (T, B))
-    again, found = (graphs.run(agent.core, features, is_first, state, make_graph_on="cpu") for _ in range(2))
+    again, found = (graphs.run(core_of(agent), features, is_first, state, make_graph_on="cpu") for _ in range(2))
     assert found is not None
     assert again is not None
     torch.testing.assert_close(found[0], expected.sync)
@@ -77,7 +83,7 @@ def test_a_capture_that_fails_is_told_and_not_tried_again(caplog: pytest.LogCapt
     graphs = CapturedUnrolls(CONFIG.num_ticks, fail)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            assert graphs.run(agent.core, features, is_first, agent.initial_state(B), make_graph_on="cpu") is None
+            assert graphs.run(core_of(agent), features, is_first, agent.initial_state(B), make_graph_on="cpu") is None
     assert tries == [1]
     assert [record.message for record in caplog.records] == [
         "the unroll is not captured as a graph (out of memory and more); it runs as without."
@@ -88,7 +94,7 @@ def test_graphs_are_left_behind_by_copies_and_journeys() -> None:
     agent, observations, is_first = make(CONFIG)
     graphs = CapturedUnrolls(CONFIG.num_ticks, lambda module, arguments: module)
     features = agent.encoder(observations.flatten(0, 1)).unflatten(0, (T, B))
-    graphs.run(agent.core, features, is_first, agent.initial_state(B), make_graph_on="cpu")
+    graphs.run(core_of(agent), features, is_first, agent.initial_state(B), make_graph_on="cpu")
     assert graphs._graphs
     assert not copy.deepcopy(graphs)._graphs
     fresh = CapturedUnrolls(CONFIG.num_ticks)

@@ -94,7 +94,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "list": ((*TRAIN, "--model.head-dims", "3", "x"), "got '3 x'"),
     "value's range": ((*TRAIN, "--model.num-ticks", "0"), "model.num_ticks must be at least 1, got 0"),
     "no number": ((*TRAIN, "--ppo.lr", "nan"), "ppo.lr must be above 0, got nan"),
-    "choice": ((*TRAIN, "--model.kind", "gru"), "--model.kind must be one of ctm, lstm, got 'gru'"),
+    "choice": ((*TRAIN, "--model.kind", "rnn"), "--model.kind must be one of ctm, lstm, gru, mlp, got 'rnn'"),
     "combination": ((*TRAIN, "--model.num-neurons", "8"), "num_neurons must be at least num_output_sync_neurons"),
     "parts": ((*TRAIN, "--ppo.num-minibatches", "7"), "num_envs_per_env_runner that work: 63 or 70."),
     "config missing": (("train", "--config", "none.json"), "none.json cannot be read: No such file"),

@@ -80,7 +80,7 @@ def test_published_lstm_agents_have_their_number_of_parameters(task: str, width:
     [({**PARITY, "history_length": 1}, 4_908_706), ({**PARITY, "history_length": 5}, 5_043_874),
      ({**PARITY, "history_length": 10}, 5_212_834), ({**PARITY, "history_length": 25}, 5_719_714),
      ({**PARITY, "history_length": 50}, 6_564_514), (MAZE, 31_998_330), (CIFAR, 1_032_648),
-     ({**CIFAR, "kind": "lstm"}, 1_046_870), ({**CIFAR, "kind": "ff"}, 169_046), (SORTING, 897_197),
+     ({**CIFAR, "kind": "lstm"}, 1_046_870), ({**CIFAR, "kind": "mlp"}, 169_046), (SORTING, 897_197),
      (IMAGENET, 187_110_142),
      ({**IMAGENET, "encoder": "resnet140-4"}, 185_989_886)],
 )  # fmt: skip

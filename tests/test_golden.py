@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ctm_rl.agent import ActorCritic
 from ctm_rl.interop import OfficialModel, load_official
 from ctm_rl.models import Thought
-from ctm_rl.state import LSTMState
+from ctm_rl.state import CoreState, LSTMState
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path.stem for path in GOLDEN.glob("*.pt"))
@@ -112,6 +112,7 @@ def test_rl_case_gives_recorded_outputs_loss_and_gradients(name: str) -> None:
         assert worst(unrolled.state.hidden[:, 0], first) < 1e-5
         assert worst(unrolled.state.cell[:, 0], second) < 1e-5
     else:
+        assert isinstance(unrolled.state, CoreState)
         assert unrolled.state.post_history is not None
         num_synced = unrolled.state.post_history.shape[1]
         assert worst(unrolled.state.pre_history, first) < 1e-5

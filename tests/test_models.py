@@ -24,13 +24,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "parity": PARITY,
     "parity window": {**PARITY, "sync_window": True},
     "parity lstm": {**PARITY, "kind": "lstm", "num_baseline_layers": 2},
+    "parity gru": {**PARITY, "kind": "gru", "num_baseline_layers": 2},
+    "parity mlp": {**PARITY, "kind": "mlp", "input_dim": 9},
     "image": {"encoder": "resnet18-1", "positions": "multi-fourier", "synapse_depth": 2},
     "image lstm": {"encoder": "resnet18-1", "positions": "rotational", "kind": "lstm"},
-    "image ff": {"encoder": "resnet18-1", "kind": "ff"},
+    "image mlp": {"encoder": "resnet18-1", "kind": "mlp"},
+    "image conv mlp": {"encoder": "conv", "kind": "mlp"},
     "digits": DIGITS,
     "digits fourier": {**DIGITS, "positions": "fourier"},
     "digits lstm": {**DIGITS, "kind": "lstm"},
+    "digits gru": {**DIGITS, "kind": "gru"},
+    "digits mlp": {**DIGITS, "kind": "mlp"},
     "sorting": SORTING,
+    "sorting mlp": {**SORTING, "kind": "mlp", "is_emitted": True},
 }
 
 
@@ -48,7 +54,9 @@ def make(variant: str) -> tuple[ContinuousThoughtMachine | FeedForwardModel, tup
 
 
 def num_ticks(variant: str) -> int:
-    return 2 * 2 + 2 * 3 + 3 if variant.startswith("digits") else 1 if variant == "image ff" else K
+    if variant.endswith("mlp") and not variant.startswith("sorting"):
+        return 1
+    return 2 * 2 + 2 * 3 + 3 if variant.startswith("digits") else K
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -97,7 +105,7 @@ def test_forward_changes_neither_model_nor_generator(variant: str) -> None:
     assert all(vars(module) == attributes[name] for name, module in model.named_modules())
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "image ff"])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if not name.endswith("mlp")])
 def test_recording_is_of_the_same_run_and_detached(variant: str) -> None:
     model, inputs = make(variant)
     plain, recorded = model(*inputs), model(*inputs, record=True)
@@ -154,11 +162,19 @@ def test_a_question_without_its_encoder_is_refused() -> None:
         model(digits)
 
 
+def test_a_feed_forward_network_sees_places_and_the_order_of_digits_and_question() -> None:
+    for variant, part in (("parity mlp", 0), ("image conv mlp", 0), ("digits mlp", 0), ("digits mlp", 1)):
+        model, inputs = make(variant)
+        turned = [value.flip(-1 if variant != "digits mlp" else 1) if index == part else value
+                  for index, value in enumerate(inputs)]  # fmt: skip
+        assert not torch.allclose(model(*inputs).predictions, model(*turned).predictions, atol=1e-4)
+
+
 def test_one_tick_of_a_feed_forward_network_is_a_thought_too() -> None:
-    model, inputs = make("image ff")
+    model, inputs = make("image mlp")
     assert isinstance(model, FeedForwardModel)
     assert isinstance(model(*inputs), Thought)
-    with pytest.raises(ValueError, match="kind ff does not tick"):
+    with pytest.raises(ValueError, match="kind mlp does not tick"):
         ContinuousThoughtMachine(model.config)
-    with pytest.raises(ValueError, match="needs kind ff"):
+    with pytest.raises(ValueError, match="needs kind mlp"):
         FeedForwardModel(dataclasses.replace(SMALL, **PARITY))

@@ -38,6 +38,8 @@ CONFIGS = {
     "ctm": SMALL,
     "window": dataclasses.replace(SMALL, sync_window=True),
     "lstm": dataclasses.replace(SMALL, kind="lstm"),
+    "gru": dataclasses.replace(SMALL, kind="gru"),
+    "mlp": dataclasses.replace(SMALL, kind="mlp"),
 }
 kinds = pytest.mark.parametrize("kind", CONFIGS)
 
@@ -85,6 +87,8 @@ def loss_of(outputs: dict[str, Tensor]) -> Tensor:
             {"pre_history": (11, 6), "post_activation": (11,), "alpha": (10,), "beta": (10,), "post_history": (4, 6)},
         ),
         ("lstm", {"hidden": (1, 10), "cell": (1, 10)}),
+        ("gru", {"hidden": (1, 10)}),
+        ("mlp", {"nothing": (0,)}),
     ],
 )
 def test_the_state_has_these_entries_and_the_steps_taken(kind: str, expected: dict[str, tuple[int, ...]]) -> None:
@@ -125,7 +129,7 @@ def test_a_row_without_steps_starts_afresh_whatever_its_state_holds(kind: str) -
     fresh = module.forward_train(batch)
     for name in (Columns.ACTION_DIST_INPUTS, Columns.EMBEDDINGS):
         torch.testing.assert_close(mixed[name][2], fresh[name][2])
-        assert not torch.isclose(mixed[name][1], fresh[name][1]).all()
+        assert torch.isclose(mixed[name][1], fresh[name][1]).all() == (kind == "mlp")
     loss_of(mixed).backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in module.parameters())
 
@@ -135,7 +139,7 @@ def test_start_values_get_gradient_from_fresh_rows_and_zeros_from_others(kind: s
     module = make_module(kind)
     batch = make_batch(module)
     starts = {name: value for name, value in module.named_parameters() if ".start_" in name}
-    assert len(starts) == 2
+    assert len(starts) == {"gru": 1, "mlp": 0}.get(kind, 2)
     loss_of(module.forward_train(batch)).backward()
     assert all(value.grad is not None and (value.grad != 0).any() for value in starts.values())
     module.zero_grad()
@@ -218,6 +222,13 @@ def test_the_configuration_survives_a_journey_through_lists_and_rllib() -> None:
     module_config = module.model_config
     assert isinstance(module_config, dict)
     assert module_config["max_seq_len"] == 13
+
+
+def test_the_configuration_tells_the_width_that_was_found() -> None:
+    module = make_module("gru", baseline_dim=None)
+    module_config = module.model_config
+    assert isinstance(module_config, dict)
+    assert module_config["baseline_dim"] == module.agent.core.answer_dim
 
 
 def test_max_seq_len_is_there_for_rllib_when_the_user_leaves_it_out() -> None:

@@ -240,7 +240,7 @@ def test_autocast_leaves_the_ticks_in_full_precision() -> None:
     ("case", "is_known"),
     [({}, True), ({"dropout": 0.1}, False), ({"dropout": 0.1, "nlm_dropout": 0.0}, True), ({"nlm_dropout": 0.1}, False),
      ({"use_nlm_norm": True}, False), ({"synapse_depth": 3}, True), ({"sync_window": True}, False),
-     ({"kind": "lstm"}, False)],
+     ({"kind": "lstm"}, False), ({"kind": "gru"}, False)],
 )  # fmt: skip
 def test_only_what_it_is_equal_for_is_pondered(case: dict[str, Any], is_known: bool) -> None:
     model, inputs = make({**PARITY, **case}, torch.float32)

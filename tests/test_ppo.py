@@ -56,7 +56,7 @@ SMALL = PolicyConfig(
     baseline_dim=7,
 )
 WINDOW = dataclasses.replace(SMALL, sync_window=True)
-LSTM = dataclasses.replace(SMALL, kind="lstm")
+LSTM, GRU, MLP = (dataclasses.replace(SMALL, kind=kind) for kind in ("lstm", "gru", "mlp"))
 EXPERIMENT = Experiment(
     name="small",
     env=EnvConfig(id="CartPole-v1", hide_velocities=True),
@@ -122,7 +122,7 @@ def ahead(learner: Any, columns: dict[str, Any]) -> tuple[Tensor, Tensor]:
     return outputs[Columns.ACTION_DIST_INPUTS].log_softmax(-1), outputs[Columns.EMBEDDINGS]
 
 
-@pytest.mark.parametrize("model", [SMALL, WINDOW, LSTM], ids=["ctm", "window", "lstm"])
+@pytest.mark.parametrize("model", [SMALL, WINDOW, LSTM, GRU, MLP], ids=["ctm", "window", "lstm", "gru", "mlp"])
 def test_the_learner_computes_what_the_policy_acted_on(model: PolicyConfig) -> None:
     with built(config_of(model=model)) as algorithm:
         is_valid = []
@@ -139,7 +139,7 @@ def test_the_learner_computes_what_the_policy_acted_on(model: PolicyConfig) -> N
     assert not np.all(is_valid)
 
 
-@pytest.mark.parametrize("model", [SMALL, LSTM], ids=["ctm", "lstm"])
+@pytest.mark.parametrize("model", [SMALL, LSTM, GRU, MLP], ids=["ctm", "lstm", "gru", "mlp"])
 def test_every_parameter_moves_and_rates_stay_inside_their_limits(model: PolicyConfig) -> None:
     with built(config_of(model=model)) as algorithm:
         (before,) = on_learners(algorithm, copy_parameters)

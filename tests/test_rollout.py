@@ -118,8 +118,12 @@ def along_time(fragments: list[RolloutFragment], name: str) -> np.ndarray:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     "config",
-    [SMALL, dataclasses.replace(SMALL, sync_window=True), dataclasses.replace(SMALL, kind="lstm")],
-    ids=["ctm", "window", "lstm"],
+    [
+        SMALL,
+        dataclasses.replace(SMALL, sync_window=True),
+        *(dataclasses.replace(SMALL, kind=kind) for kind in ("lstm", "gru", "mlp")),
+    ],
+    ids=["ctm", "window", "lstm", "gru", "mlp"],
 )
 def test_fragments_equal_the_same_actions_played_one_by_one(mode: AutoresetMode, config: PolicyConfig) -> None:
     agent = make_agent(config)

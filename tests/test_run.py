@@ -15,6 +15,7 @@ from ctm_rl import checkpoint
 from ctm_rl.agents.learning_to_act import ACTING_METRICS
 from ctm_rl.agents.run_dir import read_metrics
 from ctm_rl.cli import main
+from ctm_rl.policy import Policy
 
 TINY = (
     *("--model.num-neurons", "16", "--model.num-output-sync-neurons", "5", "--model.history-length", "3"),
@@ -150,6 +151,25 @@ def test_resuming_twice_from_one_checkpoint_gives_the_same(capsys: pytest.Captur
     for run_dir in ("a", "b"):
         assert main(["resume", run_dir, "--budget.env-steps", budget(3)]) == 0
     assert comparable("a") == comparable("b")
+
+
+@pytest.mark.usefixtures("ray_session", "place")
+@pytest.mark.parametrize("kind", ["gru", "mlp"])
+@pytest.mark.parametrize("algorithm", ["ppo", "stock-ppo"])
+def test_a_baseline_of_matched_width_is_trained_and_evaluated(
+    kind: str, algorithm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    num_iterations = 2 if algorithm == "ppo" else 1
+    settings = "--model.kind", kind, "--algorithm", algorithm
+    assert train("cartpole", *settings, iterations=num_iterations, run_dir="a") == 0
+    assert len(read_metrics(Path("a"))) == num_iterations
+    capsys.readouterr()
+    assert main(["evaluate", "a", "--episodes", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"] == 3
+    kept = json.loads(Path("a/config.json").read_text())["model"]
+    assert (kept["kind"], kept["baseline_dim"]) == (kind, None)
+    policy = Policy.from_checkpoint("a")
+    assert policy.agent.config.baseline_dim == policy.agent.core.answer_dim
 
 
 @pytest.mark.usefixtures("ray_session", "place")

@@ -25,6 +25,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one block": {"num_synapse_blocks": 1, "num_ticks": 1},
     "u-net": {"synapse_depth": 2, "num_synapse_blocks": 1},
     "lstm": {"kind": "lstm"},
+    "gru": {"kind": "gru"},
+    "mlp": {"kind": "mlp"},
     "no memory": {"is_state_carried": False},
 }
 variants = pytest.mark.parametrize("variant", VARIANTS)
@@ -90,7 +92,7 @@ def test_a_peek_tells_the_next_value_and_changes_nothing(variant: str) -> None:
 
 
 def test_a_row_that_starts_afresh_forgets_even_nan() -> None:
-    for variant in ("accumulators", "window", "lstm"):
+    for variant in ("accumulators", "window", "lstm", "gru"):
         agent, observations, _ = make(variant)
         stepper = Stepper(agent, B)
         state = stepper.state

@@ -197,6 +197,23 @@ def test_arguments_of_an_environment_are_what_json_can_hold() -> None:
         TaskConfig(id="ctm_rl/Images-v0", held_out_kwargs={"path": Path("here")})
 
 
+@pytest.mark.usefixtures("ray_session", "place")
+@pytest.mark.parametrize("kind", ["gru", "mlp"])
+@pytest.mark.parametrize("name", ["parity", "sorting", "mnist", "qa-mnist"])
+def test_a_baseline_of_matched_width_learns_to_answer(name: str, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    learning = "--learning.batch-size", "8", "--learning.num-steps-per-iteration", "2", "--held-out.num-samples", "20"
+    run_dir = "--budget.env-steps", "32", "--run-dir", "a"
+    assert main(["train", name, "--model.kind", kind, "--model.num-ticks", "8", *learning, *run_dir]) == 0
+    rows = read_metrics(Path("a"))
+    assert all(isinstance(row["total_loss"], float) for row in rows)
+    capsys.readouterr()
+    assert main(["evaluate", "a", "--episodes", "20", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["episodes"] == 20
+    assert read_config(Path("a")).model.baseline_dim is None
+    assert (load_thinker("a").config.baseline_dim or 0) > 1
+
+
 SUPERVISED = [name for name in names() if isinstance(load(name), SupervisedExperiment)]
 
 

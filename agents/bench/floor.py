@@ -20,6 +20,9 @@ _SHAPES = ((512, 512, 512), (1024, 1024, 1024), (6400, 128, 256), (6400, 256, 25
 """Rows, inner size and columns of the products that are tried: square ones, and tall ones as of a whole minibatch."""
 
 
+_NUM_GATES = {"lstm": 4, "gru": 3}
+
+
 class MultiplyAdds(NamedTuple):
     """Multiply-adds of one environment step forward, by part; dense products only."""
 
@@ -46,7 +49,7 @@ def count(config: PolicyConfig, layout: Layout, actions: Actions) -> MultiplyAdd
     """Counts one environment step of a policy.
 
     Args:
-        config: the policy, with its encoder settled.
+        config: the policy, with its encoder and a baseline's width settled.
         layout: of observations; one vector or one grid.
         actions: what can be done.
 
@@ -65,14 +68,25 @@ def count(config: PolicyConfig, layout: Layout, actions: Actions) -> MultiplyAdd
     input_dim = 4 * EMBEDDING_DIM if is_grid else math.prod(observation_shape)
     encoder = num_cells * (input_dim + width) * 2 * width
     num_features = num_cells * width
-    if config.kind == "lstm":
-        answer_dim, neurons, sync = config.baseline_dim, 0, 0
-        features, recurrent = num_features * 4 * answer_dim, num_ticks * answer_dim * 4 * answer_dim
+    neurons = sync = 0
+    if config.kind == "mlp":
+        answer_dim = _width(config)
+        features, recurrent = num_features * answer_dim, 0
+    elif config.kind in _NUM_GATES:
+        answer_dim, num_gates = _width(config), _NUM_GATES[config.kind]
+        features, recurrent = num_features * num_gates * answer_dim, num_ticks * answer_dim * num_gates * answer_dim
     else:
         answer_dim = _num_pairs(config)
         features, recurrent = _synapse(config, num_features)
         neurons, sync = num_ticks * _neurons(config), _sync(config, answer_dim)
     return MultiplyAdds(encoder, features, recurrent, neurons, sync, _heads(config, answer_dim, actions.num_outputs))
+
+
+def _width(config: PolicyConfig) -> int:
+    """Of a baseline's hidden layer."""
+    if config.baseline_dim is None:
+        raise ValueError("baseline_dim must be a number to be counted with, got None; settle_width finds one.")
+    return config.baseline_dim
 
 
 def _num_pairs(config: PolicyConfig) -> int:

@@ -22,7 +22,6 @@ from ray.rllib.utils.metrics import (
 )
 
 from ctm_rl.agents.algorithm import build_algorithm_config
-from ctm_rl.agents.bench.matched import matched_baseline_dim
 from ctm_rl.agents.bench.memory import PeakMeter, resident_mb
 from ctm_rl.agents.bench.settings import RivalSettings
 from ctm_rl.agents.bench.task import task_of
@@ -125,8 +124,7 @@ def ours(experiment: Experiment, num_threads: int) -> RLlibContender:
 
 def with_lstm(experiment: Experiment) -> Experiment:
     """The experiment with an LSTM in the machine's place, of as many parameters."""
-    width = matched_baseline_dim(*task_of(experiment))
-    return replace(experiment, model=replace(experiment.model, kind="lstm", baseline_dim=width))
+    return replace(experiment, model=replace(experiment.model, kind="lstm", baseline_dim=None))
 
 
 def at_size_of(rival: RivalSettings, experiment: Experiment) -> Experiment:
@@ -170,7 +168,8 @@ def _stock(experiment: Experiment, max_seq_len: int) -> Experiment:
 def _sizes(experiment: Experiment) -> str:
     """Size of an iteration, for the table."""
     ppo = experiment.ppo
-    model = f"LSTM {experiment.model.baseline_dim}, " if experiment.model.kind == "lstm" else ""
+    kind = experiment.model.kind
+    model = "" if kind == "ctm" else f"{kind.upper()} {task_of(experiment).config.baseline_dim}, "
     return (
         f"{model}{experiment.num_envs} x {ppo.num_rollout_steps} steps, {ppo.num_epochs} epochs, "
         f"{ppo.num_minibatches} minibatches"

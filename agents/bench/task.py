@@ -1,8 +1,10 @@
 """What an experiment's environment means for its model, looked at once."""
 
+from ctm_rl.agent import ActorCritic
 from ctm_rl.agents.environment import make_env
 from ctm_rl.agents.experiment import Experiment
 from ctm_rl.agents.spaces import Fitted, fit
+from ctm_rl.matching import settle_width
 
 
 def task_of(experiment: Experiment) -> Fitted:
@@ -13,6 +15,8 @@ def task_of(experiment: Experiment) -> Fitted:
     """
     env = make_env(experiment.env)
     try:
-        return fit(experiment.model, env.observation_space, env.action_space)
+        fitted = fit(experiment.model, env.observation_space, env.action_space)
     finally:
         env.close()
+    config = settle_width(fitted.config, lambda other: ActorCritic(other, fitted.layout, fitted.actions))
+    return fitted._replace(config=config)
