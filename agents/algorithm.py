@@ -1,8 +1,8 @@
-"""From an experiment to RLlib: our recurrent PPO, or RLlib's own, with our module in it."""
+"""From an experiment to RLlib: our recurrent PPO, or an algorithm of RLlib's own, with our module in it."""
 
 import dataclasses
 
-from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from ctm_rl.agents.environment import VECTORIZATIONS, make_env, make_vector_env, training_arguments
@@ -11,11 +11,11 @@ from ctm_rl.agents.learning import SAMPLE_TIMEOUT_SECONDS
 from ctm_rl.agents.module import CTMModule
 from ctm_rl.agents.ppo_config import RecurrentPPOConfig
 from ctm_rl.agents.spaces import fit
-from ctm_rl.agents.stock_ppo import stock_config
+from ctm_rl.agents.stock import longest_sequence, stock_config
 from ctm_rl.config import PolicyConfig
 
 
-def build_algorithm_config(experiment: Experiment) -> PPOConfig:
+def build_algorithm_config(experiment: Experiment) -> AlgorithmConfig:
     """Translates an experiment for RLlib; needs no running Ray.
 
     Args:
@@ -45,13 +45,13 @@ def build_algorithm_config(experiment: Experiment) -> PPOConfig:
     config.training(
         lr=[[0, ppo.lr], [steps, 0.0]] if ppo.is_lr_annealed else ppo.lr,
         gamma=ppo.gamma,
-        lambda_=ppo.gae_lambda,
-        clip_param=ppo.clip,
-        entropy_coeff=entropy if final is None else [[0, entropy], [steps, final]],  # pyright: ignore[reportArgumentType]
         grad_clip=ppo.max_grad_norm,
         grad_clip_by="global_norm",
         num_epochs=ppo.num_epochs,
     )
+    # Every one of the algorithms has it, and each declares it anew.
+    schedule = entropy if final is None else [[0, entropy], [steps, final]]
+    config.training(entropy_coeff=schedule)  # pyright: ignore[reportCallIssue]
     config.debugging(seed=experiment.seed, log_level="ERROR", log_sys_usage=False)
     return config
 
@@ -64,6 +64,8 @@ def _columnar_config(experiment: Experiment) -> RecurrentPPOConfig:
     config = RecurrentPPOConfig()
     config.env_runners(gym_env_vectorize_mode=VECTORIZATIONS[experiment.env.vectorization])
     config.training(
+        lambda_=ppo.gae_lambda,
+        clip_param=ppo.clip,
         num_minibatches=ppo.num_minibatches,
         reward_scale=ppo.reward_scale,
         normalize_rewards=ppo.normalize_rewards,
@@ -79,6 +81,7 @@ def _fit_model(experiment: Experiment) -> PolicyConfig:
     """Looks at the environment once and settles what its spaces mean for the model."""
     env = make_env(experiment.env)
     try:
-        return fit(experiment.model, env.observation_space, env.action_space).config
+        model = dataclasses.replace(experiment.model, max_seq_len=longest_sequence(experiment))
+        return fit(model, env.observation_space, env.action_space).config
     finally:
         env.close()

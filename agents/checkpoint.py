@@ -7,19 +7,25 @@ from typing import Any
 import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_TO_ENV_CONNECTOR
+from ray.rllib.core import (
+    COMPONENT_ENV_TO_MODULE_CONNECTOR,
+    COMPONENT_LEARNER,
+    COMPONENT_MODULE_TO_ENV_CONNECTOR,
+    COMPONENT_RL_MODULE,
+)
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.env.env_runner import EnvRunner
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 
 from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
 from ctm_rl.agents.env_runner import SeededEnvRunner
 from ctm_rl.agents.ppo_learner import RecurrentPPOLearner
 from ctm_rl.agents.sample_runner import SampleRunner
+from ctm_rl.agents.stock_learner import CTMAPPOTorchLearner
 from ctm_rl.agents.supervised_learner import SupervisedLearner
 
-_OURS = (RecurrentPPOLearner, SupervisedLearner)
+_OURS = (RecurrentPPOLearner, SupervisedLearner, CTMAPPOTorchLearner)
 """Learners that have something of their own to remember."""
 _LIFETIME_SUM = "lifetime_sum"
 _ENV_STEPS = f"{ENV_RUNNER_RESULTS}--{NUM_ENV_STEPS_SAMPLED_LIFETIME}"
@@ -91,6 +97,15 @@ def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
     algorithm.metrics.set_state({"stats": dict(state["counters"])})
     algorithm._iteration = iteration
     _write_generators(generators["driver"])
+
+
+def refresh_local_policy(algorithm: Algorithm) -> None:
+    """Gives this process's environment runner the learners' newest weights, where the algorithm itself is not to."""
+    assert algorithm.learner_group is not None
+    assert isinstance(algorithm.env_runner, SeededEnvRunner)
+    path = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
+    state = algorithm.learner_group.get_state(components=[path], inference_only=True)[COMPONENT_LEARNER]
+    algorithm.env_runner.set_state({name: state[name] for name in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)})
 
 
 def _on_learners(algorithm: Algorithm, function: Callable[..., Any], **arguments: Any) -> list[Any]:

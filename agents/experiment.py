@@ -8,7 +8,15 @@ from ctm_rl.agents.json_option import JsonObject
 from ctm_rl.agents.run_settings import MAX_STEPS, RunSettings
 from ctm_rl.config import PolicyConfig
 
-Algorithm = Literal["ppo", "stock-ppo"]
+Algorithm = Literal["ppo", "stock-ppo", "appo", "impala"]
+ASYNCHRONOUS = ("appo", "impala")
+"""Algorithms that play on while they learn; V-trace makes up for the age of the weights."""
+_WITHOUT_EFFECT = {
+    "stock-ppo": ("value_clip", "target_kl", "normalize_rewards", "adam_epsilon"),
+    "appo": ("value_clip", "target_kl", "normalize_rewards", "adam_epsilon", "gae_lambda"),
+    "impala": ("value_clip", "target_kl", "normalize_rewards", "adam_epsilon", "gae_lambda", "clip"),
+}
+"""Fields of ``PPOSettings`` that RLlib's own algorithms do not know."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +121,8 @@ class Experiment(RunSettings):
     ppo: PPOSettings = field(default_factory=PPOSettings)
     """How it learns."""
     algorithm: Algorithm = "ppo"
-    """Our recurrent PPO on columns of whole environments, or RLlib's own learner and environment runner."""
+    """Our recurrent PPO on columns of whole environments (ppo), or one of RLlib's own: PPO (stock-ppo), or APPO and
+    IMPALA, which play on while they learn and backpropagate through whole fragments of ppo.num_rollout_steps."""
     num_envs_per_env_runner: int = 32
     """Environments in each process that plays them."""
 
@@ -144,11 +153,16 @@ class Experiment(RunSettings):
 
 
 def _check_stock(experiment: Experiment) -> None:
-    """Refuses what RLlib's own learner cannot do, and options that it does not know."""
-    ppo, defaults = experiment.ppo, PPOSettings()
-    for name in ("value_clip", "target_kl", "normalize_rewards", "adam_epsilon"):
+    """Refuses what RLlib's own learners cannot do, and options that they do not know."""
+    ppo, defaults, algorithm = experiment.ppo, PPOSettings(), experiment.algorithm
+    for name in _WITHOUT_EFFECT[algorithm]:
         if getattr(ppo, name) != getattr(defaults, name):
-            raise ValueError(f"ppo.{name} has no effect with algorithm stock-ppo; leave it out, or use algorithm ppo.")
+            raise ValueError(
+                f"ppo.{name} has no effect with algorithm {algorithm}; leave it out, or use algorithm ppo."
+            )
+    if algorithm in ASYNCHRONOUS:
+        _check_fragments(experiment)
+        return
     if experiment.batch_size % ppo.num_minibatches:
         raise ValueError(
             f"ppo.num_minibatches must divide the {experiment.batch_size} steps of an iteration "
@@ -159,3 +173,20 @@ def _check_stock(experiment: Experiment) -> None:
             f"num_learners must divide the {experiment.num_envs} environments into equal parts, "
             f"got {experiment.num_learners}."
         )
+
+
+def _check_fragments(experiment: Experiment) -> None:
+    """Refuses fragments that cannot be dealt out: a learner gets all that a runner has played at once."""
+    num_runners = max(1, experiment.num_env_runners)
+    if experiment.num_learners > 1 and num_runners % experiment.num_learners:
+        raise ValueError(
+            f"num_learners must divide the {num_runners} environment runners into equal parts with algorithm "
+            f"{experiment.algorithm}, got {experiment.num_learners}."
+        )
+    check_rows(
+        num_env_runners=experiment.num_env_runners,
+        num_envs_per_env_runner=experiment.num_envs_per_env_runner,
+        num_learners=experiment.num_learners,
+        num_minibatches=experiment.ppo.num_minibatches,
+        prefix="ppo.",
+    )

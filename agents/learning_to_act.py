@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.experiment import ASYNCHRONOUS, Experiment
 from ctm_rl.agents.learning import COMMON_METRICS, MODULE, mean_of, number_of, peak_memory_mb
 from ctm_rl.agents.progress import Row
 
@@ -27,11 +27,11 @@ ACTING_METRICS = (
 )
 """Keys of a line of metrics, in their order. Returns and lengths are means over the last 100 episodes; ``null`` stands
 where there is nothing to tell, as before the first episode has ended; ``kl`` and ``clip_fraction`` are told by our own
-learner only."""
+learner only, ``explained_variance`` by PPO only."""
 
 
 class LearningToAct:
-    """Proximal policy optimisation, ours or RLlib's.
+    """Learning from rewards, with our algorithm or one of RLlib's.
 
     Args:
         experiment: what is learned.
@@ -52,8 +52,11 @@ class LearningToAct:
 
     def describe(self, algorithm: Any) -> dict[str, Any]:
         """The policy with its weights."""
+        from ctm_rl.agents.checkpoint import refresh_local_policy
         from ctm_rl.policy import POLICY_ENTRY, describe
 
+        if self._experiment.algorithm in ASYNCHRONOUS:
+            refresh_local_policy(algorithm)
         module = algorithm.get_module(MODULE)
         return {POLICY_ENTRY: describe(module.agent)}
 
@@ -82,11 +85,13 @@ class LearningToAct:
 
 
 def ppo_losses(learner: dict[str, Any]) -> Row:
-    """What a learner of proximal policy optimisation tells, by our names."""
+    """What a learner tells, by our names."""
+    # Of IMPALA's two of each, these are the means over steps, as the others'.
+    is_impala = "mean_pi_loss" in learner
     names = {
         "total_loss": "total_loss",
-        "policy_loss": "policy_loss",
-        "value_loss": "vf_loss",
+        "policy_loss": "mean_pi_loss" if is_impala else "policy_loss",
+        "value_loss": "mean_vf_loss" if is_impala else "vf_loss",
         "entropy": "entropy",
         "kl": "kl",
         "clip_fraction": "clip_fraction",

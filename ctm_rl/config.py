@@ -275,7 +275,7 @@ class PolicyConfig(CoreConfig):
     use_graph: bool = False
     """Learning on a GPU: capture the unroll as a CUDA graph; where it cannot be, the log says so."""
     max_seq_len: int = 20
-    """RLlib: the longest sequence the stock learner backpropagates through, in environment steps."""
+    """RLlib's own PPO: the longest sequence its learner backpropagates through, in environment steps."""
 
     def __post_init__(self) -> None:
         """Refuses parts that do not fit together."""

@@ -92,7 +92,7 @@ def _set(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
         (_set("ppo", "target_kl", to=-1.0), "ppo.target_kl must be above 0"),
         (_set("ppo", "adam_epsilon", to=0), "ppo.adam_epsilon must be above 0"),
         (_set("ppo", "entropy_coefficient_final", to=-1), "ppo.entropy_coefficient_final must be at least 0"),
-        (_set("algorithm", to="dqn"), "algorithm must be one of ppo, stock-ppo; got 'dqn'"),
+        (_set("algorithm", to="dqn"), "algorithm must be one of ppo, stock-ppo, appo, impala; got 'dqn'"),
         (_set("env", "vectorization", to="many"), "env.vectorization must be one of auto, sync, async"),
         (_set("budget", "env_steps", to=0), "budget.env_steps must be at least 1"),
         (_set("budget", "minutes", to=-1), "budget.minutes must be above 0"),
@@ -144,6 +144,28 @@ def test_the_stock_algorithm_refuses_what_it_cannot_do(settings: dict[str, Any],
     env = EnvConfig(id="CartPole-v1")
     with pytest.raises(ValueError, match=message):
         Experiment(name="a", env=env, ppo=ppo, algorithm="stock-ppo", num_learners=5)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "run", "message"),
+    [
+        ("appo", {"target_kl": 0.02}, {}, "ppo.target_kl has no effect with algorithm appo; leave it out"),
+        ("appo", {"gae_lambda": 0.9}, {}, "ppo.gae_lambda has no effect with algorithm appo"),
+        ("impala", {"gae_lambda": 1.0}, {}, "ppo.gae_lambda has no effect with algorithm impala"),
+        ("impala", {"clip": 0.1}, {}, "ppo.clip has no effect with algorithm impala"),
+        ("appo", {"num_minibatches": 3}, {}, r"ppo.num_minibatches 3 x 1 learners must divide .* work: 30 or 33\."),
+        ("impala", {}, {"num_learners": 2}, "num_learners must divide the 1 environment runners .* impala, got 2"),
+        ("appo", {}, {"num_learners": 2, "num_env_runners": 3}, "num_learners must divide the 3 environment runners"),
+    ],
+)
+def test_an_asynchronous_algorithm_refuses_what_it_cannot_do(
+    algorithm: Any, settings: dict[str, Any], run: dict[str, Any], message: str
+) -> None:
+    env = EnvConfig(id="CartPole-v1")
+    with pytest.raises(ValueError, match=message) as caught:
+        Experiment(name="a", env=env, ppo=PPOSettings(**settings), algorithm=algorithm, **run)
+    assert "\n" not in str(caught.value)
+    Experiment(name="a", env=env, ppo=PPOSettings(clip=0.2), algorithm=algorithm, num_learners=2, num_env_runners=4)
 
 
 def test_fields_left_out_keep_their_defaults() -> None:

@@ -289,6 +289,7 @@ def test_the_configuration_says_what_the_experiment_says() -> None:
         EXPERIMENT, env=EnvConfig(id="CartPole-v1", max_episode_steps=9), num_env_runners=2, num_learners=2
     )
     config = build_algorithm_config(experiment)
+    assert isinstance(config, PPOConfig)
     assert (config.env, config.env_config) == ("CartPole-v1", {"max_episode_steps": 9})
     assert (config.num_env_runners, config.num_envs_per_env_runner, config.num_learners) == (2, 4, 2)
     # 2 runners x 4 environments x 16 steps, halved between the learners, then cut into 2 minibatches.

@@ -106,18 +106,21 @@ def test_the_same_seed_gives_the_same_metrics_also_from_the_config_and_another_s
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-def test_the_stock_algorithm_trains_resumes_and_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
-    assert train("cartpole", "--algorithm", "stock-ppo", iterations=1, run_dir="a") == 0
-    assert main(["resume", "a", "--budget.env-steps", str(2 * STEPS + 1)]) == 0
+@pytest.mark.parametrize("algorithm", ["stock-ppo", "appo", "impala"])
+def test_a_stock_algorithm_trains_resumes_and_is_evaluated(algorithm: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("cartpole", "--algorithm", algorithm, iterations=1, run_dir="a") == 0
+    assert main(["resume", "a", "--budget.env-steps", str(STEPS + 10)]) == 0
     rows = read_metrics(Path("a"))
+    assert [row["iteration"] for row in rows] == [1, 2]
     assert rows[-1]["kl"] is None
-    assert isinstance(rows[-1]["policy_loss"], float)
+    learned = ("total_loss", "policy_loss", "value_loss", "entropy", "gradient_norm", "lr")
+    assert all(isinstance(row[name], float) for row in rows for name in learned)
     # RLlib stops when there are enough: with environments that wait for their reset it goes a little further.
     assert STEPS <= (rows[0]["env_steps"] or 0) < STEPS + 4
     capsys.readouterr()
     assert main(["evaluate", "a", "--episodes", "3"]) == 0
-    assert train("cartpole", "--algorithm", "stock-ppo", "--ppo.target-kl", "0.1", iterations=1, run_dir="b") == 2
-    assert "ppo.target_kl has no effect with algorithm stock-ppo" in capsys.readouterr().err
+    assert train("cartpole", "--algorithm", algorithm, "--ppo.target-kl", "0.1", iterations=1, run_dir="b") == 2
+    assert f"ppo.target_kl has no effect with algorithm {algorithm}" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("ray_session", "place")
