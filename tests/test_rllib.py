@@ -50,7 +50,7 @@ WINDOW = dataclasses.replace(SMALL, sync_window=True)
 LSTM = dataclasses.replace(SMALL, kind="lstm")
 EXPERIMENT = Experiment(
     name="small",
-    env=EnvConfig(id="CartPole-v1", hide_velocities=True),
+    env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",)),
     model=SMALL,
     ppo=PPOSettings(num_rollout_steps=16, num_epochs=2, num_minibatches=2, is_lr_annealed=True),
     budget=BudgetConfig(env_steps=2_000),
@@ -270,7 +270,7 @@ def plain(value: Any) -> Any:
         (EnvConfig(id="no_such_module:CartPole-v1"), r"env.id 'no_such_module:CartPole-v1' cannot be made"),
         (EnvConfig(id="FrozenLake-v1"), r"observation space Discrete\(16\) is not supported"),
         (EnvConfig(id="Pendulum-v1"), r"action space Box\(.*\) is not supported: it must be Discrete"),
-        (EnvConfig(id="FrozenLake-v1", hide_velocities=True), "cannot be made: velocities can be hidden in"),
+        (EnvConfig(id="FrozenLake-v1", wrappers=("hide-velocities",)), "cannot be made: velocities can be hidden in"),
     ],
 )
 def test_an_environment_that_does_not_fit_is_refused_before_anything_starts(env: EnvConfig, message: str) -> None:
