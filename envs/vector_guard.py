@@ -1,11 +1,13 @@
 """Guards of many environments at once: vector classes of their own, and environments in processes of their own."""
 
 import multiprocessing
+from multiprocessing import connection
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.vector.async_vector_env import AsyncState
 
 from ctm_rl.envs.guard import say
 from ctm_rl.envs.space_check import check_of
@@ -114,11 +116,12 @@ class GuardedAsyncVectorEnv(AsyncVectorEnv):
             return wait(timeout=timeout)
         except multiprocessing.TimeoutError as error:
             late = [row for row, pipe in enumerate(self.parent_pipes) if not pipe.poll(0)]
-            self.close(terminate=True)
+            self._abandon()
             raise EnvFault(f"environment {self._name} has not answered in {timeout:g} seconds, rows {late}.") from error
         except (EOFError, ConnectionError) as error:
+            connection.wait([process.sentinel for process in self.processes], timeout=1.0)
             ended = [row for row, process in enumerate(self.processes) if not process.is_alive()]
-            self.close(terminate=True)
+            self._abandon()
             raise EnvFault(f"environment {self._name} has ended its process, rows {ended}.") from error
 
     def _raise_if_errors(self, successes: list[bool] | tuple[bool, ...]) -> None:
@@ -128,9 +131,14 @@ class GuardedAsyncVectorEnv(AsyncVectorEnv):
         errors = sorted(
             (self.error_queue.get() for _ in range(self.num_envs - sum(successes))), key=lambda error: error[0]
         )
-        self.close(terminate=True)
+        self._abandon()
         _, kind, value, _ = errors[0]
         raise value if isinstance(value, BaseException) else kind(value)
+
+    def _abandon(self) -> None:
+        """Ends all processes, whatever they are at."""
+        self._state = AsyncState.DEFAULT  # otherwise Gymnasium would wait for answers first
+        self.close(terminate=True)
 
 
 def is_shareable(space: gym.Space) -> bool:

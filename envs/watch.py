@@ -26,6 +26,8 @@ class _Clock:
         """What is being watched."""
         self.count = 0
         """How often anything has been started."""
+        self.has_said = False
+        """Whether it has been said that nothing can be watched."""
         self.main = threading.main_thread().ident
         self._interval = float("inf")
         self._last_count = -1
@@ -73,7 +75,7 @@ class Watch:
 
     It needs Unix's alarm signal, which Python handles in the main thread of a process only, between two instructions:
     elsewhere, where somebody else uses that signal, and in compiled code that never comes back, nothing is ended. That
-    it cannot watch is logged once.
+    it cannot watch is logged once in a process.
 
     Args:
         seconds: the time; ``None``: there is no limit.
@@ -82,7 +84,6 @@ class Watch:
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
         self._can_watch = False
-        self._has_said = False
         self._outer: Watch | None = None
 
     def prepare(self) -> None:
@@ -90,8 +91,8 @@ class Watch:
         if self.seconds is None:
             return
         self._can_watch = _CLOCK.wind_up(self.seconds)
-        if not self._can_watch and not self._has_said:
-            self._has_said = True
+        if not self._can_watch and not _CLOCK.has_said:
+            _CLOCK.has_said = True
             _LOG.warning(
                 "steps of an environment are not timed here: that needs Unix, the main thread and a free alarm signal."
             )

@@ -289,7 +289,8 @@ def test_the_configuration_says_what_the_experiment_says() -> None:
         EXPERIMENT, env=EnvConfig(id="CartPole-v1", max_episode_steps=9), num_env_runners=2, num_learners=2
     )
     config = build_algorithm_config(experiment)
-    assert (config.env, config.env_config) == ("CartPole-v1", {"max_episode_steps": 9})
+    assert config.env == "ctm_rl.envs:ctm_rl/Wrapped-v0"
+    assert (config.env_config["env_id"], config.env_config["wrapper_names"]) == ("CartPole-v1", ["time-limit=9"])
     assert (config.num_env_runners, config.num_envs_per_env_runner, config.num_learners) == (2, 4, 2)
     # 2 runners x 4 environments x 16 steps, halved between the learners, then cut into 2 minibatches.
     assert (config.train_batch_size_per_learner, config.total_train_batch_size, config.minibatch_size) == (64, 128, 32)
