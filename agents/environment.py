@@ -107,7 +107,7 @@ def make_vector(
         env = _global_registry.get(ENV_CREATOR, env)
     # None lets Gymnasium take the vector class where there is one, and otherwise step one after the other.
     vectorization = None if mode == gym.VectorizeMode.VECTOR_ENTRY_POINT else mode
-    if env == WRAPPED:
+    if isinstance(env, str) and env == WRAPPED:
         # It puts single environments together by itself, so that a fault in another process arrives as one line.
         return gym.make_vec(env, num_envs, **arguments, vectorization=mode.value)
     if isinstance(env, str):

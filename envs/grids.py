@@ -79,8 +79,7 @@ def show_one_hot(env: gym.Env) -> gym.Env:
             "wrapper grid-onehot encodes what the agent sees; leave out grid-full or the second grid-onehot."
         )
     encoded = OneHotPartialObsWrapper(env)
-    num_bits = encoded.observation_space["image"].shape[-1]
-    encoded.observation_space = _with_image(encoded, (1,) * num_bits)
+    encoded.observation_space = _with_image(encoded, (1,) * (HIGHEST_OBJECT + HIGHEST_COLOR + HIGHEST_STATE + 3))
     return encoded
 
 

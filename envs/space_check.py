@@ -70,7 +70,7 @@ def _check_of_box(space: Box, has_bounds: bool) -> Check:
 
 def _bounds(space: Box, has_bounds: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
     """What to compare with: least and greatest values; ``None``: every value of the type is inside."""
-    dtype = np.dtype(space.dtype)
+    dtype: Any = np.dtype(space.dtype)
     if np.issubdtype(dtype, np.floating):
         limit = float(np.finfo(dtype).max)
         low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))

@@ -1,7 +1,7 @@
 """Guards of many environments at once: vector classes of their own, and environments in processes of their own."""
 
 import multiprocessing
-from multiprocessing import connection
+import time
 from typing import Any
 
 import gymnasium as gym
@@ -119,8 +119,7 @@ class GuardedAsyncVectorEnv(AsyncVectorEnv):
             self._abandon()
             raise EnvFault(f"environment {self._name} has not answered in {timeout:g} seconds, rows {late}.") from error
         except (EOFError, ConnectionError) as error:
-            connection.wait([process.sentinel for process in self.processes], timeout=1.0)
-            ended = [row for row, process in enumerate(self.processes) if not process.is_alive()]
+            ended = self._find_ended()
             self._abandon()
             raise EnvFault(f"environment {self._name} has ended its process, rows {ended}.") from error
 
@@ -134,6 +133,15 @@ class GuardedAsyncVectorEnv(AsyncVectorEnv):
         self._abandon()
         _, kind, value, _ = errors[0]
         raise value if isinstance(value, BaseException) else kind(value)
+
+    def _find_ended(self) -> list[int]:
+        """Rows whose process has ended; its pipe breaks a moment before that can be seen."""
+        for _ in range(20):
+            ended = [row for row, process in enumerate(self.processes) if not process.is_alive()]
+            if ended:
+                return ended
+            time.sleep(0.1)
+        return []
 
     def _abandon(self) -> None:
         """Ends all processes, whatever they are at."""

@@ -77,4 +77,4 @@ class FaultyEnv(gym.Env):
 
 
 if "Faulty-v0" not in gym.registry:
-    gym.register("Faulty-v0", entry_point=FaultyEnv)
+    gym.register("Faulty-v0", entry_point=lambda **kwargs: FaultyEnv(**kwargs))

@@ -199,7 +199,7 @@ def test_bounds_need_not_be_looked_at() -> None:
 @pytest.mark.parametrize("fault", ["raise", "reward"])
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_the_environments_of_a_vector_tell_their_own_faults(vectorization: Any, fault: str) -> None:
-    env = make_vector_env(config(fault, vectorization=vectorization), 3)
+    env: Any = make_vector_env(config(fault, vectorization=vectorization), 3)
     env.reset(seed=[4, 5, 6])
     with pytest.raises(EnvFault, match=f"{faulty.FAULTS[fault]}, in step 2 of episode 2 from seed 4"):
         for _ in range(9):
@@ -209,7 +209,7 @@ def test_the_environments_of_a_vector_tell_their_own_faults(vectorization: Any, 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_survived_faults_of_a_vector_are_counted_once(vectorization: Any) -> None:
-    env = make_vector_env(config("raise", vectorization=vectorization, tolerate_faults=True), 3)
+    env: Any = make_vector_env(config("raise", vectorization=vectorization, tolerate_faults=True), 3)
     counter = FaultCounter(env, is_tolerant=True)
     env.reset(seed=[4, 5, 6])
     assert counter.pop() == 0
@@ -221,7 +221,7 @@ def test_survived_faults_of_a_vector_are_counted_once(vectorization: Any) -> Non
 
 
 def test_a_process_that_does_not_answer_or_has_ended_is_told() -> None:
-    env = make_vector_env(config("hang", every=100, vectorization="async", step_time_limit=100.0), 2)
+    env: Any = make_vector_env(config("hang", every=100, vectorization="async", step_time_limit=100.0), 2)
     env.reset(seed=[1, 2])
     assert isinstance(env, gym.vector.AsyncVectorEnv)
     env.processes[1].kill()
@@ -304,7 +304,7 @@ def test_a_run_ends_at_a_fault_with_a_checkpoint_and_can_go_on_with_faults(
     assert json.loads(Path("a/config.json").read_text())["env"]["tolerate_faults"]
     assert main(["evaluate", "a", "--episodes", "12"]) == 0
     capsys.readouterr()
-    assert main(["evaluate", "a", "--episodes", "400"]) == 1
+    assert main(["evaluate", "a", "--episodes", "200"]) == 1
     assert re.match(r"ctm-rl: environment faulty:Faulty-v0 .*NaN.*from seed \d+\.\n$", capsys.readouterr().err)
 
 
@@ -313,10 +313,10 @@ def test_a_run_ends_at_a_fault_with_a_checkpoint_and_can_go_on_with_faults(
 def test_a_tolerant_run_counts_its_faults(algorithm: str) -> None:
     arguments = ("--tolerate-env-faults", "--algorithm", algorithm, "--budget.env-steps", "75")
     assert main([*TRAIN, *arguments]) == 0
-    faults = [row["env_faults"] for row in read_metrics(Path("a"))]
+    faults = [row["env_faults"] or 0 for row in read_metrics(Path("a"))]
     assert faults[0] == 4
     assert faults == sorted(faults)
-    assert (faults[-1] or 0) > 4
+    assert faults[-1] > 4
 
 
 @pytest.mark.parametrize("fault", ["hang"])

@@ -193,7 +193,7 @@ def test_an_own_vector_class_is_taken_where_it_knows_the_wrappers() -> None:
 def test_processes_of_their_own_show_the_same(env_id: str, names: tuple[str, ...]) -> None:
     played = []
     for vectorization in ("sync", "async"):
-        env = make_vector_env(EnvConfig(id=env_id, wrappers=names, vectorization=vectorization), 2)
+        env: Any = make_vector_env(EnvConfig(id=env_id, wrappers=names, vectorization=vectorization), 2)
         env.action_space.seed(3)
         steps = [env.reset(seed=[5, 6])[0]]
         for _ in range(12):
