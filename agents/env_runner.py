@@ -7,6 +7,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from ctm_rl.agents.episodes import LENGTHS, RETURNS, seeds_of_envs
 from ctm_rl.agents.faults import FAULTS, FaultCounter
+from ctm_rl.errors import EnvFault
 
 
 class SeededEnvRunner(SingleAgentEnvRunner):
@@ -24,6 +25,19 @@ class SeededEnvRunner(SingleAgentEnvRunner):
         super().make_env()
         is_tolerant = bool(self.config.env_config.get("tolerate_faults"))
         self._faults = None if self.env is None else FaultCounter(self.env, is_tolerant=is_tolerant)
+
+    def sample(self, **kwargs: Any) -> Any:
+        """Plays as RLlib does; a fault of an environment stays one, where RLlib would make a RuntimeError of it.
+
+        Raises:
+            EnvFault: an environment failed.
+        """
+        try:
+            return super().sample(**kwargs)
+        except RuntimeError as error:
+            if isinstance(error.__cause__, EnvFault):
+                raise error.__cause__ from None
+            raise
 
     def restart(self, iteration: int, num_env_steps: int) -> None:
         """Makes ready to go on from a saved iteration: new episodes, seeded by it; the next weights count, however old.

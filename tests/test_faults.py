@@ -319,6 +319,12 @@ def test_a_tolerant_run_counts_its_faults(algorithm: str) -> None:
     assert faults[-1] > 4
 
 
+@pytest.mark.usefixtures("ray_session", "place")
+def test_the_stock_runner_ends_with_the_same_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TRAIN, "--algorithm", "stock-ppo", "--budget.env-steps", "75"]) == 1
+    assert "ctm-rl: environment faulty:Faulty-v0 raised ZeroDivisionError: on purpose" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("fault", ["hang"])
 def test_a_fault_in_another_process_arrives_as_one_line(place: Path, fault: str) -> None:
     kwargs = json.dumps({"fault": fault})
