@@ -39,6 +39,7 @@ from ray.rllib.utils.metrics import (
 
 from ctm_rl.agents.environment import make_vector
 from ctm_rl.agents.episodes import LENGTHS, RETURNS, FinishedEpisode
+from ctm_rl.agents.faults import FAULTS, FaultCounter
 from ctm_rl.agents.module import CTMModule
 from ctm_rl.agents.player import VectorPlayer
 from ctm_rl.agents.rewards import RewardNormaliser
@@ -96,6 +97,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         mode = gym.VectorizeMode(self.config.gym_env_vectorize_mode)
         self.env = make_vector(cast(Any, self.config.env), self.config.num_envs_per_env_runner, mode, context)
         self.num_envs = self.env.num_envs
+        self._faults = FaultCounter(self.env, is_tolerant=bool(env_config.get("tolerate_faults")))
         self._player = None
         self._needs_initial_reset = True
         make_callback(
@@ -160,6 +162,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         self._log_means(episodes)
         self.metrics.log_value(NUM_EPISODES, len(episodes), reduce="sum")
         self.metrics.log_value(NUM_EPISODES_LIFETIME, len(episodes), reduce="lifetime_sum")
+        self.metrics.log_value(FAULTS, 0 if self._player is None else self._faults.pop(), reduce="sum")
         return self.metrics.reduce()
 
     def restart(self, iteration: int, num_env_steps: int) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from ctm_rl.agents.episodes import LENGTHS, RETURNS, seeds_of_envs
+from ctm_rl.agents.faults import FAULTS, FaultCounter
+from ctm_rl.errors import EnvFault
 
 
 class SeededEnvRunner(SingleAgentEnvRunner):
@@ -16,6 +18,26 @@ class SeededEnvRunner(SingleAgentEnvRunner):
     """
 
     _start_iteration = 0
+    _faults: FaultCounter | None = None
+
+    def make_env(self) -> None:
+        """Makes the environments anew, and counts their faults from here on."""
+        super().make_env()
+        is_tolerant = bool(self.config.env_config.get("tolerate_faults"))
+        self._faults = None if self.env is None else FaultCounter(self.env, is_tolerant=is_tolerant)
+
+    def sample(self, **kwargs: Any) -> Any:
+        """Plays as RLlib does; a fault of an environment stays one, where RLlib would make a RuntimeError of it.
+
+        Raises:
+            EnvFault: an environment failed.
+        """
+        try:
+            return super().sample(**kwargs)
+        except RuntimeError as error:
+            if isinstance(error.__cause__, EnvFault):
+                raise error.__cause__ from None
+            raise
 
     def restart(self, iteration: int, num_env_steps: int) -> None:
         """Makes ready to go on from a saved iteration: new episodes, seeded by it; the next weights count, however old.
@@ -37,6 +59,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             total = float(sum(piece.get_return() for piece in pieces))
             self.metrics.log_value(RETURNS, total, reduce="item_series")
             self.metrics.log_value(LENGTHS, episode.t, reduce="item_series")
+        self.metrics.log_value(FAULTS, 0 if self._faults is None else self._faults.pop(), reduce="sum")
         return super().get_metrics()
 
     def _try_env_reset(

@@ -11,12 +11,8 @@ from gymnasium.vector import VectorEnv
 from ctm_rl.agents.experiment import EnvConfig
 from ctm_rl.errors import UserError
 
-GRID_IMAGE = "ctm_rl.envs:ctm_rl/GridImage-v0"
-"""Registered name of the environment that shows MiniGrid's image alone."""
-HIDDEN_VELOCITY = "ctm_rl.envs:ctm_rl/HiddenVelocity-v0"
-"""Registered name of the environment that hides the velocities of another."""
-STAGGERED_START = "ctm_rl.envs:ctm_rl/StaggeredStart-v0"
-"""Registered name of the environment that cuts the first episode of another off."""
+WRAPPED = "ctm_rl.envs:ctm_rl/Wrapped-v0"
+"""Registered name of the environment that makes any other, with wrappers and a guard."""
 VECTORIZATIONS = {
     "auto": gym.VectorizeMode.VECTOR_ENTRY_POINT,
     "sync": gym.VectorizeMode.SYNC,
@@ -28,19 +24,22 @@ _OWN_ID = "ctm_rl-rllib-env-v0"
 
 def gym_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:
     """Says how Gymnasium makes an environment: its id, and what to hand to ``make`` or ``make_vec`` beside it."""
-    if env.hide_velocities or env.use_image_only:
-        limit = {} if env.max_episode_steps is None else {"episode_limit": env.max_episode_steps}
-        return GRID_IMAGE if env.use_image_only else HIDDEN_VELOCITY, {**env.kwargs, "env_id": env.id, **limit}
-    limit = {} if env.max_episode_steps is None else {"max_episode_steps": env.max_episode_steps}
-    return env.id, {**env.kwargs, **limit}
+    limit = () if env.max_episode_steps is None else (f"time-limit={env.max_episode_steps}",)
+    return WRAPPED, {
+        "env_id": env.id,
+        "arguments": dict(env.kwargs),
+        "wrapper_names": [*limit, *env.wrappers],
+        "step_time_limit": env.step_time_limit,
+        "check_bounds": env.check_bounds,
+    }
 
 
 def training_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:
     """As ``gym_arguments``, for environments that are learned from."""
     env_id, arguments = gym_arguments(env)
-    if not env.stagger_episodes:
-        return env_id, arguments
-    return STAGGERED_START, {"env_id": env_id, "arguments": arguments}
+    stagger = ["stagger"] if env.stagger_episodes else []
+    names = [*arguments["wrapper_names"], *stagger]
+    return env_id, {**arguments, "wrapper_names": names, "tolerate_faults": env.tolerate_faults}
 
 
 def make_env(env: EnvConfig) -> gym.Env:
@@ -108,6 +107,9 @@ def make_vector(
         env = _global_registry.get(ENV_CREATOR, env)
     # None lets Gymnasium take the vector class where there is one, and otherwise step one after the other.
     vectorization = None if mode == gym.VectorizeMode.VECTOR_ENTRY_POINT else mode
+    if isinstance(env, str) and env == WRAPPED:
+        # It puts single environments together by itself, so that a fault in another process arrives as one line.
+        return gym.make_vec(env, num_envs, **arguments, vectorization=mode.value)
     if isinstance(env, str):
         return gym.make_vec(env, num_envs, vectorization, **arguments)
     # RLlib's rule: what is no name gets the whole context, with worker_index and what else it knows.
@@ -117,6 +119,8 @@ def make_vector(
 
 def _cannot_be_made(env: EnvConfig, error: Exception) -> UserError:
     """One line for an environment that cannot be made."""
+    if isinstance(error, UserError):
+        return UserError(f"env.id {env.id!r} cannot be made: {error}")
     reason = " ".join(str(error).split())
     return UserError(
         f"env.id {env.id!r} cannot be made: {reason} "

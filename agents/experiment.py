@@ -27,26 +27,33 @@ class EnvConfig:
     """Gymnasium's name of the environment, as CartPole-v1; module:Name-v0 imports the module first."""
     kwargs: JsonObject = field(default_factory=dict)
     """Arguments of the environment, as '{"length": 16}'."""
-    hide_velocities: bool = False
-    """Classic control only: leave the velocities out of the observation, so that the policy has to remember."""
-    use_image_only: bool = False
-    """MiniGrid only: observe the image alone, without direction and mission."""
+    wrappers: tuple[str, ...] = ()
+    """Wrappers by name, the first innermost: hide-velocities[=INDEX,...] (of classic control, so that the policy has to
+    remember), frame-skip=N, time-limit=N, and MiniGrid's grid-image (alone), grid-full, grid-onehot."""
     max_episode_steps: int | None = None
-    """Truncate episodes after this many steps; None: as registered."""
+    """Truncate episodes after this many steps of the environment itself; None: as registered. The same as time-limit
+    for the first wrapper."""
     stagger_episodes: bool = False
     """In training, cut every environment's first episode off at a random step: where episodes run up to their time
     limit, environments would otherwise all be at the same moment of theirs, all the time."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
     """How environments are stepped together: by their own vector class if there is one (auto), in turn, in parallel."""
+    step_time_limit: float | None = 600.0
+    """Seconds that a step or a reset may take before it counts as a fault; None: any."""
+    check_bounds: bool = True
+    """Observations outside the bounds that their space declares are faults."""
+    tolerate_faults: bool = False
+    """After a fault (an error, no finite number, an observation outside of its space, too long a step) make the
+    environment anew, count it and go on; otherwise the run ends."""
 
     def __post_init__(self) -> None:
         """Refuses what names no environment."""
         if not self.id.strip():
             raise ValueError("env.id must name an environment, as CartPole-v1; it is empty.")
-        if self.hide_velocities and self.use_image_only:
-            raise ValueError("env.hide_velocities and env.use_image_only exclude each other: a grid has no velocities.")
         if self.max_episode_steps is not None:
             check_number("env.max_episode_steps", self.max_episode_steps, at_least=1, at_most=MAX_STEPS)
+        if self.step_time_limit is not None:
+            check_number("env.step_time_limit", self.step_time_limit, above=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

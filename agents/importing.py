@@ -49,12 +49,17 @@ def _config(official: OfficialModel, args: Mapping[str, Any]) -> dict[str, Any]:
     is_grid = official.model.config.encoder == "grid"
     env = EnvConfig(
         id=f"minigrid:{env_id}" if is_grid else env_id,
-        # Velocities were hidden unless the settings say otherwise.
-        hide_velocities=not is_grid and bool(args.get("mask_velocity", True)),
-        use_image_only=is_grid,
+        wrappers=_wrappers(args, is_grid=is_grid),
         max_episode_steps=args.get("max_environment_steps"),
     )
     return config_of(Experiment(name="imported", env=env, model=official.model.config))
+
+
+def _wrappers(args: Mapping[str, Any], *, is_grid: bool) -> tuple[str, ...]:
+    """What the agent saw: MiniGrid's image alone, or no velocities unless the settings say otherwise."""
+    if is_grid:
+        return ("grid-image",)
+    return ("hide-velocities",) if args.get("mask_velocity", True) else ()
 
 
 def _is_plain(value: object) -> bool:

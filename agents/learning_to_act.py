@@ -14,6 +14,7 @@ ACTING_METRICS = (
     "episode_return_mean",
     "episode_length_mean",
     "num_episodes",
+    "env_faults",
     "total_loss",
     "policy_loss",
     "value_loss",
@@ -26,8 +27,8 @@ ACTING_METRICS = (
     "memory_mb",
 )
 """Keys of a line of metrics, in their order. Returns and lengths are means over the last 100 episodes; ``null`` stands
-where there is nothing to tell, as before the first episode has ended; ``kl`` and ``clip_fraction`` are told by our own
-learner only, ``explained_variance`` by PPO only."""
+where there is nothing to tell, as before the first episode has ended; ``env_faults`` are all that were survived so far;
+``kl`` and ``clip_fraction`` are told by our own learner only, ``explained_variance`` by PPO only."""
 
 
 class LearningToAct:
@@ -43,6 +44,7 @@ class LearningToAct:
         self._experiment = experiment
         self._returns: list[float] = []
         self._lengths: list[int] = []
+        self._num_faults = 0
 
     def build_config(self) -> Any:
         """RLlib's configuration."""
@@ -63,25 +65,29 @@ class LearningToAct:
     def read(self, algorithm: Any, result: dict[str, Any], *, is_last: bool) -> Row:
         """Returns of the last episodes, and the losses."""
         from ctm_rl.agents.episodes import finished_episodes
+        from ctm_rl.agents.faults import faults_of
 
         episodes = finished_episodes(result)
         self._returns = [*self._returns, *(item.episode_return for item in episodes)][-WINDOW:]
         self._lengths = [*self._lengths, *(item.length for item in episodes)][-WINDOW:]
+        self._num_faults += faults_of(result)
         return {
             "episode_return_mean": mean_of(self._returns),
             "episode_length_mean": mean_of(self._lengths),
             "num_episodes": len(episodes),
+            "env_faults": self._num_faults,
             **ppo_losses(result["learners"][MODULE]),
             "memory_mb": peak_memory_mb(),
         }
 
     def get_memory(self) -> dict[str, Any]:
-        """Returns and lengths of the last episodes."""
-        return {"returns": self._returns, "lengths": self._lengths}
+        """Returns and lengths of the last episodes, and the faults so far."""
+        return {"returns": self._returns, "lengths": self._lengths, "num_faults": self._num_faults}
 
     def set_memory(self, memory: dict[str, Any]) -> None:
         """Puts them back."""
         self._returns, self._lengths = list(memory["returns"]), list(memory["lengths"])
+        self._num_faults = int(memory.get("num_faults", 0))
 
 
 def ppo_losses(learner: dict[str, Any]) -> Row:

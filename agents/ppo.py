@@ -22,6 +22,7 @@ from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
 from ctm_rl.agents.columns import batch_of
 from ctm_rl.agents.ppo_config import RecurrentPPOConfig
 from ctm_rl.agents.rollout import RolloutFragment, concatenate
+from ctm_rl.errors import EnvFault
 
 MAX_TRIES = 60
 """How often environment runners are asked in one iteration, a second apart, before it is given up."""
@@ -102,12 +103,11 @@ def _sample(group: EnvRunnerGroup, timeout: float | None) -> tuple[list[RolloutF
         assert isinstance(runner, ColumnarEnvRunner)
         return [runner.sample()], [runner.get_metrics()]
     # What a task returns belongs to the driver: it does not die with its runner.
-    answers = group.foreach_env_runner(
-        lambda runner: (runner.worker_index, runner.sample(), runner.get_metrics()),
-        local_env_runner=False,
-        timeout_seconds=timeout,
-    )
+    answers = group.foreach_env_runner(_play, local_env_runner=False, timeout_seconds=timeout)
     ordered = sorted(answers, key=lambda answer: answer[0])
+    for _, fragment, _ in ordered:
+        if isinstance(fragment, EnvFault):
+            raise fragment
     return [fragment for _, fragment, _ in ordered], [metrics for *_, metrics in ordered]
 
 
@@ -118,3 +118,14 @@ def _shards(fragment: RolloutFragment, num_learners: int) -> dict[str, Any]:
     share = fragment.num_rows // num_learners
     parts = [fragment.rows(index * share, (index + 1) * share) for index in range(num_learners)]
     return {"batches": [batch_of(part.columns(), part.num_steps) for part in parts]}
+
+
+def _play(runner: Any) -> tuple[int, Any, Any]:
+    """One fragment, and the metrics of a runner in its own process; or the fault of its environment.
+
+    RLlib would end the process over an error, start another one, and tell nobody why.
+    """
+    try:
+        return runner.worker_index, runner.sample(), runner.get_metrics()
+    except EnvFault as fault:
+        return runner.worker_index, fault, None

@@ -167,6 +167,8 @@ def _facts(row: Row) -> str:
     if "episode_return_mean" in row:
         value = row["episode_return_mean"]
         shown = "no episode ended yet" if value is None else f"return {value:.1f}"
+        if row.get("env_faults"):
+            shown += f", {row['env_faults']:.0f} env faults"
     else:
         loss, accuracy, whole = (row[name] for name in ("total_loss", "accuracy", "accuracy_whole"))
         shown = f"loss {loss or 0:.3f}"

@@ -23,9 +23,12 @@ from ctm_rl.agents.progress import Progress, Row, SilentProgress
 from ctm_rl.agents.run_dir import MetricsWriter, config_of, created, locked, new_run_dir, read_config, write_config
 from ctm_rl.agents.stop import RunInterrupted, StopRequest
 from ctm_rl.agents.supervised_experiment import SupervisedExperiment
-from ctm_rl.errors import UserError, expand
+from ctm_rl.errors import EnvFault, UserError, expand
 
 _LOG = logging.getLogger(__name__)
+
+_MAY_CHANGE = {("env", name) for name in ("step_time_limit", "check_bounds", "tolerate_faults")}
+"""What a run may go on with as it was not begun: how faults of the environment are dealt with."""
 
 
 class Diverged(UserError):
@@ -133,9 +136,9 @@ def _check_same(experiment: AnyExperiment, saved: dict[str, Any], run_dir: Path)
     given = to_json(experiment)
     for part in ("env", "model"):
         for name, value in saved[part].items():
-            if given[part][name] != value:
+            if (part, name) not in _MAY_CHANGE and given[part].get(name) != value:
                 raise UserError(
-                    f"{run_dir / 'config.json'} says {part}.{name} {given[part][name]!r}, and the checkpoint was "
+                    f"{run_dir / 'config.json'} says {part}.{name} {given[part].get(name)!r}, and the checkpoint was "
                     f"trained with {value!r}; put it back, or train anew."
                 )
 
@@ -209,7 +212,7 @@ class _Run:
         metrics = MetricsWriter(self._run_dir, self._position.iteration, self._learning.metrics)
         with contextlib.closing(metrics), contextlib.closing(self._progress):
             while request.signum is None and not _is_used_up(self._experiment, self._position):
-                row = self._learn()
+                row = self._learn_or_save()
                 metrics.write(row)
                 self._progress.show(row)
                 if time.monotonic() - self._saved_at >= self._experiment.checkpoint_minutes * 60:
@@ -217,6 +220,16 @@ class _Run:
             self.save()
         if request.signum is not None:
             raise RunInterrupted(str(self._run_dir), request.signum, is_saved=True)
+
+    def _learn_or_save(self) -> Row:
+        """One iteration; what has been learned before a fault of the environment is kept."""
+        try:
+            return self._learn()
+        except EnvFault as fault:
+            self.save()
+            raise EnvFault(
+                f"{fault} A checkpoint is saved in {self._run_dir}; --tolerate-env-faults goes on after faults."
+            ) from fault
 
     def _learn(self) -> Row:
         """One iteration; gives its line of metrics."""

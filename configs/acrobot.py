@@ -12,7 +12,7 @@ def acrobot() -> Experiment:
     """Acrobot with hidden velocities, 500 steps; synchronisation over the last ticks."""
     return Experiment(
         name="acrobot",
-        env=EnvConfig(id="Acrobot-v1", hide_velocities=True, max_episode_steps=500, stagger_episodes=True),
+        env=EnvConfig(id="Acrobot-v1", wrappers=("hide-velocities",), max_episode_steps=500, stagger_episodes=True),
         model=PolicyConfig(
             num_neurons=64,
             history_length=10,
@@ -43,7 +43,7 @@ def acrobot_paper() -> Experiment:
     """Acrobot with hidden velocities as published: one tick, 256 neurons, 2 million steps."""
     return Experiment(
         name="acrobot-paper",
-        env=EnvConfig(id="Acrobot-v1", hide_velocities=True, max_episode_steps=500),
+        env=EnvConfig(id="Acrobot-v1", wrappers=("hide-velocities",), max_episode_steps=500),
         model=PolicyConfig(
             num_neurons=256,
             history_length=5,

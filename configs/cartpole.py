@@ -11,7 +11,7 @@ def cartpole() -> Experiment:
     """CartPole with hidden velocities, 500 steps; synchronisation over the whole episode."""
     return Experiment(
         name="cartpole",
-        env=EnvConfig(id="CartPole-v1", hide_velocities=True, max_episode_steps=500),
+        env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",), max_episode_steps=500),
         model=PolicyConfig(
             num_neurons=64,
             history_length=10,
@@ -41,7 +41,7 @@ def cartpole_paper() -> Experiment:
     """CartPole with hidden velocities as published: two ticks, 128 neurons, 200 steps, 10M in all."""
     return Experiment(
         name="cartpole-paper",
-        env=EnvConfig(id="CartPole-v1", hide_velocities=True, max_episode_steps=200),
+        env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",), max_episode_steps=200),
         model=PolicyConfig(
             num_neurons=128,
             history_length=20,

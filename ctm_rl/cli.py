@@ -50,6 +50,7 @@ Fields used most; ctm-rl train EXPERIMENT --help lists all, with their values in
   --seed N                     --run-dir DIR               --model.kind ctm|lstm|gru|mlp
   --budget.env-steps N         --budget.minutes N          --model.num-ticks N
   --ppo.lr RATE                --num-env-runners N         --address auto|HOST:PORT
+  --env-kwargs JSON            --env.wrappers NAME ...     --tolerate-env-faults
 """
 
 BENCH_USAGE = """\
@@ -66,6 +67,8 @@ CartPole with two ticks. Any field of the experiment can be changed by name, as 
 """
 
 SOURCES = ("--env", "--config")
+SHORT = {"--env-kwargs": "--env.kwargs", "--tolerate-env-faults": "--env.tolerate-faults"}
+"""Options that have a second name."""
 SCALING, ENVS = "scaling", "envs"
 
 
@@ -79,6 +82,8 @@ class ResumeOptions:
     """How long it learns, all in all."""
     address: str | None = None
     """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
+    tolerate_env_faults: bool = False
+    """From here on make the environment anew after a fault, count it and go on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; ``None``: those of the process.
 
     Returns:
-        The exit code: 0 done, 2 a mistake in what was asked for, 130 or 143 stopped by a signal.
+        The exit code: 0 done, 1 learning or an environment went wrong, 2 a mistake in what was asked for, 130 or 143
+        stopped by a signal.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Environments of the user's own, as --env my_module:My-v0; last, so that nothing installed is hidden.
@@ -215,7 +221,7 @@ def _choose(
         argument = remaining.pop(0)
         option, equals, value = argument.partition("=")
         if option not in SOURCES:
-            rest.append(argument)
+            rest.append(SHORT.get(option.replace("_", "-"), option) + equals + value)
             continue
         if not equals:
             if not remaining or remaining[0].startswith("--"):
@@ -252,6 +258,11 @@ def _resume(arguments: list[str]) -> None:
     defaults = ResumeOptions(dir=directory, budget=kept.budget, address=kept.address)
     options = parse(ResumeOptions, arguments, "ctm-rl resume", default=defaults)
     experiment = _checked(lambda: dataclasses.replace(kept, budget=options.budget, address=options.address))
+    if options.tolerate_env_faults:
+        if not isinstance(experiment, Experiment):
+            raise UserError("--tolerate-env-faults is for runs that act; this one answers.")
+        env = dataclasses.replace(experiment.env, tolerate_faults=True)
+        experiment = dataclasses.replace(experiment, env=env)
     with _progress(experiment) as progress:
         from ctm_rl.agents.run import resume
 

@@ -1,4 +1,4 @@
-"""The one error that a person can cause: a command line shows its message alone, without a traceback."""
+"""Errors whose message a command line shows alone, without a traceback; standard library only."""
 
 from pathlib import Path
 
@@ -8,6 +8,12 @@ class UserError(ValueError):
 
     exit_code = 2
     """What the command line returns."""
+
+
+class EnvFault(UserError):
+    """An environment did what it must not; the message names it, what happened, and the episode to find it again."""
+
+    exit_code = 1
 
 
 def expand(path: str | Path) -> Path:

@@ -7,6 +7,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 
+from ctm_rl.errors import UserError
+
 VELOCITIES = {
     "CartPole-v0": (1, 3),
     "CartPole-v1": (1, 3),
@@ -29,7 +31,7 @@ class HideVelocity(gym.ObservationWrapper[np.ndarray, Any, np.ndarray], gym.util
         indices: which entries to hide; ``None``: the velocities, for the environments listed in ``VELOCITIES``.
 
     Raises:
-        ValueError: the environment is not listed and no indices are given, or an index lies outside the observation.
+        UserError: the environment is not listed and no indices are given, or an index lies outside the observation.
 
     Example:
         >>> import gymnasium as gym
@@ -52,25 +54,6 @@ class HideVelocity(gym.ObservationWrapper[np.ndarray, Any, np.ndarray], gym.util
         return hidden
 
 
-def make_hidden_velocity(
-    env_id: str, indices: Sequence[int] | None = None, episode_limit: int | None = None, **kwargs: Any
-) -> gym.Env[np.ndarray, Any]:
-    """Makes an environment by its id and hides its velocities; the entry point of ``ctm_rl/HiddenVelocity-v0``.
-
-    Args:
-        env_id: Gymnasium's name of the environment.
-        indices: which entries to hide; ``None``: as ``HideVelocity`` knows them.
-        episode_limit: truncate episodes after this many steps; ``None``: as registered.
-        **kwargs: handed to the environment.
-
-    Returns:
-        The environment, wrapped.
-    """
-    limit = {} if episode_limit is None else {"max_episode_steps": episode_limit}
-    # The outer gymnasium.make checks the whole; checking the inner environment too would only cost time.
-    return HideVelocity(gym.make(env_id, disable_env_checker=True, **limit, **kwargs), indices)
-
-
 def hidden_entries(space: gym.Space, env_id: str, indices: Sequence[int] | None) -> list[int]:
     """Checks which entries of an observation are to be hidden.
 
@@ -83,18 +66,18 @@ def hidden_entries(space: gym.Space, env_id: str, indices: Sequence[int] | None)
         Their places.
 
     Raises:
-        ValueError: they cannot be hidden, or are not known.
+        UserError: they cannot be hidden, or are not known.
     """
     if not isinstance(space, Box) or len(space.shape) != 1:
-        raise ValueError(f"velocities can be hidden in a one-dimensional Box only, and the observation is {space}.")
+        raise UserError(f"velocities can be hidden in a one-dimensional Box only, and the observation is {space}.")
     if indices is None and env_id not in VELOCITIES:
-        raise ValueError(
+        raise UserError(
             f"velocities of {env_id} are not known by their places in the observation (those of "
-            f"{', '.join(VELOCITIES)} are); pass their indices."
+            f"{', '.join(VELOCITIES)} are); pass their indices, as hide-velocities=1,3."
         )
     hidden = list(VELOCITIES[env_id] if indices is None else indices)
     size = space.shape[0]
     for index in hidden:
         if not 0 <= index < size:
-            raise ValueError(f"indices must be at least 0 and below {size}, the size of the observation; got {index}.")
+            raise UserError(f"indices must be at least 0 and below {size}, the size of the observation; got {index}.")
     return hidden

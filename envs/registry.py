@@ -2,12 +2,8 @@
 
 import gymnasium as gym
 
-HIDDEN_VELOCITY = "ctm_rl/HiddenVelocity-v0"
-"""Any classic control environment without its velocities; takes ``env_id``."""
-GRID_IMAGE = "ctm_rl/GridImage-v0"
-"""Any MiniGrid environment, showing its image alone; takes ``env_id``."""
-STAGGERED_START = "ctm_rl/StaggeredStart-v0"
-"""Any environment with a time limit, its first episode cut off at random; takes ``env_id`` and its ``arguments``."""
+WRAPPED = "ctm_rl/Wrapped-v0"
+"""Any environment, guarded; takes ``env_id``, its ``arguments``, ``wrapper_names`` and more."""
 PARITY = "ctm_rl/Parity-v0"
 """Cumulative parity in one step; takes ``length``."""
 SORTING = "ctm_rl/Sorting-v0"
@@ -20,9 +16,7 @@ MAZE = "ctm_rl/Maze-v0"
 """The route through a maze in one step; takes ``size``, ``route_length``, ``generator``, ``folder`` and more."""
 
 ENTRY_POINTS = {
-    HIDDEN_VELOCITY: "ctm_rl.envs.control:make_hidden_velocity",
-    GRID_IMAGE: "ctm_rl.envs.grids:make_grid_image",
-    STAGGERED_START: "ctm_rl.envs.stagger:make_staggered",
+    WRAPPED: "ctm_rl.envs.wrapped:make_wrapped",
     PARITY: "ctm_rl.envs.parity:ParityEnv",
     SORTING: "ctm_rl.envs.sorting:SortingEnv",
     IMAGES: "ctm_rl.envs.images:ImagesEnv",
@@ -31,7 +25,7 @@ ENTRY_POINTS = {
 }
 
 VECTOR_ENTRY_POINTS = {
-    HIDDEN_VELOCITY: "ctm_rl.envs.vector:make_hidden_velocity_vector",
+    WRAPPED: "ctm_rl.envs.wrapped:make_wrapped_vector",
     PARITY: "ctm_rl.envs.parity:ParityVectorEnv",
     SORTING: "ctm_rl.envs.sorting:SortingVectorEnv",
     IMAGES: "ctm_rl.envs.images:ImagesVectorEnv",
@@ -45,4 +39,12 @@ def register_all() -> None:
     """Registers every environment of this package with Gymnasium; a second call changes nothing."""
     for name, entry_point in ENTRY_POINTS.items():
         if name not in gym.registry:
-            gym.register(name, entry_point=entry_point, vector_entry_point=VECTOR_ENTRY_POINTS.get(name))
+            # What is wrapped is checked by its own guard, and in every step.
+            is_checked = name != WRAPPED
+            gym.register(
+                name,
+                entry_point=entry_point,
+                vector_entry_point=VECTOR_ENTRY_POINTS.get(name),
+                order_enforce=is_checked,
+                disable_env_checker=not is_checked,
+            )

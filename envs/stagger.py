@@ -4,6 +4,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from ctm_rl.errors import UserError
+
 
 class StaggeredStart(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Cuts the first episode off at a random step; all later ones run as long as they do.
@@ -16,16 +18,20 @@ class StaggeredStart(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructo
         env: an environment with a time limit.
 
     Raises:
-        ValueError: it has none.
+        UserError: it has none.
     """
 
     def __init__(self, env: gym.Env) -> None:
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.Wrapper.__init__(self, env)
-        try:
-            self._limit = int(env.get_wrapper_attr("_max_episode_steps"))
-        except AttributeError as error:
-            raise ValueError(f"the episodes of {env} have no time limit, and nothing keeps them together.") from error
+        # What TimeLimit calls it, and what MiniGrid, which keeps its own limit, calls it.
+        names = [name for name in ("_max_episode_steps", "max_steps") if env.has_wrapper_attr(name)]
+        if not names:
+            raise UserError(
+                f"wrapper stagger needs episodes with a time limit, and those of {env} have none; "
+                "time-limit=N before it gives them one."
+            )
+        self._limit = int(env.get_wrapper_attr(names[0]))
         self._num_steps = 0
         self._end: int | None = None
 
@@ -42,20 +48,3 @@ class StaggeredStart(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructo
         self._num_steps += 1
         is_cut = self._num_steps == self._end and not is_terminated
         return observation, reward, is_terminated, is_truncated or is_cut, info
-
-
-def make_staggered(env_id: str, arguments: dict[str, Any] | None = None) -> gym.Env:
-    """Makes an environment whose first episode is cut off; the entry point of ``ctm_rl/StaggeredStart-v0``.
-
-    Args:
-        env_id: Gymnasium's name of the environment.
-        arguments: handed to ``gymnasium.make``.
-
-    Returns:
-        The environment, wrapped.
-
-    Raises:
-        ValueError: it has no time limit.
-    """
-    # The outer gymnasium.make checks the whole; checking the inner environment too would only cost time.
-    return StaggeredStart(gym.make(env_id, disable_env_checker=True, **(arguments or {})))

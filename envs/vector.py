@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorObservationWrapper
 
@@ -46,27 +45,3 @@ class HideVelocityVector(VectorObservationWrapper):
         hidden = np.array(observations)
         hidden[:, self._hidden] = 0
         return hidden
-
-
-def make_hidden_velocity_vector(
-    num_envs: int,
-    env_id: str,
-    indices: Sequence[int] | None = None,
-    episode_limit: int | None = None,
-    **kwargs: Any,
-) -> VectorEnv:
-    """Makes many environments without velocities; the vector entry point of ``ctm_rl/HiddenVelocity-v0``.
-
-    Args:
-        num_envs: how many.
-        env_id: Gymnasium's name of the environment. Its own vector class is taken if it has one, otherwise single
-            environments are stepped one after the other.
-        indices: which entries to hide; ``None``: as ``HideVelocity`` knows them.
-        episode_limit: truncate episodes after this many steps; ``None``: as registered.
-        **kwargs: handed to the environment.
-
-    Returns:
-        The environments, wrapped.
-    """
-    limit = {} if episode_limit is None else {"max_episode_steps": episode_limit}
-    return HideVelocityVector(gym.make_vec(env_id, num_envs=num_envs, **limit, **kwargs), indices)

@@ -116,7 +116,9 @@ def test_a_feed_forward_policy_remembers_nothing() -> None:
 @pytest.mark.parametrize("kind", ["lstm", "gru", "mlp"])
 def test_the_policy_gain_is_the_machines_only(kind: str) -> None:
     one, thirty = (
-        ActorCritic(dataclasses.replace(SMALL, encoder="control", kind=kind, policy_gain=gain), vector_layout(4), ACTIONS)
+        ActorCritic(
+            dataclasses.replace(SMALL, encoder="control", kind=kind, policy_gain=gain), vector_layout(4), ACTIONS
+        )
         for gain in (1.0, 30.0)
     )
     largest = [float(dict(agent.policy.named_parameters())["layers.4.weight"].norm()) for agent in (one, thirty)]

@@ -38,6 +38,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden_dir: Path) -> 
     Path("broken.json").write_text('{"name": ')
     config = to_json(load("cartpole"))
     Path("wrong.json").write_text(json.dumps({**config, "sead": 2}))
+    Path("velocities.json").write_text(json.dumps({**config, "env": {**config["env"], "hide_velocities": True}}))
     Path("out-of-range.json").write_text(json.dumps({**config, "num_learners": -1}))
     published = (golden_dir / "ctm_cartpole.pt").read_bytes()
     Path("half.pt").write_bytes(published[: len(published) // 2])
@@ -119,9 +120,18 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "observation space": (("train", "--env", "FrozenLake-v1", "--run-dir", "new"), "observation space Discrete(16)"),
     "velocities": (
-        ("train", "--env", "FrozenLake-v1", "--env.hide-velocities", "--run-dir", "new"),
+        ("train", "--env", "FrozenLake-v1", "--env.wrappers", "hide-velocities", "--run-dir", "new"),
         "velocities can be hidden in a one-dimensional Box only",
     ),
+    "wrapper": (
+        (*TRAIN, "--env.wrappers", "stager"),
+        "there is no wrapper 'stager'; there are hide-velocities[=INDEX,",
+    ),
+    "wrapper's value": (
+        (*TRAIN, "--env.wrappers", "frame-skip=x"),
+        "is given as frame-skip=N (N a whole number from 1)",
+    ),
+    "config of another version": (("train", "--config", "velocities.json"), "env.hide_velocities is not a field"),
     "encoder": ((*TRAIN, "--model.encoder", "grid"), "is not supported by encoder grid"),
     "too many runners": ((*TRAIN, "--num-env-runners", "4096"), "need 4096 CPU cores, and this machine has"),
     "too many GPUs": (
@@ -165,7 +175,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "home": (("evaluate", "~no-such-user/a"), "Name the directory itself"),
     "address's letters": ((*TRAIN, "--address", "..:6379"), "no Ray cluster answers at address ..:6379"),
     "environment's arguments": (
-        ("train", "--env", "ctm_rl.envs:ctm_rl/HiddenVelocity-v0", "--run-dir", "new"),
+        ("train", "--env", "ctm_rl.envs:ctm_rl/Wrapped-v0", "--run-dir", "new"),
         "cannot be made",
     ),
     "steps without end": ((*TRAIN, "--budget.env-steps", "9" * 40), "budget.env_steps must be at least 1 and at most"),

@@ -10,7 +10,8 @@ import ctm_rl.envs
 from ctm_rl.envs import HideVelocity
 from ctm_rl.envs.vector import HideVelocityVector
 
-HIDDEN = "ctm_rl.envs:ctm_rl/HiddenVelocity-v0"
+WRAPPED = "ctm_rl.envs:ctm_rl/Wrapped-v0"
+HIDDEN = ["hide-velocities"]
 
 
 def _play(env: gym.Env, num_steps: int, seed: int) -> np.ndarray:
@@ -49,21 +50,21 @@ def test_what_the_environment_returned_is_not_written_to() -> None:
 @pytest.mark.filterwarnings("ignore:.*A Box observation space (minimum|maximum) value is -?infinity")
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1"])
 def test_gymnasium_finds_nothing_wrong_with_the_registered_environment(env_id: str) -> None:
-    env = gym.make(HIDDEN, env_id=env_id)
+    env = gym.make(WRAPPED, env_id=env_id, wrapper_names=HIDDEN)
     check_env(env.unwrapped, skip_render_check=True)
     for observation in _play(env, 40, seed=5):
         assert observation in env.observation_space
 
 
 def test_the_same_seed_gives_the_same_observations() -> None:
-    first = _play(gym.make(HIDDEN, env_id="CartPole-v1"), 50, seed=11)
-    second = _play(gym.make(HIDDEN, env_id="CartPole-v1"), 50, seed=11)
+    first = _play(gym.make(WRAPPED, env_id="CartPole-v1", wrapper_names=HIDDEN), 50, seed=11)
+    second = _play(gym.make(WRAPPED, env_id="CartPole-v1", wrapper_names=HIDDEN), 50, seed=11)
     np.testing.assert_array_equal(first, second)
 
 
 def test_episodes_end_at_the_registered_limit_or_at_the_one_asked_for() -> None:
-    for limit, expected in ((None, 200), (7, 7)):
-        env = gym.make(HIDDEN, env_id="MountainCar-v0", episode_limit=limit)
+    for names, expected in ((HIDDEN, 200), (["time-limit=7", *HIDDEN], 7), ([*HIDDEN, "time-limit=300"], 300)):
+        env = gym.make(WRAPPED, env_id="MountainCar-v0", wrapper_names=names)
         env.reset(seed=1)
         num_steps, is_truncated = 0, False
         while not is_truncated:
@@ -91,7 +92,7 @@ def test_unknown_environments_and_indices_are_refused() -> None:
 
 def test_importing_the_environments_makes_their_names_known() -> None:
     assert ctm_rl.envs.__name__ == "ctm_rl.envs"
-    assert "ctm_rl/HiddenVelocity-v0" in gym.registry
+    assert "ctm_rl/Wrapped-v0" in gym.registry
 
 
 def play_vector(env: gym.vector.VectorEnv, num_steps: int, seed: int) -> list[tuple[np.ndarray, ...]]:
@@ -104,7 +105,7 @@ def play_vector(env: gym.vector.VectorEnv, num_steps: int, seed: int) -> list[tu
 def test_a_vector_of_cartpoles_is_gymnasiums_own_without_velocities() -> None:
     own = gym.make_vec("CartPole-v1", num_envs=5)
     mode = gym.VectorizeMode.VECTOR_ENTRY_POINT
-    hidden = gym.make_vec(HIDDEN, num_envs=5, vectorization_mode=mode, env_id="CartPole-v1")
+    hidden = gym.make_vec(WRAPPED, 5, mode, env_id="CartPole-v1", wrapper_names=HIDDEN)
     assert type(hidden.unwrapped) is type(own.unwrapped)
     for plain, masked in zip(play_vector(own, 60, 3), play_vector(hidden, 60, 3), strict=True):
         assert (masked[0][:, [1, 3]] == 0).all()
@@ -115,7 +116,7 @@ def test_a_vector_of_cartpoles_is_gymnasiums_own_without_velocities() -> None:
 
 @pytest.mark.parametrize(("env_id", "expected"), [("CartPole-v1", 6), ("MountainCar-v0", 6)])
 def test_a_vectors_episodes_end_at_the_limit_and_count_as_cut_off(env_id: str, expected: int) -> None:
-    env = gym.make_vec(HIDDEN, num_envs=3, vectorization_mode="vector_entry_point", env_id=env_id, episode_limit=6)
+    env = gym.make_vec(WRAPPED, 3, "vector_entry_point", env_id=env_id, wrapper_names=["time-limit=6", *HIDDEN])
     for step, (_, _, is_terminated, is_truncated) in enumerate(play_vector(env, 14, 1), start=1):
         assert not is_terminated.any()
         # One step more than its length until the next: the one that resets.
@@ -124,8 +125,8 @@ def test_a_vectors_episodes_end_at_the_limit_and_count_as_cut_off(env_id: str, e
 
 
 def test_a_vector_without_a_class_of_its_own_equals_single_environments() -> None:
-    vector = gym.make_vec(HIDDEN, num_envs=2, vectorization_mode="vector_entry_point", env_id="Acrobot-v1")
-    single = gym.make_vec(HIDDEN, num_envs=2, vectorization_mode="sync", env_id="Acrobot-v1")
+    vector = gym.make_vec(WRAPPED, 2, "vector_entry_point", env_id="Acrobot-v1", wrapper_names=HIDDEN)
+    single = gym.make_vec(WRAPPED, 2, "sync", env_id="Acrobot-v1", wrapper_names=HIDDEN)
     assert isinstance(vector.unwrapped, gym.vector.SyncVectorEnv)
     for one, two in zip(play_vector(vector, 30, 4), play_vector(single, 30, 4), strict=True):
         for left, right in zip(one, two, strict=True):

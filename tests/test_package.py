@@ -25,8 +25,8 @@ MAY_IMPORT = {
 FORBIDDEN = {"core": {"ray", "gymnasium", "minigrid"}, "envs": {"torch", "ray"}}
 COMPOSITION_ROOT = "ctm_rl.cli"
 """The command line puts the rooms together, and so may import all of them."""
-SHARED = "ctm_rl._lazy"
-"""Makes the exports of every room; standard library only."""
+SHARED = ("ctm_rl._lazy", "ctm_rl.errors")
+"""Exports and errors of every room; standard library only."""
 
 
 def module_files() -> dict[str, Path]:

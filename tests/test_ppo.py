@@ -59,7 +59,7 @@ WINDOW = dataclasses.replace(SMALL, sync_window=True)
 LSTM, GRU, MLP = (dataclasses.replace(SMALL, kind=kind) for kind in ("lstm", "gru", "mlp"))
 EXPERIMENT = Experiment(
     name="small",
-    env=EnvConfig(id="CartPole-v1", hide_velocities=True),
+    env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",)),
     model=SMALL,
     ppo=PPOSettings(num_rollout_steps=16, num_epochs=2, num_minibatches=2),
     budget=BudgetConfig(env_steps=2_000),
@@ -399,9 +399,11 @@ def test_a_runner_that_comes_late_plays_other_episodes_than_one_of_the_start() -
 def test_environments_in_processes_of_their_own_play_the_same() -> None:
     fragments = []
     for vectorization in ("sync", "async"):
-        env = EnvConfig(id="Acrobot-v1", hide_velocities=True, max_episode_steps=6, vectorization=vectorization)
+        env = EnvConfig(
+            id="Acrobot-v1", wrappers=("hide-velocities",), max_episode_steps=6, vectorization=vectorization
+        )
         runner = ColumnarEnvRunner(config=config_of(env=env), worker_index=0)
-        assert type(runner.env.unwrapped).__name__ == f"{vectorization.title()}VectorEnv"
+        assert type(runner.env.unwrapped).__name__.endswith(f"{vectorization.title()}VectorEnv")
         fragments.append(runner.sample(num_timesteps=9))
         runner.stop()
     for name, column in fragments[0].columns().items():

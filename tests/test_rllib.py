@@ -50,7 +50,7 @@ WINDOW = dataclasses.replace(SMALL, sync_window=True)
 LSTM, GRU, MLP = (dataclasses.replace(SMALL, kind=kind) for kind in ("lstm", "gru", "mlp"))
 EXPERIMENT = Experiment(
     name="small",
-    env=EnvConfig(id="CartPole-v1", hide_velocities=True),
+    env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",)),
     model=SMALL,
     ppo=PPOSettings(num_rollout_steps=16, num_epochs=2, num_minibatches=2, is_lr_annealed=True),
     budget=BudgetConfig(env_steps=2_000),
@@ -270,7 +270,7 @@ def plain(value: Any) -> Any:
         (EnvConfig(id="no_such_module:CartPole-v1"), r"env.id 'no_such_module:CartPole-v1' cannot be made"),
         (EnvConfig(id="FrozenLake-v1"), r"observation space Discrete\(16\) is not supported"),
         (EnvConfig(id="Pendulum-v1"), r"action space Box\(.*\) is not supported: it must be Discrete"),
-        (EnvConfig(id="FrozenLake-v1", hide_velocities=True), "cannot be made: velocities can be hidden in"),
+        (EnvConfig(id="FrozenLake-v1", wrappers=("hide-velocities",)), "cannot be made: velocities can be hidden in"),
     ],
 )
 def test_an_environment_that_does_not_fit_is_refused_before_anything_starts(env: EnvConfig, message: str) -> None:
@@ -290,7 +290,8 @@ def test_the_configuration_says_what_the_experiment_says() -> None:
     )
     config = build_algorithm_config(experiment)
     assert isinstance(config, PPOConfig)
-    assert (config.env, config.env_config) == ("CartPole-v1", {"max_episode_steps": 9})
+    assert config.env == "ctm_rl.envs:ctm_rl/Wrapped-v0"
+    assert (config.env_config["env_id"], config.env_config["wrapper_names"]) == ("CartPole-v1", ["time-limit=9"])
     assert (config.num_env_runners, config.num_envs_per_env_runner, config.num_learners) == (2, 4, 2)
     # 2 runners x 4 environments x 16 steps, halved between the learners, then cut into 2 minibatches.
     assert (config.train_batch_size_per_learner, config.total_train_batch_size, config.minibatch_size) == (64, 128, 32)

@@ -7,7 +7,7 @@ from gymnasium.utils.env_checker import check_env
 
 from ctm_rl.agents.environment import make_env, make_vector_env
 from ctm_rl.agents.experiment import EnvConfig
-from ctm_rl.envs.stagger import StaggeredStart, make_staggered
+from ctm_rl.envs.stagger import StaggeredStart
 
 ENV = EnvConfig(id="MountainCar-v0", max_episode_steps=40, stagger_episodes=True)
 
@@ -27,11 +27,10 @@ def lengths(env: gym.Env, num_episodes: int) -> list[int]:
 
 
 def test_the_first_episode_alone_is_cut_and_by_the_seed() -> None:
-    arguments = {"max_episode_steps": 40}
-    first, *rest = lengths(make_staggered("MountainCar-v0", arguments), 4)
+    first, *rest = lengths(StaggeredStart(gym.make("MountainCar-v0", max_episode_steps=40)), 4)
     assert 1 <= first < 40
     assert rest == [40, 40, 40]
-    assert lengths(make_staggered("MountainCar-v0", arguments), 1) == [first]
+    assert lengths(StaggeredStart(gym.make("MountainCar-v0", max_episode_steps=40)), 1) == [first]
 
 
 def test_environments_are_spread_over_their_episodes_in_training_and_not_in_evaluation() -> None:
@@ -48,11 +47,11 @@ def test_environments_are_spread_over_their_episodes_in_training_and_not_in_eval
 
 
 def test_it_is_a_proper_environment() -> None:
-    env = gym.make("ctm_rl.envs:ctm_rl/StaggeredStart-v0", env_id="MountainCar-v0")
+    env = gym.make("ctm_rl.envs:ctm_rl/Wrapped-v0", env_id="MountainCar-v0", wrapper_names=["stagger"])
     check_env(env.unwrapped, skip_render_check=True)
     assert env.spec is not None
 
 
 def test_without_a_limit_there_is_nothing_to_stagger() -> None:
-    with pytest.raises(ValueError, match="have no time limit, and nothing keeps them together"):
+    with pytest.raises(ValueError, match=r"needs episodes with a time limit, and those of .*CartPole.* have none"):
         StaggeredStart(gym.make("CartPole-v1").unwrapped)

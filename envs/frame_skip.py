@@ -1,0 +1,41 @@
+"""One action for several steps of an environment."""
+
+from typing import Any
+
+import gymnasium as gym
+
+from ctm_rl.errors import UserError
+
+
+class FrameSkip(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """Repeats every action, and adds up what it earned; the end of an episode ends the repetition.
+
+    Args:
+        env: any environment.
+        num_frames: how many of its steps make one.
+
+    Raises:
+        UserError: ``num_frames`` is below 1.
+    """
+
+    def __init__(self, env: gym.Env, num_frames: int) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self, num_frames=num_frames)
+        gym.Wrapper.__init__(self, env)
+        if num_frames < 1:
+            raise UserError(f"wrapper frame-skip must repeat an action at least 1 time, got {num_frames}.")
+        self._num_frames = num_frames
+        for name in ("_max_episode_steps", "max_steps"):
+            if env.has_wrapper_attr(name):
+                # The limit in steps as they are seen from outside.
+                self._max_episode_steps = -(-int(env.get_wrapper_attr(name)) // num_frames)
+                break
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Takes up to ``num_frames`` steps; observation and information are of the last."""
+        total = 0.0
+        for _ in range(self._num_frames):
+            observation, reward, is_terminated, is_truncated, info = self.env.step(action)
+            total += float(reward)
+            if is_terminated or is_truncated:
+                break
+        return observation, total, is_terminated, is_truncated, info  # pyright: ignore[reportPossiblyUnboundVariable]
