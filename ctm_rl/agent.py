@@ -1,5 +1,6 @@
 """The machine put to use as an agent: features of an observation in, policy and value out, one state per episode."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -56,15 +57,20 @@ class ActorCritic(nn.Module):
         return self.core.initial_state(batch_size)
 
     def unroll(
-        self, observations: Shaped[Tensor, "T B *obs"], is_first: Shaped[Tensor, "T B"], state: AnyState
+        self,
+        observations: Shaped[Tensor, "T B *obs"],
+        is_first: Shaped[Tensor, "T B"],
+        state: AnyState,
+        ticks: Sequence[int] | None = None,
     ) -> Unrolled:
-        """Runs T environment steps of K ticks each.
+        """Runs T environment steps of K ticks each, or of a number of its own for each step.
 
         Args:
             observations: [T, B, ...]; integers are taken as they are by the grid encoder.
             is_first: whether a step starts a new episode (True or 1), [T, B]; its row of the state is then replaced by
                 the start state before the step, whatever it held.
             state: the state before the first step, B rows; left as it was.
+            ticks: how many ticks each step takes, the same in all rows, [T]; ``None``: K.
 
         Returns:
             Logits [T, B, A], values [T, B], what the heads read [T, B, P], and the state after the last step.
@@ -74,24 +80,23 @@ class ActorCritic(nn.Module):
         is_worth_it = torch.is_grad_enabled() or num_steps > 1
         is_plain = self.config.is_state_carried and not torch.is_autocast_enabled(features.device.type)
         is_fast = is_worth_it and is_plain
+        each = self.config.num_ticks if ticks is None else ticks
         is_learning = torch.is_grad_enabled() and self.training
         captured = None
-        if self._captured is not None and is_fast and is_learning:
+        if self._captured is not None and is_fast and is_learning and ticks is None:
             captured = self._captured.run(self.core, features, is_first.bool(), state)
         if captured is not None:
             sync, state = captured
         elif is_fast and can_unroll(self.core):
             assert isinstance(self.core, CTMCore)
             assert isinstance(state, CoreState)
-            sync, state = unroll(self.core, features, is_first, state)
-        elif is_fast and can_unroll_lstm(self.core):
+            sync, state = unroll(self.core, features, is_first, state, each)
+        elif is_fast and ticks is None and can_unroll_lstm(self.core):
             assert isinstance(self.core, LSTMCore)
             assert isinstance(state, LSTMState)
             sync, state = unroll_lstm(self.core, features, is_first, state, self.config.num_ticks)
         else:
-            sync, state = step_through(
-                self.core, features, is_first, state, self.config.num_ticks, self.config.is_state_carried
-            )
+            sync, state = step_through(self.core, features, is_first, state, each, self.config.is_state_carried)
         return Unrolled(self.policy(sync), self.value(sync).squeeze(-1), sync, state)
 
     def project_(self) -> None:
