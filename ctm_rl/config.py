@@ -241,6 +241,9 @@ class PolicyConfig(CoreConfig):
     """Hidden width of the LSTM baseline."""
     is_state_carried: bool = True
     """Keep the state between the steps of an episode; False starts every step afresh."""
+    train_random_ticks: bool = False
+    """Learn with a random number of ticks at every environment step, from 1 to num_ticks: such a policy also acts well
+    with fewer, and may halt when it is certain."""
     use_graph: bool = False
     """Learning on a GPU: capture the unroll as a CUDA graph; where it cannot be, the log says so."""
     max_seq_len: int = 20
@@ -255,6 +258,8 @@ class PolicyConfig(CoreConfig):
             check_at_least(name, getattr(self, name), 1)
         for width in self.head_dims:
             check_at_least("head_dims", width, 1)
+        if self.train_random_ticks and self.use_graph:
+            raise ValueError("use_graph must be off with train_random_ticks: a graph has one number of ticks.")
         if not 0 < self.policy_gain < float("inf"):
             raise ValueError(f"policy_gain must be above 0 and finite, got {self.policy_gain}.")
         if self.num_action_sync_neurons:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ctm_rl import checkpoint
+from ctm_rl.acting import act_until_certain
 from ctm_rl.agent import ActorCritic
 from ctm_rl.checkpoint import CheckpointError
 from ctm_rl.config import PolicyConfig
@@ -43,6 +44,8 @@ class Policy:
         self.observation_shape = observation_shape
         self.num_actions = agent.policy.layers[-1].out_features
         self.iteration = iteration
+        self.ticks = np.zeros(0, np.int64)
+        """How many ticks each row took in the last step, [B]."""
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu") -> "Policy":
@@ -108,6 +111,7 @@ class Policy:
         is_first: np.ndarray | Tensor | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
+        halt_certainty: float | None = None,
     ) -> tuple[Any, AnyState]:
         """Chooses actions for one step.
 
@@ -117,13 +121,15 @@ class Policy:
             is_first: which rows begin a new episode, [B]; their state starts afresh. ``None``: none does.
             deterministic: take the likeliest action instead of drawing one.
             generator: a generator on the CPU to draw from; ``None``: torch's own.
+            halt_certainty: each row stops ticking once it is this certain (``1 - H(pi) / log A``), from 0 to 1; only of
+                a policy trained with ``train_random_ticks``. ``None``: it takes all of its ticks.
 
         Returns:
             The action, an ``int`` for one observation and an array of whole numbers [B] for a batch, and the state
             for the next step.
 
         Raises:
-            ValueError: the observation has the wrong shape.
+            ValueError: the observation has the wrong shape, or the policy cannot halt.
         """
         batch = torch.as_tensor(observation, device=self.device)
         is_single = tuple(batch.shape) == self.observation_shape
@@ -139,13 +145,24 @@ class Policy:
         if self.agent.config.encoder != "grid":
             batch = batch.to(next(self.agent.parameters()).dtype)
         fresh = torch.zeros(num_rows, dtype=torch.bool) if is_first is None else torch.as_tensor(is_first)
-        unrolled = self.agent.unroll(batch[None], fresh.to(self.device).reshape(1, num_rows), state)
-        logits = unrolled.logits[0].float().cpu()  # [B, A]
+        logits, state = self._step(batch, fresh.to(self.device).reshape(num_rows), state, halt_certainty)
         if deterministic:
             actions = logits.argmax(-1)
         else:
             actions = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
-        return (int(actions) if is_single else actions.numpy()), unrolled.state
+        return (int(actions) if is_single else actions.numpy()), state
+
+    def _step(
+        self, batch: Tensor, is_first: Tensor, state: AnyState, halt_certainty: float | None
+    ) -> tuple[Tensor, AnyState]:
+        """Logits of one step, [B, A], on the CPU, and the state after it; notes the ticks it took."""
+        if halt_certainty is None:
+            unrolled = self.agent.unroll(batch[None], is_first[None], state)
+            self.ticks = np.full(len(batch), self.agent.config.num_ticks)
+            return unrolled.logits[0].float().cpu(), unrolled.state
+        halted = act_until_certain(self.agent, batch, is_first.bool(), state, halt_certainty)
+        self.ticks = halted.ticks.cpu().numpy()
+        return halted.logits.float().cpu(), halted.state
 
 
 def describe(agent: ActorCritic, observation_shape: tuple[int, ...]) -> dict[str, Any]:

@@ -1,17 +1,29 @@
 """Halting at a certainty against taking all ticks and cutting: the same answers, and less work."""
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from ctm_rl import checkpoint
+from ctm_rl.agents import evaluation
+from ctm_rl.agents.halting_curve import HALT_THRESHOLDS, Batch, check_can_halt_answers, halting_curve
+from ctm_rl.agents.learning_to_answer import fit_model
+from ctm_rl.agents.run_dir import config_of, write_config
+from ctm_rl.agents.supervised_experiment import SupervisedExperiment
+from ctm_rl.cli import main
 from ctm_rl.config import ThinkerConfig
+from ctm_rl.configs import load
+from ctm_rl.errors import UserError
 from ctm_rl.metrics import at_tick
 from ctm_rl.metrics.stopping import stopping_ticks
-from ctm_rl.models import ContinuousThoughtMachine
+from ctm_rl.models import ContinuousThoughtMachine, FeedForwardModel
 from ctm_rl.neurons import Neurons
+from ctm_rl.thinker import THINKER_ENTRY, describe
 
 B, K = 13, 7
 SMALL = ThinkerConfig(
@@ -120,3 +132,52 @@ def test_what_cannot_be_is_refused() -> None:
     asked, question = make("digits")
     with pytest.raises(ValueError, match="leave it out"):
         asked.think(*question, halt_certainty=0.5, num_ticks=3)
+
+
+def test_a_curve_is_what_each_threshold_gives() -> None:
+    model, (inputs,) = make("parity")
+    targets = (inputs > 0).long()
+    batches = [Batch(inputs[:8], None, targets[:8]), Batch(inputs[8:], None, targets[8:])]
+    points = halting_curve(model, batches, (None, 0.3, 0.9))
+    for point in points:
+        halted = model.think(inputs, halt_certainty=point["threshold"])
+        is_right = model.grouped(halted.predictions).argmax(-1) == targets
+        assert point["ticks_mean"] == pytest.approx(float(halted.ticks.double().mean()))
+        assert point["accuracy"] == pytest.approx(float(is_right.double().mean()))
+        assert point["accuracy_whole"] == pytest.approx(float(is_right.all(1).double().mean()))
+        assert point["seconds_per_sample"] > 0
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run with an untrained model for parity."""
+    experiment = load("parity")
+    assert isinstance(experiment, SupervisedExperiment)
+    model = fit_model(dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, num_ticks=K)))
+    experiment = dataclasses.replace(experiment, model=model)
+    write_config(tmp_path, config_of(experiment))
+    torch.manual_seed(5)
+    checkpoint.save(tmp_path, 4, {THINKER_ENTRY: describe(ContinuousThoughtMachine(model))})
+    return tmp_path
+
+
+def test_evaluation_reports_ticks_accuracy_and_time(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = evaluation.evaluate(run, episodes=7, halt_certainty=0.0)
+    assert (quick["ticks_mean"], quick["halt_certainty"]) == (1.0, 0.0)
+    assert quick["accuracy"] == pytest.approx(quick["accuracy_by_tick"][0])
+    assert main(["evaluate", str(run), "--episodes", "7", "--halt-curve", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    points = result["halting"]
+    assert [point["threshold"] for point in points] == list(HALT_THRESHOLDS)
+    assert points[0]["ticks_mean"] == K
+    assert points[0]["accuracy_whole"] == pytest.approx(result["accuracy_whole_last"])
+    assert main(["evaluate", str(run), "--episodes", "7", "--halt-certainty", "1.5"]) == 2
+    assert "halt_certainty must be from 0 to 1" in capsys.readouterr().err
+
+
+def test_models_with_nothing_to_halt_are_refused() -> None:
+    model, _ = make("vectors")
+    with pytest.raises(UserError, match="spreads its answer"):
+        check_can_halt_answers(model, "order")
+    with pytest.raises(UserError, match="kind ff answers once"):
+        check_can_halt_answers(FeedForwardModel(ThinkerConfig(kind="ff", encoder="resnet18-1")), "classes")
