@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ctm_rl.agents.columns import to_device
-from ctm_rl.agents.halting_curve import Batch, check_can_halt_answers, halting_curve
+from ctm_rl.agents.halting_curve import Batch, check_can_halt_answers, halting_curve, joined
 from ctm_rl.agents.sampler import OBSERVATIONS, TARGETS, Sampler
 from ctm_rl.agents.supervised_experiment import LossKind, TaskConfig
 from ctm_rl.agents.thinker_module import fit_thinker
@@ -128,7 +128,7 @@ def evaluate_answers(
         "task": asked.name,
         **scores.summary(),
         **({} if reapply is None else {"solved_by_reapplying": num_solved / episodes}),
-        **({"halting": halting_curve(model, batches, thresholds)} if thresholds else {}),
+        **({"halting": halting_curve(model, joined(batches), thresholds)} if thresholds else {}),
         "env_steps": episodes,
         "seconds": round(time.perf_counter() - started, 3),
         "seed": seed,

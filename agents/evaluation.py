@@ -130,11 +130,11 @@ def evaluate(
 
 
 def _play_all(
-    policy: Policy, env: EnvConfig, seeds: list[int], way: "_Way", thresholds: Sequence[float | None]
+    policy: Policy, config: EnvConfig, seeds: list[int], way: "_Way", thresholds: Sequence[float | None]
 ) -> dict[str, Any]:
     """Plays one episode for each seed, and once more for each certainty that rows are to halt at."""
     episodes = len(seeds)
-    envs = [_make_fitting(env, policy) for _ in range(min(episodes, MAX_ENVS))]
+    envs = [_make_fitting(config, policy) for _ in range(min(episodes, MAX_ENVS))]
     started = time.perf_counter()
     num_threads = torch.get_num_threads()
     # The products are too small to be shared out: with more threads on a busy machine they take ten times as long.

@@ -17,6 +17,12 @@ HALT_THRESHOLDS = (None, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99
 """Certainties of a curve; None: all ticks are taken."""
 
 
+_NUM_JOINED = 4
+"""How many batches become one."""
+_SMALL = 4096
+"""Numbers of an input, at most, for that."""
+
+
 class Batch(NamedTuple):
     """Inputs with their right answers."""
 
@@ -38,6 +44,17 @@ def check_can_halt_answers(model: ContinuousThoughtMachine | FeedForwardModel, l
         raise UserError("halting is for models that tick, and kind ff answers once; use kind ctm or lstm.")
     if loss == "order":
         raise UserError("halting is for answers that stand at every tick; a sorting model spreads its answer over all.")
+
+
+def joined(batches: Sequence[Batch]) -> list[Batch]:
+    """Joins batches of small inputs: the part of a tick that does not depend on the rows counts for less then."""
+    if not batches or batches[0].question is not None or batches[0].inputs[0].numel() > _SMALL:
+        return list(batches)
+    parts = [batches[first : first + _NUM_JOINED] for first in range(0, len(batches), _NUM_JOINED)]
+    return [
+        Batch(torch.cat([batch.inputs for batch in part]), None, torch.cat([batch.targets for batch in part]))
+        for part in parts
+    ]
 
 
 def halting_curve(

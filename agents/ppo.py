@@ -100,7 +100,9 @@ class RecurrentPPO(PPO):
         )
 
 
-def _sample(group: EnvRunnerGroup, timeout: float | None, tick_seed: int) -> tuple[list[RolloutFragment], list[Any]]:
+def _sample(
+    group: EnvRunnerGroup, timeout: float | None, tick_seed: int | None = None
+) -> tuple[list[RolloutFragment], list[Any]]:
     """One fragment and the metrics of every runner that answers, in the runners' order."""
     if group.num_remote_env_runners() == 0:
         runner = group.local_env_runner

@@ -100,9 +100,12 @@ def tick_until_certain(
         if rows is None or is_thinking is None:
             rows = torch.arange(num_rows, device=certainty.device)
             is_thinking = torch.ones_like(rows, dtype=torch.bool)
-        if tick < num_ticks and (tick < first_tick or halt_certainty is None):
+        if tick == num_ticks:
+            is_enough = is_thinking
+        elif tick < first_tick or halt_certainty is None:
             continue
-        is_enough = is_thinking if tick == num_ticks else is_thinking & (certainty >= halt_certainty)
+        else:
+            is_enough = is_thinking & (certainty >= halt_certainty)
         done = is_enough.nonzero().squeeze(1)
         if not len(done):
             continue
