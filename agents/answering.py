@@ -231,6 +231,7 @@ def describe_answers(result: dict[str, Any]) -> str:
     return (
         f"{result['episodes']} samples of {result['task']}: {100 * result['accuracy']:.1f} % of elements right, "
         f"{100 * result['accuracy_whole']:.1f} % of samples throughout, in {result['seconds']:.1f} s"
+        + (f", halting after {result['ticks_mean']:.2f} ticks" if "ticks_mean" in result else "")
         + "".join(map(_describe_halting, result.get("halting", ())))
     )
 
