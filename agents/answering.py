@@ -1,7 +1,7 @@
 """Evaluates a model that answers, on held-out samples: by tick, by certainty and by what was asked."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ctm_rl.agents.columns import to_device
+from ctm_rl.agents.halting_curve import Batch, check_can_halt_answers, halting_curve, joined
 from ctm_rl.agents.sampler import OBSERVATIONS, TARGETS, Sampler
 from ctm_rl.agents.supervised_experiment import LossKind, TaskConfig
 from ctm_rl.agents.thinker_module import fit_thinker
@@ -76,6 +77,7 @@ def evaluate_answers(
     seed: int,
     device: torch.device,
     human: Tensor | None = None,
+    thresholds: Sequence[float | None] = (),
 ) -> dict[str, Any]:
     """Lets a model answer held-out samples.
 
@@ -86,11 +88,13 @@ def evaluate_answers(
         seed: the same seed makes the same samples.
         device: where the model computes.
         human: the share of people who chose each class, [N, C], for the samples of a finite set in their order.
+        thresholds: certainties at which rows are to halt as well, each in a pass of its own.
 
     Returns:
         ``task``, ``episodes``, ``accuracy`` (share of right elements) and ``accuracy_whole`` (of samples right
         throughout), at the most certain tick; what the scores of ``ctm_rl.metrics`` tell that fit the task; of mazes
-        ``solved_by_reapplying``, the share solved when each route goes on from where the last one led.
+        ``solved_by_reapplying``, the share solved when each route goes on from where the last one led; with thresholds
+        ``halting``, see ``halting_curve``.
 
     Raises:
         UserError: the environment cannot be made, or there are fewer human answers than samples.
@@ -102,6 +106,9 @@ def evaluate_answers(
     if human is not None and len(human) < episodes:
         raise UserError(f"there are human answers for {len(human)} samples, and {episodes} are to be answered.")
     model = model.to(device).eval()
+    if thresholds:
+        check_can_halt_answers(model, asked.loss)
+    batches: list[Batch] = []
     scores = _scores_for(model.config, asked.loss, human)
     reapply = getattr(sampler.task, "reapply", None)
     first = num_solved = 0
@@ -109,6 +116,9 @@ def evaluate_answers(
         made = sampler.held_out(chunk, episodes)
         samples = to_device(made.as_dict(), device)
         scores.add(_answer(model, samples[OBSERVATIONS]), samples, first)
+        if thresholds:
+            targets = samples[TARGETS]
+            batches.append(Batch(*model_inputs(model.config, samples[OBSERVATIONS]), targets.reshape(len(targets), -1)))
         first += len(samples[TARGETS])
         if reapply is not None:
             num_solved += int(reapply(made.observations, lambda shown: _most_certain(model, shown, device)).sum())
@@ -118,6 +128,7 @@ def evaluate_answers(
         "task": asked.name,
         **scores.summary(),
         **({} if reapply is None else {"solved_by_reapplying": num_solved / episodes}),
+        **({"halting": halting_curve(model, joined(batches), thresholds)} if thresholds else {}),
         "env_steps": episodes,
         "seconds": round(time.perf_counter() - started, 3),
         "seed": seed,
@@ -220,4 +231,16 @@ def describe_answers(result: dict[str, Any]) -> str:
     return (
         f"{result['episodes']} samples of {result['task']}: {100 * result['accuracy']:.1f} % of elements right, "
         f"{100 * result['accuracy_whole']:.1f} % of samples throughout, in {result['seconds']:.1f} s"
+        + (f", halting after {result['ticks_mean']:.2f} ticks" if "ticks_mean" in result else "")
+        + "".join(map(_describe_halting, result.get("halting", ())))
+    )
+
+
+def _describe_halting(point: dict[str, Any]) -> str:
+    """One more line for each certainty that rows halted at."""
+    name = "all ticks" if point["threshold"] is None else f"halting at {point['threshold']:g}"
+    return (
+        f"\n  {name}: {point['ticks_mean']:.2f} ticks, {100 * point['accuracy']:.1f} % of elements right, "
+        f"{100 * point['accuracy_whole']:.1f} % of samples throughout, "
+        f"{1e3 * point['seconds_per_sample']:.3f} ms a sample"
     )

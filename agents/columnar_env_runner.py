@@ -126,13 +126,20 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         self._needs_initial_reset = True
 
     def sample(
-        self, *, num_timesteps: int | None = None, explore: bool | None = None, **kwargs: Any
+        self,
+        *,
+        num_timesteps: int | None = None,
+        explore: bool | None = None,
+        tick_seed: int | None = None,
+        **kwargs: Any,
     ) -> RolloutFragment:
         """Plays all environments for a while; their episodes go on in the next sample.
 
         Args:
             num_timesteps: T, steps of each environment; ``None``: as configured.
             explore: draw the actions; ``False``: take the likeliest; ``None``: as configured.
+            tick_seed: with ``train_random_ticks``, what the numbers of ticks are drawn from: fragments that are learned
+                from together need the same; ``None``: the generator of the actions. Without exploring all are taken.
             **kwargs: none is known.
 
         Returns:
@@ -149,7 +156,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         explore = self.config.explore if explore is None else explore
         self.metrics.log_value(WEIGHTS_SEQ_NO, self._weights_seq_no, window=1)
         with self.metrics.log_time(SAMPLE_TIMER):
-            fragment = self._play(num_steps, bool(explore))
+            fragment = self._play(num_steps, bool(explore), tick_seed)
         self._log(fragment.num_steps)
         return fragment
 
@@ -261,17 +268,27 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         if self.env is not None:
             self.env.close()
 
-    def _play(self, num_steps: int, explore: bool) -> RolloutFragment:
+    def _play(self, num_steps: int, explore: bool, tick_seed: int | None) -> RolloutFragment:
         """Plays; environments that fail are made anew and played from the start where RLlib was told to do so."""
         while True:
             try:
                 player = self._ready_player()
-                return player.play(num_steps, explore=explore)
+                ticks = self._draw_ticks(num_steps, tick_seed) if explore else None
+                return player.play(num_steps, explore=explore, ticks=ticks)
             except Exception:  # an environment may raise anything
                 if not self.config.restart_failed_sub_environments:
                     raise
                 _LOG.exception("an environment failed; all %d of this runner are made anew.", self.num_envs)
                 self.make_env()
+
+    def _draw_ticks(self, num_steps: int, tick_seed: int | None) -> list[int] | None:
+        """How many ticks each step takes, [T], where that is to be drawn."""
+        assert self.module is not None
+        config = self.module.agent.config
+        if not config.train_random_ticks:
+            return None
+        generator = self._generator if tick_seed is None else torch.Generator().manual_seed(tick_seed)
+        return torch.randint(1, config.num_ticks + 1, (num_steps,), generator=generator).tolist()
 
     def _ready_player(self) -> VectorPlayer:
         """The player, with its environments reset if they have to be."""

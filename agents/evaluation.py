@@ -4,25 +4,28 @@ import dataclasses
 import itertools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import gymnasium as gym
 import numpy as np
 import torch
 
 from ctm_rl import checkpoint
+from ctm_rl.acting import check_can_halt
 from ctm_rl.actions import Actions
 from ctm_rl.agent import ActorCritic
 from ctm_rl.agents.answering import Asked, asked_of, describe_answers, evaluate_answers
 from ctm_rl.agents.environment import make_env
 from ctm_rl.agents.experiment import EnvConfig, Experiment
+from ctm_rl.agents.halting_curve import HALT_THRESHOLDS
 from ctm_rl.agents.run_dir import check_is_run, read_config
 from ctm_rl.agents.run_settings import MAX_SEED
 from ctm_rl.agents.spaces import fit
 from ctm_rl.agents.supervised_experiment import SupervisedExperiment, TaskConfig
 from ctm_rl.errors import UserError
+from ctm_rl.halting import check_halt_certainty
 from ctm_rl.interop import OfficialModel
 from ctm_rl.layout import Layout
 from ctm_rl.models import ContinuousThoughtMachine, FeedForwardModel
@@ -38,6 +41,17 @@ _SEED_FLOOR = 2**31
 """Evaluation seeds are not below this, so that they are not among those of training."""
 
 
+class _Way(NamedTuple):
+    """How episodes are played."""
+
+    deterministic: bool
+    """Take the likeliest actions."""
+    seed: int
+    """Of drawing them."""
+    halt_certainty: float | None
+    """Certainty at which a row stops ticking; None: none."""
+
+
 def evaluate(
     run_dir: str | Path,
     *,
@@ -48,6 +62,8 @@ def evaluate(
     env_kwargs: Mapping[str, Any] | None = None,
     decay_rate: float | None = None,
     human: np.ndarray | None = None,
+    halt_certainty: float | None = None,
+    halt_curve: bool = False,
 ) -> dict[str, Any]:
     """Plays exactly ``episodes`` episodes, or has an imported model that answers instead answer as many samples.
 
@@ -65,10 +81,15 @@ def evaluate(
             synchronisation is.
         human: answering models only: the share of people who chose each class, [N, C], for the held-out samples in
             their order.
+        halt_certainty: let each row stop ticking once it is this certain, from 0 to 1; a policy must have been trained
+            with ``train_random_ticks``.
+        halt_curve: tell ``halting``: results, ticks and time for several such certainties.
 
     Returns:
         ``episodes``, mean, standard deviation, least and greatest of the raw returns, mean length, ``env_steps``,
-        ``seconds``, and the iteration of the checkpoint; for answers see ``evaluate_answers``.
+        ``seconds``, and the iteration of the checkpoint; for answers see ``evaluate_answers``. Where rows halt, also
+        ``halt_certainty`` and ``ticks_mean``, ticks of a step or sample; for answers ``accuracy`` and
+        ``accuracy_whole`` are then those of each sample's last tick.
 
     Raises:
         UserError: a value is not allowed, there is no usable checkpoint, or the environment does not fit it.
@@ -77,6 +98,7 @@ def evaluate(
         raise UserError(f"episodes must be at least 1, got {episodes}.")
     if not 0 <= seed <= MAX_SEED:
         raise UserError(f"seed must be at least 0 and at most {MAX_SEED}, got {seed}.")
+    thresholds = _thresholds(halt_certainty, halt_curve)
     place = Path(run_dir)
     run = place.parents[1] if place.parent.name == checkpoint.FOLDER else place
     check_is_run(run)
@@ -90,7 +112,11 @@ def evaluate(
         if decay_rate is not None:
             _set_decay_rates(model, decay_rate)
         people = None if human is None else torch.from_numpy(human)
-        result = evaluate_answers(model, asked, episodes=episodes, seed=seed, device=found, human=people)
+        result = evaluate_answers(
+            model, asked, episodes=episodes, seed=seed, device=found, human=people, thresholds=thresholds
+        )
+        if not halt_curve:
+            result |= _only_point(result.pop("halting", []))
         return {**result, "iteration": checkpoint.iteration_of(place)}
     if decay_rate is not None or human is not None:
         raise UserError("decay_rate and human answers are for models that answer; this one acts.")
@@ -99,13 +125,27 @@ def evaluate(
     assert isinstance(experiment, Experiment)
     env = _changed(experiment.env, env_kwargs)
     seeds = [_SEED_FLOOR + int(word) // 2 for word in np.random.SeedSequence(seed).generate_state(episodes)]
-    envs = [_make_fitting(env, policy) for _ in range(min(episodes, MAX_ENVS))]
+    if thresholds:
+        _check_can_halt(policy)
+    halting = thresholds if halt_curve else ()
+    result = _play_all(policy, env, seeds, _Way(deterministic, seed, halt_certainty), halting)
+    return {**result, "iteration": policy.iteration, "seed": seed, "deterministic": deterministic}
+
+
+def _play_all(
+    policy: Policy, config: EnvConfig, seeds: list[int], way: "_Way", thresholds: Sequence[float | None]
+) -> dict[str, Any]:
+    """Plays one episode for each seed, and once more for each certainty that rows are to halt at."""
+    episodes = len(seeds)
+    envs = [_make_fitting(config, policy) for _ in range(min(episodes, MAX_ENVS))]
     started = time.perf_counter()
     num_threads = torch.get_num_threads()
     # The products are too small to be shared out: with more threads on a busy machine they take ten times as long.
     torch.set_num_threads(1)
     try:
-        returns, lengths = _play(policy, envs, seeds, deterministic, seed)
+        returns, lengths, ticks = _play(policy, envs, seeds, way)
+        seconds = time.perf_counter() - started
+        halting = [_play_halting(policy, envs, seeds, way._replace(halt_certainty=at)) for at in thresholds]
     finally:
         torch.set_num_threads(num_threads)
         for env in envs:
@@ -118,10 +158,9 @@ def evaluate(
         "episode_return_max": float(returns.max()),
         "episode_length_mean": float(lengths.mean()),
         "env_steps": int(lengths.sum()),
-        "seconds": round(time.perf_counter() - started, 3),
-        "iteration": policy.iteration,
-        "seed": seed,
-        "deterministic": deterministic,
+        "seconds": round(seconds, 3),
+        **_told(way.halt_certainty, ticks / int(lengths.sum())),
+        **({"halting": halting} if halting else {}),
     }
 
 
@@ -202,17 +241,16 @@ def _difference(policy: Policy, layout: Layout, actions: Actions) -> str:
     raise AssertionError("they are the same")
 
 
-def _play(
-    policy: Policy, envs: list[gym.Env], seeds: list[int], deterministic: bool, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _play(policy: Policy, envs: list[gym.Env], seeds: list[int], way: _Way) -> tuple[np.ndarray, np.ndarray, int]:
     """Plays one episode for each seed: environment i those of places i, i + n, i + 2 n, and so on.
 
     Returns:
-        Returns and lengths, in the order of the seeds.
+        Returns and lengths, in the order of the seeds, and how many ticks all these steps took.
     """
+    num_ticks = 0
     num_envs, num_episodes = len(envs), len(seeds)
     returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, dtype=np.int64)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(way.seed)
     episode_of = list(range(num_envs))  # which episode each environment plays; done with them all: num_episodes or more
     layout = policy.layout
     observations = np.stack([layout.pack_one(env.reset(seed=seeds[index])[0]) for index, env in enumerate(envs)])
@@ -220,7 +258,12 @@ def _play(
     state = policy.initial_state(num_envs)
     while any(episode < num_episodes for episode in episode_of):
         actions, state = policy.act_packed(
-            observations, state, is_first=is_first, deterministic=deterministic, generator=generator
+            observations,
+            state,
+            is_first=is_first,
+            deterministic=way.deterministic,
+            generator=generator,
+            halt_certainty=way.halt_certainty,
         )
         is_first[:] = False
         for index, env in enumerate(envs):
@@ -231,13 +274,61 @@ def _play(
             observations[index] = layout.pack_one(seen)
             returns[episode] += float(reward)
             lengths[episode] += 1
+            num_ticks += int(policy.ticks[index])
             if not (is_terminated or is_truncated):
                 continue
             episode_of[index] += num_envs
             is_first[index] = True
             if episode_of[index] < num_episodes:
                 observations[index] = layout.pack_one(env.reset(seed=seeds[episode_of[index]])[0])
-    return returns, lengths
+    return returns, lengths, num_ticks
+
+
+def _play_halting(policy: Policy, envs: list[gym.Env], seeds: list[int], way: _Way) -> dict[str, Any]:
+    """Plays one episode for each seed where every row halts at a certainty; a point of the curve."""
+    started = time.perf_counter()
+    returns, lengths, num_ticks = _play(policy, envs, seeds, way)
+    num_steps = int(lengths.sum())
+    return {
+        "threshold": way.halt_certainty,
+        "ticks_mean": num_ticks / num_steps,
+        "episode_return_mean": float(returns.mean()),
+        "episode_length_mean": float(lengths.mean()),
+        "seconds_per_step": (time.perf_counter() - started) / num_steps,
+    }
+
+
+def _thresholds(halt_certainty: float | None, halt_curve: bool) -> tuple[float | None, ...]:
+    """The certainties at which rows are to halt."""
+    if halt_certainty is not None and halt_curve:
+        raise UserError("halt_curve has certainties of its own; leave halt_certainty out.")
+    _checked(lambda: check_halt_certainty(halt_certainty))
+    if halt_curve:
+        return HALT_THRESHOLDS
+    return () if halt_certainty is None else (halt_certainty,)
+
+
+def _only_point(points: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a curve of at most one point tells."""
+    return {"halt_certainty" if name == "threshold" else name: told for point in points for name, told in point.items()}
+
+
+def _told(halt_certainty: float | None, ticks_mean: float) -> dict[str, Any]:
+    """What is told of rows that halt."""
+    return {} if halt_certainty is None else {"halt_certainty": halt_certainty, "ticks_mean": ticks_mean}
+
+
+def _check_can_halt(policy: Policy) -> None:
+    """Refuses a policy that has only ever seen all of its ticks."""
+    _checked(lambda: check_can_halt(policy.agent))
+
+
+def _checked(function: Callable[[], Any]) -> Any:
+    """Does what a person asked for; its refusal is theirs to read."""
+    try:
+        return function()
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def to_text(result: dict[str, Any]) -> str:
@@ -249,6 +340,17 @@ def to_text(result: dict[str, Any]) -> str:
         f"(std {result['episode_return_std']:.1f}, {result['episode_return_min']:.1f} to "
         f"{result['episode_return_max']:.1f}), length {result['episode_length_mean']:.1f}, "
         f"{result['env_steps']} steps in {result['seconds']:.1f} s, checkpoint of iteration {result['iteration']}"
+        + (f", {result['ticks_mean']:.2f} ticks a step" if "ticks_mean" in result else "")
+        + "".join(map(_describe_halting, result.get("halting", ())))
+    )
+
+
+def _describe_halting(point: dict[str, Any]) -> str:
+    """One more line for each certainty that rows halted at."""
+    name = "all ticks" if point["threshold"] is None else f"halting at {point['threshold']:g}"
+    return (
+        f"\n  {name}: {point['ticks_mean']:.2f} ticks a step, return {point['episode_return_mean']:.1f}, "
+        f"length {point['episode_length_mean']:.1f}, {1e3 * point['seconds_per_step']:.3f} ms a step"
     )
 
 

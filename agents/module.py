@@ -26,6 +26,8 @@ NUM_STEPS = "num_steps"
 """Entry of the state: environment steps taken so far in the episode; 0 marks a fresh one."""
 IS_FIRST = "is_first"
 """Column that, where there is one, marks the first steps of episodes, [B, T], in the place of ``num_steps``."""
+TICKS = "ticks"
+"""Column that, where there is one, tells how many ticks each step took, [B, T], equal in all rows."""
 
 ADDED_BY_RLLIB = frozenset({"vf_share_layers"})
 """What PPO and APPO put into every ``model_config`` unasked; it means nothing here."""
@@ -107,6 +109,8 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Learns: action distribution [B, T, A] and values [B, T], from one pass."""
+        if self.agent.config.train_random_ticks and TICKS not in batch:
+            raise ValueError("train_random_ticks needs RecurrentPPO, whose fragments record the ticks of every step.")
         unrolled = self._unroll(self.agent, batch)
         return {
             Columns.ACTION_DIST_INPUTS: unrolled.logits.transpose(0, 1),
@@ -127,7 +131,17 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
             # RLlib starts a new sequence at every episode's start, so that only first steps can be fresh.
             is_first = torch.zeros(observations.shape[:2], dtype=torch.bool, device=observations.device)
             is_first[0] = num_steps == 0
-        return agent.unroll(observations, is_first, self._state_type(**state))
+        return agent.unroll(observations, is_first, self._state_type(**state), _ticks_of(batch))
+
+
+def _ticks_of(batch: dict[str, Any]) -> list[int] | None:
+    """How many ticks each step has, [T], the same in all rows; ``None``: all of them."""
+    if TICKS not in batch:
+        return None
+    ticks = batch[TICKS].cpu()
+    if not (ticks == ticks[:1]).all():
+        raise ValueError("the rows of a batch must take the same number of ticks at each step.")
+    return ticks[0].tolist()
 
 
 def _fields_of(state: AnyState) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Plays a vector of environments in lock step and writes down what happened, column by column."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,12 +67,13 @@ class VectorPlayer:
         if self.normaliser is not None:
             self.normaliser.restart()
 
-    def play(self, num_steps: int, *, explore: bool = True) -> RolloutFragment:
+    def play(self, num_steps: int, *, explore: bool = True, ticks: Sequence[int] | None = None) -> RolloutFragment:
         """Takes T steps in every environment.
 
         Args:
             num_steps: T.
             explore: draw the actions; ``False``: take the likeliest.
+            ticks: how many ticks each step takes, [T], recorded; ``None``: as many as configured.
 
         Returns:
             The fragment.
@@ -90,7 +92,8 @@ class VectorPlayer:
         for step in range(num_steps):
             observations[:, step], is_first[:, step] = self._observations, self._is_first
             is_valid[:, step] = ~self._is_hole
-            outputs, step_values = self.stepper.step(*self._to_torch(self._observations, self._is_first))
+            seen_now, begins = self._to_torch(self._observations, self._is_first)
+            outputs, step_values = self.stepper.step(seen_now, begins, None if ticks is None else ticks[step])
             chosen, chosen_logp = self._choose(outputs, explore)
             actions[:, step], logp[:, step] = chosen, chosen_logp
             values[:, step] = step_values.cpu().numpy()
@@ -123,6 +126,7 @@ class VectorPlayer:
             is_first=is_first,
             is_valid=is_valid,
             is_last=is_last,
+            ticks=None if ticks is None else np.tile(np.asarray(ticks, np.int64), (len(actions), 1)),
             state=state,
         )
 

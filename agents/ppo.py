@@ -1,9 +1,11 @@
 """Recurrent PPO as an RLlib algorithm: columns from the runners, shared out over learners by environment."""
 
+import functools
 import logging
 import time
 from typing import Any
 
+import numpy as np
 from ray.rllib.algorithms.ppo import PPO
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
@@ -69,8 +71,12 @@ class RecurrentPPO(PPO):
         group = self.env_runner_group
         assert group is not None
         unit = config.num_rows_unit
+        # Learned from together, all runners' fragments need the same numbers of ticks; as the position, so are these.
+        position = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+        words = np.random.SeedSequence(None if config.seed is None else [config.seed, int(position), 2])
+        tick_seed = int(words.generate_state(1)[0])
         for _ in range(MAX_TRIES):
-            fragments, results = _sample(group, config.sample_timeout_s)
+            fragments, results = _sample(group, config.sample_timeout_s, tick_seed)
             if results:
                 self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
             num_rows = sum(fragment.num_rows for fragment in fragments)
@@ -96,14 +102,17 @@ class RecurrentPPO(PPO):
         )
 
 
-def _sample(group: EnvRunnerGroup, timeout: float | None) -> tuple[list[RolloutFragment], list[Any]]:
+def _sample(
+    group: EnvRunnerGroup, timeout: float | None, tick_seed: int | None = None
+) -> tuple[list[RolloutFragment], list[Any]]:
     """One fragment and the metrics of every runner that answers, in the runners' order."""
     if group.num_remote_env_runners() == 0:
         runner = group.local_env_runner
         assert isinstance(runner, ColumnarEnvRunner)
-        return [runner.sample()], [runner.get_metrics()]
+        return [runner.sample(tick_seed=tick_seed)], [runner.get_metrics()]
     # What a task returns belongs to the driver: it does not die with its runner.
-    answers = group.foreach_env_runner(_play, local_env_runner=False, timeout_seconds=timeout)
+    play = functools.partial(_play, tick_seed=tick_seed)
+    answers = group.foreach_env_runner(play, local_env_runner=False, timeout_seconds=timeout)
     ordered = sorted(answers, key=lambda answer: answer[0])
     for _, fragment, _ in ordered:
         if isinstance(fragment, EnvFault):
@@ -120,12 +129,12 @@ def _shards(fragment: RolloutFragment, num_learners: int) -> dict[str, Any]:
     return {"batches": [batch_of(part.columns(), part.num_steps) for part in parts]}
 
 
-def _play(runner: Any) -> tuple[int, Any, Any]:
+def _play(runner: Any, tick_seed: int | None) -> tuple[int, Any, Any]:
     """One fragment, and the metrics of a runner in its own process; or the fault of its environment.
 
     RLlib would end the process over an error, start another one, and tell nobody why.
     """
     try:
-        return runner.worker_index, runner.sample(), runner.get_metrics()
+        return runner.worker_index, runner.sample(tick_seed=tick_seed), runner.get_metrics()
     except EnvFault as fault:
         return runner.worker_index, fault, None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ray.rllib.core.columns import Columns
 
-from ctm_rl.agents.module import IS_FIRST
+from ctm_rl.agents.module import IS_FIRST, TICKS
 
 VALUES = "values"
 NEXT_VALUES = "next_values"
@@ -44,6 +44,8 @@ class RolloutFragment:
     """Whether it is a step at all, and no hole, [B, T], bool."""
     is_last: np.ndarray
     """Whether the episode ended with it, terminated or cut off, [B, T], bool."""
+    ticks: np.ndarray | None = None
+    """Where they were drawn, how many ticks each step took, the same in all environments, [B, T], int64."""
     state: dict[str, np.ndarray]
     """The recurrent state before the first step by the names of its parts, [B, ...] each; nothing of later steps."""
 
@@ -74,6 +76,7 @@ class RolloutFragment:
             IS_VALID: self.is_valid,
             IS_LAST: self.is_last,
             Columns.STATE_IN: self.state,
+            **({} if self.ticks is None else {TICKS: self.ticks}),
         }
 
 
@@ -87,7 +90,7 @@ def _map(function: Any, fragments: Sequence[RolloutFragment]) -> RolloutFragment
     values = {
         field.name: function([getattr(fragment, field.name) for fragment in fragments])
         for field in fields(RolloutFragment)
-        if field.name != "state"
+        if field.name != "state" and getattr(fragments[0], field.name) is not None
     }
     names = fragments[0].state
     return RolloutFragment(

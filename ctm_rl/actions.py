@@ -93,6 +93,13 @@ class Choices:
         each = chosen(self._grouped(outputs), actions)
         return Chosen(each.logp.sum(-1), each.entropy.sum(-1))
 
+    def certainty(self, outputs: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch"]:
+        """1 where all is decided and 0 where all is alike: 1 - entropy / logarithm of the size, mean of all choices."""
+        grouped = self._grouped(outputs)
+        limits = torch.tensor([math.log(max(size, 2)) for size in self.sizes], device=outputs.device)
+        entropy = chosen(grouped, grouped.argmax(-1)).entropy
+        return (1 - entropy / limits).mean(-1)
+
     def divergence(self, outputs: Float[Tensor, "*batch O"], others: Float[Tensor, "*batch O"]) -> Tensor:
         """Kullback-Leibler divergence of a policy's outputs from another's, [*batch]."""
         one, other = (self._grouped(logits).log_softmax(-1) for logits in (outputs, others))

@@ -1,5 +1,6 @@
 """The machine put to use as an agent: features of an observation in, policy and value out, one state per episode."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -67,26 +68,35 @@ class ActorCritic(nn.Module):
         return self.core.initial_state(batch_size)
 
     def unroll(
-        self, observations: Shaped[Tensor, "T B *obs"], is_first: Shaped[Tensor, "T B"], state: AnyState
+        self,
+        observations: Shaped[Tensor, "T B *obs"],
+        is_first: Shaped[Tensor, "T B"],
+        state: AnyState,
+        ticks: Sequence[int] | None = None,
     ) -> Unrolled:
-        """Runs T environment steps of K ticks each.
+        """Runs T environment steps of K ticks each, or of a number of its own for each step.
 
         Args:
             observations: packed as the layout says, [T, B, *layout.shape], of any number type.
             is_first: whether a step starts a new episode (True or 1), [T, B]; its row of the state is then replaced by
                 the start state before the step, whatever it held.
             state: the state before the first step, B rows; left as it was.
+            ticks: how many ticks each step takes, the same in all rows, [T]; ``None``: K.
 
         Returns:
             Logits [T, B, A], values [T, B], what the heads read [T, B, P], and the state after the last step.
         """
         num_steps, batch_size = is_first.shape
         features = self.encoder(observations.flatten(0, 1)).unflatten(0, (num_steps, batch_size))
-        sync, state = self._recur(features, is_first, state)
+        sync, state = self._recur(features, is_first, state, ticks)
         return Unrolled(self.policy(sync), self.value(sync).squeeze(-1), sync, state)
 
     def _recur(
-        self, features: Float[Tensor, "T B F"], is_first: Shaped[Tensor, "T B"], state: AnyState
+        self,
+        features: Float[Tensor, "T B F"],
+        is_first: Shaped[Tensor, "T B"],
+        state: AnyState,
+        ticks: Sequence[int] | None,
     ) -> tuple[Float[Tensor, "T B P"], AnyState]:
         """What the heads read after each step, and the state after the last one, by the fastest way there is."""
         if isinstance(self.core, MLPCore):
@@ -95,25 +105,25 @@ class ActorCritic(nn.Module):
         is_worth_it = torch.is_grad_enabled() or num_steps > 1
         is_plain = self.config.is_state_carried and not torch.is_autocast_enabled(features.device.type)
         is_fast = is_worth_it and is_plain
+        each = self.config.num_ticks if ticks is None else ticks
         is_learning = torch.is_grad_enabled() and self.training
-        if self._captured is not None and is_fast and is_learning:
+        if self._captured is not None and is_fast and is_learning and ticks is None:
             captured = self._captured.run(self.core, features, is_first.bool(), state)
             if captured is not None:
                 return captured
-        num_ticks = self.config.num_ticks
         if is_fast and can_unroll(self.core):
             assert isinstance(self.core, CTMCore)
             assert isinstance(state, CoreState)
-            return unroll(self.core, features, is_first, state)
-        if is_fast and can_unroll_lstm(self.core):
+            return unroll(self.core, features, is_first, state, each)
+        if is_fast and ticks is None and can_unroll_lstm(self.core):
             assert isinstance(self.core, LSTMCore)
             assert isinstance(state, LSTMState)
-            return unroll_lstm(self.core, features, is_first, state, num_ticks)
-        if is_fast and can_unroll_gru(self.core):
+            return unroll_lstm(self.core, features, is_first, state, self.config.num_ticks)
+        if is_fast and ticks is None and can_unroll_gru(self.core):
             assert isinstance(self.core, GRUCore)
             assert isinstance(state, GRUState)
-            return unroll_gru(self.core, features, is_first, state, num_ticks)
-        return step_through(self.core, features, is_first, state, num_ticks, self.config.is_state_carried)
+            return unroll_gru(self.core, features, is_first, state, self.config.num_ticks)
+        return step_through(self.core, features, is_first, state, each, self.config.is_state_carried)
 
     @torch.no_grad()
     def observed(

@@ -106,6 +106,11 @@ class EvaluateOptions:
     """Answering models: set every pair's decay rate; 15 cuts the memory that synchronisation is."""
     human_labels: str | None = None
     """Answering models: compare with the human answers in this file, in CIFAR-10H's format."""
+    halt_certainty: float | None = None
+    """Let each sample, or environment, stop thinking once it is this certain, from 0 to 1; a policy must have been
+    trained with train_random_ticks."""
+    halt_curve: bool = False
+    """Also tell result, ticks and time for several such certainties."""
     json: bool = False
     """Write one line of JSON."""
 
@@ -284,6 +289,8 @@ def _evaluate(arguments: list[str]) -> None:
         env_kwargs=options.env_kwargs,
         decay_rate=options.decay_rate,
         human=None if options.human_labels is None else _read_human_labels(options.human_labels),
+        halt_certainty=options.halt_certainty,
+        halt_curve=options.halt_curve,
     )
     _write((evaluation.to_json if options.json else evaluation.to_text)(result) + "\n")
 

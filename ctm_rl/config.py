@@ -272,6 +272,9 @@ class PolicyConfig(CoreConfig):
     """Hidden width of a baseline; None: the one that gives the policy as many parameters as with the machine."""
     is_state_carried: bool = True
     """Keep the state between the steps of an episode; False starts every step afresh."""
+    train_random_ticks: bool = False
+    """Learn with a random number of ticks at every environment step, from 1 to num_ticks: such a policy also acts well
+    with fewer, and may halt when it is certain."""
     use_graph: bool = False
     """Learning on a GPU: capture the unroll as a CUDA graph; where it cannot be, the log says so."""
     max_seq_len: int = 20
@@ -290,6 +293,10 @@ class PolicyConfig(CoreConfig):
             raise ValueError("use_graph has no effect with kind mlp, which has no ticks to capture; set it to False.")
         for width in self.head_dims:
             check_at_least("head_dims", width, 1)
+        if self.train_random_ticks and self.kind == "mlp":
+            raise ValueError("train_random_ticks has no effect with kind mlp, which has no ticks; set it to False.")
+        if self.train_random_ticks and self.use_graph:
+            raise ValueError("use_graph must be off with train_random_ticks: a graph has one number of ticks.")
         if not 0 < self.policy_gain < float("inf"):
             raise ValueError(f"policy_gain must be above 0 and finite, got {self.policy_gain}.")
         if self.num_action_sync_neurons:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -88,6 +88,11 @@ class Entry:
         assert weights.out is not None
         assert weights.out_bias is not None
         return torch.addmm(weights.out_bias, seen, weights.out.T)
+
+    def keep(self, rows: Int[Tensor, " n"]) -> None:
+        """Goes on with these rows alone, where nothing is dropped."""
+        if self._weights.constants is not None:
+            self._weights = self._weights._replace(constants=self._weights.constants.index_select(1, rows))
 
     def tape(self) -> list[Tensor]:
         """What the way back needs: the features that came through, where some were dropped."""

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ctm_rl.neurons import move_rows
+
 _softmax_backward = torch.ops.aten._softmax_backward_data
 
 
@@ -94,21 +96,26 @@ class Gaze:
         self._query, self._query_bias = weights.query.T, weights.query_bias
         num_features, num_pairs = weights.query.shape
         num_looks, num_ticks = len(plan.looks), plan.num_ticks
-        batch, tokens, width = memories.keys[0].shape
+        batch, tokens, _ = memories.keys[0].shape
         new = weights.query.new_empty
         room, look_room = (num_ticks, num_looks) if is_recording else (1, 1)
         self.alphas = new(room, num_pairs, num_rows)
         self.queries = new(look_room, num_rows, num_features)
         self.attention = new(look_room, batch, 1, tokens)
         self.mixed = new(look_room, num_rows, num_features)
-        count = num_looks if not is_recording else 1
-        self._alpha_ticks = list(self.alphas.unbind(0)) * (1 if is_recording else num_ticks)
+        self._scores = new(batch, 1, tokens)
+        self._look = 0
+        self._is_recording = is_recording
+        self._cut()
+
+    def _cut(self) -> None:
+        """Cuts the buffers into ticks and looks, once for all of these."""
+        count = 1 if self._is_recording else len(self._plan.looks)
+        self._alpha_ticks = list(self.alphas.unbind(0)) * (1 if self._is_recording else self._plan.num_ticks)
         self._query_looks = list(self.queries.unbind(0)) * count
         self._attention_looks = list(self.attention.unbind(0)) * count
         self._mixed_looks = list(self.mixed.unbind(0)) * count
-        self._head_shape = (batch, 1, width)
-        self._scores = new(batch, 1, tokens)
-        self._look = 0
+        self._head_shape = (len(self._scores), 1, self._values[0].shape[2])
 
     def run(self, tick: int, activation: Float[Tensor, "D B"]) -> Float[Tensor, "B F"] | None:
         """Takes in z before a tick; gives what is seen at it, or None without a look."""
@@ -133,6 +140,20 @@ class Gaze:
         mixed = self._mixed_looks[look]
         torch.bmm(attention, self._values[source], out=mixed.view(self._head_shape))
         return mixed
+
+    def keep(self, rows: Int[Tensor, " n"]) -> None:
+        """Goes on with these rows alone, where nothing is recorded nor dropped; what is looked at is used up."""
+        if self._look == len(self._plan.looks):
+            return
+        num_heads = len(self._scores) // self.alphas.shape[2]
+        batch = len(rows) * num_heads
+        for part in (*self._keys, *self._values):
+            move_rows(part.unflatten(0, (-1, num_heads)), rows, 0)
+        self._keys, self._values = ([part[:batch] for part in parts] for parts in (self._keys, self._values))
+        self.alphas = self.alphas.index_select(2, rows)
+        self.queries, self.mixed = self.queries[:, : len(rows)], self.mixed[:, : len(rows)]
+        self.attention, self._scores = self.attention[:, :batch], self._scores[:batch]
+        self._cut()
 
     def tape(self) -> list[Tensor]:
         """What the way back needs."""

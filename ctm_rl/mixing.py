@@ -48,6 +48,10 @@ class Mixing(Protocol):
         """The pre-activations of a tick."""
         ...
 
+    def keep(self, num_rows: int) -> None:
+        """Goes on with fewer rows, where nothing is recorded."""
+        ...
+
     def tape(self) -> list[Tensor]:
         """What the way back needs."""
         ...
@@ -146,6 +150,11 @@ class _NormGrads:
         return (inputs - mean).mul_(rstd).mul_(scale).add_(shift)
 
 
+def _cut(buffers: Sequence[Sequence[Tensor]], num_rows: int) -> list[Sequence[Tensor]]:
+    """The first rows of buffers that all ticks share."""
+    return [[ticks[0][:num_rows]] * len(ticks) for ticks in buffers]
+
+
 def _dropped(inputs: Tensor, mask: Tensor | None, tick: int) -> Tensor:
     return inputs if mask is None else inputs * mask[tick]
 
@@ -190,6 +199,12 @@ class BlockMixing:
     def _gate(self, block: int, tick: int) -> Tensor:
         gate = torch.sigmoid(self._gate_inputs, out=self._gates[block][tick])
         return self._norms(block, torch.mul(self._values, gate, out=self._gated[block][tick]))
+
+    def keep(self, num_rows: int) -> None:
+        """See :class:`Mixing`."""
+        self._gated, self._gates = _cut(self._gated, num_rows), _cut(self._gates, num_rows)
+        self._dense_out = self._dense_out[:num_rows]
+        self._values, self._gate_inputs = self._dense_out.chunk(2, 1)
 
     def tape(self) -> list[Tensor]:
         """See :class:`Mixing`."""
@@ -285,6 +300,10 @@ class UNetMixing:
     def _activate(self, index: int, tick: int) -> Tensor:
         normed = self._keep(index, self._norms(index, self._ticks[index][tick]))
         return _silu(normed, out=self._silu_ticks[index][tick])
+
+    def keep(self, num_rows: int) -> None:
+        """See :class:`Mixing`."""
+        self._ticks, self._silu_ticks = _cut(self._ticks, num_rows), _cut(self._silu_ticks, num_rows)
 
     def _keep(self, index: int, normed: Tensor) -> Tensor:
         if self._is_recording:

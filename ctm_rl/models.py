@@ -8,16 +8,17 @@ from torch import Tensor, nn
 
 from ctm_rl.baselines import GRUCore, LSTMCore
 from ctm_rl.certainty import certainty
-from ctm_rl.config import RESNETS, CoreConfig, ThinkerConfig
+from ctm_rl.config import RESNETS, CoreConfig, ThinkerConfig, check_at_least
 from ctm_rl.core import Core, CTMCore, think
 from ctm_rl.encoders import build_input_encoder
 from ctm_rl.encoders.digits import QuestionEncoder
 from ctm_rl.encoders.parity import ParityEncoder
 from ctm_rl.encoders.positions import build_positions
 from ctm_rl.feed_forward import MAP_SIDE, FeedForward, QuestionFeedForward
+from ctm_rl.halting import CoreTicking, Halted, Ticking, tick_until_certain
 from ctm_rl.matching import settle_width
-from ctm_rl.ponder import can_ponder, ponder
-from ctm_rl.reader import AttentionReader, AttentionReading, Memory, Reading, constant_reading
+from ctm_rl.ponder import can_ponder, ponder, pondering
+from ctm_rl.reader import AttentionReader, AttentionReading, Memory, RowReading, constant_reading
 from ctm_rl.recorder import Recorder, Recording
 
 
@@ -72,9 +73,7 @@ class ContinuousThoughtMachine(nn.Module):
         Returns:
             Predictions [B, G x C, K], certainties [B, K], and the recording or None.
         """
-        if (question is None) != (self.question is None):
-            raise ValueError("a question comes with the digits encoder, and only with it.")
-        readings = self._readings(inputs) if question is None else self._question_readings(inputs, question)
+        readings = self._readings_of(inputs, question)
         if not record and can_ponder(self.core, readings):
             return self._thought(ponder(cast(CTMCore, self.core), readings, len(inputs), self.head))
         recorder = Recorder() if record else None
@@ -86,6 +85,54 @@ class ContinuousThoughtMachine(nn.Module):
         logits = self.head(torch.stack(answers, 1))
         return self._thought(logits, None if recorder is None else recorder.finish())
 
+    @torch.no_grad()
+    def think(
+        self,
+        inputs: Tensor,
+        question: Int[Tensor, "B N"] | None = None,
+        *,
+        halt_certainty: float | None,
+        num_ticks: int | None = None,
+    ) -> Halted:
+        """Thinks until each row is certain, without gradient; rows that are cost nothing from then on.
+
+        A row halts at ``min {k: certainty_k >= halt_certainty}``, or at its last tick; of questions only the ticks
+        that answer count. Equal to cutting what ``forward`` gives.
+
+        Args:
+            inputs: as of ``forward``, B rows.
+            question: likewise.
+            halt_certainty: the certainty that is enough, from 0 to 1; ``None``: all ticks are taken.
+            num_ticks: K, at most so many; ``None``: as trained. Not of questions, whose parts are shown at their time.
+
+        Returns:
+            The answer after each row's last tick, and how many ticks it took.
+
+        Raises:
+            ValueError: a value is not allowed, or the model is in training mode.
+        """
+        if self.training:
+            raise ValueError("rows halt in evaluation mode only: call eval() first.")
+        readings = self._readings_of(inputs, question, num_ticks)
+        first_tick = len(readings) - self.config.num_answer_ticks + 1 if self.question is not None else 1
+        num_rows = len(inputs)
+        is_known = can_ponder(self.core, readings)
+        with torch.autocast(inputs.device.type, enabled=torch.is_autocast_enabled(inputs.device.type) and not is_known):
+            ticking = (
+                pondering(cast(CTMCore, self.core), readings, num_rows)
+                if is_known
+                else CoreTicking(self.core, self.core.initial_state(num_rows), readings)
+            )
+            deciding = _Answering(ticking, self)
+            (predictions,), ticks, certainty = tick_until_certain(
+                deciding, num_rows, len(readings), halt_certainty, first_tick
+            )
+        return Halted(predictions, ticks, certainty)
+
+    def grouped(self, logits: Float[Tensor, "B O"]) -> Float[Tensor, "B G C"]:
+        """An answer as its separate distributions."""
+        return logits.unflatten(1, (self.config.num_groups, self.config.num_classes))
+
     def _thought(self, logits: Float[Tensor, "B K O"], recording: Recording | None = None) -> Thought:
         predictions = logits.transpose(1, 2)
         grouped = predictions.unflatten(1, (self.config.num_groups, self.config.num_classes))
@@ -95,14 +142,25 @@ class ContinuousThoughtMachine(nn.Module):
         """Brings decay rates back into their limits; call it after each optimiser step."""
         self.core.project_()
 
-    def _readings(self, inputs: Tensor) -> list[Reading]:
-        """The same input at all K ticks."""
+    def _readings_of(self, inputs: Tensor, question: Tensor | None, num_ticks: int | None = None) -> list[RowReading]:
+        """What is read at each tick; ``num_ticks``: K, if not as configured."""
+        if (question is None) != (self.question is None):
+            raise ValueError("a question comes with the digits encoder, and only with it.")
+        if num_ticks is not None:
+            check_at_least("num_ticks", num_ticks, 1)
+            if question is not None:
+                raise ValueError("num_ticks of questions follows from their parts; leave it out.")
+        if question is not None:
+            return self._question_readings(inputs, question)
+        return [self._reading(inputs)] * (self.config.num_ticks if num_ticks is None else num_ticks)
+
+    def _reading(self, inputs: Tensor) -> RowReading:
+        """The same input at all ticks."""
         if self.reader is None:
-            return [constant_reading(inputs)] * self.config.num_ticks
+            return constant_reading(inputs)
         if isinstance(self.encoder, ParityEncoder):
-            return [self._symbol_reading(self.reader, inputs)] * self.config.num_ticks
-        feature_map = self.positions(self.encoder(inputs))
-        return [self.reader.reading(_tokens(feature_map))] * self.config.num_ticks
+            return self._symbol_reading(self.reader, inputs)
+        return self.reader.reading(_tokens(self.positions(self.encoder(inputs))))
 
     def _symbol_reading(self, reader: AttentionReader, sequences: Shaped[Tensor, "B S"]) -> AttentionReading:
         """Sequences of two symbols: keys and values of either at every place, then a choice for each row."""
@@ -111,12 +169,12 @@ class ContinuousThoughtMachine(nn.Module):
         is_one = (sequences == 1)[:, None, :, None]
         return AttentionReading(reader, Memory(*(torch.where(is_one, part[1], part[0]) for part in both)))
 
-    def _question_readings(self, digits: Tensor, question: Tensor) -> list[Reading]:
+    def _question_readings(self, digits: Tensor, question: Tensor) -> list[RowReading]:
         """Digit after digit through attention, the parts of the question directly, then nothing while answering."""
         assert self.reader is not None
         assert self.question is not None
         feature_maps = self.positions(self.encoder(digits.flatten(0, 1))).unflatten(0, digits.shape[:2])
-        shown = [self.reader.reading(_tokens(feature_map)) for feature_map in feature_maps.unbind(1)]
+        shown: list[RowReading] = [self.reader.reading(_tokens(feature_map)) for feature_map in feature_maps.unbind(1)]
         parts = self.question(question)  # [B, N, F]
         if self.config.kind != "ctm":  # as published for the LSTM
             parts = self.reader.kv(parts)
@@ -126,6 +184,31 @@ class ContinuousThoughtMachine(nn.Module):
             *(reading for reading in shown for _ in range(self.config.ticks_per_input)),
             *[nothing] * self.config.num_answer_ticks,
         ]
+
+
+class _Answering:
+    """Rows that answer at every tick.
+
+    Args:
+        ticking: the rows.
+        model: whose head answers.
+    """
+
+    def __init__(self, ticking: Ticking, model: ContinuousThoughtMachine) -> None:
+        self._ticking, self._model = ticking, model
+
+    def tick(self) -> Float[Tensor, " b"]:
+        """See :class:`ctm_rl.halting.Deciding`."""
+        self._logits = self._model.head(self._ticking.tick())
+        return certainty(self._model.grouped(self._logits))
+
+    def keep(self, rows: Int[Tensor, " n"]) -> None:
+        """See :class:`ctm_rl.halting.Deciding`."""
+        self._ticking.keep(rows)
+
+    def outcome(self, rows: Int[Tensor, " n"]) -> list[Tensor]:
+        """See :class:`ctm_rl.halting.Deciding`: the answers."""
+        return [self._logits[rows]]
 
 
 class FeedForwardModel(nn.Module):

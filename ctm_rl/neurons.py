@@ -4,11 +4,12 @@ The buffer is [D, M + K, B]: each tick reads its window without a copy, so that 
 their product. Neurons come before rows, since each has weights of its own; norms and dropout are not covered.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ctm_rl.rewind import GateGrad, HistoryGrads, SmallTransposedProduct
@@ -26,6 +27,12 @@ class NeuronWeights(NamedTuple):
     """Second layer; None for shallow models."""
     second_bias: Float[Tensor, "D 2"] | None
     """Its bias."""
+
+
+def move_rows(buffer: Tensor, rows: Int[Tensor, " n"], dim: int) -> None:
+    """Brings some rows, in this order, to the front of a buffer; those that are there already cost nothing."""
+    (moved,) = (rows != torch.arange(len(rows), device=rows.device)).nonzero(as_tuple=True)
+    buffer.index_copy_(dim, moved, buffer.index_select(dim, rows[moved]))
 
 
 class Neurons:
@@ -50,12 +57,12 @@ class Neurons:
         is_recording: bool,
     ) -> None:
         self._weights = weights
-        num_neurons, self._length = start_history.shape
-        num_outputs = weights.first.shape[1]
-        new = start_history.new_empty
+        self._length = start_history.shape[1]
         self._room = num_ticks if is_recording else 1
         self._capacity = num_ticks if is_recording else min(num_ticks, self._length)
         self._is_recording, self._num_ticks = is_recording, num_ticks
+        num_neurons, num_outputs, _ = weights.first.shape
+        new = start_history.new_empty
         self.places = new(num_neurons, self._length + self._capacity, num_rows)
         """Pre-activations: the start history, then one place a tick."""
         self.places[:, : self._length] = start_history[..., None]
@@ -66,21 +73,25 @@ class Neurons:
         hidden_shape = (self._room if is_deep else 0, num_neurons, num_outputs // 2, num_rows)
         self._hidden, self._hidden_gate = new(hidden_shape), new(hidden_shape)
         self._last_gate = new(self._room, num_neurons, num_rows)
-        self._bias = weights.first_bias[..., None].expand(-1, -1, num_rows)
         self._first_out = new(num_neurons, num_outputs, num_rows)
+        self._last_out = new(num_neurons, 2, num_rows) if is_deep else self._first_out
+        self._position = 0
+        self._cut(num_rows)
+
+    def _cut(self, num_rows: int) -> None:
+        """Cuts the buffers into ticks, once for all of these."""
+        weights = self._weights
+        self._bias = weights.first_bias[..., None].expand(-1, -1, num_rows)
         self._first_halves = self._first_out.chunk(2, 1)
-        self._last_out = self._first_out
         if weights.second is not None and weights.second_bias is not None:
             self._second = SmallProduct(weights.second, weights.second_bias, num_rows)
-            self._last_out = new(num_neurons, 2, num_rows)
             self._hidden_ticks, self._hidden_gate_ticks = self._by_tick(self._hidden), self._by_tick(self._hidden_gate)
         self._last_halves = self._last_out.unbind(1)
         self._last_gate_ticks = self._by_tick(self._last_gate)
-        after = self.activations[1:] if is_recording else self.activations
+        after = self.activations[1:] if self._is_recording else self.activations
         self._activation_ticks = [self.activations[0], *self._by_tick(after)]
         self._newest = self.places[:, self._length :].unbind(1)
         self._windows = self.places.unfold(1, self._length, 1).transpose(2, 3).unbind(1)
-        self._position = 0
 
     def _by_tick(self, buffer: Tensor) -> Sequence[Tensor]:
         return buffer.unbind(0) if self._is_recording else [buffer[0]] * self._num_ticks
@@ -105,6 +116,19 @@ class Neurons:
         values, gate_inputs = self._last_halves
         gate = torch.sigmoid(gate_inputs, out=self._last_gate_ticks[tick])
         return torch.mul(values, gate, out=self._activation_ticks[tick + 1])
+
+    def keep(self, rows: Int[Tensor, " n"]) -> None:
+        """Goes on with these rows alone, where nothing is recorded."""
+        num_rows = len(rows)
+        move_rows(self.places[:, self._position : self._position + self._length], rows, 2)
+        self.places = self.places[..., :num_rows]
+        self.activations = self.activations.index_select(2, rows)
+        for name in ("_hidden", "_hidden_gate", "_last_gate", "_first_out", "_last_out"):
+            # contiguous, or products would go neuron by neuron
+            flat = getattr(self, name).view(-1)
+            shape = (*getattr(self, name).shape[:-1], num_rows)
+            setattr(self, name, flat[: math.prod(shape)].view(shape))
+        self._cut(num_rows)
 
     def tape(self) -> list[Tensor]:
         """What the way back needs."""

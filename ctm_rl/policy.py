@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ctm_rl import checkpoint
+from ctm_rl.acting import act_until_certain
 from ctm_rl.actions import from_plain, to_plain
 from ctm_rl.agent import ActorCritic
 from ctm_rl.checkpoint import CheckpointError
@@ -42,6 +43,8 @@ class Policy:
         self.layout = agent.layout
         self.actions = agent.actions
         self.iteration = iteration
+        self.ticks = np.zeros(0, np.int64)
+        """How many ticks each row took in the last step, [B]."""
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu") -> "Policy":
@@ -107,6 +110,7 @@ class Policy:
         is_first: np.ndarray | Tensor | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
+        halt_certainty: float | None = None,
     ) -> tuple[Any, AnyState]:
         """Chooses actions for one step.
 
@@ -117,13 +121,15 @@ class Policy:
             is_first: which rows begin a new episode, [B]; their state starts afresh. ``None``: none does.
             deterministic: take the likeliest action instead of drawing one.
             generator: a generator on the CPU to draw from; ``None``: torch's own.
+            halt_certainty: each row stops ticking once it is this certain (``1 - H(pi) / log A``), from 0 to 1; only of
+                a policy trained with ``train_random_ticks``. ``None``: it takes all of its ticks.
 
         Returns:
             The action as the environment takes it: for one observation an ``int`` (Discrete) or an array, for a batch
             an array [B, ...]; and the state for the next step.
 
         Raises:
-            ValueError: the observation has the wrong shape, or other rows than the state.
+            ValueError: the observation has the wrong shape, or other rows than the state, or the policy cannot halt.
         """
         num_rows = len(state[0])
         if self.layout.is_batched(observation):
@@ -133,7 +139,12 @@ class Policy:
         else:
             raise ValueError(f"observation must have as many rows as the state, {num_rows}, got a single one.")
         actions, state = self.act_packed(
-            packed, state, is_first=is_first, deterministic=deterministic, generator=generator
+            packed,
+            state,
+            is_first=is_first,
+            deterministic=deterministic,
+            generator=generator,
+            halt_certainty=halt_certainty,
         )
         if self.layout.is_batched(observation):
             return actions, state
@@ -148,15 +159,27 @@ class Policy:
         is_first: np.ndarray | Tensor | None = None,
         deterministic: bool = False,
         generator: torch.Generator | None = None,
+        halt_certainty: float | None = None,
     ) -> tuple[np.ndarray, AnyState]:
         """As ``act``, for a batch of observations that have been packed, [B, *layout.shape]; gives actions [B, ...]."""
         batch = torch.as_tensor(packed, device=self.device)
         num_rows = len(batch)
         fresh = torch.zeros(num_rows, dtype=torch.bool) if is_first is None else torch.as_tensor(is_first)
-        unrolled = self.agent.unroll(batch[None], fresh.to(self.device).reshape(1, num_rows), state)
-        outputs = unrolled.logits[0].float().cpu()  # [B, O]
+        outputs, state = self._step(batch, fresh.to(self.device).reshape(num_rows), state, halt_certainty)
         actions = self.actions.mode(outputs) if deterministic else self.actions.sample(outputs, generator)
-        return self.actions.to_env(actions.numpy()), unrolled.state
+        return self.actions.to_env(actions.numpy()), state
+
+    def _step(
+        self, batch: Tensor, is_first: Tensor, state: AnyState, halt_certainty: float | None
+    ) -> tuple[Tensor, AnyState]:
+        """Outputs of the policy head for one step, [B, O], on the CPU, and the state after it; notes the ticks taken."""
+        if halt_certainty is None:
+            unrolled = self.agent.unroll(batch[None], is_first[None], state)
+            self.ticks = np.full(len(batch), self.agent.config.num_ticks)
+            return unrolled.logits[0].float().cpu(), unrolled.state
+        halted = act_until_certain(self.agent, batch, is_first.bool(), state, halt_certainty)
+        self.ticks = halted.ticks.cpu().numpy()
+        return halted.logits.float().cpu(), halted.state
 
 
 def describe(agent: ActorCritic) -> dict[str, Any]:

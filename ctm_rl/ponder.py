@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -77,31 +77,70 @@ def ponder(
         decay = decay_of(sync.decay_rate, sync.max_decay_rate)
         roots = _beta(decay, len(readings) + 1)[1:].rsqrt()
         if not plan.is_recording:
-            return _answer_each(plan, tensors, sync, decay, roots, read)
+            pondering = _Pondering(plan, tensors, sync, decay, roots)
+            return torch.cat([read(pondering.tick()[:, None]) for _ in readings], 1)
         activations = cast(Tensor, _Ponder.apply(plan, *tensors))
         alphas = cast(Tensor, _Accumulate.apply(activations, decay, sync.left, sync.right))
         synced = alphas[1:] * roots[..., None]
         return read(synced.permute(2, 0, 1))
 
 
-def _answer_each(
-    plan: "_Plan",
-    tensors: Sequence[Tensor | None],
-    sync: Synchronisation,
-    decay: Float[Tensor, " P"],
-    roots: Float[Tensor, "K P"],
-    read: Callable[[Tensor], Tensor],
-) -> Float[Tensor, "B K O"]:
-    """Without a way back: reads the answer of each tick as it comes."""
-    ponderer = _Forward(plan, tensors)
-    z = ponderer.neurons.before(0)
-    alpha = z[sync.left] * z[sync.right]
-    answers = []
-    for tick, root in enumerate(roots):
-        z = ponderer.run(tick)
-        alpha = torch.addcmul(z[sync.left] * z[sync.right], alpha, decay[:, None])
-        answers.append(read((alpha * root[:, None]).T[:, None]))
-    return torch.cat(answers, 1)
+@torch.no_grad()
+def pondering(core: CTMCore, readings: Readings, num_rows: int) -> "_Pondering":
+    """The same tick by tick and without gradient, as :class:`ctm_rl.halting.Ticking`; the core must be evaluating.
+
+    Where rows are given up, the readings are used up and must not be read again.
+
+    Args:
+        core: one that :func:`can_ponder` with these readings.
+        readings: what to read at each tick.
+        num_rows: B.
+    """
+    with torch.autocast(core.start_pre_history.device.type, enabled=False):
+        tensors, plan = _fold(core, readings, num_rows)
+        sync = core.output_sync
+        decay = decay_of(sync.decay_rate, sync.max_decay_rate)
+        return _Pondering(plan, tensors, sync, decay, _beta(decay, len(readings) + 1)[1:].rsqrt())
+
+
+class _Pondering:
+    """Ticks without a way back, of which nothing is kept but the state.
+
+    Args:
+        plan: what there is to know.
+        tensors: in a row, as ``_Tensors.flat`` gives them.
+        sync: the output sync.
+        decay: its factor of the past at each tick.
+        roots: 1 / sqrt(beta) after each tick.
+    """
+
+    def __init__(
+        self,
+        plan: "_Plan",
+        tensors: Sequence[Tensor | None],
+        sync: Synchronisation,
+        decay: Float[Tensor, " P"],
+        roots: Float[Tensor, "K P"],
+    ) -> None:
+        self._forward = _Forward(plan, tensors)
+        self._sync, self._decay, self._roots = sync, decay[:, None], roots[..., None]
+        self._alpha = self._products(self._forward.neurons.before(0))
+        self._tick = 0
+
+    def tick(self) -> Float[Tensor, "b P"]:
+        """One more tick; gives the output sync."""
+        z = self._forward.run(self._tick)
+        self._alpha = torch.addcmul(self._products(z), self._alpha, self._decay)
+        self._tick += 1
+        return (self._alpha * self._roots[self._tick - 1]).T
+
+    def keep(self, rows: Int[Tensor, " n"]) -> None:
+        """Goes on with these rows alone."""
+        self._forward.keep(rows)
+        self._alpha = self._alpha.index_select(1, rows)
+
+    def _products(self, z: Float[Tensor, "D b"]) -> Float[Tensor, "P b"]:
+        return z[self._sync.left] * z[self._sync.right]
 
 
 class _Plan(NamedTuple):
@@ -295,6 +334,14 @@ class _Forward:
         seen = None if self._gaze is None else self._gaze.run(tick, z)
         self._entry.run(tick, seen, z, self._mixing.first(tick))
         return self.neurons.run(tick, self._mixing.run(tick))
+
+    def keep(self, rows: Int[Tensor, " n"]) -> None:
+        """Goes on with these rows alone, where nothing is recorded nor dropped."""
+        self.neurons.keep(rows)
+        self._entry.keep(rows)
+        self._mixing.keep(len(rows))
+        if self._gaze is not None:
+            self._gaze.keep(rows)
 
     def tape(self) -> list[list[Tensor]]:
         """What each part leaves for the way back."""

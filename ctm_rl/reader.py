@@ -1,12 +1,12 @@
 """Readers: how the input enters a tick, looked at through attention or simply laid beside the neurons."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -41,6 +41,10 @@ class ConstantReading:
         """One look."""
         return Glimpse(self.features)
 
+    def rows(self, rows: Int[Tensor, " n"]) -> "ConstantReading":
+        """The same for some rows."""
+        return ConstantReading(self.features[rows])
+
 
 def constant_reading(features: Float[Tensor, "B F"]) -> ConstantReading:
     """The same features at every tick, whatever the query."""
@@ -59,6 +63,23 @@ class AttentionReading:
     def __call__(self, query: Float[Tensor, "B Q"]) -> Glimpse:
         """One look."""
         return self.reader.read(query, self.memory)
+
+    def rows(self, rows: Int[Tensor, " n"]) -> "AttentionReading":
+        """The same for some rows."""
+        return AttentionReading(self.reader, Memory(*(part[rows] for part in self.memory)))
+
+
+RowReading = ConstantReading | AttentionReading
+"""A reading that can be had of some rows alone."""
+
+
+def rows_of_readings(readings: Sequence[RowReading], rows: Int[Tensor, " n"]) -> list[RowReading]:
+    """Takes some rows of what many ticks read; what is read by several of them stays one object."""
+    taken: dict[int, RowReading] = {}
+    for reading in readings:
+        if id(reading) not in taken:
+            taken[id(reading)] = reading.rows(rows)
+    return [taken[id(reading)] for reading in readings]
 
 
 class AttentionReader(nn.Module):

@@ -4,11 +4,15 @@ Since ticks share their weights, the gradients of the dense layers' weights are 
 few ticks, while what they left is still near the processor.
 """
 
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ctm_rl.scan import Restarts
+from ctm_rl.scan import Steps
 from ctm_rl.sweep import SweepWeights, Tape
 
 _CHUNK = 16
@@ -28,8 +32,7 @@ class Rewind:
         weights: what the ticks ran with.
         tape: what they left.
         d_history: gradient of the history after the last tick, [D, M, B].
-        restarts: which rows started an episode before each step.
-        num_ticks: K.
+        steps: which the ticks belong to.
     """
 
     def __init__(
@@ -37,23 +40,25 @@ class Rewind:
         weights: SweepWeights,
         tape: Tape,
         d_history: Float[Tensor, "D M B"],
-        restarts: Restarts,
-        num_ticks: int,
+        steps: Steps,
     ) -> None:
         self._weights, self._tape = weights, tape
-        self._restarts, self._num_ticks = restarts, num_ticks
+        self._restarts = {begin: rows for begin, rows in zip(steps.begins, steps.restarts, strict=False) if rows}
+        self._chunks = _chunks_of(steps.begins)
         num_neurons, self._length, num_rows = d_history.shape
         self._total = len(tape.last_gate)
-        self._chunk = num_ticks * max(1, _CHUNK // num_ticks)
-        self._group = max(size for size in range(1, _LARGEST_GROUP + 1) if num_ticks % size == 0)
+        chunk = max(steps.begins[part.stop] - begin for begin, part in self._chunks.items())
+        # the places of a group's windows may only change between two groups
+        self._group = max(size for size in range(1, _LARGEST_GROUP + 1) if math.gcd(*steps.ticks) % size == 0)
         # windows get back what restarts have overwritten, which must not show on the tape
         self._places = tape.places.clone() if len(tape.kept) else tape.places
         self._num_kept = len(tape.kept)
         new = d_history.new_empty
-        self.d_inputs = new(len(restarts), num_rows, 2 * num_neurons)
+        self._begins = steps.begins
+        self.d_inputs = new(len(steps.restarts), num_rows, 2 * num_neurons)
         """Gradient of what the features send in, the same for all ticks of a step, [T, B, E]."""
-        self._d_dense = [new(self._chunk, num_rows, 2 * num_neurons) for _ in tape.gated]
-        self._d_pre = new(self._chunk, num_rows, num_neurons)
+        self._d_dense = [new(chunk, num_rows, 2 * num_neurons) for _ in tape.gated]
+        self._d_pre = new(chunk, num_rows, num_neurons)
         self._norm_shape = (num_neurons,)
         self._ticks = _TapeTicks(tape)
         self._d_pre_ticks = self._d_pre.unbind(0)
@@ -87,18 +92,17 @@ class Rewind:
             The gradient of z before the first tick.
         """
         d_z, d_synced_ticks = d_last.clone(), d_synced.unbind(0)
-        for tick in reversed(range(self._total)):
-            d_z.index_add_(0, neurons, d_synced_ticks[tick])
-            d_z = self._tick(tick, d_z)
-            if tick % self._num_ticks == 0:
-                for row in reversed(self._restarts[tick // self._num_ticks]):
+        for begin, steps in reversed(self._chunks.items()):
+            for tick in reversed(range(begin, self._begins[steps.stop])):
+                d_z.index_add_(0, neurons, d_synced_ticks[tick])
+                d_z = self._tick(tick, tick - begin, d_z)
+                for row in reversed(self._restarts.get(tick, ())):
                     self._restart(tick, row, d_z)
-            if tick % self._chunk == 0:
-                self._flush(tick)
+            self._flush(steps)
         return d_z
 
-    def _tick(self, tick: int, d_z: Tensor) -> Tensor:
-        """From the gradient of z after a tick to that of z before it."""
+    def _tick(self, tick: int, slot: int, d_z: Tensor) -> Tensor:
+        """From the gradient of z after a tick to that of z before it; ``slot``: its place in its chunk."""
         weights, ticks, place = self._weights, self._ticks, tick % self._group
         self._last_gate_grads[place](d_z[None], ticks.last_gate[tick], ticks.activations[tick + 1])
         if weights.second_nlm is not None:
@@ -109,20 +113,21 @@ class Rewind:
             self._hidden_gate_grads[place](self._second_nlm(), ticks.hidden_gate[tick], hidden)
         if not place:
             self._first_nlm.add(tick)
-        d_pre = self._d_pre_ticks[tick % self._chunk]
+        d_pre = self._d_pre_ticks[slot]
         self._ring.step(tick, self._d_first[place], d_pre)
         if weights.second is None:
-            d_dense = self._unnorm(0, tick, d_pre, weights.scale)
+            d_dense = self._unnorm(0, tick, slot, d_pre, weights.scale)
         else:
-            d_dense = self._unnorm(0, tick, torch.mm(self._unnorm(1, tick, d_pre, weights.scale), weights.second), None)
+            d_second = self._unnorm(1, tick, slot, d_pre, weights.scale)
+            d_dense = self._unnorm(0, tick, slot, torch.mm(d_second, weights.second), None)
         return torch.mm(self._recurrent, d_dense.T)
 
-    def _unnorm(self, block: int, tick: int, grad: Tensor, scale: Tensor | None) -> Float[Tensor, "B E"]:
+    def _unnorm(self, block: int, tick: int, slot: int, grad: Tensor, scale: Tensor | None) -> Float[Tensor, "B E"]:
         """The gradient of a dense layer's output from that of the norm's, which has a scale unless it is folded in."""
         gated, gate, mean, rstd = (part[tick] for part in self._ticks.blocks[block])
         d_gated, _, _ = _norm_backward(grad, gated, self._norm_shape, mean, rstd, scale, None, _INPUT_ONLY)
-        self._dense_gate_grads[block][tick % self._chunk](d_gated, gate, gated)
-        return self._d_dense_ticks[block][tick % self._chunk]
+        self._dense_gate_grads[block][slot](d_gated, gate, gated)
+        return self._d_dense_ticks[block][slot]
 
     def _restart(self, tick: int, row: int, d_z: Tensor) -> None:
         """What lies before a restart gets no gradient; the learned start gets it."""
@@ -133,19 +138,20 @@ class Rewind:
         self._num_kept -= 1
         self._places.select(2, row)[:, tick : tick + self._length] = self._tape.kept[self._num_kept]
 
-    def _flush(self, begin: int) -> None:
-        """Adds what the ticks from ``begin`` up to the end of its chunk have gathered to the gradients."""
+    def _flush(self, steps: range) -> None:
+        """Adds what the ticks of a chunk's steps have gathered to the gradients."""
         weights, tape, grads = self._weights, self._tape, self._grads
-        ticks = slice(begin, min(begin + self._chunk, self._total))
-        count = ticks.stop - begin
-        steps = slice(begin // self._num_ticks, ticks.stop // self._num_ticks)
+        bounds = self._begins[steps.start : steps.stop + 1]
+        begin, count = bounds[0], bounds[-1] - bounds[0]
+        ticks = slice(begin, bounds[-1])
         read = tape.activations[ticks].transpose(1, 2).contiguous()  # [L, B, D]
-        for step in range(steps.start, steps.stop):
-            for row in self._restarts[step]:
-                read[step * self._num_ticks - begin, row] = weights.start_activation
+        for tick in bounds[:-1]:
+            for row in self._restarts.get(tick, ()):
+                read[tick - begin, row] = weights.start_activation
         d_dense = self._d_dense[0][:count]
         grads.recurrent.addmm_(d_dense.flatten(0, 1).T, read.flatten(0, 1))
-        torch.sum(d_dense.unflatten(0, (-1, self._num_ticks)), 1, out=self.d_inputs[steps])
+        for step, (first, last) in zip(steps, pairwise(bounds), strict=True):
+            torch.sum(d_dense[first - begin : last - begin], 0, out=self.d_inputs[step])
         if grads.second is not None and grads.second_bias is not None:
             flat = self._d_dense[1][:count].flatten(0, 1)
             grads.second.addmm_(flat.T, tape.normed(0, ticks).flatten(0, 1))
@@ -166,6 +172,18 @@ class Rewind:
     def d_history(self) -> Float[Tensor, "D M B"]:
         """The gradient of the history before the first tick."""
         return self._ring.d_history()
+
+
+def _chunks_of(begins: Sequence[int]) -> dict[int, range]:
+    """Steps gathered into chunks of about as many ticks, whole steps each, by the first tick."""
+    chunks: dict[int, range] = {}
+    first = 0
+    for step in range(1, len(begins)):
+        is_last = step == len(begins) - 1
+        if is_last or begins[step + 1] - begins[first] > _CHUNK:
+            chunks[begins[first]] = range(first, step)
+            first = step
+    return chunks
 
 
 class _TapeTicks:

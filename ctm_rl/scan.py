@@ -5,6 +5,7 @@ of the ticks of one or many steps and tells alpha and beta after each step; ``re
 """
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,25 @@ Restarts = Sequence[Sequence[int]]
 def restarts_of(is_first: Shaped[Tensor, "T B"]) -> Restarts:
     """The rows that start an episode with each step, from a flag for each; one transfer for all."""
     return [np.flatnonzero(step).tolist() for step in is_first.bool().cpu().numpy()]
+
+
+class Steps(NamedTuple):
+    """Environment steps on the axis of their ticks; T steps, L ticks in all."""
+
+    restarts: Restarts
+    """Which rows start an episode with each step, T."""
+    begins: Sequence[int]
+    """The first tick of each step, then L: T + 1 numbers."""
+
+    @staticmethod
+    def of(restarts: Restarts, ticks: Sequence[int]) -> "Steps":
+        """Steps of so many ticks each, [T]."""
+        return Steps(restarts, [0, *accumulate(ticks)])
+
+    @property
+    def ticks(self) -> list[int]:
+        """How many ticks each step has, [T]."""
+        return [end - begin for begin, end in pairwise(self.begins)]
 
 
 class Pairs(NamedTuple):
@@ -84,14 +104,14 @@ class Accumulators:
         self._sums[0, 0], self._sums[0, 1] = alpha, beta
         self._position = 0
 
-    def run(self, restarts: Restarts, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T 2 P B"]:
-        """Takes in the ticks of some steps, each with the rows it begins afresh; gives alpha and beta after each."""
+    def run(self, steps: Steps, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T 2 P B"]:
+        """Takes in the ticks of some steps; gives alpha and beta after each step."""
         sums = self._sums[self._position : self._position + len(synced) + 1]
         for ticks in _chunks(len(synced)):
             sums[1:][ticks, 0] = self._pairs.products(synced[ticks])
         sums[1:, 1] = 1.0
         self._position += len(synced)
-        return _run_sums(sums, self._fresh, self._factor, restarts, synced.dtype)
+        return _run_sums(sums, self._fresh, self._factor, steps, synced.dtype)
 
     def slide(self) -> None:
         """Goes on at the beginning of its room."""
@@ -109,8 +129,7 @@ class Accumulators:
         synced: Float[Tensor, "L S B"],
         recorded: Sequence[Tensor],
         grads: Float[Tensor, "T 2 P B"],
-        restarts: Restarts,
-        num_ticks: int,
+        steps: Steps,
     ) -> tuple[Float[Tensor, "L S B"], AccumulatorWeights, ScanGrads]:
         """The gradients of every tick's z, of the weights, and of what was there before the first step.
 
@@ -120,11 +139,10 @@ class Accumulators:
             synced: z of these after every tick.
             recorded: what :meth:`recorded` gave.
             grads: of what :meth:`run` gave.
-            restarts: which rows started an episode before each step.
-            num_ticks: K.
+            steps: which the ticks belong to.
         """
         (sums,) = recorded
-        d_sums, d_first, d_fresh = _rewind_sums(grads, weights.decay, restarts, num_ticks)
+        d_sums, d_first, d_fresh = _rewind_sums(grads, weights.decay, steps)
         d_decay, d_synced = torch.zeros_like(weights.decay), torch.empty_like(synced)
         for ticks in _chunks(len(synced)):
             d_decay += (d_sums[ticks] * sums[ticks]).sum((0, 1, 3))
@@ -176,21 +194,20 @@ class Window:
         self._alphas[0] = alpha
         self._position = 0
 
-    def run(self, restarts: Restarts, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T P B"]:
-        """Takes in the ticks of some steps, each with the rows it begins afresh; gives alpha after each."""
+    def run(self, steps: Steps, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T P B"]:
+        """Takes in the ticks of some steps; gives alpha after each step."""
         total = len(synced)
         places = self._places[self._position : self._position + self._length + total]
         places[self._length :] = synced
-        num_ticks = total // len(restarts)
-        for step, rows in enumerate(restarts):
+        for begin, rows in zip(steps.begins, steps.restarts, strict=False):
             for row in rows:
-                places[step * num_ticks : step * num_ticks + self._length, :, row] = self._fresh
+                places[begin : begin + self._length, :, row] = self._fresh
         alphas = self._alphas[self._position : self._position + total + 1]
         for ticks in _chunks(total):
             entering, leaving = (self._pairs.products(part[ticks].double()) for part in (synced, places))
             torch.addcmul(entering, leaving, self._minus_last, out=alphas[1:][ticks])
         self._position += total
-        return _run_sums(alphas, self._weights.fresh_alpha, self._factor, restarts, synced.dtype)
+        return _run_sums(alphas, self._weights.fresh_alpha, self._factor, steps, synced.dtype)
 
     def slide(self) -> None:
         """Moves the window to the beginning of its room."""
@@ -214,8 +231,7 @@ class Window:
         synced: Float[Tensor, "L S B"],
         recorded: Sequence[Tensor],
         grads: Float[Tensor, "T P B"],
-        restarts: Restarts,
-        num_ticks: int,
+        steps: Steps,
     ) -> tuple[Float[Tensor, "L S B"], WindowWeights, ScanGrads]:
         """The gradients of every tick's z, of the weights, and of what was there before the first step.
 
@@ -223,7 +239,7 @@ class Window:
         """
         dtype, (total, _, num_rows) = synced.dtype, synced.shape
         alphas, places = recorded
-        d_entering, d_alpha, d_fresh_alpha = _rewind_sums(grads, weights.decay.to(dtype), restarts, num_ticks)
+        d_entering, d_alpha, d_fresh_alpha = _rewind_sums(grads, weights.decay.to(dtype), steps)
         minus_last = -weights.last_factor.to(dtype)[:, None]
         d_decay, d_last = torch.zeros_like(weights.decay), torch.zeros_like(weights.decay)
         d_synced = torch.empty_like(synced)
@@ -237,9 +253,9 @@ class Window:
         length = weights.fresh.shape[1]
         d_fresh = torch.zeros_like(weights.fresh)
         begun = [total] * num_rows  # when the row's next episode begins
-        for step in reversed(range(len(restarts))):
-            for row in restarts[step]:
-                begin = step * num_ticks
+        for step in reversed(range(len(steps.restarts))):
+            begin = steps.begins[step]
+            for row in steps.restarts[step]:
                 end = min(begin + length, begun[row])
                 d_fresh[:, : end - begin] += d_left[begin:end, :, row].T
                 d_left[begin:end, :, row] = 0.0
@@ -271,42 +287,40 @@ def _run_sums(
     sums: Shaped[Tensor, "L1 *N P B"],
     fresh: Shaped[Tensor, "*N P"],
     factor: Shaped[Tensor, "P 1"],
-    restarts: Restarts,
+    steps: Steps,
     dtype: torch.dtype,
 ) -> Float[Tensor, "T *N P B"]:
     """Runs ``sum' = d sum + addend`` where the first sum, then the addend of every tick lie; gives those after steps.
 
     In the end each tick's place before it holds the sum it went on from, a fresh one where a row began afresh.
     """
-    after = sums.new_empty(len(restarts), *sums.shape[1:], dtype=dtype)
+    after = sums.new_empty(len(steps.restarts), *sums.shape[1:], dtype=dtype)
     ticks = sums.unbind(0)
-    num_ticks = (len(ticks) - 1) // len(restarts)
-    for step, (rows, result) in enumerate(zip(restarts, after.unbind(0), strict=True)):
-        begin = step * num_ticks
+    for rows, (begin, end), result in zip(steps.restarts, pairwise(steps.begins), after.unbind(0), strict=True):
         for row in rows:
             ticks[begin][..., row] = fresh
-        for tick in range(begin, begin + num_ticks):
+        for tick in range(begin, end):
             ticks[tick + 1].addcmul_(ticks[tick], factor)
-        result.copy_(ticks[begin + num_ticks])
+        result.copy_(ticks[end])
     return after
 
 
 def _rewind_sums(
-    grads: Float[Tensor, "T *N P B"], decay: Float[Tensor, " P"], restarts: Restarts, num_ticks: int
+    grads: Float[Tensor, "T *N P B"], decay: Float[Tensor, " P"], schedule: Steps
 ) -> tuple[Float[Tensor, "L *N P B"], Float[Tensor, "*N P B"], Float[Tensor, "*N P"]]:
     """Back through ``sum' = d sum + addend``: the gradients of addends, of the first sum and of a fresh one."""
     factor = decay[:, None]
-    d_addends = grads.new_empty(len(restarts) * num_ticks, *grads.shape[1:])
+    d_addends = grads.new_empty(schedule.begins[-1], *grads.shape[1:])
     carried = grads.new_zeros(grads.shape[1:])
     d_fresh = grads.new_zeros(grads.shape[1:-1])
     ticks, steps = d_addends.unbind(0), grads.unbind(0)
-    for step in reversed(range(len(restarts))):
-        last = (step + 1) * num_ticks - 1
+    for step in reversed(range(len(steps))):
+        first, last = schedule.begins[step], schedule.begins[step + 1] - 1
         torch.add(carried, steps[step], out=ticks[last])
-        for tick in range(last - 1, last - num_ticks, -1):
+        for tick in range(last - 1, first - 1, -1):
             torch.mul(ticks[tick + 1], factor, out=ticks[tick])
-        torch.mul(ticks[last - num_ticks + 1], factor, out=carried)
-        for row in restarts[step]:
+        torch.mul(ticks[first], factor, out=carried)
+        for row in schedule.restarts[step]:
             got = carried[..., row]
             d_fresh += got
             got.zero_()

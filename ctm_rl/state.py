@@ -3,7 +3,7 @@
 from typing import NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -79,3 +79,8 @@ def select_rows(is_chosen: Bool[Tensor, " B"], chosen: State, other: State) -> S
         return torch.where(is_chosen.view(-1, *[1] * (one.dim() - 1)), one, two)
 
     return type(chosen)._make(pick(one, two) for one, two in zip(chosen, other, strict=True))
+
+
+def rows_of_state(state: State, rows: Int[Tensor, " n"]) -> State:
+    """Takes some rows of a state, in their order; a new state of n rows."""
+    return type(state)._make(None if part is None else part[rows] for part in state)

@@ -69,20 +69,27 @@ class Stepper:
 
     @torch.no_grad()
     def step(
-        self, observations: Shaped[Tensor, "B ..."], is_first: Bool[Tensor, " B"]
+        self, observations: Shaped[Tensor, "B ..."], is_first: Bool[Tensor, " B"], ticks: int | None = None
     ) -> tuple[Float[Tensor, "B A"], Float[Tensor, " B"]]:
         """Takes one environment step in every row.
 
         Args:
             observations: what is seen now, packed, [B, *layout.shape].
             is_first: whether this starts an episode, [B]; the row's state is then replaced by the start state.
+            ticks: how many ticks the step takes, from 1 to K; ``None``: K.
 
         Returns:
             Outputs of the policy head, [B, O], and values, [B].
         """
+        num_ticks = self._agent.config.num_ticks
+        if ticks is not None and not 1 <= ticks <= num_ticks:
+            raise ValueError(f"ticks must be from 1 to num_ticks = {num_ticks}, got {ticks}.")
         if self._sweep is not None:
-            return self._sweep.step(observations, is_first.nonzero().squeeze(1).tolist())
-        unrolled = self._agent.unroll(observations[None], is_first[None], self._state)
+            rows = is_first.nonzero().squeeze(1).tolist()
+            return self._sweep.step(observations, rows, num_ticks if ticks is None else ticks)
+        unrolled = self._agent.unroll(
+            observations[None], is_first[None], self._state, None if ticks is None else [ticks]
+        )
         self._state = unrolled.state
         return unrolled.logits[0], unrolled.values[0]
 
@@ -117,20 +124,21 @@ class _AgentSweep:
     def __init__(self, agent: ActorCritic, core: CTMCore, state: CoreState) -> None:
         self._agent = agent
         self._folded = fold(core)
-        self._sweep = Sweep(
-            self._folded.weights, self._folded.pairs, sweep_state(core, state), core.config.num_ticks, _ROOM
-        )
+        room = _ROOM * core.config.num_ticks
+        self._sweep = Sweep(self._folded.weights, self._folded.pairs, sweep_state(core, state), room)
         self._alpha, self._beta = state.alpha.T, state.beta.T
         if core.config.sync_window:
             beta = self._folded.window_beta(core.config.history_length)
             self._beta = beta.to(state.beta.dtype)[:, None].expand_as(self._beta)
 
-    def step(self, observations: Tensor, rows: list[int]) -> tuple[Float[Tensor, "B A"], Float[Tensor, " B"]]:
+    def step(
+        self, observations: Tensor, rows: list[int], num_ticks: int
+    ) -> tuple[Float[Tensor, "B A"], Float[Tensor, " B"]]:
         """One environment step, with which ``rows`` start an episode; logits and values."""
-        if self._sweep.is_full:
+        if not self._sweep.has_room(num_ticks):
             self._sweep.slide()
         inputs = self._folded.inputs(self._agent.encoder(observations))
-        alpha, beta = self._sweep.step(rows, inputs)
+        alpha, beta = self._sweep.step(rows, inputs, num_ticks)
         self._alpha = alpha.to(inputs.dtype)
         self._beta = self._beta if beta is None else beta
         sync = sync_of(self._alpha, self._beta).T

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ctm_rl.scan import Accumulators, AccumulatorWeights, Pairs, Window, WindowWeights
+from ctm_rl.scan import Accumulators, AccumulatorWeights, Pairs, Steps, Window, WindowWeights
 
 NORM_EPSILON = 1e-5
 """As in ``nn.LayerNorm``, whose default the synapse's blocks use."""
@@ -108,14 +108,13 @@ class Tape(NamedTuple):
 
 
 class Sweep:
-    """Runs steps of K ticks over some rows.
+    """Runs steps of any number of ticks over some rows.
 
     Args:
         weights: the folded parameters.
         pairs: which neurons are synchronised.
         state: before the first step.
-        num_ticks: K.
-        num_steps: how many steps there is room for.
+        capacity: how many ticks there is room for.
         num_restarts: how often a row restarts in recorded steps.
         is_recording: keep what the way back needs; otherwise every tick writes over the one before.
     """
@@ -125,14 +124,12 @@ class Sweep:
         weights: SweepWeights,
         pairs: Pairs,
         state: SweepState,
-        num_ticks: int,
-        num_steps: int,
+        capacity: int,
         num_restarts: int = 0,
         is_recording: bool = False,
     ) -> None:
         self._weights = weights
-        self._num_ticks = num_ticks
-        self._capacity = num_steps * num_ticks
+        self._capacity = capacity
         self._is_recording = is_recording
         self._position = 0
         self._num_kept = 0
@@ -140,7 +137,7 @@ class Sweep:
         num_neurons, self._length, num_rows = state.history.shape
         num_outputs = weights.first_nlm.shape[1]
         num_blocks = 1 if weights.second is None else 2
-        new, capacity = state.history.new_empty, self._capacity
+        new = state.history.new_empty
         room = capacity if is_recording else 1
         hidden_shape = (room if weights.second_nlm is not None else 0, num_neurons, num_outputs // 2, num_rows)
         self._tape = Tape(
@@ -191,30 +188,31 @@ class Sweep:
         return buffer.unbind(0) if self._is_recording else [buffer[0]] * self._capacity
 
     def step(
-        self, rows: Sequence[int], inputs: Float[Tensor, "B E"]
+        self, rows: Sequence[int], inputs: Float[Tensor, "B E"], num_ticks: int
     ) -> tuple[Float[Tensor, "P B"], Float[Tensor, "P B"] | None]:
-        """Runs the K ticks of one step, and synchronises.
+        """Runs the ticks of one step, and synchronises.
 
         Args:
             rows: which rows start an episode with it.
             inputs: what the features send into the first dense layer, bias included.
+            num_ticks: K.
 
         Returns:
             Alpha after the step, and beta unless it is windowed (then it never changes).
         """
-        self.advance(rows, inputs)
-        fresh = self._tape.activations[self._position - self._num_ticks + 1 : self._position + 1]
-        (sums,) = self.scan.run([rows], fresh.index_select(1, self._neurons))
+        self.advance(rows, inputs, num_ticks)
+        fresh = self._tape.activations[self._position - num_ticks + 1 : self._position + 1]
+        (sums,) = self.scan.run(Steps.of([rows], [num_ticks]), fresh.index_select(1, self._neurons))
         return (sums, None) if isinstance(self.scan, Window) else (sums[0], sums[1])
 
-    def advance(self, rows: Sequence[int], inputs: Float[Tensor, "B E"]) -> None:
-        """Runs the K ticks of one step as :meth:`step` does, but leaves the synchronisation to the caller."""
+    def advance(self, rows: Sequence[int], inputs: Float[Tensor, "B E"], num_ticks: int) -> None:
+        """Runs the ticks of one step as :meth:`step` does, but leaves the synchronisation to the caller."""
         begin = self._position
         activation = self._restart(rows) if rows else self._activations[begin]
-        for tick in range(begin, begin + self._num_ticks):
+        for tick in range(begin, begin + num_ticks):
             self._tick(tick, inputs, activation)
             activation = self._activations[tick + 1]
-        self._position = begin + self._num_ticks
+        self._position = begin + num_ticks
 
     def _tick(self, tick: int, inputs: Tensor, activation: Tensor) -> None:
         added, below = inputs, activation.T
@@ -255,10 +253,9 @@ class Sweep:
             activation.select(1, row).copy_(self._weights.start_activation)
         return activation
 
-    @property
-    def is_full(self) -> bool:
-        """Whether there is no room for another step."""
-        return self._position + self._num_ticks > self._capacity
+    def has_room(self, num_ticks: int) -> bool:
+        """Whether there is room for another step of so many ticks."""
+        return self._position + num_ticks <= self._capacity
 
     def slide(self) -> None:
         """Moves the last M places and the last z to the beginning, so that there is room again."""

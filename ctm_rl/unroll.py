@@ -26,7 +26,7 @@ from ctm_rl.scan import (
     Accumulators,
     AccumulatorWeights,
     Pairs,
-    Restarts,
+    Steps,
     Window,
     WindowWeights,
     age_weights,
@@ -58,17 +58,17 @@ def step_through(
     features: Float[Tensor, "T B F"],
     is_first: Shaped[Tensor, "T B"],
     state: AnyState,
-    num_ticks: int,
+    ticks: int | Sequence[int],
     is_state_carried: bool = True,
 ) -> tuple[Float[Tensor, "T B P"], AnyState]:
-    """Runs T environment steps of K ticks each, one tick after the other; any core, and what :func:`unroll` must equal.
+    """Runs T environment steps, one tick after the other; any core, and what :func:`unroll` must equal.
 
     Args:
         core: the machine or a baseline.
-        features: of every step, the same for its K ticks, [T, B, F].
+        features: of every step, the same for all its ticks, [T, B, F].
         is_first: whether a step starts an episode, [T, B]; its row then begins with the learned start state.
         state: the state before the first step, B rows; left as it was.
-        num_ticks: K.
+        ticks: K, or the number of ticks of each step, [T].
         is_state_carried: False starts every step afresh.
 
     Returns:
@@ -76,7 +76,7 @@ def step_through(
     """
     fresh = core.initial_state(is_first.shape[1])
     answers = []
-    for step_features, is_fresh in zip(features, is_first.bool(), strict=True):
+    for step_features, is_fresh, num_ticks in zip(features, is_first.bool(), each_step(ticks, features), strict=True):
         state = select_rows(is_fresh, fresh, state) if is_state_carried else fresh
         for tick in think(core, state, repeat(constant_reading(step_features), num_ticks)):
             state = tick.state
@@ -84,16 +84,34 @@ def step_through(
     return torch.stack(answers), state
 
 
+def each_step(ticks: int | Sequence[int], features: Float[Tensor, "T B F"]) -> list[int]:
+    """The number of ticks of each of T steps, if it is one number too.
+
+    Raises:
+        ValueError: there is not one number, at least 1, for every step.
+    """
+    num_steps = len(features)
+    listed = [ticks] * num_steps if isinstance(ticks, int) else list(ticks)
+    if len(listed) != num_steps or min(listed) < 1:
+        raise ValueError(f"ticks must be {num_steps} numbers of at least 1, one for each step; got {listed}.")
+    return listed
+
+
 def unroll(
-    core: CTMCore, features: Float[Tensor, "T B F"], is_first: Shaped[Tensor, "T B"], state: CoreState
+    core: CTMCore,
+    features: Float[Tensor, "T B F"],
+    is_first: Shaped[Tensor, "T B"],
+    state: CoreState,
+    ticks: int | Sequence[int] | None = None,
 ) -> tuple[Float[Tensor, "T B P"], CoreState]:
-    """Runs T environment steps of K ticks each.
+    """Runs T environment steps.
 
     Args:
         core: one that :func:`can_unroll`.
-        features: of every step, the same for its K ticks, [T, B, F].
+        features: of every step, the same for all its ticks, [T, B, F].
         is_first: whether a step starts an episode, [T, B]; its row then begins with the learned start state.
         state: the state before the first step, B rows; left as it was.
+        ticks: K, or the number of ticks of each step, [T]; ``None``: as configured.
 
     Returns:
         The output sync after each step, [T, B, P], and the state after the last one. Equal to :func:`step_through` in
@@ -103,7 +121,8 @@ def unroll(
     folded = fold(core)
     weights = folded.weights
     restarts = restarts_of(is_first)
-    plan = _Plan(core.config.num_ticks, restarts, folded.pairs, torch.is_grad_enabled())
+    listed = each_step(core.config.num_ticks if ticks is None else ticks, features)
+    plan = _Plan(Steps.of(restarts, listed), folded.pairs, torch.is_grad_enabled())
     sums, synced, pre_history, post_activation = _Steps.apply(
         plan, folded.inputs(features), *sweep_state(core, state, restarts[0]), *weights[:-1], *weights.sync
     )  # pyright: ignore[reportGeneralTypeIssues]
@@ -204,10 +223,8 @@ def sweep_state(core: CTMCore, state: CoreState, restarting: Sequence[int] = ())
 class _Plan(NamedTuple):
     """What an unroll has to know beside tensors that get gradient."""
 
-    num_ticks: int
-    """K."""
-    restarts: Restarts
-    """Which rows start an episode with each step."""
+    steps: Steps
+    """Which rows start an episode with each step, and how many ticks it has."""
     pairs: Pairs
     """Which neurons are synchronised."""
     is_recording: bool
@@ -223,13 +240,12 @@ class _Steps(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         """Gives sums [T, P, B], or [T, 2, P, B] with beta; synced z [L, S, B]; history and z after the last."""
         state, weights = _unpack(given)
-        num_steps = len(inputs)
-        num_restarts = sum(map(len, plan.restarts))
-        sweep = Sweep(weights, plan.pairs, state, plan.num_ticks, num_steps, num_restarts, plan.is_recording)
-        for rows, step_inputs in zip(plan.restarts, inputs.unbind(0), strict=True):
-            sweep.advance(rows, step_inputs)
+        restarts, begins = plan.steps
+        sweep = Sweep(weights, plan.pairs, state, begins[-1], sum(map(len, restarts)), plan.is_recording)
+        for rows, step_inputs, num_ticks in zip(restarts, inputs.unbind(0), plan.steps.ticks, strict=True):
+            sweep.advance(rows, step_inputs, num_ticks)
         synced = sweep.activations.index_select(1, plan.pairs.neurons)
-        sums = sweep.scan.run(plan.restarts, synced)
+        sums = sweep.scan.run(plan.steps, synced)
         if plan.is_recording:
             tape, recorded = sweep.tape().flat(), sweep.scan.recorded()
             ctx.save_for_backward(*given, *tape, *recorded)
@@ -247,17 +263,15 @@ class _Steps(torch.autograd.Function):
         tape = Tape.from_flat(saved[num_given : num_given + num_tape], 1 if weights.second is None else 2)
         recorded = saved[num_given + num_tape :]
         d_sums, d_activations, d_history, d_last = grads
-        d_sums = _or_zeros(d_sums, tape.activations, (len(plan.restarts), *recorded[0].shape[1:]))
+        d_sums = _or_zeros(d_sums, tape.activations, (len(plan.steps.restarts), *recorded[0].shape[1:]))
         scan: Any = Accumulators if state.post_history is None else Window
         synced = tape.activations[1:].index_select(1, plan.pairs.neurons)
-        d_synced, d_sync, d_scan = scan.rewind(
-            weights.sync, plan.pairs, synced, recorded, d_sums, plan.restarts, plan.num_ticks
-        )
+        d_synced, d_sync, d_scan = scan.rewind(weights.sync, plan.pairs, synced, recorded, d_sums, plan.steps)
         if d_activations is not None:
             d_synced += d_activations
         d_history = _or_zeros(d_history, tape.activations, state.history.shape)
         d_last = _or_zeros(d_last, tape.activations, state.activation.shape)
-        rewind = Rewind(weights, tape, d_history, plan.restarts, plan.num_ticks)
+        rewind = Rewind(weights, tape, d_history, plan.steps)
         d_before = rewind.run(d_synced, plan.pairs.neurons, d_last)
         d_state = SweepState(rewind.d_history(), d_before, *d_scan)
         return None, rewind.d_inputs, *d_state, *rewind.weight_grads(), *d_sync
@@ -279,9 +293,9 @@ def _last_window(seen: Float[Tensor, "ML S B"], start: Float[Tensor, "S M"], pla
     """The window after the last tick: what was seen, and the start history where an episode is younger than that."""
     length = start.shape[1]
     ticks = torch.full((seen.shape[2],), length, device=seen.device)  # since the row's last restart
-    for step, rows in enumerate(plan.restarts):
+    for begin, rows in zip(plan.steps.begins, plan.steps.restarts, strict=False):
         if rows:
-            ticks[rows] = (len(plan.restarts) - step) * plan.num_ticks
+            ticks[rows] = plan.steps.begins[-1] - begin
     place = torch.arange(length, device=seen.device)[:, None]
     source = (place + ticks).clamp(max=length - 1)  # where the start history has come to, [M, B]
     moved = start.T[source].transpose(1, 2)  # [M, S, B]

@@ -417,8 +417,8 @@ def test_an_iteration_goes_on_with_the_environments_that_were_played(
     with built(config_of()) as algorithm:
         answers = []
 
-        def lose(group: Any, timeout: float | None) -> tuple[list[RolloutFragment], list[Any]]:
-            fragments, metrics = complete(group, timeout)
+        def lose(group: Any, timeout: float | None, tick_seed: int | None) -> tuple[list[RolloutFragment], list[Any]]:
+            fragments, metrics = complete(group, timeout, tick_seed)
             answers.append(len(answers))
             # Nobody at first, then three of four environments: one too many for two minibatches.
             return ([], []) if len(answers) == 1 else ([fragments[0].rows(0, 3)], metrics)

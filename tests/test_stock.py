@@ -51,7 +51,7 @@ SMALL = PolicyConfig(
 )
 APPO = Experiment(
     name="small",
-    env=EnvConfig(id="CartPole-v1", hide_velocities=True),
+    env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",)),
     model=SMALL,
     ppo=PPOSettings(num_rollout_steps=16, num_epochs=2, num_minibatches=2, is_lr_annealed=True),
     budget=BudgetConfig(env_steps=2_000),

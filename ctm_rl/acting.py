@@ -1,0 +1,108 @@
+"""Acting with as little thought as it takes: one environment step in which every row halts once its policy is sure."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from ctm_rl.actions import Choices
+from ctm_rl.agent import ActorCritic
+from ctm_rl.core import Core
+from ctm_rl.halting import CoreTicking, tick_until_certain
+from ctm_rl.reader import constant_reading
+from ctm_rl.state import AnyState, select_rows
+
+
+class HaltedStep(NamedTuple):
+    """One environment step of B rows."""
+
+    logits: Float[Tensor, "B A"]
+    """Of the action distribution, after the row's last tick."""
+    state: AnyState
+    """The state after each row's last tick, B rows."""
+    ticks: Int[Tensor, " B"]
+    """How many ticks each row took."""
+
+
+def check_can_halt(agent: ActorCritic) -> None:
+    """Refuses to halt a policy that has only ever seen all of its ticks, or that makes no choices.
+
+    Raises:
+        ValueError: it was trained without ``train_random_ticks``, or its actions are numbers.
+    """
+    if not agent.config.train_random_ticks:
+        raise ValueError(
+            "halt_certainty needs a policy trained with train_random_ticks; "
+            f"this one was trained with num_ticks {agent.config.num_ticks} at every step."
+        )
+    if not isinstance(agent.actions, Choices):
+        raise ValueError(
+            "halt_certainty needs actions that are chosen (Discrete, MultiDiscrete, MultiBinary); "
+            f"this policy's are {agent.actions}, whose certainty has no scale."
+        )
+
+
+@torch.no_grad()
+def act_until_certain(
+    agent: ActorCritic,
+    observations: Shaped[Tensor, "B ..."],
+    is_first: Bool[Tensor, " B"],
+    state: AnyState,
+    halt_certainty: float,
+) -> HaltedStep:
+    """Takes one environment step, without gradient; a row that is certain stops ticking and costs nothing any more.
+
+    The certainty of a policy is ``1 - H(pi) / log A``, 0 where all actions are alike and 1 where one is sure.
+
+    Args:
+        agent: one trained with random numbers of ticks, which acts by choices.
+        observations: as ``agent.unroll`` takes them, without the axis of steps.
+        is_first: whether this starts an episode; the row's state is then replaced by the start state.
+        state: the state before the step; left as it was.
+        halt_certainty: the certainty that is enough, from 0 to 1.
+
+    Returns:
+        What each row ended with.
+
+    Raises:
+        ValueError: the agent cannot halt.
+    """
+    config = agent.config
+    check_can_halt(agent)
+    assert isinstance(agent.core, Core)
+    num_rows = len(is_first)
+    fresh = agent.initial_state(num_rows)
+    state = select_rows(is_first, fresh, state) if config.is_state_carried else fresh
+    readings = [constant_reading(agent.encoder(observations))] * config.num_ticks
+    deciding = _Choosing(agent, CoreTicking(agent.core, state, readings))
+    (logits, *parts), ticks, _ = tick_until_certain(deciding, num_rows, config.num_ticks, halt_certainty)
+    given = iter(parts)
+    last = type(state)._make(None if part is None else next(given) for part in state)
+    return HaltedStep(logits, last, ticks)
+
+
+class _Choosing:
+    """Rows that choose an action at every tick.
+
+    Args:
+        agent: who chooses.
+        ticking: the rows.
+    """
+
+    def __init__(self, agent: ActorCritic, ticking: CoreTicking) -> None:
+        assert isinstance(agent.actions, Choices)
+        self._agent, self._actions, self._ticking = agent, agent.actions, ticking
+
+    def tick(self) -> Float[Tensor, " b"]:
+        """See :class:`ctm_rl.halting.Deciding`."""
+        self._logits = self._agent.policy(self._ticking.tick())
+        return self._actions.certainty(self._logits)
+
+    def keep(self, rows: Int[Tensor, " n"]) -> None:
+        """See :class:`ctm_rl.halting.Deciding`."""
+        self._ticking.keep(rows)
+
+    def outcome(self, rows: Int[Tensor, " n"]) -> list[Tensor]:
+        """See :class:`ctm_rl.halting.Deciding`: logits, then the parts of the state."""
+        return [self._logits[rows], *(part[rows] for part in self._ticking.state if part is not None)]
