@@ -11,11 +11,13 @@ from ctm_rl.capture import CapturedUnrolls
 from ctm_rl.config import PolicyConfig
 from ctm_rl.core import CTMCore
 from ctm_rl.encoders import build_observation_encoder
+from ctm_rl.encoders.grid import GridEncoder
+from ctm_rl.encoders.projection import project
 from ctm_rl.heads import MLPHead
 from ctm_rl.lstm_unroll import can_unroll_lstm, unroll_lstm
 from ctm_rl.models import build_core
 from ctm_rl.state import AnyState, CoreState, LSTMState
-from ctm_rl.unroll import can_unroll, step_through, unroll
+from ctm_rl.unroll import can_unroll, fold, step_through, unroll, unroll_inputs
 
 
 class Unrolled(NamedTuple):
@@ -69,6 +71,9 @@ class ActorCritic(nn.Module):
         Returns:
             Logits [T, B, A], values [T, B], what the heads read [T, B, P], and the state after the last step.
         """
+        if self._can_project(observations):
+            sync, state = self._unroll_projected(observations, is_first, state)
+            return Unrolled(self.policy(sync), self.value(sync).squeeze(-1), sync, state)
         num_steps, batch_size = is_first.shape
         features = self.encoder(observations.flatten(0, 1)).unflatten(0, (num_steps, batch_size))
         is_worth_it = torch.is_grad_enabled() or num_steps > 1
@@ -93,6 +98,22 @@ class ActorCritic(nn.Module):
                 self.core, features, is_first, state, self.config.num_ticks, self.config.is_state_carried
             )
         return Unrolled(self.policy(sync), self.value(sync).squeeze(-1), sync, state)
+
+    def _can_project(self, observations: Tensor) -> bool:
+        """Whether the synapse can be fed without forming the features, which is worth it for grids."""
+        is_plain = self.config.is_state_carried and not torch.is_autocast_enabled(observations.device.type)
+        is_plain = is_plain and (self._captured is None or not torch.is_grad_enabled())
+        return is_plain and isinstance(self.encoder, GridEncoder) and can_unroll(self.core)
+
+    def _unroll_projected(
+        self, observations: Shaped[Tensor, "T B *obs"], is_first: Shaped[Tensor, "T B"], state: AnyState
+    ) -> tuple[Float[Tensor, "T B P"], CoreState]:
+        """What the heads read after each step, and the state after the last one."""
+        assert isinstance(self.core, CTMCore)
+        assert isinstance(state, CoreState)
+        folded = fold(self.core)
+        inputs = project(self.encoder, observations.flatten(0, 1), folded.features, folded.bias)
+        return unroll_inputs(self.core, folded, inputs.unflatten(0, is_first.shape), is_first, state)
 
     def project_(self) -> None:
         """Brings decay rates back into their limits; call it after each optimiser step."""

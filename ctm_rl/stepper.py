@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ctm_rl.agent import ActorCritic
 from ctm_rl.core import CTMCore
+from ctm_rl.encoders.projection import FixedProjection
 from ctm_rl.scan import Window
 from ctm_rl.state import AnyState, CoreState
 from ctm_rl.sweep import Sweep
@@ -119,6 +120,7 @@ class _AgentSweep:
     def __init__(self, agent: ActorCritic, core: CTMCore, state: CoreState) -> None:
         self._agent = agent
         self._folded = fold(core)
+        self._project = FixedProjection(agent.encoder, self._folded.features, self._folded.bias)
         self._sweep = Sweep(
             self._folded.weights, self._folded.pairs, sweep_state(core, state), core.config.num_ticks, _ROOM
         )
@@ -131,7 +133,7 @@ class _AgentSweep:
         """One environment step, with which ``rows`` start an episode; logits and values."""
         if self._sweep.is_full:
             self._sweep.slide()
-        inputs = self._folded.inputs(self._agent.encoder(observations))
+        inputs = self._project(observations)
         alpha, beta = self._sweep.step(rows, inputs)
         self._alpha = alpha.to(inputs.dtype)
         self._beta = self._beta if beta is None else beta

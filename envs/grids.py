@@ -5,6 +5,8 @@ from typing import Any
 import gymnasium as gym
 from minigrid.wrappers import ImgObsWrapper
 
+from ctm_rl.envs.quick_view import QuickView, has_plain_view
+
 
 def make_grid_image(env_id: str, episode_limit: int | None = None, **kwargs: Any) -> gym.Env:
     """Makes a MiniGrid environment that shows its image only; the entry point of ``ctm_rl/GridImage-v0``.
@@ -29,4 +31,4 @@ def make_grid_image(env_id: str, episode_limit: int | None = None, **kwargs: Any
     space = env.observation_space
     if not isinstance(space, gym.spaces.Dict) or "image" not in space.spaces:
         raise ValueError(f"only MiniGrid's observations have an image to be left alone; {env_id} has {space}.")
-    return ImgObsWrapper(env)
+    return ImgObsWrapper(QuickView(env) if has_plain_view(env) else env)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ctm_rl.agent import ActorCritic, Unrolled
 from ctm_rl.config import PolicyConfig
+from ctm_rl.unroll import step_through
 
 T, B, A = 7, 3, 4
 SMALL = PolicyConfig(
@@ -125,3 +126,19 @@ def test_the_grid_encoder_refuses_what_is_no_grid() -> None:
         ActorCritic(dataclasses.replace(SMALL, encoder="grid"), (5, 5), A)
     with pytest.raises(ValueError, match="encoder must be one of control, grid; got 'auto'"):
         ActorCritic(SMALL, (5,), A)
+
+
+def test_a_grid_is_learned_from_as_through_its_features() -> None:
+    agent, observations, is_first = make("grid")
+    agent = agent.double()
+    features = agent.encoder(observations.flatten(0, 1)).unflatten(0, (T, B))
+    sync, _ = step_through(agent.core, features, is_first, agent.initial_state(B), SMALL.num_ticks)
+    expected = torch.cat((agent.policy(sync), agent.value(sync)), -1)
+    got = agent.unroll(observations, is_first, agent.initial_state(B))
+    outputs = torch.cat((got.logits, got.values[..., None]), -1)
+    torch.testing.assert_close(outputs, expected)
+    parameters = list(agent.parameters())
+    grad = torch.randn_like(outputs)
+    expected_grads = torch.autograd.grad(expected, parameters, grad)
+    for one, two in zip(torch.autograd.grad(outputs, parameters, grad), expected_grads, strict=True):
+        torch.testing.assert_close(one, two)

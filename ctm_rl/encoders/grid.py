@@ -1,11 +1,12 @@
 """Encoder of MiniGrid's symbolic view: object, colour, state and place of every cell."""
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 EMBEDDING_DIM = 8
-NUM_OBJECTS, NUM_COLORS, NUM_STATES = 11, 6, 3
+SIZES = (11, 6, 3)
+"""Objects, colours and states as published; the state of a full view may also be a direction, the fourth."""
 
 
 class GridEncoder(nn.Module):
@@ -16,19 +17,21 @@ class GridEncoder(nn.Module):
     Args:
         observation_shape: (height, width, 3).
         feature_dim: F, features of each cell.
+        sizes: how many objects, colours and states there are.
     """
 
-    def __init__(self, observation_shape: tuple[int, ...], feature_dim: int) -> None:
+    def __init__(
+        self, observation_shape: tuple[int, ...], feature_dim: int, sizes: tuple[int, ...] = SIZES
+    ) -> None:
         super().__init__()
         if len(observation_shape) != 3 or observation_shape[2] != 3:
             raise ValueError(
                 f"the grid encoder reads [height, width, 3] (object, colour, state), got {observation_shape}."
             )
         num_cells = observation_shape[0] * observation_shape[1]
+        self.sizes = sizes
         self.out_dim = num_cells * feature_dim
-        self.object = nn.Embedding(NUM_OBJECTS, EMBEDDING_DIM)
-        self.color = nn.Embedding(NUM_COLORS, EMBEDDING_DIM)
-        self.state = nn.Embedding(NUM_STATES, EMBEDDING_DIM)
+        self.object, self.color, self.state = (nn.Embedding(size, EMBEDDING_DIM) for size in sizes)
         self.position = nn.Embedding(num_cells, EMBEDDING_DIM)
         layers: list[nn.Module] = []
         for width in (4 * EMBEDDING_DIM, feature_dim):
@@ -42,3 +45,11 @@ class GridEncoder(nn.Module):
         places = self.position.weight.expand(len(cells), -1, -1)
         embedded = torch.cat((self.object(objects), self.color(colors), self.state(states), places), -1)
         return self.layers(embedded).flatten(1)
+
+    def code(self, cells: Int[Tensor, "Q 3"]) -> Float[Tensor, "cells Q F"]:
+        """Features of each of these kinds of cells (object, colour, state) at every place."""
+        objects, colors, states = cells.unbind(-1)
+        kinds = torch.cat((self.object(objects), self.color(colors), self.state(states)), -1)
+        places = self.position.weight
+        kinds, places = kinds.expand(len(places), -1, -1), places[:, None].expand(-1, len(kinds), -1)
+        return self.layers(torch.cat((kinds, places), -1))
