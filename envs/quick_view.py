@@ -40,6 +40,10 @@ class QuickView(gym.Wrapper[Any, Any, Any, Any]):
         grid_env: Any = env.unwrapped
         grid_env.gen_obs = MethodType(_observe, grid_env)
 
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Takes a step, with an action that MiniGrid compares quickly: numpy's numbers are slow at it."""
+        return self.env.step(int(action))
+
 
 def has_plain_view(env: gym.Env) -> bool:
     """Whether an environment is MiniGrid's and sees as MiniGrid does."""

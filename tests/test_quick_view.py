@@ -53,7 +53,9 @@ def test_a_walk_shows_the_same(env_id: str) -> None:
             assert_same(quick.reset()[0], plain.reset()[0])
 
 
-@pytest.mark.parametrize("kwargs", [{"agent_view_size": 3}, {"agent_view_size": 11}, {"see_through_walls": True}], ids=str)
+@pytest.mark.parametrize(
+    "kwargs", [{"agent_view_size": 3}, {"agent_view_size": 11}, {"see_through_walls": True}], ids=str
+)
 def test_other_views_show_the_same(kwargs: dict[str, Any]) -> None:
     plain, quick = make("MiniGrid-FourRooms-v0", **kwargs), QuickView(make("MiniGrid-FourRooms-v0", **kwargs))
     assert_same(quick.reset(seed=4)[0], plain.reset(seed=4)[0])

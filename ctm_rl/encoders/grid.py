@@ -20,9 +20,7 @@ class GridEncoder(nn.Module):
         sizes: how many objects, colours and states there are.
     """
 
-    def __init__(
-        self, observation_shape: tuple[int, ...], feature_dim: int, sizes: tuple[int, ...] = SIZES
-    ) -> None:
+    def __init__(self, observation_shape: tuple[int, ...], feature_dim: int, sizes: tuple[int, ...] = SIZES) -> None:
         super().__init__()
         if len(observation_shape) != 3 or observation_shape[2] != 3:
             raise ValueError(

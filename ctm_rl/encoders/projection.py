@@ -19,7 +19,7 @@ _FEW_KINDS = 12
 
 def project(
     encoder: nn.Module,
-    observations: Shaped[Tensor, "N *obs"],
+    observations: Shaped[Tensor, "N ..."],
     weight: Float[Tensor, "E F"],
     bias: Float[Tensor, " E"],
 ) -> Float[Tensor, "N E"]:
@@ -60,7 +60,7 @@ class FixedProjection:
         self._shares: CellShares | None = None
 
     @torch.no_grad()
-    def __call__(self, observations: Shaped[Tensor, "N *obs"]) -> Float[Tensor, "N E"]:
+    def __call__(self, observations: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N E"]:
         """The layer's output, [N, E], for observations [N, ...]."""
         if not isinstance(self._encoder, GridEncoder):
             return project(self._encoder, observations, self._weight, self._bias)
