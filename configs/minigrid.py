@@ -55,6 +55,7 @@ def minigrid_fourrooms_paper() -> Experiment:
         ),
         ppo=dataclasses.replace(cartpole_paper().ppo, lr=1e-4, num_epochs=1, num_rollout_steps=50),
         budget=BudgetConfig(env_steps=300_000_000),
-        num_env_runners=0,
-        num_envs_per_env_runner=256,
+        # MiniGrid is Python: two processes play on two cores at once, one would step all environments in turn
+        num_env_runners=2,
+        num_envs_per_env_runner=128,
     )
