@@ -41,7 +41,7 @@ def check_can_halt_answers(model: ContinuousThoughtMachine | FeedForwardModel, l
         UserError: the model does not tick, or its answer is spread over its ticks.
     """
     if isinstance(model, FeedForwardModel):
-        raise UserError("halting is for models that tick, and kind ff answers once; use kind ctm or lstm.")
+        raise UserError("halting is for models that tick, and kind mlp answers once; use kind ctm, lstm or gru.")
     if loss == "order":
         raise UserError("halting is for answers that stand at every tick; a sorting model spreads its answer over all.")
 

@@ -13,7 +13,9 @@ from ctm_rl.capture import CapturedUnrolls
 from ctm_rl.config import PolicyConfig
 from ctm_rl.core import Core, CTMCore
 from ctm_rl.encoders import build_observation_encoder, normalised_vectors
+from ctm_rl.encoders.grid import GridEncoder
 from ctm_rl.encoders.normaliser import RunningNormaliser
+from ctm_rl.encoders.projection import project
 from ctm_rl.feed_forward import MLPCore
 from ctm_rl.gru_unroll import can_unroll_gru, unroll_gru
 from ctm_rl.heads import GaussianHead, MLPHead
@@ -22,7 +24,7 @@ from ctm_rl.lstm_unroll import can_unroll_lstm, unroll_lstm
 from ctm_rl.matching import settle_width
 from ctm_rl.models import build_core
 from ctm_rl.state import AnyState, CoreState, GRUState, LSTMState
-from ctm_rl.unroll import can_unroll, step_through, unroll
+from ctm_rl.unroll import can_unroll, fold, step_through, unroll, unroll_inputs
 
 
 class Unrolled(NamedTuple):
@@ -86,6 +88,9 @@ class ActorCritic(nn.Module):
         Returns:
             Logits [T, B, A], values [T, B], what the heads read [T, B, P], and the state after the last step.
         """
+        if self._can_project(observations):
+            sync, state = self._unroll_projected(observations, is_first, state, ticks)
+            return Unrolled(self.policy(sync), self.value(sync).squeeze(-1), sync, state)
         num_steps, batch_size = is_first.shape
         features = self.encoder(observations.flatten(0, 1)).unflatten(0, (num_steps, batch_size))
         sync, state = self._recur(features, is_first, state, ticks)
@@ -137,6 +142,26 @@ class ActorCritic(nn.Module):
         """
         vectors = normalised_vectors(self.encoder, observations)
         return [(normaliser, normaliser.moments(numbers, weights)) for normaliser, numbers in vectors]
+
+    def _can_project(self, observations: Tensor) -> bool:
+        """Whether the synapse can be fed without forming the features, which is worth it for grids."""
+        is_plain = self.config.is_state_carried and not torch.is_autocast_enabled(observations.device.type)
+        is_plain = is_plain and (self._captured is None or not torch.is_grad_enabled())
+        return is_plain and isinstance(self.encoder, GridEncoder) and can_unroll(self.core)
+
+    def _unroll_projected(
+        self,
+        observations: Shaped[Tensor, "T B *obs"],
+        is_first: Shaped[Tensor, "T B"],
+        state: AnyState,
+        ticks: Sequence[int] | None,
+    ) -> tuple[Float[Tensor, "T B P"], CoreState]:
+        """What the heads read after each step, and the state after the last one."""
+        assert isinstance(self.core, CTMCore)
+        assert isinstance(state, CoreState)
+        folded = fold(self.core)
+        inputs = project(self.encoder, observations.flatten(0, 1), folded.features, folded.bias)
+        return unroll_inputs(self.core, folded, inputs.unflatten(0, is_first.shape), is_first, state, ticks)
 
     def project_(self) -> None:
         """Brings decay rates back into their limits; call it after each optimiser step."""

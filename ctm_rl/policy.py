@@ -172,7 +172,7 @@ class Policy:
     def _step(
         self, batch: Tensor, is_first: Tensor, state: AnyState, halt_certainty: float | None
     ) -> tuple[Tensor, AnyState]:
-        """Outputs of the policy head for one step, [B, O], on the CPU, and the state after it; notes the ticks taken."""
+        """Outputs of the policy head for one step, [B, O], on the CPU, and the state after it; notes the ticks."""
         if halt_certainty is None:
             unrolled = self.agent.unroll(batch[None], is_first[None], state)
             self.ticks = np.full(len(batch), self.agent.config.num_ticks)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ctm_rl.agent import ActorCritic
 from ctm_rl.core import CTMCore
+from ctm_rl.encoders.projection import FixedProjection
 from ctm_rl.scan import Window
 from ctm_rl.state import AnyState, CoreState
 from ctm_rl.sweep import Sweep
@@ -87,9 +88,8 @@ class Stepper:
         if self._sweep is not None:
             rows = is_first.nonzero().squeeze(1).tolist()
             return self._sweep.step(observations, rows, num_ticks if ticks is None else ticks)
-        unrolled = self._agent.unroll(
-            observations[None], is_first[None], self._state, None if ticks is None else [ticks]
-        )
+        each = None if ticks is None else [ticks]
+        unrolled = self._agent.unroll(observations[None], is_first[None], self._state, each)
         self._state = unrolled.state
         return unrolled.logits[0], unrolled.values[0]
 
@@ -124,6 +124,7 @@ class _AgentSweep:
     def __init__(self, agent: ActorCritic, core: CTMCore, state: CoreState) -> None:
         self._agent = agent
         self._folded = fold(core)
+        self._project = FixedProjection(agent.encoder, self._folded.features, self._folded.bias)
         room = _ROOM * core.config.num_ticks
         self._sweep = Sweep(self._folded.weights, self._folded.pairs, sweep_state(core, state), room)
         self._alpha, self._beta = state.alpha.T, state.beta.T
@@ -137,7 +138,7 @@ class _AgentSweep:
         """One environment step, with which ``rows`` start an episode; logits and values."""
         if not self._sweep.has_room(num_ticks):
             self._sweep.slide()
-        inputs = self._folded.inputs(self._agent.encoder(observations))
+        inputs = self._project(observations)
         alpha, beta = self._sweep.step(rows, inputs, num_ticks)
         self._alpha = alpha.to(inputs.dtype)
         self._beta = self._beta if beta is None else beta

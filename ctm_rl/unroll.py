@@ -119,12 +119,36 @@ def unroll(
         parts of a gradient, see :func:`ctm_rl.sync.decay_of`.
     """
     folded = fold(core)
+    return unroll_inputs(core, folded, folded.inputs(features), is_first, state, ticks)
+
+
+def unroll_inputs(
+    core: CTMCore,
+    folded: "Folded",
+    inputs: Float[Tensor, "T B E"],
+    is_first: Shaped[Tensor, "T B"],
+    state: CoreState,
+    ticks: int | Sequence[int] | None = None,
+) -> tuple[Float[Tensor, "T B P"], CoreState]:
+    """As :func:`unroll`, from what the features send into the first dense layer.
+
+    Args:
+        core: one that :func:`can_unroll`.
+        folded: its parameters, from :func:`fold`.
+        inputs: ``folded.features @ features + folded.bias`` of every step, [T, B, E].
+        is_first: whether a step starts an episode, [T, B].
+        state: the state before the first step, B rows; left as it was.
+        ticks: K, or the number of ticks of each step, [T]; ``None``: as configured.
+
+    Returns:
+        As :func:`unroll`.
+    """
     weights = folded.weights
     restarts = restarts_of(is_first)
-    listed = each_step(core.config.num_ticks if ticks is None else ticks, features)
+    listed = each_step(core.config.num_ticks if ticks is None else ticks, inputs)
     plan = _Plan(Steps.of(restarts, listed), folded.pairs, torch.is_grad_enabled())
     sums, synced, pre_history, post_activation = _Steps.apply(
-        plan, folded.inputs(features), *sweep_state(core, state, restarts[0]), *weights[:-1], *weights.sync
+        plan, inputs, *sweep_state(core, state, restarts[0]), *weights[:-1], *weights.sync
     )  # pyright: ignore[reportGeneralTypeIssues]
     post_history = None
     if isinstance(weights.sync, WindowWeights):

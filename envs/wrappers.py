@@ -55,8 +55,9 @@ def wrap(env: gym.Env, wrappers: Iterable[str]) -> gym.Env:
     named = parse(wrappers)
     if _is_grid(env):
         from ctm_rl.envs.grids import TightGrid
+        from ctm_rl.envs.quick_view import QuickView, has_plain_view
 
-        env = TightGrid(env)
+        env = TightGrid(QuickView(env) if has_plain_view(env) else env)
     for name, value in named:
         env = KINDS[name].wrap(env, value)
     return env

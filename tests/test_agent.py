@@ -11,7 +11,9 @@ from torch import Tensor
 from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic, Unrolled
 from ctm_rl.config import PolicyConfig
+from ctm_rl.core import Core
 from ctm_rl.layout import Layout, Part, grid_layout, vector_layout
+from ctm_rl.unroll import step_through
 
 T, B, A = 7, 3, 4
 ACTIONS = Choices(sizes=(A,))
@@ -148,3 +150,20 @@ def test_the_grid_encoder_refuses_what_is_no_grid() -> None:
         ActorCritic(SMALL, Layout((Part(encoder="grid", shape=(5, 5)),)), ACTIONS)
     with pytest.raises(ValueError, match="encoder must be one of control, conv, grid, categories, text; got 'auto'"):
         Part(encoder="auto", shape=(5,))
+
+
+def test_a_grid_is_learned_from_as_through_its_features() -> None:
+    agent, observations, is_first = make("grid")
+    agent = agent.double()
+    assert isinstance(agent.core, Core)
+    features = agent.encoder(observations.flatten(0, 1)).unflatten(0, (T, B))
+    sync, _ = step_through(agent.core, features, is_first, agent.initial_state(B), SMALL.num_ticks)
+    expected = torch.cat((agent.policy(sync), agent.value(sync)), -1)
+    got = agent.unroll(observations, is_first, agent.initial_state(B))
+    outputs = torch.cat((got.logits, got.values[..., None]), -1)
+    torch.testing.assert_close(outputs, expected)
+    parameters = list(agent.parameters())
+    grad = torch.randn_like(outputs)
+    expected_grads = torch.autograd.grad(expected, parameters, grad)
+    for one, two in zip(torch.autograd.grad(outputs, parameters, grad), expected_grads, strict=True):
+        torch.testing.assert_close(one, two)

@@ -78,7 +78,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "list with arguments": (("list", "all"), "takes no arguments"),
     "no experiment": (
         ("train",),
-        "needs an experiment first (cartpole, cartpole-window, cartpole-paper, acrobot, acrobot-paper, parity, ",
+        "needs an experiment first (cartpole, cartpole-window, cartpole-paper, acrobot, acrobot-paper, ",
     ),
     "experiment not first": (("train", "--seed", "2", "cartpole"), "needs an experiment first"),
     "two experiments": (("train", "cartpole", "--env", "CartPole-v1"), "only one of them is allowed"),

@@ -1,7 +1,7 @@
 """Encoder of MiniGrid's symbolic view: object, colour, state and place of every cell."""
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 EMBEDDING_DIM = 8
@@ -27,6 +27,7 @@ class GridEncoder(nn.Module):
                 f"the grid encoder reads [height, width, 3] (object, colour, state), got {observation_shape}."
             )
         num_cells = observation_shape[0] * observation_shape[1]
+        self.sizes = sizes
         self.out_dim = num_cells * feature_dim
         self.object, self.color, self.state = (nn.Embedding(size, EMBEDDING_DIM) for size in sizes)
         self.position = nn.Embedding(num_cells, EMBEDDING_DIM)
@@ -42,3 +43,11 @@ class GridEncoder(nn.Module):
         places = self.position.weight.expand(len(cells), -1, -1)
         embedded = torch.cat((self.object(objects), self.color(colors), self.state(states), places), -1)
         return self.layers(embedded).flatten(1)
+
+    def code(self, cells: Int[Tensor, "Q 3"]) -> Float[Tensor, "cells Q F"]:
+        """Features of each of these kinds of cells (object, colour, state) at every place."""
+        objects, colors, states = cells.unbind(-1)
+        kinds = torch.cat((self.object(objects), self.color(colors), self.state(states)), -1)
+        places = self.position.weight
+        kinds, places = kinds.expand(len(places), -1, -1), places[:, None].expand(-1, len(kinds), -1)
+        return self.layers(torch.cat((kinds, places), -1))
