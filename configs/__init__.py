@@ -20,7 +20,14 @@ from ctm_rl.configs.images import (
     mnist,
 )
 from ctm_rl.configs.mazes import mazes, mazes_19, mazes_39
-from ctm_rl.configs.minigrid import minigrid_fourrooms, minigrid_fourrooms_paper
+from ctm_rl.configs.minigrid import (
+    minigrid_doorkey,
+    minigrid_empty,
+    minigrid_fourrooms,
+    minigrid_fourrooms_paper,
+    minigrid_keycorridor,
+    minigrid_memory,
+)
 from ctm_rl.configs.parity import parity, parity_64, parity_bandit
 from ctm_rl.configs.qa_mnist import qa_mnist, qa_mnist_10
 from ctm_rl.configs.sorting import sorting, sorting_30
@@ -34,6 +41,10 @@ _EXPERIMENTS: dict[str, Callable[[], AnyExperiment]] = {
     "cartpole-paper": cartpole_paper,
     "acrobot": acrobot,
     "acrobot-paper": acrobot_paper,
+    "minigrid-empty": minigrid_empty,
+    "minigrid-doorkey": minigrid_doorkey,
+    "minigrid-memory": minigrid_memory,
+    "minigrid-keycorridor": minigrid_keycorridor,
     "minigrid-fourrooms": minigrid_fourrooms,
     "minigrid-fourrooms-paper": minigrid_fourrooms_paper,
     "parity": parity,

@@ -8,33 +8,56 @@ from ctm_rl.config import PolicyConfig
 from ctm_rl.configs.cartpole import cartpole_paper
 
 
-def minigrid_fourrooms() -> Experiment:
-    """FourRooms, 100 steps: find the goal in one of four rooms; small and quick."""
+def _small(name: str, env_id: str, env_steps: int, *, num_ticks: int = 2, entropy: float = 0.01) -> Experiment:
+    """A small machine on the image alone, which is all that changes in these tasks."""
     return Experiment(
-        name="minigrid-fourrooms",
-        env=EnvConfig(id="MiniGrid-FourRooms-v0", wrappers=("grid-image",), stagger_episodes=True),
+        name=name,
+        env=EnvConfig(id=env_id, wrappers=("grid-image",), stagger_episodes=True),
         model=PolicyConfig(
-            num_neurons=128,
+            num_neurons=64,
             history_length=10,
-            num_ticks=1,
+            num_ticks=num_ticks,
             nlm_hidden_dim=4,
             num_output_sync_neurons=16,
-            feature_dim=32,
-            baseline_dim=100,
+            feature_dim=16,
             max_seq_len=32,
         ),
         ppo=PPOSettings(
             lr=1e-3,
             is_lr_annealed=True,
-            entropy_coefficient=0.01,
+            entropy_coefficient=entropy,
             num_epochs=4,
             num_minibatches=4,
             num_rollout_steps=32,
         ),
-        budget=BudgetConfig(env_steps=3_000_000),
-        num_env_runners=0,
-        num_envs_per_env_runner=128,
+        budget=BudgetConfig(env_steps=env_steps),
+        num_envs_per_env_runner=64,
     )
+
+
+def minigrid_empty() -> Experiment:
+    """An empty room of 8 x 8: the way to the goal in the corner."""
+    return _small("minigrid-empty", "MiniGrid-Empty-8x8-v0", 300_000)
+
+
+def minigrid_doorkey() -> Experiment:
+    """DoorKey of 5 x 5: take the key, open the door, reach the goal."""
+    return _small("minigrid-doorkey", "MiniGrid-DoorKey-5x5-v0", 1_000_000)
+
+
+def minigrid_memory() -> Experiment:
+    """Memory S7: see an object, walk away from it, and choose the like of it where the corridor forks."""
+    return _small("minigrid-memory", "MiniGrid-MemoryS7-v0", 2_000_000)
+
+
+def minigrid_keycorridor() -> Experiment:
+    """KeyCorridor S3R1: find the key, open the locked room, pick up the object in it."""
+    return _small("minigrid-keycorridor", "MiniGrid-KeyCorridorS3R1-v0", 3_000_000)
+
+
+def minigrid_fourrooms() -> Experiment:
+    """FourRooms, 100 steps: find the goal in one of four rooms; small and quick."""
+    return _small("minigrid-fourrooms", "MiniGrid-FourRooms-v0", 3_000_000, num_ticks=1)
 
 
 def minigrid_fourrooms_paper() -> Experiment:
@@ -50,7 +73,6 @@ def minigrid_fourrooms_paper() -> Experiment:
             num_output_sync_neurons=32,
             sync_window=True,
             feature_dim=128,
-            baseline_dim=294,
             max_seq_len=50,
         ),
         ppo=dataclasses.replace(cartpole_paper().ppo, lr=1e-4, num_epochs=1, num_rollout_steps=50),

@@ -123,7 +123,9 @@ def test_the_policy_gain_is_the_machines_only(kind: str) -> None:
         )
         for gain in (1.0, 30.0)
     )
-    largest = [float(dict(agent.policy.named_parameters())["layers.4.weight"].norm()) for agent in (one, thirty)]
+    largest = [
+        float(dict(agent.policy.named_parameters())["layers.4.weight"].detach().norm()) for agent in (one, thirty)
+    ]
     assert largest[0] == pytest.approx(largest[1])
 
 
