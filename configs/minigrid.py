@@ -25,6 +25,8 @@ def _small(name: str, env_id: str, env_steps: int, *, num_ticks: int = 2, entrop
         ppo=PPOSettings(
             lr=1e-3,
             is_lr_annealed=True,
+            # a goal is worth at most 1, once: scaled down, it would be lost in what values err by at the start
+            reward_scale=1.0,
             entropy_coefficient=entropy,
             num_epochs=4,
             num_minibatches=4,

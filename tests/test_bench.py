@@ -337,7 +337,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "environment": (("--env.id", "CartPole-v9"), "ctm-rl: env.id 'CartPole-v9' cannot be made"),
     "action space": (
         ("--env", "Pendulum-v1", "--only", "ctm-rl"),
-        "ctm-rl: action space Box(-2.0, 2.0, (1,), float32)",
+        "ctm-rl: the bench compares policies of one choice (Discrete), and Pendulum-v1",
     ),
     "too many runners": (("--num-env-runners", "4096"), "need 4096 CPU cores, and this machine has"),
 }

@@ -114,11 +114,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "environment": ((*TRAIN, "--env.id", "CartPole-v9"), "It provides versioned environments: [ `v0`, `v1` ]"),
     "environment's module": ((*TRAIN, "--env.id", "nowhere:A-v0"), "No module named 'nowhere'"),
     "environment's name": (("train", "--env", "CartPol-v1", "--run-dir", "new"), "CartPole"),
-    "action space": (
-        ("train", "--env", "Pendulum-v1", "--run-dir", "new"),
-        "action space Box(-2.0, 2.0, (1,), float32)",
+    "observation space": (
+        ("train", "--env", "FrozenLake-v1", "--model.encoder", "conv", "--run-dir", "new"),
+        "observation space Discrete(16) is not supported by encoder conv",
     ),
-    "observation space": (("train", "--env", "FrozenLake-v1", "--run-dir", "new"), "observation space Discrete(16)"),
     "velocities": (
         ("train", "--env", "FrozenLake-v1", "--env.wrappers", "hide-velocities", "--run-dir", "new"),
         "velocities can be hidden in a one-dimensional Box only",
