@@ -180,4 +180,6 @@ def test_models_with_nothing_to_halt_are_refused() -> None:
     with pytest.raises(UserError, match="spreads its answer"):
         check_can_halt_answers(model, "order")
     with pytest.raises(UserError, match="kind mlp answers once"):
-        check_can_halt_answers(FeedForwardModel(ThinkerConfig(kind="mlp", encoder="resnet18-1")), "classes")
+        check_can_halt_answers(
+            FeedForwardModel(ThinkerConfig(kind="mlp", encoder="resnet18-1", num_action_sync_neurons=1)), "classes"
+        )
