@@ -5,6 +5,7 @@ import dataclasses
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from ctm_rl.agents.distributions import check_stock_spaces
 from ctm_rl.agents.environment import VECTORIZATIONS, make_env, make_vector_env, training_arguments
 from ctm_rl.agents.experiment import Experiment
 from ctm_rl.agents.learning import SAMPLE_TIMEOUT_SECONDS
@@ -82,6 +83,9 @@ def _fit_model(experiment: Experiment) -> PolicyConfig:
     env = make_env(experiment.env)
     try:
         model = dataclasses.replace(experiment.model, max_seq_len=longest_sequence(experiment))
-        return fit(model, env.observation_space, env.action_space).config
+        config, layout, actions = fit(model, env.observation_space, env.action_space)
     finally:
         env.close()
+    if experiment.algorithm != "ppo":
+        check_stock_spaces(layout, actions)
+    return config

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ctm_rl.agents.columns import to_device
-from ctm_rl.agents.halting_curve import Batch, check_can_halt_answers, halting_curve, joined
+from ctm_rl.agents.halting_curve import Batch, check_can_halt_answers, halting_curve, joined, threshold_name
 from ctm_rl.agents.sampler import OBSERVATIONS, TARGETS, Sampler
 from ctm_rl.agents.supervised_experiment import LossKind, TaskConfig
 from ctm_rl.agents.thinker_module import fit_thinker
@@ -238,7 +238,7 @@ def describe_answers(result: dict[str, Any]) -> str:
 
 def _describe_halting(point: dict[str, Any]) -> str:
     """One more line for each certainty that rows halted at."""
-    name = "all ticks" if point["threshold"] is None else f"halting at {point['threshold']:g}"
+    name = threshold_name(point["threshold"])
     return (
         f"\n  {name}: {point['ticks_mean']:.2f} ticks, {100 * point['accuracy']:.1f} % of elements right, "
         f"{100 * point['accuracy_whole']:.1f} % of samples throughout, "

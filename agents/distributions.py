@@ -12,6 +12,10 @@ from ctm_rl.actions import Actions, Choices, Numbers
 from ctm_rl.errors import UserError
 from ctm_rl.layout import Layout
 
+_MIXED_BOUNDS = (
+    "RLlib's own algorithms take numbers that are all bounded, or none; this environment's actions are mixed: "
+    "use algorithm ppo."
+)
 _ALMOST_ONE = 1 - 1e-6
 """RLlib keeps actions as they are after squashing; float32 knows nothing nearer to 1 that has a finite inverse."""
 
@@ -25,10 +29,15 @@ class PolicyDistribution(Distribution):
         logits: outputs of the policy head, [..., O].
         actions: what can be done.
         is_deterministic: sample the likeliest.
+
+    Raises:
+        UserError: some of the numbers are bounded and some are not, which RLlib cannot scale.
     """
 
     def __init__(self, logits: Tensor, actions: Actions, *, is_deterministic: bool = False) -> None:
         super().__init__()
+        if isinstance(actions, Numbers) and actions.has_mixed_bounds:
+            raise UserError(_MIXED_BOUNDS)
         self._outputs = logits
         self._actions = actions
         self._is_deterministic = is_deterministic
@@ -94,18 +103,9 @@ class PolicyDistribution(Distribution):
 
 
 def distribution_of(actions: Actions) -> Any:
-    """RLlib's class for a policy's actions.
-
-    Raises:
-        UserError: some of the numbers are bounded and some are not, which RLlib cannot scale.
-    """
+    """RLlib's class for a policy's actions, or what can be called in its place."""
     if isinstance(actions, Choices) and not actions.shape and not any(actions.starts):
         return TorchCategorical
-    if isinstance(actions, Numbers) and actions.is_squashed.any() and not actions.is_squashed.all():
-        raise UserError(
-            "RLlib's own algorithms take numbers that are all bounded, or none; this environment's actions are mixed: "
-            "use algorithm ppo."
-        )
     return _BoundDistribution(actions)
 
 
@@ -124,6 +124,19 @@ class _BoundDistribution:
         return self._actions.num_outputs
 
 
+def check_stock_spaces(layout: Layout, actions: Actions) -> None:
+    """Refuses what RLlib's own runners and learners cannot handle.
+
+    Raises:
+        UserError: an observation has a text in it, or actions have mixed bounds.
+    """
+    if texts := [part for part in layout.parts if part.encoder == "text"]:
+        way_out = f"leave {texts[0].name!r} out with model.encoder {texts[0].name}=skip, or " if texts[0].path else ""
+        raise UserError(f"RLlib's own algorithms take no texts; {way_out}use algorithm ppo.")
+    if isinstance(actions, Numbers) and actions.has_mixed_bounds:
+        raise UserError(_MIXED_BOUNDS)
+
+
 def pack_tensors(layout: Layout, observations: Any) -> Tensor:
     """Packs observations as RLlib batches them, tensors [B, T, ...] in dictionaries and tuples, into [B, T, *shape].
 
@@ -133,10 +146,7 @@ def pack_tensors(layout: Layout, observations: Any) -> Tensor:
     packed = []
     for part in layout.parts:
         if part.encoder == "text":
-            raise UserError(
-                f"RLlib's own algorithms take no texts; leave {part.name!r} out with model.encoder {part.name}=skip, "
-                "or use algorithm ppo."
-            )
+            raise UserError(f"RLlib's own algorithms take no texts, and {part} is one; use algorithm ppo.")
         tensor = part.find(observations)
         if part.starts:
             tensor = tensor - torch.as_tensor(part.starts, device=tensor.device).reshape(part.shape)

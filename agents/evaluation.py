@@ -19,7 +19,7 @@ from ctm_rl.agent import ActorCritic
 from ctm_rl.agents.answering import Asked, asked_of, describe_answers, evaluate_answers
 from ctm_rl.agents.environment import make_env
 from ctm_rl.agents.experiment import EnvConfig, Experiment
-from ctm_rl.agents.halting_curve import HALT_THRESHOLDS
+from ctm_rl.agents.halting_curve import HALT_THRESHOLDS, threshold_name
 from ctm_rl.agents.run_dir import check_is_run, read_config
 from ctm_rl.agents.run_settings import MAX_SEED
 from ctm_rl.agents.spaces import fit
@@ -347,7 +347,7 @@ def to_text(result: dict[str, Any]) -> str:
 
 def _describe_halting(point: dict[str, Any]) -> str:
     """One more line for each certainty that rows halted at."""
-    name = "all ticks" if point["threshold"] is None else f"halting at {point['threshold']:g}"
+    name = threshold_name(point["threshold"])
     return (
         f"\n  {name}: {point['ticks_mean']:.2f} ticks a step, return {point['episode_return_mean']:.1f}, "
         f"length {point['episode_length_mean']:.1f}, {1e3 * point['seconds_per_step']:.3f} ms a step"

@@ -167,6 +167,11 @@ def _check_stock(experiment: Experiment) -> None:
             raise ValueError(
                 f"ppo.{name} has no effect with algorithm {algorithm}; leave it out, or use algorithm ppo."
             )
+    if experiment.model.normalize_observations:
+        raise ValueError(
+            f"model.normalize_observations has no effect with algorithm {algorithm}, whose learners do not keep count "
+            "of what was seen; leave it out, or use algorithm ppo."
+        )
     if algorithm in ASYNCHRONOUS:
         _check_fragments(experiment)
         return

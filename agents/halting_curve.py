@@ -106,3 +106,8 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def threshold_name(threshold: float | None) -> str:
+    """What a person calls a point of the curve."""
+    return "all ticks" if threshold is None else f"halting at {threshold:g}"

@@ -211,6 +211,11 @@ class Numbers:
         return torch.tensor(np.isfinite(self.low) & np.isfinite(self.high))
 
     @cached_property
+    def has_mixed_bounds(self) -> bool:
+        """Whether some of the numbers have two finite bounds and others have not."""
+        return bool(self.is_squashed.any()) and not bool(self.is_squashed.all())
+
+    @cached_property
     def _quadrature(self) -> tuple[Tensor, Tensor]:
         """Nodes and weights for the expectation under a standard Gaussian, [33] each; enough for wide ones."""
         nodes, weights = np.polynomial.hermite_e.hermegauss(33)

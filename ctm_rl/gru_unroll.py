@@ -4,7 +4,7 @@ The same bargain as :mod:`ctm_rl.lstm_unroll`. The candidate's recurrent part li
 for the way back, and its bias cannot be put to the features.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ctm_rl.baselines import GRUCore
-from ctm_rl.scan import Restarts, restarts_of
+from ctm_rl.lstm_unroll import Plan
+from ctm_rl.scan import restarts_of
 from ctm_rl.state import GRUState
 
 
@@ -42,20 +43,11 @@ def unroll_gru(
     """
     gru: Any = core.gru
     inputs = nn.functional.linear(features, gru.weight_ih_l0, gru.bias_ih_l0)
-    plan = _Plan(num_ticks, restarts_of(is_first))
+    plan = Plan(num_ticks, restarts_of(is_first))
     outputs, hidden = _Steps.apply(
         plan, inputs, state.hidden[:, 0], core.start_hidden[0], gru.weight_hh_l0, gru.bias_hh_l0
     )  # pyright: ignore[reportGeneralTypeIssues]
     return outputs, GRUState(hidden[:, None])
-
-
-class _Plan(NamedTuple):
-    """What an unroll has to know beside tensors that get gradient."""
-
-    num_ticks: int
-    """K."""
-    restarts: Restarts
-    """Which rows start an episode with each step."""
 
 
 class _Steps(torch.autograd.Function):
@@ -64,7 +56,7 @@ class _Steps(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        plan: _Plan,
+        plan: Plan,
         inputs: Float[Tensor, "T B G"],
         hidden: Float[Tensor, "B D"],
         start_hidden: Float[Tensor, " D"],

@@ -45,7 +45,7 @@ def unroll_lstm(
     order = torch.arange(4 * size, device=features.device).view(4, size)[[0, 1, 3, 2]].flatten()
     of_features, recurrent, *biases = (cast(Tensor, getattr(lstm, name))[order] for name in _PARAMETERS)
     inputs = nn.functional.linear(features, of_features, biases[0] + biases[1])
-    plan = _Plan(num_ticks, restarts_of(is_first))
+    plan = Plan(num_ticks, restarts_of(is_first))
     outputs, hidden, cell = _Steps.apply(
         plan,
         inputs,
@@ -58,8 +58,8 @@ def unroll_lstm(
     return outputs, LSTMState(hidden[:, None], cell[:, None])
 
 
-class _Plan(NamedTuple):
-    """What an unroll has to know beside tensors that get gradient."""
+class Plan(NamedTuple):
+    """What the unroll of a recurrent baseline has to know beside tensors that get gradient."""
 
     num_ticks: int
     """K."""
@@ -73,7 +73,7 @@ class _Steps(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        plan: _Plan,
+        plan: Plan,
         inputs: Float[Tensor, "T B G"],
         hidden: Float[Tensor, "B D"],
         cell: Float[Tensor, "B D"],
