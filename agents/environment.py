@@ -8,7 +8,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
-from ctm_rl.agents.experiment import EnvConfig
+from ctm_rl.agents.experiment import ENVPOOL, EnvConfig
 from ctm_rl.errors import UserError
 
 WRAPPED = "ctm_rl.envs:ctm_rl/Wrapped-v0"
@@ -17,6 +17,7 @@ VECTORIZATIONS = {
     "auto": gym.VectorizeMode.VECTOR_ENTRY_POINT,
     "sync": gym.VectorizeMode.SYNC,
     "async": gym.VectorizeMode.ASYNC,
+    ENVPOOL: gym.VectorizeMode.VECTOR_ENTRY_POINT,
 }
 """RLlib's ``gym_env_vectorize_mode`` for each of ``EnvConfig.vectorization``."""
 _OWN_ID = "ctm_rl-rllib-env-v0"
@@ -39,7 +40,8 @@ def training_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:
     env_id, arguments = gym_arguments(env)
     stagger = ["stagger"] if env.stagger_episodes else []
     names = [*arguments["wrapper_names"], *stagger]
-    return env_id, {**arguments, "wrapper_names": names, "tolerate_faults": env.tolerate_faults}
+    pooled = {"use_envpool": True} if env.vectorization == ENVPOOL else {}
+    return env_id, {**arguments, **pooled, "wrapper_names": names, "tolerate_faults": env.tolerate_faults}
 
 
 def make_env(env: EnvConfig) -> gym.Env:
@@ -66,7 +68,8 @@ def make_vector_env(env: EnvConfig, num_envs: int) -> VectorEnv:
 
     Args:
         env: what the experiment names, and how they are put together: ``auto`` takes the environment's own vector class
-            where it has one, and otherwise, as ``sync``, steps one after the other; ``async`` gives each a process.
+            where it has one, and otherwise, as ``sync``, steps one after the other; ``async`` gives each a process,
+            and ``envpool`` plays them in C++.
         num_envs: how many.
 
     Returns:

@@ -18,6 +18,9 @@ _WITHOUT_EFFECT = {
 }
 """Fields of ``PPOSettings`` that RLlib's own algorithms do not know."""
 
+ENVPOOL = "envpool"
+"""One of ``EnvConfig.vectorization``."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvConfig:
@@ -36,8 +39,9 @@ class EnvConfig:
     stagger_episodes: bool = False
     """In training, cut every environment's first episode off at a random step: where episodes run up to their time
     limit, environments would otherwise all be at the same moment of theirs, all the time."""
-    vectorization: Literal["auto", "sync", "async"] = "auto"
-    """How environments are stepped together: by their own vector class if there is one (auto), in turn, in parallel."""
+    vectorization: Literal["auto", "sync", "async", "envpool"] = "auto"
+    """How environments are stepped together: by their own vector class if there is one (auto), in turn, in parallel,
+    or in C++ by envpool, which is to be installed and knows some (evaluation plays Gymnasium's own)."""
     step_time_limit: float | None = 600.0
     """Seconds that a step or a reset may take before it counts as a fault; None: any."""
     check_bounds: bool = True
@@ -172,6 +176,8 @@ def _check_stock(experiment: Experiment) -> None:
             f"model.normalize_observations has no effect with algorithm {algorithm}, whose learners do not keep count "
             "of what was seen; leave it out, or use algorithm ppo."
         )
+    if experiment.env.vectorization == ENVPOOL:
+        raise ValueError(f"env.vectorization envpool is not for algorithm {algorithm}; use auto, or algorithm ppo.")
     if algorithm in ASYNCHRONOUS:
         _check_fragments(experiment)
         return

@@ -12,6 +12,7 @@ from ctm_rl.envs.guard import EnvGuard
 from ctm_rl.envs.vector import HideVelocityVector
 from ctm_rl.envs.vector_guard import GuardedAsyncVectorEnv, VectorGuard, is_shareable
 from ctm_rl.envs.wrappers import HIDE_VELOCITIES, TIME_LIMIT, parse, wrap
+from ctm_rl.errors import UserError
 
 _MODULES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
 """What registers the environments whose names begin like this."""
@@ -27,6 +28,7 @@ def make_wrapped(
     step_time_limit: float | None = None,
     tolerate_faults: bool = False,
     check_bounds: bool = True,
+    use_envpool: bool = False,
 ) -> EnvGuard:
     """Makes an environment by its id; the entry point of ``ctm_rl/Wrapped-v0``.
 
@@ -38,6 +40,7 @@ def make_wrapped(
         step_time_limit: seconds that a step or a reset may take; ``None``: any.
         tolerate_faults: go on after faults, see ``EnvGuard``.
         check_bounds: an observation outside the bounds of its space is a fault too.
+        use_envpool: has no effect on a single one.
 
     Returns:
         The environment, wrapped and guarded.
@@ -60,6 +63,7 @@ def make_wrapped_vector(
     step_time_limit: float | None = None,
     tolerate_faults: bool = False,
     check_bounds: bool = True,
+    use_envpool: bool = False,
 ) -> VectorEnv:
     """Makes many environments; the vector entry point of ``ctm_rl/Wrapped-v0``.
 
@@ -74,10 +78,19 @@ def make_wrapped_vector(
         step_time_limit: as for one; for a vector class, of a step of all.
         tolerate_faults: as for one.
         check_bounds: as for one.
+        use_envpool: play them in envpool, see ``PoolVector``; faults are not tolerated then.
 
     Returns:
         The environments, wrapped and guarded.
+
+    Raises:
+        UserError: envpool is asked for and cannot do this.
     """
+    if use_envpool:
+        if tolerate_faults:
+            raise UserError("env.vectorization envpool makes no single environment anew; tolerate faults with auto.")
+        pool = _make_pool(num_envs, env_id, wrapper_names, arguments or {})
+        return VectorGuard(pool, env_id, time_limit=step_time_limit, has_bounds=check_bounds)
     if vectorization == "vector_entry_point" and not tolerate_faults:
         own = _make_own_vector(num_envs, env_id, wrapper_names, arguments or {})
         if own is not None:
@@ -119,6 +132,20 @@ def _import_for(env_id: str) -> None:
     module = module or next(known, "")
     if module:
         importlib.import_module(module)
+
+
+def _make_pool(num_envs: int, env_id: str, wrappers: Sequence[str], arguments: dict[str, Any]) -> VectorEnv:
+    """Makes environments in envpool."""
+    from ctm_rl.envs.pool import PoolVector
+
+    named = parse(wrappers)
+    hidden = [item for item in named if item.name == HIDE_VELOCITIES]
+    model = make_wrapped(env_id, wrappers, arguments)
+    env = PoolVector(num_envs, env_id, [item for item in named if item not in hidden], arguments, model)
+    model.close()
+    for item in hidden:
+        env = HideVelocityVector(env, item.value)
+    return env
 
 
 def _make_own_vector(
