@@ -29,6 +29,7 @@ from ctm_rl.configs.minigrid import (
     minigrid_memory,
 )
 from ctm_rl.configs.parity import parity, parity_64, parity_bandit
+from ctm_rl.configs.pendulum import pendulum
 from ctm_rl.configs.qa_mnist import qa_mnist, qa_mnist_10
 from ctm_rl.configs.sorting import sorting, sorting_30
 from ctm_rl.errors import UserError
@@ -41,6 +42,7 @@ _EXPERIMENTS: dict[str, Callable[[], AnyExperiment]] = {
     "cartpole-paper": cartpole_paper,
     "acrobot": acrobot,
     "acrobot-paper": acrobot_paper,
+    "pendulum": pendulum,
     "minigrid-empty": minigrid_empty,
     "minigrid-doorkey": minigrid_doorkey,
     "minigrid-memory": minigrid_memory,
