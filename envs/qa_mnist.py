@@ -25,6 +25,7 @@ class QAMnistTask(SingleStepTask):
         size: int = 32,
         split: str = "train",
         path: str | Path | None = None,
+        shift: int = 0,
     ) -> None:
         self.num_digits = _check_range("num_digits", num_digits)
         self.num_operations = _check_range("num_operations", num_operations)
@@ -32,7 +33,13 @@ class QAMnistTask(SingleStepTask):
             raise ValueError(f"size must be at least 1, got {size}.")
         pictures = open_pictures("mnist", path, split)
         assert isinstance(pictures, ArrayPictures)
+        if shift < 0:
+            raise ValueError(f"shift must be at least 0, got {shift}.")
         self._bank = np.ascontiguousarray(resize_all(pictures.array, size))
+        self._shift = shift
+        # A view of every digit at every place, [pictures, 2 shift + 1, 2 shift + 1, 1, size, size].
+        padded = np.pad(self._bank, [(0, 0), (shift, shift), (shift, shift), (0, 0)])
+        self._moved = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (1, 2))
         self._values = pictures.labels
         least, most = self.num_digits
         super().__init__(
@@ -56,7 +63,7 @@ class QAMnistTask(SingleStepTask):
         question[:, 0 : 2 * num_operations + 1 : 2] = indices
         question[:, 1 : 2 * num_operations : 2] = np.where(is_minus, MINUS, PLUS)
         inputs = {
-            "digits": self._digits(shown),
+            "digits": self._digits(shown, rng),
             "num_digits": np.full(num_samples, num_digits, np.int64),
             "question": question,
         }
@@ -66,12 +73,17 @@ class QAMnistTask(SingleStepTask):
         signs = np.where(is_minus, -1, 1)
         return Samples(inputs, (terms[:, 0] + (signs * terms[:, 1:]).sum(1)) % MODULUS)
 
-    def _digits(self, shown: np.ndarray) -> np.ndarray:
+    def _digits(self, shown: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The pictures of some digits [N, digits], black ones after them, [N, most digits, size, size, 1]."""
+        if self._shift:
+            down, right = rng.integers(2 * self._shift, size=(2, *shown.shape), endpoint=True)
+            pictures = np.moveaxis(self._moved[shown, down, right], 2, -1)
+        else:
+            pictures = self._bank[shown]
         if shown.shape[1] == self.num_digits[1]:
-            return self._bank[shown]
+            return np.ascontiguousarray(pictures)
         digits = np.zeros((len(shown), self.num_digits[1], *self._bank.shape[1:]), np.uint8)
-        digits[:, : shown.shape[1]] = self._bank[shown]
+        digits[:, : shown.shape[1]] = pictures
         return digits
 
 
@@ -108,6 +120,8 @@ class QAMnistEnv(SingleStepEnv):
     ``split``: which pictures, ``train`` (default) or ``test``.
 
     ``path``: where MNIST lies, as for ``ctm_rl/Images-v0``; default: the digits shipped in this package.
+
+    ``shift``: by how many pixels at most each digit is moved up or down and left or right, at random; 0 by default.
     """
 
     def __init__(
@@ -117,8 +131,9 @@ class QAMnistEnv(SingleStepEnv):
         size: int = 32,
         split: str = "train",
         path: str | Path | None = None,
+        shift: int = 0,
     ) -> None:
-        super().__init__(QAMnistTask(num_digits, num_operations, size, split, path))
+        super().__init__(QAMnistTask(num_digits, num_operations, size, split, path, shift))
 
 
 class QAMnistVectorEnv(SingleStepVectorEnv):
@@ -132,8 +147,9 @@ class QAMnistVectorEnv(SingleStepVectorEnv):
         size: int = 32,
         split: str = "train",
         path: str | Path | None = None,
+        shift: int = 0,
     ) -> None:
-        super().__init__(num_envs, QAMnistTask(num_digits, num_operations, size, split, path))
+        super().__init__(num_envs, QAMnistTask(num_digits, num_operations, size, split, path, shift))
 
 
 def _check_range(name: str, value: Sequence[int]) -> tuple[int, int]:

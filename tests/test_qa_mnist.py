@@ -142,3 +142,31 @@ def test_questions_are_made_fast() -> None:
         task.sample(rng, 256)
         seconds.append(time.thread_time() - start)
     assert 256 / min(seconds) > 20_000
+
+
+def test_digits_are_moved_by_up_to_the_shift() -> None:
+    plain, moved = (QAMnistTask((1, 2), (1, 1), 8, shift=shift) for shift in (0, 2))
+    digits = moved.sample(np.random.default_rng(0), 400).inputs["digits"]
+    assert digits.shape[1:] == (2, 8, 8, 1)
+    bank = np.pad(plain._bank, [(0, 0), (2, 2), (2, 2), (0, 0)])
+    places = {
+        (down, right)
+        for digit in digits[:, 0]
+        for down in range(5)
+        for right in range(5)
+        if (bank[:, down : down + 8, right : right + 8] == digit).all((1, 2, 3)).any()
+    }
+    assert len(places) == 25
+    assert all(
+        any(
+            (bank[:, down : down + 8, right : right + 8] == digit).all((1, 2, 3)).any()
+            for down in range(5)
+            for right in range(5)
+        )
+        for digit in digits[:20, 0]
+    )
+
+
+def test_a_negative_shift_is_refused() -> None:
+    with pytest.raises(ValueError, match="shift must be at least 0, got -1"):
+        QAMnistTask(shift=-1)
