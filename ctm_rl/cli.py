@@ -280,18 +280,20 @@ def _evaluate(arguments: list[str]) -> None:
     options = parse(EvaluateOptions, arguments, "ctm-rl evaluate")
     from ctm_rl.agents import evaluation
 
-    result = evaluation.evaluate(
-        expand(options.dir),
-        episodes=options.episodes,
-        seed=options.seed,
-        deterministic=options.deterministic,
-        device=options.device,
-        env_kwargs=options.env_kwargs,
-        decay_rate=options.decay_rate,
-        human=None if options.human_labels is None else _read_human_labels(options.human_labels),
-        halt_certainty=options.halt_certainty,
-        halt_curve=options.halt_curve,
-    )
+    # An environment may print what it likes, but not into JSON.
+    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+        result = evaluation.evaluate(
+            expand(options.dir),
+            episodes=options.episodes,
+            seed=options.seed,
+            deterministic=options.deterministic,
+            device=options.device,
+            env_kwargs=options.env_kwargs,
+            decay_rate=options.decay_rate,
+            human=None if options.human_labels is None else _read_human_labels(options.human_labels),
+            halt_certainty=options.halt_certainty,
+            halt_curve=options.halt_curve,
+        )
     _write((evaluation.to_json if options.json else evaluation.to_text)(result) + "\n")
 
 

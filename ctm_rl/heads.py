@@ -51,7 +51,7 @@ class GaussianHead(nn.Module):
         self.means = means
         self.log_std = nn.Parameter(torch.full((num_actions,), START_LOG_STD))
 
-    def forward(self, inputs: Float[Tensor, "*batch P"]) -> Float[Tensor, "*batch 2N"]:
+    def forward(self, inputs: Float[Tensor, "*batch P"]) -> Float[Tensor, "*batch O"]:
         """Maps [..., P] to [..., 2 N]: the means, then the logarithms of the deviations."""
         means = self.means(inputs)
         return torch.cat((means, self.log_std.to(means.dtype).expand_as(means)), -1)

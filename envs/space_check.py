@@ -77,7 +77,8 @@ def _bounds(space: Box, has_bounds: bool) -> tuple[np.ndarray | None, np.ndarray
         if not has_bounds:
             low, high = np.full_like(low, -np.inf), np.full_like(high, np.inf)
         low, high = np.maximum(low, -limit), np.minimum(high, limit)
-        low, high = low - _SLACK * (1 + abs(low)), high + _SLACK * (1 + abs(high))
+        with np.errstate(over="ignore"):  # beyond the largest float64 there is infinity, which is cut off below
+            low, high = low - _SLACK * (1 + abs(low)), high + _SLACK * (1 + abs(high))
         return np.maximum(low, -limit).astype(dtype), np.minimum(high, limit).astype(dtype)
     if not has_bounds or np.issubdtype(dtype, np.bool_):
         return None, None
