@@ -8,7 +8,15 @@ from ctm_rl.config import PolicyConfig
 from ctm_rl.configs.cartpole import cartpole_paper
 
 
-def _small(name: str, env_id: str, env_steps: int, *, num_ticks: int = 2, entropy: float = 0.01) -> Experiment:
+def _small(
+    name: str,
+    env_id: str,
+    env_steps: int,
+    *,
+    num_ticks: int = 2,
+    entropy: float = 0.01,
+    entropy_final: float | None = None,
+) -> Experiment:
     """A small machine on the image alone, which is all that changes in these tasks."""
     return Experiment(
         name=name,
@@ -28,6 +36,7 @@ def _small(name: str, env_id: str, env_steps: int, *, num_ticks: int = 2, entrop
             # a goal is worth at most 1, once: scaled down, it would be lost in what values err by at the start
             reward_scale=1.0,
             entropy_coefficient=entropy,
+            entropy_coefficient_final=entropy_final,
             num_epochs=4,
             num_minibatches=4,
             num_rollout_steps=32,
@@ -49,7 +58,8 @@ def minigrid_doorkey() -> Experiment:
 
 def minigrid_memory() -> Experiment:
     """Memory S7: see an object, walk away from it, and choose the like of it where the corridor forks."""
-    return _small("minigrid-memory", "MiniGrid-MemoryS7-v0", 2_000_000)
+    # going straight to the fork is worth half: without much entropy nobody looks back for what there is to remember
+    return _small("minigrid-memory", "MiniGrid-MemoryS7-v0", 2_000_000, entropy=0.06, entropy_final=0.005)
 
 
 def minigrid_keycorridor() -> Experiment:
@@ -79,7 +89,8 @@ def minigrid_fourrooms_paper() -> Experiment:
         ),
         ppo=dataclasses.replace(cartpole_paper().ppo, lr=1e-4, num_epochs=1, num_rollout_steps=50),
         budget=BudgetConfig(env_steps=300_000_000),
-        # MiniGrid is Python: two processes play on two cores at once, one would step all environments in turn
+        # MiniGrid is Python: two processes play on two cores at once, and both cores learn while they wait
         num_env_runners=2,
         num_envs_per_env_runner=128,
+        num_threads=2,
     )
