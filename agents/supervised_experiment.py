@@ -48,6 +48,9 @@ class LearningSettings:
     use_most_certain: bool | None = None
     """Count the most certain tick beside the best one; False: the last tick; None: as published, the last tick for
     baselines, except on pictures with one answer."""
+    min_num_ticks: int | None = None
+    """Learn each time from the first ticks alone, their number drawn from this to model.num_ticks, so that the model
+    comes to its answers early and can halt; None: from all ticks."""
     batch_size: int = 64
     """Samples of one optimiser step, all learners together."""
     num_steps_per_iteration: int = 50
@@ -82,6 +85,8 @@ class LearningSettings:
         check_number("learning.batch_size", self.batch_size, at_least=1, at_most=MAX_STEPS)
         for name in ("num_steps_per_iteration", "num_accumulated"):
             check_number(f"learning.{name}", getattr(self, name), at_least=1)
+        if self.min_num_ticks is not None:
+            check_number("learning.min_num_ticks", self.min_num_ticks, at_least=1)
         check_number("learning.lr", self.lr, above=0)
         check_number("learning.num_warmup_steps", self.num_warmup_steps, at_least=0)
         check_number("learning.lr_decay", self.lr_decay, above=0, at_most=1)
@@ -175,6 +180,7 @@ class SupervisedExperiment(RunSettings):
                 f"{f'{below} or {above}' if below else above}."
             )
         _check_signal(self)
+        _check_ticks(self)
 
     @property
     def num_rows(self) -> int:
@@ -186,6 +192,19 @@ class SupervisedExperiment(RunSettings):
         """Optimiser steps of the whole budget; from rewards, each sample is learned from in every pass."""
         num_batches = -(-self.budget.env_steps // self.learning.batch_size)
         return num_batches * (self.bandit.num_epochs if self.signal == "reward" else 1)
+
+
+def _check_ticks(experiment: SupervisedExperiment) -> None:
+    """Refuses to learn from the first ticks alone where they do not answer, or are more than there are."""
+    model, learning, least = experiment.model, experiment.learning, experiment.learning.min_num_ticks
+    if least is None:
+        return
+    if experiment.signal == "reward" or learning.loss == "order" or model.kind == "mlp" or model.num_answer_ticks:
+        raise ValueError(
+            "learning.min_num_ticks is for models that answer at every tick, with signal label: not for loss order, "
+            "kind mlp, or questions about digits."
+        )
+    check_number("learning.min_num_ticks", least, at_least=1, at_most=model.num_ticks)
 
 
 def _check_signal(experiment: SupervisedExperiment) -> None:

@@ -95,6 +95,10 @@ class SupervisedLearner(TorchLearner):
     ) -> Tensor:
         """Computes the loss of one part of a batch."""
         thought = Thought(fwd_out[PREDICTIONS], fwd_out[CERTAINTIES])
+        least = self.config.learning.min_num_ticks
+        if least is not None:
+            num_ticks = int(torch.randint(least, thought.certainties.shape[-1] + 1, ()))
+            thought = Thought(thought.predictions[..., :num_ticks], thought.certainties[..., :num_ticks])
         return loss_of(self.config.learning, self._thinker.model.config, thought, batch[TARGETS])
 
     def score(self, samples: Mapping[str, Any]) -> Tally:

@@ -34,10 +34,12 @@ from ctm_rl.agents.supervised_experiment import (
     TaskConfig,
 )
 from ctm_rl.agents.supervised_learner import SupervisedLearner
-from ctm_rl.agents.thinker_module import ThinkerModule
+from ctm_rl.agents.thinker_module import CERTAINTIES, PREDICTIONS, ThinkerModule
 from ctm_rl.config import ThinkerConfig
 from ctm_rl.errors import UserError
 from ctm_rl.interop import load_official
+from ctm_rl.losses import answer_loss
+from ctm_rl.models import Thought
 
 pytestmark = [
     pytest.mark.usefixtures("ray_session"),
@@ -222,6 +224,46 @@ def test_half_precision_learns_nearly_as_full_precision_does(precision: str) -> 
     again.set_own_state(half.get_own_state())
     assert again._scaler.get_scale() == half._scaler.get_scale()
     assert again.num_steps_taken == 31
+
+
+def test_the_first_ticks_alone_are_learned_from_and_all_of_their_numbers_are_drawn() -> None:
+    learner = learner_of(FITTED, LearningSettings(batch_size=8, min_num_ticks=2))
+    columns = {name: torch.from_numpy(column) for name, column in samples(8).items()}
+    model = model_of(learner).eval()
+    with torch.no_grad():
+        thought = model(columns[OBSERVATIONS])
+    losses = [
+        float(answer_loss(model.config, Thought(thought.predictions[..., :k], thought.certainties[..., :k]), targets))
+        for targets in [columns[TARGETS]]
+        for k in range(2, FITTED.num_ticks + 1)
+    ]
+    assert len(set(losses)) > 1
+    seen = {
+        float(
+            learner.compute_loss_for_module(
+                module_id=DEFAULT_MODULE_ID,
+                config=learner.config,
+                batch=columns,
+                fwd_out={PREDICTIONS: thought.predictions, CERTAINTIES: thought.certainties},
+            )
+        )
+        for _ in range(100)
+    }
+    assert seen == set(losses)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": dataclasses.replace(SMALL, num_ticks=1)}, "min_num_ticks must be from 1 to 1|at most 1"),
+        ({"model": dataclasses.replace(SMALL, kind="mlp")}, "for models that answer at every tick"),
+        ({"signal": "reward"}, "for models that answer at every tick"),
+    ],
+)
+def test_ticks_that_are_not_there_are_refused(changes: dict[str, Any], message: str) -> None:
+    learning = LearningSettings(batch_size=8, min_num_ticks=2)
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(EXPERIMENT, learning=learning, **changes)
 
 
 def test_scores_count_what_is_right_and_leave_the_learner_as_it_was() -> None:
