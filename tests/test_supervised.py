@@ -213,7 +213,8 @@ def test_half_precision_learns_nearly_as_full_precision_does(precision: str) -> 
     model_of(half).load_state_dict(model_of(full).state_dict())
     columns = samples(16)
     first = [update(learner, columns) for learner in (full, half)]
-    assert first[1]["gradient_norm"] != first[0]["gradient_norm"]
+    # sums may round to the same number; all of the parameters do not
+    assert worst(parameters_of(half), parameters_of(full)) > 0.0
     assert first[1]["total_loss"] == pytest.approx(first[0]["total_loss"], rel=0.02)
     assert first[1]["gradient_norm"] == pytest.approx(first[0]["gradient_norm"], rel=0.1)
     last = [update(half, columns)["total_loss"] for _ in range(30)][-1]
