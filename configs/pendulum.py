@@ -2,7 +2,7 @@
 
 from ctm_rl.agents.experiment import EnvConfig, Experiment, PPOSettings
 from ctm_rl.agents.run_settings import BudgetConfig
-from ctm_rl.config import PolicyConfig
+from ctm_rl.configs.cartpole import cartpole
 
 
 def pendulum() -> Experiment:
@@ -10,15 +10,7 @@ def pendulum() -> Experiment:
     return Experiment(
         name="pendulum",
         env=EnvConfig(id="Pendulum-v1", stagger_episodes=True),
-        model=PolicyConfig(
-            num_neurons=64,
-            history_length=10,
-            num_ticks=2,
-            nlm_hidden_dim=4,
-            num_output_sync_neurons=16,
-            feature_dim=64,
-            max_seq_len=32,
-        ),
+        model=cartpole().model,
         ppo=PPOSettings(
             lr=1e-3,
             is_lr_annealed=True,
