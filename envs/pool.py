@@ -67,7 +67,6 @@ class PoolVector(VectorEnv):
         self._limit = int(self._pool.config["max_episode_steps"])
         if self._is_staggered and self._limit > _MAX_LIMIT:
             raise UserError(f"wrapper stagger needs episodes with a time limit, and those of {env_id} have none.")
-        self._begin()
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -128,7 +127,7 @@ class PoolVector(VectorEnv):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of bounds that float32 holds less exactly
                 pool = envpool.make_gymnasium(self._env_id, seed=seeds, **self._make_arguments)
-                _ = pool.observation_space, pool.action_space
+                _ = pool.observation_space, pool.action_space  # made at the first look, and kept
                 return pool
         except Exception as error:  # it refuses arguments in many ways
             reason = " ".join(str(error).split()) or type(error).__name__

@@ -141,8 +141,10 @@ def _make_pool(num_envs: int, env_id: str, wrappers: Sequence[str], arguments: d
     named = parse(wrappers)
     hidden = [item for item in named if item.name == HIDE_VELOCITIES]
     model = make_wrapped(env_id, wrappers, arguments)
-    env = PoolVector(num_envs, env_id, [item for item in named if item not in hidden], arguments, model)
-    model.close()
+    try:
+        env = PoolVector(num_envs, env_id, [item for item in named if item not in hidden], arguments, model)
+    finally:
+        model.close()
     for item in hidden:
         env = HideVelocityVector(env, item.value)
     return env
