@@ -10,6 +10,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
 from ctm_rl.agents.supervised_experiment import LossKind
+from ctm_rl.capture import CapturedAnswers
 from ctm_rl.config import ThinkerConfig
 from ctm_rl.errors import UserError
 from ctm_rl.inputs import model_inputs
@@ -31,12 +32,19 @@ class ThinkerModule(TorchRLModule):
     def setup(self) -> None:
         """Builds the model; RLlib calls this once, from the constructor."""
         super().setup()
-        self.model = build_model(rebuild_config(ThinkerConfig, self.model_config))
+        config = rebuild_config(ThinkerConfig, self.model_config)
+        self.model = build_model(config)
+        self._captured = CapturedAnswers() if config.use_graph else None
 
     def think(self, shown: Any) -> Thought:
         """Answers a batch of observations, [B, ...]."""
         inputs, question = model_inputs(self.model.config, shown)
-        return self.model(inputs) if question is None else self.model(inputs, question)
+        arguments = (inputs,) if question is None else (inputs, question)
+        captured = None if self._captured is None else self._captured.run(self.model, *arguments)
+        if captured is None:
+            return self.model(*arguments)
+        predictions, certainties = captured
+        return Thought(predictions, certainties)
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Answers: predictions [B, G x C, K] and certainties [B, K]."""

@@ -157,6 +157,8 @@ class ThinkerConfig(CoreConfig):
     """Pictures of bytes are divided by 255; then this is subtracted, for each channel or for all."""
     pixel_std: tuple[float, ...] = (0.5,)
     """And then they are divided by this."""
+    use_graph: bool = True
+    """Learning on a GPU: capture the model as a CUDA graph; where it cannot be, the log says so."""
 
     def __post_init__(self) -> None:
         """Refuses parts that do not fit together."""

@@ -164,7 +164,8 @@ class ContinuousThoughtMachine(nn.Module):
 
     def _symbol_reading(self, reader: AttentionReader, sequences: Shaped[Tensor, "B S"]) -> AttentionReading:
         """Sequences of two symbols: keys and values of either at every place, then a choice for each row."""
-        symbols = torch.ones_like(sequences[:1]) * sequences.new_tensor([[-1], [1]])  # [2, S]
+        one = torch.ones_like(sequences[0])
+        symbols = torch.stack((-one, one))  # [2, S]
         both = reader.memorise(_tokens(self.positions(self.encoder(symbols))))
         is_one = (sequences == 1)[:, None, :, None]
         return AttentionReading(reader, Memory(*(torch.where(is_one, part[1], part[0]) for part in both)))

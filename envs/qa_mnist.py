@@ -28,7 +28,7 @@ class QAMnistTask(SingleStepTask):
         shift: int = 0,
     ) -> None:
         self.num_digits = _check_range("num_digits", num_digits)
-        self.num_operations = _check_range("num_operations", num_operations)
+        self.num_operations = _check_range("num_operations", num_operations, lowest=0)
         if size < 1:
             raise ValueError(f"size must be at least 1, got {size}.")
         pictures = open_pictures("mnist", path, split)
@@ -113,7 +113,8 @@ class QAMnistEnv(SingleStepEnv):
     ## Arguments
     ``num_digits``: least and most, (1, 4) by default.
 
-    ``num_operations``: least and most, (1, 4) by default.
+    ``num_operations``: least and most, (1, 4) by default; with 0, the question is an index alone, and its digit the
+    answer.
 
     ``size``: height and width of a digit, to which it is resized bilinearly; 32 by default.
 
@@ -152,8 +153,8 @@ class QAMnistVectorEnv(SingleStepVectorEnv):
         super().__init__(num_envs, QAMnistTask(num_digits, num_operations, size, split, path, shift))
 
 
-def _check_range(name: str, value: Sequence[int]) -> tuple[int, int]:
-    """Least and most, in order and at least 1."""
-    if not isinstance(value, Sequence) or len(value) != 2 or not 1 <= value[0] <= value[1]:
-        raise ValueError(f"{name} must be the least and the most, each at least 1, got {value}.")
+def _check_range(name: str, value: Sequence[int], lowest: int = 1) -> tuple[int, int]:
+    """Least and most, in order and not below the lowest."""
+    if not isinstance(value, Sequence) or len(value) != 2 or not lowest <= value[0] <= value[1]:
+        raise ValueError(f"{name} must be the least and the most, each at least {lowest}, got {value}.")
     return value[0], value[1]

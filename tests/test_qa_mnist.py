@@ -15,6 +15,7 @@ from ctm_rl.envs.bandit import Samples, SingleStepEnv
 from ctm_rl.envs.data.open import open_pictures
 from ctm_rl.envs.data.pictures import ArrayPictures
 from ctm_rl.envs.qa_mnist import QAMnistEnv, QAMnistTask
+from ctm_rl.inputs import NOTHING
 
 ID = "ctm_rl.envs:ctm_rl/QAMnist-v0"
 
@@ -124,11 +125,22 @@ def test_other_digits_are_taken_from_a_path(tmp_path: Path) -> None:
     assert info["target"] == {-1: 4, -2: 0}[int(shown["question"][1])]
 
 
-@pytest.mark.parametrize("value", [(0, 2), (3, 2), (1,), 2])
+def test_without_operation_the_question_is_an_index_and_its_digit_the_answer() -> None:
+    digit_of = digits_by_picture()
+    samples = QAMnistTask((3, 3), (0, 0), size=28).sample(np.random.default_rng(6), 50)
+    for shown, target in zip(rows(samples), samples.targets, strict=True):
+        (index,) = shown["question"]
+        assert digit_of[shown["digits"][index, ..., 0].tobytes()] == target
+    task = QAMnistTask((3, 3), (0, 1))
+    questions = [task.sample(np.random.default_rng(seed), 5).inputs["question"] for seed in range(20)]
+    assert {tuple((question == NOTHING).sum(1)) for question in questions} == {(0,) * 5, (2,) * 5}  # by batch
+
+
+@pytest.mark.parametrize("value", [(-1, 2), (3, 2), (1,), 2])
 def test_wrong_numbers_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="num_digits must be the least and the most, each at least 1, got"):
         QAMnistTask(num_digits=value)
-    with pytest.raises(ValueError, match="num_operations must be the least and the most"):
+    with pytest.raises(ValueError, match="num_operations must be the least and the most, each at least 0, got"):
         QAMnistTask(num_operations=value)
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
         QAMnistTask(size=0)

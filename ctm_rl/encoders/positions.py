@@ -109,14 +109,16 @@ class SequenceRotationalPositions(nn.Module):
         out_dim: C, channels of the sequence.
     """
 
+    start: Float[Tensor, "2"]
+
     def __init__(self, out_dim: int) -> None:
         super().__init__()
+        self.register_buffer("start", torch.tensor([0.0, 1.0]), persistent=False)
         self.projection = nn.Linear(2, out_dim)
 
     def forward(self, sequence: Float[Tensor, "B C S"]) -> Float[Tensor, "B C S"]:
         """Adds the encoding to a sequence [B, C, S]."""
-        start = torch.tensor([0.0, 1.0], device=sequence.device, dtype=sequence.dtype)
-        return sequence + self.projection(_turn(start, sequence.shape[-1])).T
+        return sequence + self.projection(_turn(self.start.to(sequence.dtype), sequence.shape[-1])).T
 
 
 def build_positions(kind: str, out_dim: int) -> nn.Module:
