@@ -73,6 +73,7 @@ def _columnar_config(experiment: Experiment) -> RecurrentPPOConfig:
         target_kl=ppo.target_kl,
         value_clip=ppo.value_clip,
         adam_epsilon=ppo.adam_epsilon,
+        collect_ahead=ppo.collect_ahead,
         vf_loss_coeff=ppo.value_coefficient,
     )
     return config

@@ -11,10 +11,11 @@ from ctm_rl.config import PolicyConfig
 Algorithm = Literal["ppo", "stock-ppo", "appo", "impala"]
 ASYNCHRONOUS = ("appo", "impala")
 """Algorithms that play on while they learn; V-trace makes up for the age of the weights."""
+_OUR_OWN = ("value_clip", "target_kl", "normalize_rewards", "adam_epsilon", "collect_ahead")
 _WITHOUT_EFFECT = {
-    "stock-ppo": ("value_clip", "target_kl", "normalize_rewards", "adam_epsilon"),
-    "appo": ("value_clip", "target_kl", "normalize_rewards", "adam_epsilon", "gae_lambda"),
-    "impala": ("value_clip", "target_kl", "normalize_rewards", "adam_epsilon", "gae_lambda", "clip"),
+    "stock-ppo": _OUR_OWN,
+    "appo": (*_OUR_OWN, "gae_lambda"),
+    "impala": (*_OUR_OWN, "gae_lambda", "clip"),
 }
 """Fields of ``PPOSettings`` that RLlib's own algorithms do not know."""
 
@@ -99,6 +100,9 @@ class PPOSettings:
     """Gradient steps in each of these passes."""
     num_rollout_steps: int = 64
     """T: steps of every environment in one iteration."""
+    collect_ahead: bool = False
+    """Env runners play the next steps while the learners learn, with weights one iteration old, for which the learners
+    correct; False: they take turns."""
 
     def __post_init__(self) -> None:
         """Refuses settings that cannot learn."""
@@ -149,6 +153,10 @@ class Experiment(RunSettings):
                 num_minibatches=self.ppo.num_minibatches,
                 prefix="ppo.",
             )
+            if self.ppo.collect_ahead and self.num_env_runners < 1:
+                raise ValueError(
+                    "ppo.collect_ahead needs num_env_runners of at least 1: the process that learns cannot also play."
+                )
         else:
             _check_stock(self)
 

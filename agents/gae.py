@@ -10,10 +10,12 @@ def estimate_advantages(
     is_last: np.ndarray,
     gamma: float,
     gae_lambda: float,
+    ratios: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Computes ``A_t = d_t + gamma lambda A_(t+1)`` with ``d_t = r_t + gamma v(next)_t - v_t``.
+    """Computes ``A_t = rho_t (d_t + gamma lambda A_(t+1))`` with ``d_t = r_t + gamma v(next)_t - v_t``.
 
-    The sum ends where an episode does, and at the end of the fragment. Source: arXiv:1506.02438.
+    The sum ends where an episode does, and at the end of the fragment. Source: arXiv:1506.02438; with the ratios it is
+    V-trace, arXiv:1802.01561: ``v + A`` is its target, and A its advantage times rho_t, for rho_t of at most 1.
 
     Args:
         rewards: what a step gave, [B, T].
@@ -22,6 +24,8 @@ def estimate_advantages(
         is_last: whether the episode ended with the step, either way, [B, T].
         gamma: discount, in [0, 1].
         gae_lambda: lambda, in [0, 1].
+        ratios: rho, how much likelier each action is under the policy to be judged than under the one that acted, cut
+            off at 1, [B, T]; ``None``: they are the same policy.
 
     Returns:
         Advantages, [B, T], float32. Those of steps that are none (holes) mean nothing, and reach no other step.
@@ -29,10 +33,13 @@ def estimate_advantages(
     deltas = np.ascontiguousarray((rewards + gamma * next_values - values).T, dtype=np.float32)  # [T, B]
     goes_on = np.ascontiguousarray(~np.asarray(is_last).T)
     decay = np.float32(gamma * gae_lambda)
+    weights = None if ratios is None else np.ascontiguousarray(ratios.T, dtype=np.float32)
     advantages = np.empty_like(deltas)
     following = np.zeros_like(deltas[0])
     for step in reversed(range(len(deltas))):
         # Selects, does not multiply: whatever a hole holds, it reaches no step.
         following = deltas[step] + np.where(goes_on[step], decay * following, np.float32(0))
+        if weights is not None:
+            following = weights[step] * following
         advantages[step] = following
     return np.ascontiguousarray(advantages.T)

@@ -80,6 +80,7 @@ class RecurrentPPOConfig(PPOConfig):
         self.target_kl: float | None = None
         self.value_clip: float | None = None
         self.adam_epsilon = 1e-5
+        self.collect_ahead = False
 
     def training(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -90,6 +91,7 @@ class RecurrentPPOConfig(PPOConfig):
         target_kl: Any = NotProvided,
         value_clip: Any = NotProvided,
         adam_epsilon: Any = NotProvided,
+        collect_ahead: Any = NotProvided,
         **kwargs: Any,
     ) -> "RecurrentPPOConfig":
         """Sets how is learned.
@@ -102,6 +104,8 @@ class RecurrentPPOConfig(PPOConfig):
             target_kl: stop an iteration's passes when the policy has diverged this far from the one that acted.
             value_clip: how far a value may move from the rollout's before it gets no credit for moving.
             adam_epsilon: Adam's epsilon.
+            collect_ahead: remote runners play the next steps while the learners learn, with weights one iteration old;
+                the learners correct for that, see ``RecurrentPPOLearner``.
             **kwargs: RLlib's: ``lr`` and ``entropy_coeff`` (numbers or schedules), ``gamma``, ``lambda_``,
                 ``clip_param``, ``vf_loss_coeff`` (of half the squared error), ``grad_clip``, ``num_epochs`` and others.
 
@@ -116,6 +120,7 @@ class RecurrentPPOConfig(PPOConfig):
             "target_kl": target_kl,
             "value_clip": value_clip,
             "adam_epsilon": adam_epsilon,
+            "collect_ahead": collect_ahead,
         }
         for name, value in own.items():
             if value is not NotProvided:
@@ -177,6 +182,10 @@ class RecurrentPPOConfig(PPOConfig):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value}.")
+        if self.collect_ahead and self.num_env_runners < 1:
+            raise ValueError(
+                "collect_ahead needs num_env_runners of at least 1: the process that learns cannot also play."
+            )
         if self.total_train_batch_size % self.num_rows:
             raise ValueError(
                 f"train_batch_size_per_learner x learners = {self.total_train_batch_size} must be a multiple of the "

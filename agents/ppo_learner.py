@@ -52,8 +52,10 @@ class RecurrentPPOLearner(PPOTorchLearner):
     """Learns from the columns of a ``RolloutFragment``.
 
     Advantages are estimated once an update, from the rollout's values and scaled rewards, and normalised minibatch by
-    minibatch with mean, deviation and count of the valid steps of all learners. Of the configuration it reads, beside
-    RLlib's own fields, those of ``RecurrentPPOConfig``.
+    minibatch with mean, deviation and count of the valid steps of all learners. With ``collect_ahead`` the policy that
+    acted is an iteration old: the policy as it is before the update takes its place in the ratios that are clipped, and
+    what the old one did counts as far as this one would have done it too (V-trace). Of the configuration it reads,
+    beside RLlib's own fields, those of ``RecurrentPPOConfig``.
     """
 
     config: "RecurrentPPOConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -150,6 +152,8 @@ class RecurrentPPOLearner(PPOTorchLearner):
 
     def _learn(self, columns: Mapping[str, Any]) -> None:
         """Passes over the environments, minibatch by minibatch, and logs how it went."""
+        device_columns = to_device(columns, self._device)
+        ratios = self._renew(device_columns) if self.config.collect_ahead else None
         advantages = estimate_advantages(
             self.config.scale * columns[REWARDS],
             columns[VALUES],
@@ -157,10 +161,10 @@ class RecurrentPPOLearner(PPOTorchLearner):
             columns[IS_LAST],
             self.config.gamma,
             self.config.lambda_,
+            ratios,
         )
         returns = advantages + columns[VALUES]
         minibatches = list(self._deal(columns[IS_VALID]))
-        device_columns = to_device(columns, self._device)
         device_columns[_ADVANTAGES] = to_tensor(advantages, self._device)
         device_columns[_RETURNS] = to_tensor(returns, self._device)
         moments = self._moments(device_columns, minibatches)
@@ -180,6 +184,26 @@ class RecurrentPPOLearner(PPOTorchLearner):
         valid = columns[IS_VALID]
         explained = _explained_variance(columns[VALUES][valid], returns[valid])
         self.metrics.log_value((DEFAULT_MODULE_ID, EXPLAINED_VARIANCE_KEY), explained, window=1)
+
+    @torch.no_grad()
+    def _renew(self, columns: dict[str, Any]) -> np.ndarray:
+        """Puts the policy's own log-probabilities in place of those of the one that acted.
+
+        Returns:
+            How much likelier each action is now, at most 1, [B, T].
+        """
+        module = cast(CTMModule, self.module[DEFAULT_MODULE_ID].unwrapped())
+        is_training = module.training
+        module.eval()
+        logp = torch.empty_like(columns[Columns.ACTION_LOGP])
+        for rows in torch.arange(len(logp), device=logp.device).chunk(self.config.num_minibatches):
+            chosen = _select(columns, rows)
+            outputs = module.forward_train(chosen)
+            logp[rows] = self._agent.actions.score(outputs[Columns.ACTION_DIST_INPUTS], chosen[Columns.ACTIONS]).logp
+        module.train(is_training)
+        ratios = (logp - columns[Columns.ACTION_LOGP]).exp().clamp(max=1.0)
+        columns[Columns.ACTION_LOGP] = logp
+        return ratios.cpu().numpy()
 
     def _update(self, batch: dict[str, Any], **kwargs: Any) -> tuple[Any, Any, Any]:
         """Takes one gradient step, unless the policy has already moved too far from the one that acted.

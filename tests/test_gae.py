@@ -63,3 +63,20 @@ def test_rows_do_not_touch_each_other_and_every_layout_equals_the_double_sum() -
             expected = written_out(*(list(column[row, piece]) for column in (rewards, values, next_values)))
             np.testing.assert_allclose(found[row, piece], expected, rtol=1e-4, atol=1e-5)
             begin = stop
+
+
+def test_with_ratios_it_is_v_trace_written_out() -> None:
+    rng = np.random.default_rng(4)
+    rewards, values, next_values = rng.normal(size=(3, 1, 6)).astype(np.float32)
+    is_last = np.array([[0, 0, 1, 0, 0, 0]], dtype=bool)
+    ratios = rng.random((1, 6)).astype(np.float32)
+    found = estimate_advantages(rewards, values, next_values, is_last, GAMMA, LAMBDA, ratios)[0]
+    deltas = (rewards + GAMMA * next_values - values)[0]
+    for begin, stop in ((0, 3), (3, 6)):
+        for step in range(begin, stop):
+            # Each later step counts as far as all actions up to it would be taken now.
+            expected = sum(
+                (GAMMA * LAMBDA) ** (later - step) * ratios[0, step : later + 1].prod() * deltas[later]
+                for later in range(step, stop)
+            )
+            np.testing.assert_allclose(found[step], expected, rtol=1e-5)

@@ -23,10 +23,11 @@ from torch import Tensor
 
 from ctm_rl import PolicyConfig
 from ctm_rl.actions import chosen
-from ctm_rl.agents import CTMModule, RecurrentPPO, RecurrentPPOConfig, ppo
+from ctm_rl.agents import CTMModule, RecurrentPPO, RecurrentPPOConfig
 from ctm_rl.agents.algorithm import build_algorithm_config
+from ctm_rl.agents.collector import Collector
 from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
-from ctm_rl.agents.columns import to_device
+from ctm_rl.agents.columns import batch_of, to_device
 from ctm_rl.agents.episodes import finished_episodes
 from ctm_rl.agents.experiment import EnvConfig, Experiment, PPOSettings
 from ctm_rl.agents.ppo import _shards
@@ -417,14 +418,14 @@ def test_an_iteration_goes_on_with_the_environments_that_were_played(
     with built(config_of()) as algorithm:
         answers = []
 
-        def lose(group: Any, timeout: float | None, tick_seed: int | None) -> tuple[list[RolloutFragment], list[Any]]:
-            fragments, metrics = complete(group, timeout, tick_seed)
+        def lose(collector: Any, tick_seed: int | None) -> tuple[list[RolloutFragment], list[Any]]:
+            fragments, metrics = complete(collector, tick_seed)
             answers.append(len(answers))
             # Nobody at first, then three of four environments: one too many for two minibatches.
             return ([], []) if len(answers) == 1 else ([fragments[0].rows(0, 3)], metrics)
 
-        complete = ppo._sample
-        monkeypatch.setattr(ppo, "_sample", lose)
+        complete = Collector._play_all
+        monkeypatch.setattr(Collector, "_play_all", lose)
         monkeypatch.setattr(time, "sleep", lambda seconds: None)
         learner = algorithm.train()["learners"][MODULE]
     assert len(answers) == 2
@@ -432,6 +433,77 @@ def test_an_iteration_goes_on_with_the_environments_that_were_played(
     assert learner["module_train_batch_size_mean"] <= 16
     assert "0 of 4 environments were played, and 2 are needed at least" in caplog.text
     assert "3 of 4 environments were played; the iteration goes on with 2 of them." in caplog.text
+
+
+@pytest.mark.parametrize("is_ahead", [False, True])
+def test_runners_play_on_while_learners_learn_where_that_was_asked_for(is_ahead: bool) -> None:
+    with built(config_of(num_env_runners=2, collect_ahead=is_ahead)) as algorithm:
+        group, learners = algorithm.env_runner_group, algorithm.learner_group
+        assert group is not None
+        assert learners is not None
+        playing, ages = [], []
+        update = learners.update
+
+        def observed(**kwargs: Any) -> Any:
+            playing.append(group.num_in_flight_async_reqs("fragments"))
+            return update(**kwargs)
+
+        learners.update = observed  # pyright: ignore[reportAttributeAccessIssue]
+        for iteration in range(4):
+            result = algorithm.train()
+            ages.append(iteration - int(result["env_runners"]["weights_seq_no"]))
+            assert result["learners"][MODULE]["module_train_batch_size_mean"] <= 4 * 16
+            assert result["env_runners"]["num_env_steps_sampled"] >= 8 * 16 - 8  # holes are none
+    assert playing == [2 * is_ahead] * 4
+    assert ages == ([0, 1, 1, 1] if is_ahead else [0, 0, 0, 0])
+
+
+def test_a_runner_lost_while_it_plays_ahead_is_replaced() -> None:
+    with built(config_of(num_env_runners=2, collect_ahead=True)) as algorithm:
+        algorithm.train()
+        group: Any = algorithm.env_runner_group
+        ray.kill(next(iter(group._worker_manager.actors().values())), no_restart=False)
+        rows = []
+        for _ in range(20):
+            result = algorithm.train()
+            rows.append(round(result["env_runners"]["num_env_steps_sampled"] / 16))
+            if len(rows) > 2 and rows[-1] > 4:
+                break
+            time.sleep(0.5)
+    assert min(rows) <= 4 < rows[-1]  # one runner's four environments, then those of both again
+
+
+def test_with_weights_of_no_age_learning_ahead_changes_nothing() -> None:
+    with built(config_of()) as algorithm:
+        fragment = sample(algorithm)
+        (learner,) = on_learners(algorithm, lambda learner: learner)
+        weights, own = copy_parameters(learner), learner.get_own_state()
+        found = []
+        for is_ahead in (False, True):
+            for name, value in agent_of(learner).named_parameters():
+                value.data.copy_(weights[name])
+            for optimizer in learner._optimizer_parameters:
+                optimizer.state.clear()
+            learner.set_own_state(own)
+            learner.config = learner.config.copy(copy_frozen=False)
+            learner.config.collect_ahead = is_ahead
+            learner.update(batch=batch_of(fragment.columns(), fragment.num_steps))
+            found.append(copy_parameters(learner))
+        assert any(not torch.equal(found[0][name], weights[name]) for name in weights)
+        torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+
+
+def test_the_policy_before_the_update_takes_the_place_of_the_one_that_acted() -> None:
+    with built(config_of()) as algorithm:
+        (learner,) = on_learners(algorithm, lambda learner: learner)
+        fragment = sample(algorithm)
+        columns = to_device(fragment.columns(), "cpu")
+        older = torch.linspace(-1.0, 1.0, columns[Columns.ACTION_LOGP].numel()).view_as(columns[Columns.ACTION_LOGP])
+        columns[Columns.ACTION_LOGP] = columns[Columns.ACTION_LOGP] + older
+        ratios = learner._renew(columns)
+    valid = fragment.is_valid
+    np.testing.assert_allclose(columns[Columns.ACTION_LOGP].numpy()[valid], fragment.logp[valid], atol=1e-5)
+    np.testing.assert_allclose(ratios[valid], np.minimum(np.exp(-older.numpy()), 1.0)[valid], rtol=1e-4)
 
 
 def test_tune_runs_it(tmp_path: Path) -> None:
