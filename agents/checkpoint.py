@@ -20,6 +20,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LI
 
 from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
 from ctm_rl.agents.env_runner import SeededEnvRunner
+from ctm_rl.agents.ppo import RecurrentPPO
 from ctm_rl.agents.ppo_learner import RecurrentPPOLearner
 from ctm_rl.agents.sample_runner import SampleRunner
 from ctm_rl.agents.stock_learner import CTMAPPOTorchLearner
@@ -79,6 +80,8 @@ def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
         if isinstance(env_runner, SampleRunner):
             return  # what it makes depends on the seed and the iteration alone
         assert isinstance(env_runner, (ColumnarEnvRunner, SeededEnvRunner))
+        if env_runner.has_played:
+            env_runner.make_env()  # what its environments hold beside their episodes is not known here
         env_runner.restart(iteration, num_env_steps)
         if isinstance(env_runner, ColumnarEnvRunner):
             env_runner.set_playing(playing.get(env_runner.worker_index, {}))
@@ -91,6 +94,8 @@ def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
     group, learner_group = algorithm.env_runner_group, algorithm.learner_group
     assert group is not None
     assert learner_group is not None
+    if isinstance(algorithm, RecurrentPPO):
+        algorithm.forget_orders()
     _on_learners(algorithm, _write_learner, state=state)
     group.foreach_env_runner(write_env_runner)
     group.sync_weights(from_worker_or_learner_group=learner_group, inference_only=True)

@@ -70,6 +70,12 @@ class Collector:
         self._group.foreach_env_runner_async(play, tag=_TAG)
         self._is_ordered = True
 
+    def forget(self) -> None:
+        """Waits for what has been ordered, and throws it away."""
+        if self._is_ordered:
+            self._group.fetch_ready_async_reqs(tags=_TAG, timeout_seconds=self._timeout)
+            self._is_ordered = False
+
     def collect(self, tick_seed: int | None) -> RolloutFragment:
         """Waits for fragments, of the last order if there is one, and cuts them to what makes equal minibatches.
 

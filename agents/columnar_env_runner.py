@@ -172,6 +172,11 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         self.metrics.log_value(FAULTS, 0 if self._player is None else self._faults.pop(), reduce="sum")
         return self.metrics.reduce()
 
+    @property
+    def has_played(self) -> bool:
+        """Whether there are environments here, and they have been stepped."""
+        return self._player is not None
+
     def restart(self, iteration: int, num_env_steps: int) -> None:
         """Makes ready to go on from a saved iteration: new episodes, seeded by it; the next weights count, however old.
 

@@ -39,6 +39,11 @@ class SeededEnvRunner(SingleAgentEnvRunner):
                 raise error.__cause__ from None
             raise
 
+    @property
+    def has_played(self) -> bool:
+        """Whether there are environments here, and they have been stepped."""
+        return self.env is not None and not self._needs_initial_reset
+
     def restart(self, iteration: int, num_env_steps: int) -> None:
         """Makes ready to go on from a saved iteration: new episodes, seeded by it; the next weights count, however old.
 

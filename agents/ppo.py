@@ -75,6 +75,10 @@ class RecurrentPPO(PPO):
                 local.num_env_steps_sampled_lifetime = int(lifetime)
             self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
 
+    def forget_orders(self) -> None:
+        """Throws away what runners play ahead; what comes next is played with the weights that they have then."""
+        self._collector.forget()
+
     @property
     def _settings(self) -> RecurrentPPOConfig:
         assert isinstance(self.config, RecurrentPPOConfig)

@@ -74,6 +74,7 @@ def train(experiment: AnyExperiment, progress: Progress | None = None) -> Path:
             with ray_for(experiment, request), run:
                 request.check()
                 run.save()
+                run.begin_anew()
                 keep()
                 request.run_dir = str(run_dir)
                 progress.say(f"run {run_dir}")
@@ -200,6 +201,13 @@ class _Run:
         self._saved_iteration = self._position.iteration
         self._saved_at = time.monotonic()
 
+    def begin_anew(self) -> None:
+        """Goes on as a run resumed from here would, where checkpoints are written by the iteration."""
+        from ctm_rl.agents.checkpoint import learner_state, restore
+
+        if self._experiment.checkpoint_iterations is not None:
+            restore(self._algorithm, learner_state(self._algorithm))
+
     def restore(self, state: dict[str, Any]) -> None:
         """Puts a checkpoint's state into the algorithm."""
         from ctm_rl.agents.checkpoint import restore
@@ -215,11 +223,18 @@ class _Run:
                 row = self._learn_or_save()
                 metrics.write(row)
                 self._progress.show(row)
-                if time.monotonic() - self._saved_at >= self._experiment.checkpoint_minutes * 60:
+                if self._is_due():
                     self.save()
+                    self.begin_anew()
             self.save()
         if request.signum is not None:
             raise RunInterrupted(str(self._run_dir), request.signum, is_saved=True)
+
+    def _is_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        if self._experiment.checkpoint_iterations is not None:
+            return self._position.iteration % self._experiment.checkpoint_iterations == 0
+        return time.monotonic() - self._saved_at >= self._experiment.checkpoint_minutes * 60
 
     def _learn_or_save(self) -> Row:
         """One iteration; what has been learned before a fault of the environment is kept."""

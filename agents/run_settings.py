@@ -53,6 +53,9 @@ class RunSettings:
     """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
     checkpoint_minutes: float = 5.0
     """A checkpoint is written at least this often, and at every stop."""
+    checkpoint_iterations: int | None = None
+    """Instead, a checkpoint is written every so many iterations, and new episodes begin with each, for no checkpoint holds
+    environments: a resumed run then equals an uninterrupted one."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, as far as that shows without looking at the machine."""
@@ -67,5 +70,7 @@ class RunSettings:
         check_number("num_threads", self.num_threads, at_least=1)
         check_number("num_gpus_per_learner", self.num_gpus_per_learner, at_least=0, at_most=1)
         check_number("checkpoint_minutes", self.checkpoint_minutes, above=0)
+        if self.checkpoint_iterations is not None:
+            check_number("checkpoint_iterations", self.checkpoint_iterations, at_least=1)
         if self.address is not None and not _ADDRESS.fullmatch(self.address):
             raise ValueError(f"address must be auto or host:port, got {self.address!r}.")

@@ -1,0 +1,90 @@
+"""Runs that were cut off, by a signal or without warning: what they go on from, and that nothing differs afterwards."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from ctm_rl import checkpoint
+from ctm_rl.agents import run
+from ctm_rl.agents.run_dir import read_metrics
+from ctm_rl.cli import main
+
+pytestmark = [
+    pytest.mark.usefixtures("ray_session"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+TINY = (
+    *("--model.num-neurons", "16", "--model.num-output-sync-neurons", "5", "--model.history-length", "3"),
+    *("--model.feature-dim", "6", "--model.head-dims", "7", "--model.train-random-ticks", "True"),
+    *("--num-envs-per-env-runner", "4", "--ppo.num-rollout-steps", "10", "--ppo.normalize-rewards", "True"),
+    *("--ppo.num-minibatches", "2", "--ppo.num-epochs", "1", "--model.normalize-observations", "True"),
+    *("--num-cpus-per-env-runner", "0.5", "--env.stagger-episodes", "True"),
+)
+CHANGING = {"seconds", "env_steps_per_second", "memory_mb"}
+"""Metrics that differ between two equal runs."""
+
+
+def train(*arguments: str, run_dir: str, env_steps: int) -> int:
+    """Trains something tiny, with a checkpoint every three iterations."""
+    return main(
+        [
+            *("train", "cartpole", *TINY, *arguments, "--checkpoint-iterations", "3"),
+            *("--budget.env-steps", str(env_steps), "--run-dir", run_dir),
+        ]
+    )
+
+
+def comparable(run_dir: str) -> list[dict[str, float | None]]:
+    """A run's metrics without what differs between two equal runs."""
+    return [{name: value for name, value in row.items() if name not in CHANGING} for row in read_metrics(Path(run_dir))]
+
+
+class _Killed(BaseException):
+    """Stands for a process that is no more: nobody catches it, and nothing is saved."""
+
+
+def stop_in(iteration: int, monkeypatch: pytest.MonkeyPatch, *, is_killed: bool) -> None:
+    """Has a run end in an iteration: as by Ctrl-C when it has been learned, or at once."""
+    learn = run._Run._learn
+
+    def counted(self: run._Run) -> run.Row:
+        row = learn(self)
+        if self._position.iteration == iteration:
+            if is_killed:
+                raise _Killed
+            signal.raise_signal(signal.SIGINT)
+        return row
+
+    monkeypatch.setattr(run._Run, "_learn", counted)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--num-env-runners", "1"), ("--num-env-runners", "2"), ("--num-env-runners", "2", "--ppo.collect-ahead")],
+    ids=["in one process", "one runner", "two runners", "ahead"],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "--ppo.collect-ahead" in arguments:
+        arguments = (*arguments, "True")
+    monkeypatch.chdir(tmp_path)
+    steps = 1000 if "--num-env-runners" in arguments and "2" in arguments else 500
+    assert train(*arguments, run_dir="whole", env_steps=steps) == 0
+    with monkeypatch.context() as patched:
+        stop_in(3, patched, is_killed=False)
+        assert train(*arguments, run_dir="stopped", env_steps=steps) == 130
+    with monkeypatch.context() as patched:
+        stop_in(5, patched, is_killed=True)
+        with pytest.raises(_Killed):
+            train(*arguments, run_dir="killed", env_steps=steps)
+    assert checkpoint.iteration_of(checkpoint.latest(Path("killed"))) == 3
+    rows = comparable("whole")
+    assert len(rows) >= 13  # ten iterations after the checkpoint
+    for run_dir in ("stopped", "killed"):
+        assert main(["resume", run_dir]) == 0
+        assert comparable(run_dir) == rows
+    assert len({row["total_loss"] for row in rows}) == len(rows)
