@@ -23,6 +23,7 @@ from ctm_rl.agents.progress import Progress, Row, SilentProgress
 from ctm_rl.agents.run_dir import MetricsWriter, config_of, created, locked, new_run_dir, read_config, write_config
 from ctm_rl.agents.stop import RunInterrupted, StopRequest
 from ctm_rl.agents.supervised_experiment import SupervisedExperiment
+from ctm_rl.checkpoint import CheckpointError
 from ctm_rl.errors import EnvFault, UserError, expand
 
 _LOG = logging.getLogger(__name__)
@@ -33,6 +34,12 @@ _MAY_CHANGE = {("env", name) for name in ("step_time_limit", "check_bounds", "to
 
 class Diverged(UserError):
     """Learning went wrong: a loss is no number any more."""
+
+    exit_code = 1
+
+
+class Unsaved(UserError):
+    """The last checkpoint of a run cannot be written."""
 
     exit_code = 1
 
@@ -201,6 +208,29 @@ class _Run:
         self._saved_iteration = self._position.iteration
         self._saved_at = time.monotonic()
 
+    def _save_last(self) -> None:
+        """Writes the checkpoint that a run ends with.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        try:
+            self.save()
+        except CheckpointError as error:
+            raise Unsaved(
+                f"{error} What {self._run_dir} has learned since its last checkpoint, iteration "
+                f"{checkpoint.iteration_of(checkpoint.latest(self._run_dir))}, is lost; make room, then go on with: "
+                f"ctm-rl resume {self._run_dir}"
+            ) from error
+
+    def _try_to_save(self) -> None:
+        """Writes a checkpoint if that can be done; learning goes on either way."""
+        try:
+            self.save()
+        except CheckpointError as error:
+            self._saved_at = time.monotonic()
+            _LOG.warning("%s The last one stands; training goes on, and tries again.", error)
+
     def begin_anew(self) -> None:
         """Goes on as a run resumed from here would, where checkpoints are written by the iteration."""
         from ctm_rl.agents.checkpoint import learner_state, restore
@@ -224,9 +254,9 @@ class _Run:
                 metrics.write(row)
                 self._progress.show(row)
                 if self._is_due():
-                    self.save()
+                    self._try_to_save()
                     self.begin_anew()
-            self.save()
+            self._save_last()
         if request.signum is not None:
             raise RunInterrupted(str(self._run_dir), request.signum, is_saved=True)
 
@@ -241,7 +271,7 @@ class _Run:
         try:
             return self._learn()
         except EnvFault as fault:
-            self.save()
+            self._try_to_save()
             raise EnvFault(
                 f"{fault} A checkpoint is saved in {self._run_dir}; --tolerate-env-faults goes on after faults."
             ) from fault

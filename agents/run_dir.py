@@ -186,6 +186,8 @@ def locked(path: Path) -> Iterator[None]:
 class MetricsWriter:
     """Writes ``metrics.jsonl`` and TensorBoard events.
 
+    While they cannot be written, as on a full disk, the log says so once; lines are kept until they can be.
+
     Args:
         path: the run's directory.
         iteration: iterations already learned; later lines, of work that is done again, are cut off.
@@ -196,24 +198,49 @@ class MetricsWriter:
         from torch.utils.tensorboard import SummaryWriter
 
         self._metrics = metrics
-        _truncate(path / METRICS_FILE, iteration)
-        self._file = (path / METRICS_FILE).open("a")
-        self._events = SummaryWriter(str(path / TENSORBOARD_FOLDER), purge_step=iteration + 1 if iteration else None)
+        self._path = path / METRICS_FILE
+        _truncate(self._path, iteration)
+        self._file = self._path.open("ab", buffering=0)
+        self._pending = b""
+        self._is_failing = False
+        self._events: Any = SummaryWriter(
+            str(path / TENSORBOARD_FOLDER), purge_step=iteration + 1 if iteration else None
+        )
 
     def write(self, row: dict[str, float | None]) -> None:
-        """Appends one line, complete and flushed, with exactly the keys it was made for."""
+        """Appends one line, complete, with exactly the keys it was made for."""
         assert set(row) == set(self._metrics)
         ordered = {name: _finite(row[name]) for name in self._metrics}
-        self._file.write(json.dumps(ordered, allow_nan=False) + "\n")
-        self._file.flush()
-        for name, value in ordered.items():
-            if value is not None and name != "iteration":
-                self._events.add_scalar(name, value, int(row["iteration"] or 0))
+        self._pending += json.dumps(ordered, allow_nan=False).encode() + b"\n"
+        self._flush()
+        if self._events is None:
+            return
+        try:
+            for name, value in ordered.items():
+                if value is not None and name != "iteration":
+                    self._events.add_scalar(name, value, int(row["iteration"] or 0))
+        except OSError as error:
+            self._events = None
+            _LOG.warning("TensorBoard's events cannot be written (%s); they end here.", error.strerror)
 
     def close(self) -> None:
         """Writes what is left."""
+        self._flush()
         self._file.close()
-        self._events.close()
+        if self._events is not None:
+            with contextlib.suppress(OSError):
+                self._events.close()
+
+    def _flush(self) -> None:
+        """Writes as much as goes."""
+        try:
+            while self._pending:
+                self._pending = self._pending[self._file.write(self._pending) :]
+            self._is_failing = False
+        except OSError as error:
+            if not self._is_failing:
+                _LOG.warning("%s cannot be written (%s); its lines are kept until it can.", self._path, error.strerror)
+            self._is_failing = True
 
 
 def read_metrics(path: Path) -> list[dict[str, float | None]]:

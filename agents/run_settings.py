@@ -54,8 +54,8 @@ class RunSettings:
     checkpoint_minutes: float = 5.0
     """A checkpoint is written at least this often, and at every stop."""
     checkpoint_iterations: int | None = None
-    """Instead, a checkpoint is written every so many iterations, and new episodes begin with each, for no checkpoint holds
-    environments: a resumed run then equals an uninterrupted one."""
+    """Instead, a checkpoint is written every so many iterations. No checkpoint holds environments: new episodes begin
+    with each, so that a resumed run equals an uninterrupted one."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, as far as that shows without looking at the machine."""

@@ -4,6 +4,7 @@ A checkpoint is a directory ``checkpoints/iteration-000012`` with all arrays in 
 else in ``state.json``, which also holds size and SHA-256 of the former. It appears under its name only when whole.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -34,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class CheckpointError(UserError):
-    """There is no checkpoint, or it cannot be read."""
+    """There is no checkpoint, or it cannot be read or written."""
 
 
 def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int = NUM_KEPT) -> Path:
@@ -51,13 +52,28 @@ def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int = N
         The checkpoint's directory.
 
     Raises:
+        CheckpointError: it cannot be written, as on a full disk; those there are stay as they are.
         TypeError: something in ``state`` is none of these.
     """
     folder = run_dir / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f"{_PARTIAL}*"):
-        shutil.rmtree(leftover)
     target = folder / f"iteration-{iteration:06d}"
+    try:
+        _write(folder, target, state)
+        for old in _all(run_dir)[num_kept:]:
+            shutil.rmtree(old)
+        _sweep(folder)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            _sweep(folder)  # what was written so far takes room
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise CheckpointError(f"checkpoint {target} cannot be written: {reason}.") from error
+    return target
+
+
+def _write(folder: Path, target: Path, state: dict[str, Any]) -> None:
+    """Writes a checkpoint aside, then gives it its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
     partial = folder / f"{_PARTIAL}{target.name}"
     partial.mkdir()
     tensors: dict[str, torch.Tensor] = {}
@@ -81,11 +97,12 @@ def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int = N
         os.replace(target, folder / f"{_PARTIAL}old-{target.name}")
     os.replace(partial, target)
     _sync(folder)
-    for old in _all(run_dir)[num_kept:]:
-        shutil.rmtree(old)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what was begun and never finished."""
     for leftover in folder.glob(f"{_PARTIAL}*"):
         shutil.rmtree(leftover)
-    return target
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -142,16 +142,28 @@ def test_a_crash_while_saving_leaves_the_checkpoint_before(tmp_path: Path, monke
     before = checkpoint.save(tmp_path, 1, example())
 
     def crash(*_: object) -> None:
-        raise OSError("the power is gone")
+        raise KeyboardInterrupt("the power is gone")  # nothing is cleaned up
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", crash)
-        with pytest.raises(OSError, match="power"):
+        with pytest.raises(KeyboardInterrupt, match="power"):
             checkpoint.save(tmp_path, 2, example())
     assert checkpoint.latest(tmp_path) == before
     after = checkpoint.save(tmp_path, 2, example())
     assert checkpoint.latest(tmp_path) == after
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {before.name, after.name}
+
+
+def test_what_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = checkpoint.save(tmp_path, 1, example())
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(checkpoint.CheckpointError, match="iteration-000002 cannot be written: No space left on device"):
+        checkpoint.save(tmp_path, 2, example())
+    assert list((tmp_path / "checkpoints").iterdir()) == [before]
 
 
 def test_a_damaged_checkpoint_is_replaced_by_the_same_iteration_again(tmp_path: Path) -> None:
