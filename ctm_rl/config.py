@@ -55,6 +55,9 @@ class CoreConfig:
     """Neuron-level models with a hidden layer, instead of a single linear one."""
     nlm_hidden_dim: int = 4
     """H: hidden width of each deep neuron-level model."""
+    nlm_gain: float = 1.0
+    """Scale of the neuron-level models' weights before training. With 1, as published, a small machine's sync begins at
+    a few thousandths, and inputs hardly change it; with 3 it begins as large as an LSTM's state."""
     use_nlm_norm: bool = False
     """Normalise the input of each layer of the neuron-level models."""
     dropout: float = 0.0
@@ -79,6 +82,8 @@ class CoreConfig:
         for name in ("num_neurons", "history_length", "num_ticks", "synapse_depth", "num_synapse_blocks"):
             check_at_least(name, getattr(self, name), 1)
         check_at_least("nlm_hidden_dim", self.nlm_hidden_dim, 1)
+        if not 0 < self.nlm_gain < float("inf"):
+            raise ValueError(f"nlm_gain must be above 0 and finite, got {self.nlm_gain}.")
         check_at_least("num_output_sync_neurons", self.num_output_sync_neurons, 1)
         check_at_least("num_action_sync_neurons", self.num_action_sync_neurons, 0)
         check_share("dropout", self.dropout)

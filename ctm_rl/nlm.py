@@ -13,13 +13,15 @@ class NeuronLinear(nn.Module):
     """D separate linear layers, one a neuron, sharing a learned temperature.
 
     ``y_d = (W_d norm(dropout(x_d)) + b_d) / temperature``; the norm is optional and its weights are shared by all
-    neurons. Weights start uniform within 1 / sqrt(in + out), biases at 0, the temperature at 1.
-    Source: arXiv:2505.05522, section 3.3.
+    neurons. Weights start uniform within gain / sqrt(in + out), biases at 0, the temperature at 1.
+    Source: arXiv:2505.05522, section 3.3, with a gain of 1.
     """
 
-    def __init__(self, num_neurons: int, input_dim: int, output_dim: int, use_norm: bool, dropout: float) -> None:
+    def __init__(
+        self, num_neurons: int, input_dim: int, output_dim: int, use_norm: bool, dropout: float, gain: float = 1.0
+    ) -> None:
         super().__init__()
-        bound = 1.0 / math.sqrt(input_dim + output_dim)
+        bound = gain / math.sqrt(input_dim + output_dim)
         self.weight = nn.Parameter(torch.empty(num_neurons, input_dim, output_dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(num_neurons, output_dim))
         self.temperature = nn.Parameter(torch.ones(1))
@@ -45,7 +47,8 @@ class NeuronLevelModels(nn.Module):
         input_dim = config.history_length
         self.layers = nn.ModuleList()
         for output_dim in (*hidden, 2):
-            self.layers.append(NeuronLinear(config.num_neurons, input_dim, output_dim, config.use_nlm_norm, dropout))
+            sizes = config.num_neurons, input_dim, output_dim
+            self.layers.append(NeuronLinear(*sizes, config.use_nlm_norm, dropout, config.nlm_gain))
             input_dim = output_dim // 2  # the GLU halves it
 
     def forward(self, pre_history: Float[Tensor, "B D M"]) -> Float[Tensor, "B D"]:

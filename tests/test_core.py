@@ -195,3 +195,15 @@ def test_decay_rates_leave_zero_under_a_plain_optimiser_and_come_back() -> None:
             assert (rates > 0.1).all()
     assert (rates <= 0.0).all()
     assert (rates > -0.1).all()  # a step beyond the limit at most, not a walk
+
+
+def test_the_gain_scales_what_the_neuron_level_models_begin_with_and_nothing_else() -> None:
+    parameters = []
+    for gain in (1.0, 3.0):
+        torch.manual_seed(8)
+        parameters.append(dict(CTMCore(dataclasses.replace(SMALL, nlm_gain=gain), 5).named_parameters()))
+    for name, plain in parameters[0].items():
+        is_scaled = name.startswith("nlm.layers") and name.endswith("weight")
+        torch.testing.assert_close(parameters[1][name], plain * (3.0 if is_scaled else 1.0))
+    with pytest.raises(ValueError, match="nlm_gain must be above 0 and finite, got 0"):
+        dataclasses.replace(SMALL, nlm_gain=0.0)
