@@ -28,6 +28,9 @@ from ctm_rl.errors import EnvFault, UserError, expand
 
 _LOG = logging.getLogger(__name__)
 
+MAX_LOSSES = 3
+"""How often learners may be lost without an iteration between before it is given up."""
+
 _MAY_CHANGE = {("env", name) for name in ("step_time_limit", "check_bounds", "tolerate_faults")}
 """What a run may go on with as it was not begun: how faults of the environment are dealt with."""
 
@@ -173,6 +176,7 @@ class _Run:
         self._position = position or _Position()
         self._saved_iteration = -1
         self._saved_at = time.monotonic()
+        self._num_losses = 0
 
     def __enter__(self) -> "_Run":
         """Builds the algorithm."""
@@ -251,6 +255,9 @@ class _Run:
         with contextlib.closing(metrics), contextlib.closing(self._progress):
             while request.signum is None and not _is_used_up(self._experiment, self._position):
                 row = self._learn_or_save()
+                if row is None:
+                    metrics.cut(self._position.iteration)
+                    continue
                 metrics.write(row)
                 self._progress.show(row)
                 if self._is_due():
@@ -266,15 +273,44 @@ class _Run:
             return self._position.iteration % self._experiment.checkpoint_iterations == 0
         return time.monotonic() - self._saved_at >= self._experiment.checkpoint_minutes * 60
 
-    def _learn_or_save(self) -> Row:
-        """One iteration; what has been learned before a fault of the environment is kept."""
+    def _learn_or_save(self) -> Row | None:
+        """One iteration, or ``None``: a learner was lost, and the run stands at its last checkpoint again.
+
+        What has been learned before a fault of the environment is kept.
+        """
+        from ray.exceptions import RayError
+
         try:
-            return self._learn()
+            row = self._learn()
+            self._num_losses = 0
+            return row
+        except RayError as error:
+            if self._experiment.num_learners == 0 or self._num_losses == MAX_LOSSES:
+                raise
+            self._num_losses += 1
+            self._go_back(error)
+            return None
         except EnvFault as fault:
             self._try_to_save()
             raise EnvFault(
                 f"{fault} A checkpoint is saved in {self._run_dir}; --tolerate-env-faults goes on after faults."
             ) from fault
+
+    def _go_back(self, error: Exception) -> None:
+        """Builds everything anew, and puts the last checkpoint into it: a learner's newest weights died with it."""
+        place = checkpoint.latest(self._run_dir)
+        state = checkpoint.load(place)
+        _LOG.warning(
+            "a learner was lost in iteration %d (%s); training goes on from %s.",
+            self._position.iteration + 1,
+            type(error).__name__,
+            place,
+        )
+        self._stack.close()
+        self.__enter__()
+        self._position = _Position(**state["position"])
+        self._learning.set_memory(self._position.memory)
+        self.restore(state)
 
     def _learn(self) -> Row:
         """One iteration; gives its line of metrics."""

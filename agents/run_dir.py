@@ -223,6 +223,13 @@ class MetricsWriter:
             self._events = None
             _LOG.warning("TensorBoard's events cannot be written (%s); they end here.", error.strerror)
 
+    def cut(self, iteration: int) -> None:
+        """Takes the lines after an iteration back, whose work is done again."""
+        self._flush()
+        self._file.close()
+        _truncate(self._path, iteration)
+        self._file = self._path.open("ab", buffering=0)
+
     def close(self) -> None:
         """Writes what is left."""
         self._flush()

@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import ray
 
 from ctm_rl import checkpoint
 from ctm_rl.agents import run
@@ -88,3 +89,27 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         assert main(["resume", run_dir]) == 0
         assert comparable(run_dir) == rows
     assert len({row["total_loss"] for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("num_learners", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_lost_learner_costs_what_was_learned_since_the_last_checkpoint(
+    num_learners: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--num-learners", str(num_learners), "--ppo.num-minibatches", "1")
+    assert train(*arguments, run_dir="whole", env_steps=300) == 0
+    learn = run._Run._learn
+    began = []
+
+    def losing(self: run._Run) -> run.Row:
+        began.append(self._position.iteration + 1)
+        if began.count(5) == 1 and began[-1] == 5:
+            learner = next(iter(self._algorithm.learner_group._worker_manager.actors().values()))
+            ray.kill(learner, no_restart=True)
+        return learn(self)
+
+    monkeypatch.setattr(run._Run, "_learn", losing)
+    assert train(*arguments, run_dir="lost", env_steps=300) == 0
+    assert began[:8] == [1, 2, 3, 4, 5, 4, 5, 6]
+    assert "a learner was lost in iteration 5" in caplog.text
+    assert comparable("lost") == comparable("whole")
