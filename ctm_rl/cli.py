@@ -35,6 +35,7 @@ ctm-rl: train, look into and ship Continuous Thought Machines
   ctm-rl resume DIR                         goes on where the last checkpoint of a run stands
   ctm-rl evaluate DIR --episodes N          plays episodes with a run's policy; --json for programs
   ctm-rl import FILE --run-dir DIR          makes a run of a published checkpoint
+  ctm-rl cluster-check [--address auto]     what every node of a Ray cluster has, and how fast it is
   ctm-rl bench                              measures training beside other libraries; --json for programs
 
   ctm-rl COMMAND --help                     tells more; ctm-rl train EXPERIMENT --help lists all fields
@@ -123,6 +124,16 @@ class ImportOptions:
     """The checkpoint."""
     run_dir: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The new run's directory, new or empty."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterCheckOptions:
+    """Looks at every node of a Ray cluster: size, versions, the way there and back, and how fast it plays CartPole."""
+
+    address: str | None = None
+    """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
+    json: bool = False
+    """Write one line of JSON."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -315,6 +326,25 @@ def _import(arguments: list[str]) -> None:
     _write(import_official(expand(options.file), expand(options.run_dir)) + "\n")
 
 
+def _cluster_check(arguments: list[str]) -> None:
+    """Looks at every node of a cluster."""
+    options = parse(ClusterCheckOptions, arguments, "ctm-rl cluster-check")
+    experiment = load("cartpole")
+    assert isinstance(experiment, Experiment)
+    from rich.console import Console
+
+    from ctm_rl.agents import cluster_check
+
+    console = Console(stderr=True)
+    status = console.status("loading") if console.is_terminal else contextlib.nullcontext()
+    with status as shown:
+        tell = (lambda message: None) if shown is None else shown.update
+        report = cluster_check.check_cluster(experiment, options.address, tell)
+    _write((cluster_check.to_line if options.json else cluster_check.to_text)(report))
+    if report.problems:
+        raise cluster_check.ClusterDiffers("not everything in the cluster agrees with this process.")
+
+
 def _bench(arguments: list[str]) -> None:
     """Measures what training costs."""
     command = shlex.join(["ctm-rl", "bench", *arguments])
@@ -355,6 +385,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "resume": _resume,
     "evaluate": _evaluate,
     "import": _import,
+    "cluster-check": _cluster_check,
     "bench": _bench,
 }
 

@@ -141,6 +141,9 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "address": ((*TRAIN, "--address", "127.0.0.1:9"), "no Ray cluster answers at address 127.0.0.1:9"),
     "address's host": ((*TRAIN, "--address", "no.invalid:6379"), "no Ray cluster answers at address no.invalid:6379"),
     "address's port": ((*TRAIN, "--address", "127.0.0.1:99999"), "no Ray cluster answers at address 127.0.0.1:99999"),
+    "check's address": (("cluster-check", "--address", "127.0.0.1:9"), "no Ray cluster answers at address 127.0.0.1:9"),
+    "check's address's form": (("cluster-check", "--address", "x"), "address must be auto or host:port, got 'x'"),
+    "check's option": (("cluster-check", "--adress", "auto"), "unknown option --adress; did you mean --address?"),
     "resume nothing": (("resume",), "ctm-rl: resume needs DIR"),
     "resume nowhere": (("resume", "none"), "none is not a run directory: there is no such directory"),
     "resume no run": (("resume", "empty"), "empty is not a run directory: it has no config.json"),
@@ -266,7 +269,7 @@ def test_help_names_every_field_and_its_value(capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     for name in ("--model.num-ticks", "--ppo.lr", "--budget.env-steps", "--num-env-runners", "--address", "--env.id"):
         assert name in text
-    for command in ("resume", "evaluate", "import"):
+    for command in ("resume", "evaluate", "import", "cluster-check"):
         assert main([command, "--help"]) == 0
         assert f"usage: ctm-rl {command}" in capsys.readouterr().out
 
