@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray import cloudpickle
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 PACKAGE = "ctm_rl"
@@ -58,6 +59,29 @@ def alive_nodes() -> list[dict[str, Any]]:
         if node["Alive"]
     ]
     return sorted(nodes, key=lambda node: (node["address"], node["id"]))
+
+
+def survey(seconds: float) -> list[dict[str, Any]]:
+    """Like ``alive_nodes``, with ``has_package`` besides: whether the node answers in time that it has our very files.
+
+    Args:
+        seconds: for all nodes together.
+    """
+    nodes, own = alive_nodes(), digest(package_files())
+    asked = [probe_on(node["id"]).describe.remote() for node in nodes]
+    done = set(ray.wait(asked, num_returns=len(asked), timeout=seconds)[0]) if asked else set()
+    for node, answer in zip(nodes, asked, strict=True):
+        node["has_package"] = answer in done and _files(answer) == own
+    return nodes
+
+
+def _files(answer: Any) -> str | None:
+    """The digest in an answer, if it is one."""
+    try:
+        found: Any = ray.get(answer)
+    except RayError:
+        return None
+    return found["files"]
 
 
 def describe() -> dict[str, str | None]:

@@ -8,12 +8,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ctm_rl import checkpoint
+from ctm_rl.agents.capacity import Node
 from ctm_rl.agents.cluster import check_machine, prepare_environment, ray_for, without_known_noise
 from ctm_rl.agents.experiment_json import AnyExperiment, to_json
 from ctm_rl.agents.learning import MODULE, Learning
@@ -21,6 +22,7 @@ from ctm_rl.agents.learning_to_act import LearningToAct
 from ctm_rl.agents.learning_to_answer import LearningToAnswer
 from ctm_rl.agents.progress import Progress, Row, SilentProgress
 from ctm_rl.agents.run_dir import MetricsWriter, config_of, created, locked, new_run_dir, read_config, write_config
+from ctm_rl.agents.shipping import tell_shipping
 from ctm_rl.agents.stop import RunInterrupted, StopRequest
 from ctm_rl.agents.supervised_experiment import SupervisedExperiment
 from ctm_rl.errors import EnvFault, UserError, expand
@@ -67,11 +69,11 @@ def train(experiment: AnyExperiment, progress: Progress | None = None) -> Path:
     experiment = with_absolute_paths(experiment)
     started = time.monotonic()
     with _stoppable(progress) as request:
-        learning, config = _prepare(experiment, request)
+        learning, config, nodes = _prepare(experiment, request)
         with created(run_dir, config_of(experiment)) as keep, locked(run_dir), working_inside(run_dir, experiment):
-            progress.wait(_starting(experiment))
+            _tell_start(experiment, nodes, progress)
             run = _Run(experiment, run_dir, learning, config, progress, started)
-            with ray_for(experiment, request), run:
+            with ray_for(experiment, request, nodes), run:
                 request.check()
                 run.save()
                 keep()
@@ -113,13 +115,13 @@ def resume(run_dir: str | Path, experiment: AnyExperiment | None = None, progres
         )
     with _stoppable(progress) as request:
         request.run_dir = str(run_dir)
-        learning, config = _prepare(experiment, request)
+        learning, config, nodes = _prepare(experiment, request)
         learning.set_memory(position.memory)
         with locked(run_dir), working_inside(run_dir, experiment):
-            progress.wait(_starting(experiment))
+            _tell_start(experiment, nodes, progress)
             write_config(run_dir, config_of(experiment))
             run = _Run(experiment, run_dir, learning, config, progress, started - position.seconds, position)
-            with ray_for(experiment, request), run:
+            with ray_for(experiment, request, nodes), run:
                 request.check()
                 run.restore(state)
                 progress.say(f"run {run_dir}, from iteration {position.iteration}")
@@ -168,9 +170,12 @@ class _Run:
 
     def __enter__(self) -> "_Run":
         """Builds the algorithm."""
+        from ctm_rl.agents.placement import placed
+
         with contextlib.ExitStack() as stack:
             stack.enter_context(_num_threads(self._experiment.num_threads))
             stack.enter_context(no_results_at_home())
+            stack.enter_context(placed(self._experiment.placement))
             with without_known_noise():
                 self._algorithm = self._config.build_algo()
             stack.callback(self._algorithm.stop)
@@ -268,16 +273,19 @@ def _stoppable(progress: Progress) -> Iterator[StopRequest]:
             raise RunInterrupted(request.run_dir, request.signum, is_saved=False) from None
 
 
-def _starting(experiment: AnyExperiment) -> str:
-    """What is being waited for."""
+def _tell_start(experiment: AnyExperiment, nodes: Sequence[Node], progress: Progress) -> None:
+    """Says what is being waited for, and what nodes are sent."""
+    sent = tell_shipping(nodes)
+    if sent is not None:
+        progress.say(sent)
     where = f"joining the Ray cluster at {experiment.address}" if experiment.address else "starting Ray on this machine"
-    return f"{experiment.name}: {where}"
+    progress.wait(f"{experiment.name}: {where}")
 
 
-def _prepare(experiment: AnyExperiment, request: StopRequest) -> tuple[Learning, Any]:
-    """Checks that the experiment can be run here, and gives what is learned, and the same as RLlib takes it."""
+def _prepare(experiment: AnyExperiment, request: StopRequest) -> tuple[Learning, Any, list[Node]]:
+    """Checks that the experiment can be run here; gives what is learned, the same as RLlib takes it, and the nodes."""
     prepare_environment(experiment)
-    check_machine(experiment)
+    nodes = check_machine(experiment)
     request.check()
     learning = _learning_of(experiment)
     try:
@@ -286,7 +294,7 @@ def _prepare(experiment: AnyExperiment, request: StopRequest) -> tuple[Learning,
         # What does not fit the environment is the user's to mend.
         raise UserError(str(error)) from error
     request.check()
-    return learning, config
+    return learning, config, nodes
 
 
 def _learning_of(experiment: AnyExperiment) -> Learning:

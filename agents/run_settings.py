@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ctm_rl.agents.checks import check_number
 
+Placement = Literal["pack", "spread"]
 MAX_SEED = 2**31 - 1
 MAX_STEPS = 2**53
 _ADDRESS = re.compile(r"auto|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
@@ -51,6 +53,9 @@ class RunSettings:
     """GPUs of each learner, at most 1; 0: learns on the CPU."""
     address: str | None = None
     """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
+    placement: Placement | None = None
+    """In a cluster, put env runners on as few nodes as hold them (pack), or on as many as there are, evenly (spread);
+    None: as Ray does, beside the training process until half of that node is taken."""
     checkpoint_minutes: float = 5.0
     """A checkpoint is written at least this often, and at every stop."""
 
@@ -67,5 +72,10 @@ class RunSettings:
         check_number("num_threads", self.num_threads, at_least=1)
         check_number("num_gpus_per_learner", self.num_gpus_per_learner, at_least=0, at_most=1)
         check_number("checkpoint_minutes", self.checkpoint_minutes, above=0)
+        if self.placement is not None and (self.num_env_runners < 1 or self.num_cpus_per_env_runner == 0):
+            raise ValueError(
+                "placement has no effect without num_env_runners and num_cpus_per_env_runner; ask for some of both, or "
+                "leave it out."
+            )
         if self.address is not None and not _ADDRESS.fullmatch(self.address):
             raise ValueError(f"address must be auto or host:port, got {self.address!r}.")

@@ -17,7 +17,7 @@ from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
 from ctm_rl.agents.experiment import Experiment
 from ctm_rl.agents.experiment_json import AnyExperiment
 from ctm_rl.agents.json_option import JsonObject
-from ctm_rl.agents.run_settings import BudgetConfig
+from ctm_rl.agents.run_settings import BudgetConfig, Placement
 from ctm_rl.configs import describe, for_env, load, names
 from ctm_rl.errors import UserError, expand
 from ctm_rl.options import divide, parse
@@ -83,6 +83,9 @@ class ResumeOptions:
     """How long it learns, all in all."""
     address: str | None = None
     """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
+    placement: Placement | None = None
+    """In a cluster, put env runners on as few nodes as hold them (pack), or on all evenly (spread); None: as Ray
+    does."""
     tolerate_env_faults: bool = False
     """From here on make the environment anew after a fault, count it and go on."""
 
@@ -271,9 +274,10 @@ def _resume(arguments: list[str]) -> None:
     directory = parse(ResumeOptions, arguments, "ctm-rl resume").dir
     kept = read_config(expand(directory))
     # Once more, now that the run tells what stays as it is.
-    defaults = ResumeOptions(dir=directory, budget=kept.budget, address=kept.address)
+    defaults = ResumeOptions(dir=directory, budget=kept.budget, address=kept.address, placement=kept.placement)
     options = parse(ResumeOptions, arguments, "ctm-rl resume", default=defaults)
-    experiment = _checked(lambda: dataclasses.replace(kept, budget=options.budget, address=options.address))
+    where = {"address": options.address, "placement": options.placement}
+    experiment = _checked(lambda: dataclasses.replace(kept, budget=options.budget, **where))
     if options.tolerate_env_faults:
         if not isinstance(experiment, Experiment):
             raise UserError("--tolerate-env-faults is for runs that act; this one answers.")

@@ -209,6 +209,15 @@ def listener() -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
+def nodes_of(*cpus: float) -> str:
+    """A probe that tells such nodes."""
+    nodes = [
+        {"address": f"10.0.0.{index}", "resources": {"CPU": count}, "has_package": True}
+        for index, count in enumerate(cpus)
+    ]
+    return f"print('NODES' + {json.dumps(nodes)!r})"
+
+
 SAYS = "import sys; print({!r}, file=sys.stderr); sys.exit(1)"
 
 
@@ -226,8 +235,12 @@ SAYS = "import sys; print({!r}, file=sys.stderr); sys.exit(1)"
             "RAY_AUTH_MODE=token must be set",
         ),
         (SAYS.format("ConnectionError: Could not find any running Ray instance."), "found no Ray cluster on this mach"),
-        ("""print('RESOURCES{"CPU": 3.0}')""", "need 4 CPU cores, and the cluster at"),
-        ("""print('RESOURCES{"CPU": 8.0}')""", "needs 1 GPUs, and the cluster at"),
+        (nodes_of(3.0), " has 3; ask for fewer."),
+        (nodes_of(1.0, 2.0), " has 3 (10.0.0.0 1, 10.0.0.1 2); ask for fewer."),
+        (nodes_of(*[0.1] * 10), "10.0.0.7 0.1, 2 more nodes); ask for fewer."),
+        (nodes_of(1.9, 1.9, 1.9), "num_cpus_per_env_runner 1 must be free on one node, and 3 of 4 fit: the cluster at"),
+        (nodes_of(*[0.9] * 5), "must be free on one node, and it fits on no node"),
+        (nodes_of(8.0), "needs 1 GPUs, and the cluster at"),
     ],
 )
 def test_a_cluster_that_will_not_do_is_told_in_one_line(
