@@ -56,6 +56,9 @@ class RunSettings:
     placement: Placement | None = None
     """In a cluster, put env runners on as few nodes as hold them (pack), or on as many as there are, evenly (spread);
     None: as Ray does, beside the training process until half of that node is taken."""
+    storage: str | None = None
+    """A shared directory, or a URL as s3://bucket/runs, where checkpoints and metrics are put besides, under the name
+    of the run's directory; None: nowhere."""
     checkpoint_minutes: float = 5.0
     """A checkpoint is written at least this often, and at every stop."""
 
@@ -66,6 +69,8 @@ class RunSettings:
         check_number("seed", self.seed, at_least=0, at_most=MAX_SEED)
         if self.run_dir is not None and not self.run_dir.strip():
             raise ValueError("run_dir must name a directory; it is empty.")
+        if self.storage is not None and not self.storage.strip():
+            raise ValueError("storage must name a directory or a URL; it is empty.")
         check_number("num_env_runners", self.num_env_runners, at_least=0)
         check_number("num_cpus_per_env_runner", self.num_cpus_per_env_runner, at_least=0)
         check_number("num_learners", self.num_learners, at_least=0)

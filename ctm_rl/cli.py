@@ -78,7 +78,7 @@ class ResumeOptions:
     """Goes on where the last checkpoint of a run stands."""
 
     dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """The run's directory."""
+    """The run's directory, or its path or URL in a storage, from where it is fetched."""
     budget: BudgetConfig
     """How long it learns, all in all."""
     address: str | None = None
@@ -86,6 +86,11 @@ class ResumeOptions:
     placement: Placement | None = None
     """In a cluster, put env runners on as few nodes as hold them (pack), or on all evenly (spread); None: as Ray
     does."""
+    storage: str | None = None
+    """A shared directory or a URL where checkpoints and metrics are put besides; a run whose directory is gone is
+    fetched from there."""
+    run_dir: str | None = None
+    """Where a run in a storage is fetched to, new or empty; None: runs/ and its name."""
     tolerate_env_faults: bool = False
     """From here on make the environment anew after a fault, count it and go on."""
 
@@ -270,14 +275,17 @@ def _choose(
 def _resume(arguments: list[str]) -> None:
     """Goes on with a run."""
     from ctm_rl.agents.run_dir import read_config
+    from ctm_rl.agents.storage import find_run
 
-    directory = parse(ResumeOptions, arguments, "ctm-rl resume").dir
-    kept = read_config(expand(directory))
+    given = parse(ResumeOptions, arguments, "ctm-rl resume")
+    run_dir, storage = find_run(given.dir, given.storage, given.run_dir)
+    kept = read_config(run_dir)
     # Once more, now that the run tells what stays as it is.
-    defaults = ResumeOptions(dir=directory, budget=kept.budget, address=kept.address, placement=kept.placement)
+    stays = {name: getattr(kept, name) for name in ("budget", "address", "placement")}
+    defaults = dataclasses.replace(given, **stays, storage=storage or kept.storage)
     options = parse(ResumeOptions, arguments, "ctm-rl resume", default=defaults)
-    where = {"address": options.address, "placement": options.placement}
-    experiment = _checked(lambda: dataclasses.replace(kept, budget=options.budget, **where))
+    changed = {name: getattr(options, name) for name in (*stays, "storage")}
+    experiment = _checked(lambda: dataclasses.replace(kept, **changed))
     if options.tolerate_env_faults:
         if not isinstance(experiment, Experiment):
             raise UserError("--tolerate-env-faults is for runs that act; this one answers.")
@@ -286,7 +294,7 @@ def _resume(arguments: list[str]) -> None:
     with _progress(experiment) as progress:
         from ctm_rl.agents.run import resume
 
-        run_dir = resume(options.dir, experiment, progress)
+        run_dir = resume(run_dir, experiment, progress)
     _tell_finished(run_dir)
 
 
