@@ -12,21 +12,27 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+from ctm_rl.agents.capacity import Node, check_capacity, needed_cpus, needed_gpus
 from ctm_rl.agents.run_settings import RunSettings
+from ctm_rl.agents.shipping import runtime_env
 from ctm_rl.agents.stop import StopRequest
 from ctm_rl.errors import UserError
 
 _CONNECT_SECONDS = 3.0
-_JOIN_SECONDS = 30.0
+_JOIN_SECONDS = 45.0
+_ANSWER_SECONDS = 20.0
+"""How long nodes may take to say whether they have this package; one that does not gets it."""
 _LOG = logging.getLogger(__name__)
 
 # Run in a process of its own: a driver that meets a port that is not Ray's retries for minutes, then exits.
 _PROBE = """
 import json, sys, ray
+from ctm_rl.agents.node_probe import survey
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-print("RESOURCES" + json.dumps(ray.cluster_resources()), flush=True)
+print("NODES" + json.dumps(survey(float(sys.argv[2]))), flush=True)
 """
 
 
@@ -46,41 +52,31 @@ def prepare_environment(experiment: RunSettings) -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
-def check_machine(experiment: RunSettings) -> None:
+def check_machine(experiment: RunSettings) -> list[Node]:
     """Refuses a run that would wait for ever for processors that are not there.
+
+    Returns:
+        The nodes of the cluster; of a Ray of our own, this machine.
 
     Raises:
         UserError: the cluster cannot be joined, or has too few CPU cores or GPUs.
     """
     if experiment.address is None:
-        where, num_cpus, num_gpus = "this machine", float(count_cpus()), None
+        where, nodes = "this machine", [_this_machine(experiment)]
     else:
-        resources = _probe(experiment.address)
-        where, num_cpus = f"the cluster at {experiment.address}", resources.get("CPU", 0.0)
-        num_gpus = resources.get("GPU", 0.0)
-    needed = needed_cpus(experiment)
-    if needed > num_cpus:
-        raise UserError(
-            f"num_env_runners {experiment.num_env_runners} x num_cpus_per_env_runner "
-            f"{experiment.num_cpus_per_env_runner:g} and num_learners {experiment.num_learners} need {needed:g} CPU "
-            f"cores, and {where} has {num_cpus:g}; ask for fewer."
-        )
-    gpus = experiment.num_gpus_per_learner * max(1, experiment.num_learners)
-    if gpus > 0 and num_gpus is None:
+        where, nodes = f"the cluster at {experiment.address}", _probe(experiment.address)
+    check_capacity(experiment, where, nodes)
+    return nodes
+
+
+def _this_machine(experiment: RunSettings) -> Node:
+    """What a Ray of our own has."""
+    num_gpus = 0
+    if needed_gpus(experiment) > 0:
         import torch
 
-        num_gpus = float(torch.cuda.device_count())
-    if gpus > (num_gpus or 0.0):
-        raise UserError(
-            f"num_gpus_per_learner {experiment.num_gpus_per_learner:g} for {max(1, experiment.num_learners)} learners "
-            f"needs {gpus:g} GPUs, and {where} has {num_gpus:g}; 0 learns on the CPU."
-        )
-
-
-def needed_cpus(experiment: RunSettings) -> float:
-    """How many CPU cores Ray has to set aside for a run, beside the training process itself."""
-    learners = experiment.num_learners if experiment.num_gpus_per_learner == 0 else 0
-    return experiment.num_env_runners * experiment.num_cpus_per_env_runner + learners
+        num_gpus = torch.cuda.device_count()
+    return Node("this machine", float(count_cpus()), float(num_gpus), has_package=True)
 
 
 def count_cpus() -> int:
@@ -89,7 +85,7 @@ def count_cpus() -> int:
 
 
 @contextlib.contextmanager
-def ray_for(experiment: RunSettings, request: StopRequest) -> Iterator[None]:
+def ray_for(experiment: RunSettings, request: StopRequest, nodes: Sequence[Node] = ()) -> Iterator[None]:
     """Has a Ray running inside the body: the one that already runs in this process, the cluster, or one of its own.
 
     What this started, it stops. Ray and RLlib log errors only.
@@ -97,6 +93,7 @@ def ray_for(experiment: RunSettings, request: StopRequest) -> Iterator[None]:
     Args:
         experiment: says which.
         request: gets its signals back, which Ray takes.
+        nodes: of the cluster, from ``check_machine``; those without this package are sent it.
     """
     import ray
 
@@ -106,7 +103,13 @@ def ray_for(experiment: RunSettings, request: StopRequest) -> Iterator[None]:
         is_own = not ray.is_initialized()
         if is_own:
             if experiment.address:
-                ray.init(address=experiment.address, log_to_driver=False, logging_level=logging.ERROR)
+                with runtime_env(nodes) as sent:
+                    ray.init(
+                        address=experiment.address,
+                        runtime_env=sent or None,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                    )
             else:
                 # Several Rays may run on one machine; "local" joins none of them.
                 num_cpus = max(count_cpus(), math.ceil(needed_cpus(experiment)))
@@ -145,8 +148,8 @@ def without_known_noise() -> Iterator[None]:
             os.write(2, b"".join(kept))
 
 
-def _probe(address: str) -> dict[str, float]:
-    """Joins a cluster from a process of its own and tells what it has."""
+def _probe(address: str) -> list[Node]:
+    """Joins a cluster from a process of its own and tells its nodes."""
     if address != "auto":
         host, _, port = address.rpartition(":")
         try:
@@ -157,16 +160,19 @@ def _probe(address: str) -> dict[str, float]:
                 "start one there with ray start --head, or leave --address out."
             ) from error
     said = []
-    with subprocess.Popen(
-        [sys.executable, "-c", _PROBE, address], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as probe:
+    command = [sys.executable, "-c", _PROBE, address, str(_ANSWER_SECONDS)]
+    with (
+        # Ray puts the working directory on its workers' path, and what is installed there is what counts.
+        tempfile.TemporaryDirectory() as place,
+        subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as probe,
+    ):
         deadline = threading.Timer(_JOIN_SECONDS, probe.kill)
         deadline.start()
         try:
             assert probe.stdout is not None
             for line in probe.stdout:
-                if line.startswith("RESOURCES"):
-                    return json.loads(line.removeprefix("RESOURCES"))
+                if line.startswith("NODES"):
+                    return [_node(values) for values in json.loads(line.removeprefix("NODES"))]
                 said.append(line)
                 if _asks_for_token(line):
                     probe.kill()  # it would go on asking
@@ -174,6 +180,12 @@ def _probe(address: str) -> dict[str, float]:
             deadline.cancel()
     _LOG.debug("joining %s failed: %s", address, said)
     raise UserError(_explain(address, said))
+
+
+def _node(values: dict[str, Any]) -> Node:
+    """A node as the probe tells it."""
+    resources = values["resources"]
+    return Node(values["address"], resources.get("CPU", 0.0), resources.get("GPU", 0.0), values["has_package"])
 
 
 def _asks_for_token(line: str) -> bool:

@@ -8,20 +8,24 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ctm_rl import checkpoint
+from ctm_rl.agents.capacity import Node
 from ctm_rl.agents.cluster import check_machine, prepare_environment, ray_for, without_known_noise
 from ctm_rl.agents.experiment_json import AnyExperiment, to_json
 from ctm_rl.agents.learning import MODULE, Learning
 from ctm_rl.agents.learning_to_act import LearningToAct
 from ctm_rl.agents.learning_to_answer import LearningToAnswer
+from ctm_rl.agents.mirror import Mirror
 from ctm_rl.agents.progress import Progress, Row, SilentProgress
 from ctm_rl.agents.run_dir import MetricsWriter, config_of, created, locked, new_run_dir, read_config, write_config
+from ctm_rl.agents.shipping import tell_shipping
 from ctm_rl.agents.stop import RunInterrupted, StopRequest
+from ctm_rl.agents.storage import Storage, is_url
 from ctm_rl.agents.supervised_experiment import SupervisedExperiment
 from ctm_rl.checkpoint import CheckpointError
 from ctm_rl.errors import EnvFault, UserError, expand
@@ -33,6 +37,10 @@ MAX_LOSSES = 3
 
 _MAY_CHANGE = {("env", name) for name in ("step_time_limit", "check_bounds", "tolerate_faults")}
 """What a run may go on with as it was not begun: how faults of the environment are dealt with."""
+
+
+_QUIET_SECONDS, _STORAGE_SECONDS = 2.0, 600.0
+"""How long the end of a run waits for its storage without, and after, a word."""
 
 
 class Diverged(UserError):
@@ -77,11 +85,12 @@ def train(experiment: AnyExperiment, progress: Progress | None = None) -> Path:
     experiment = with_absolute_paths(experiment)
     started = time.monotonic()
     with _stoppable(progress) as request:
-        learning, config = _prepare(experiment, request)
+        learning, config, nodes = _prepare(experiment, request)
+        mirror = _mirror_of(experiment, run_dir, is_new=True)
         with created(run_dir, config_of(experiment)) as keep, locked(run_dir), working_inside(run_dir, experiment):
-            progress.wait(_starting(experiment))
-            run = _Run(experiment, run_dir, learning, config, progress, started)
-            with ray_for(experiment, request), run:
+            _tell_start(experiment, nodes, progress)
+            run = _Run(experiment, run_dir, learning, config, progress, started, mirror=mirror)
+            with ray_for(experiment, request, nodes), run:
                 request.check()
                 run.save()
                 run.begin_anew()
@@ -111,7 +120,7 @@ def resume(run_dir: str | Path, experiment: AnyExperiment | None = None, progres
     run_dir = expand(run_dir).absolute()
     started = time.monotonic()
     kept = read_config(run_dir)
-    experiment = experiment or kept
+    experiment = _with_absolute_storage(experiment or kept)
     state = checkpoint.load(checkpoint.latest(run_dir))
     if "learner" not in state:
         raise UserError(f"{run_dir} was imported; it can be evaluated, and there is no training to resume.")
@@ -124,13 +133,15 @@ def resume(run_dir: str | Path, experiment: AnyExperiment | None = None, progres
         )
     with _stoppable(progress) as request:
         request.run_dir = str(run_dir)
-        learning, config = _prepare(experiment, request)
+        learning, config, nodes = _prepare(experiment, request)
         learning.set_memory(position.memory)
+        mirror = _mirror_of(experiment, run_dir, is_new=False)
         with locked(run_dir), working_inside(run_dir, experiment):
-            progress.wait(_starting(experiment))
+            _tell_start(experiment, nodes, progress)
             write_config(run_dir, config_of(experiment))
-            run = _Run(experiment, run_dir, learning, config, progress, started - position.seconds, position)
-            with ray_for(experiment, request), run:
+            began = started - position.seconds
+            run = _Run(experiment, run_dir, learning, config, progress, began, position, mirror)
+            with ray_for(experiment, request, nodes), run:
                 request.check()
                 run.restore(state)
                 progress.say(f"run {run_dir}, from iteration {position.iteration}")
@@ -166,6 +177,7 @@ class _Run:
         progress: Progress,
         started: float,
         position: _Position | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         self._experiment = experiment
         self._run_dir = run_dir
@@ -174,15 +186,19 @@ class _Run:
         self._progress = progress
         self._started = started
         self._position = position or _Position()
+        self._mirror = mirror
         self._saved_iteration = -1
         self._saved_at = time.monotonic()
         self._num_losses = 0
 
     def __enter__(self) -> "_Run":
         """Builds the algorithm."""
+        from ctm_rl.agents.placement import placed
+
         with contextlib.ExitStack() as stack:
             stack.enter_context(_num_threads(self._experiment.num_threads))
             stack.enter_context(no_results_at_home())
+            stack.enter_context(placed(self._experiment.placement))
             with without_known_noise():
                 self._algorithm = self._config.build_algo()
             stack.callback(self._algorithm.stop)
@@ -208,7 +224,9 @@ class _Run:
             **self._learning.describe(self._algorithm),
             "learner": learner_state(self._algorithm),
         }
-        checkpoint.save(self._run_dir, self._position.iteration, state)
+        path = checkpoint.save(self._run_dir, self._position.iteration, state)
+        if self._mirror is not None:
+            self._mirror.put(path)
         self._saved_iteration = self._position.iteration
         self._saved_at = time.monotonic()
 
@@ -252,7 +270,7 @@ class _Run:
     def loop(self, request: StopRequest) -> None:
         """Learns until the budget is used up or a signal comes; both leave a checkpoint."""
         metrics = MetricsWriter(self._run_dir, self._position.iteration, self._learning.metrics)
-        with contextlib.closing(metrics), contextlib.closing(self._progress):
+        with contextlib.closing(metrics), contextlib.closing(self._progress), _closing(self._mirror, self._progress):
             while request.signum is None and not _is_used_up(self._experiment, self._position):
                 row = self._learn_or_save()
                 if row is None:
@@ -260,6 +278,7 @@ class _Run:
                     continue
                 metrics.write(row)
                 self._progress.show(row)
+                _tell_news(self._mirror, self._progress)
                 if self._is_due():
                     self._try_to_save()
                     self.begin_anew()
@@ -349,16 +368,53 @@ def _stoppable(progress: Progress) -> Iterator[StopRequest]:
             raise RunInterrupted(request.run_dir, request.signum, is_saved=False) from None
 
 
-def _starting(experiment: AnyExperiment) -> str:
-    """What is being waited for."""
+def _mirror_of(experiment: AnyExperiment, run_dir: Path, *, is_new: bool) -> Mirror | None:
+    """What puts the run's checkpoints into its storage, if it has one.
+
+    Raises:
+        UserError: the storage cannot be used.
+    """
+    if experiment.storage is None:
+        return None
+    storage = Storage(experiment.storage, run_dir.name)
+    storage.check_apart(run_dir)
+    storage.prepare(is_new=is_new)
+    return Mirror(storage, run_dir)
+
+
+def _tell_news(mirror: Mirror | None, progress: Progress) -> None:
+    """Says what has become of the storage."""
+    for line in mirror.pop_news() if mirror is not None else ():
+        progress.say(line)
+
+
+@contextlib.contextmanager
+def _closing(mirror: Mirror | None, progress: Progress) -> Iterator[None]:
+    """Waits after the body, however it ends, for the last checkpoint to arrive in the storage."""
+    try:
+        yield
+    finally:
+        if mirror is not None:
+            if not mirror.wait(_QUIET_SECONDS):
+                progress.say("waiting for the storage to take the last checkpoint")
+                mirror.wait(_STORAGE_SECONDS)
+            mirror.close()
+            _tell_news(mirror, progress)
+
+
+def _tell_start(experiment: AnyExperiment, nodes: Sequence[Node], progress: Progress) -> None:
+    """Says what is being waited for, and what nodes are sent."""
+    sent = tell_shipping(nodes)
+    if sent is not None:
+        progress.say(sent)
     where = f"joining the Ray cluster at {experiment.address}" if experiment.address else "starting Ray on this machine"
-    return f"{experiment.name}: {where}"
+    progress.wait(f"{experiment.name}: {where}")
 
 
-def _prepare(experiment: AnyExperiment, request: StopRequest) -> tuple[Learning, Any]:
-    """Checks that the experiment can be run here, and gives what is learned, and the same as RLlib takes it."""
+def _prepare(experiment: AnyExperiment, request: StopRequest) -> tuple[Learning, Any, list[Node]]:
+    """Checks that the experiment can be run here; gives what is learned, the same as RLlib takes it, and the nodes."""
     prepare_environment(experiment)
-    check_machine(experiment)
+    nodes = check_machine(experiment)
     request.check()
     learning = _learning_of(experiment)
     try:
@@ -367,7 +423,7 @@ def _prepare(experiment: AnyExperiment, request: StopRequest) -> tuple[Learning,
         # What does not fit the environment is the user's to mend.
         raise UserError(str(error)) from error
     request.check()
-    return learning, config
+    return learning, config, nodes
 
 
 def _learning_of(experiment: AnyExperiment) -> Learning:
@@ -386,7 +442,7 @@ def _is_used_up(experiment: AnyExperiment, position: _Position) -> bool:
 
 
 def with_absolute_paths(experiment: AnyExperiment) -> AnyExperiment:
-    """Writes out where data lies, as seen from here: a run changes its directory, and other processes have others.
+    """Writes out where data and storage lie, as seen from here: a run changes its directory, others have others.
 
     Of the environment's arguments ``path`` and ``folder`` are changed, where they name something that is there.
     """
@@ -394,11 +450,19 @@ def with_absolute_paths(experiment: AnyExperiment) -> AnyExperiment:
     def absolute(kwargs: dict[str, Any]) -> dict[str, Any]:
         return {name: _absolute(value) if name in ("path", "folder") else value for name, value in kwargs.items()}
 
+    experiment = _with_absolute_storage(experiment)
     if not isinstance(experiment, SupervisedExperiment):
         return experiment
     env = experiment.env
     env = dataclasses.replace(env, kwargs=absolute(env.kwargs), held_out_kwargs=absolute(env.held_out_kwargs))
     return dataclasses.replace(experiment, env=env)
+
+
+def _with_absolute_storage(experiment: AnyExperiment) -> AnyExperiment:
+    """Writes out where the storage lies, unless it is a URL."""
+    if experiment.storage is None or is_url(experiment.storage):
+        return experiment
+    return dataclasses.replace(experiment, storage=str(expand(experiment.storage).absolute()))
 
 
 def _absolute(value: Any) -> Any:

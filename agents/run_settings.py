@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ctm_rl.agents.checks import check_number
 
+Placement = Literal["pack", "spread"]
 MAX_SEED = 2**31 - 1
 MAX_STEPS = 2**53
 _ADDRESS = re.compile(r"auto|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
@@ -51,6 +53,12 @@ class RunSettings:
     """GPUs of each learner, at most 1; 0: learns on the CPU."""
     address: str | None = None
     """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
+    placement: Placement | None = None
+    """In a cluster, put env runners on as few nodes as hold them (pack), or on as many as there are, evenly (spread);
+    None: as Ray does, beside the training process until half of that node is taken."""
+    storage: str | None = None
+    """A shared directory, or a URL as s3://bucket/runs, where checkpoints and metrics are put besides, under the name
+    of the run's directory; None: nowhere."""
     checkpoint_minutes: float = 5.0
     """A checkpoint is written at least this often, and at every stop."""
     checkpoint_iterations: int | None = None
@@ -64,6 +72,8 @@ class RunSettings:
         check_number("seed", self.seed, at_least=0, at_most=MAX_SEED)
         if self.run_dir is not None and not self.run_dir.strip():
             raise ValueError("run_dir must name a directory; it is empty.")
+        if self.storage is not None and not self.storage.strip():
+            raise ValueError("storage must name a directory or a URL; it is empty.")
         check_number("num_env_runners", self.num_env_runners, at_least=0)
         check_number("num_cpus_per_env_runner", self.num_cpus_per_env_runner, at_least=0)
         check_number("num_learners", self.num_learners, at_least=0)
@@ -72,5 +82,10 @@ class RunSettings:
         check_number("checkpoint_minutes", self.checkpoint_minutes, above=0)
         if self.checkpoint_iterations is not None:
             check_number("checkpoint_iterations", self.checkpoint_iterations, at_least=1)
+        if self.placement is not None and (self.num_env_runners < 1 or self.num_cpus_per_env_runner == 0):
+            raise ValueError(
+                "placement has no effect without num_env_runners and num_cpus_per_env_runner; ask for some of both, or "
+                "leave it out."
+            )
         if self.address is not None and not _ADDRESS.fullmatch(self.address):
             raise ValueError(f"address must be auto or host:port, got {self.address!r}.")

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -166,11 +167,15 @@ def iteration_of(path: Path) -> int:
     return int(match.group(1))
 
 
+def newest_first(names: Iterable[str]) -> list[str]:
+    """Those of the names that are of checkpoints, newest first."""
+    return sorted(filter(_ITERATION.fullmatch, names), key=lambda name: iteration_of(Path(name)), reverse=True)
+
+
 def _all(run_dir: Path) -> list[Path]:
     """All checkpoints of a run by name, newest first, whole or not."""
     folder = run_dir / FOLDER
-    found = [path for path in folder.iterdir() if _ITERATION.fullmatch(path.name)] if folder.is_dir() else []
-    return sorted(found, key=iteration_of, reverse=True)
+    return [folder / name for name in newest_first(os.listdir(folder) if folder.is_dir() else ())]
 
 
 def _read_head(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
 from ctm_rl.agents.experiment import Experiment
 from ctm_rl.agents.experiment_json import AnyExperiment
 from ctm_rl.agents.json_option import JsonObject
-from ctm_rl.agents.run_settings import BudgetConfig
+from ctm_rl.agents.run_settings import BudgetConfig, Placement
 from ctm_rl.configs import describe, for_env, load, names
 from ctm_rl.errors import UserError, expand
 from ctm_rl.options import divide, parse
@@ -35,6 +35,7 @@ ctm-rl: train, look into and ship Continuous Thought Machines
   ctm-rl resume DIR                         goes on where the last checkpoint of a run stands
   ctm-rl evaluate DIR --episodes N          plays episodes with a run's policy; --json for programs
   ctm-rl import FILE --run-dir DIR          makes a run of a published checkpoint
+  ctm-rl cluster-check [--address auto]     what every node of a Ray cluster has, and how fast it is
   ctm-rl bench                              measures training beside other libraries; --json for programs
 
   ctm-rl COMMAND --help                     tells more; ctm-rl train EXPERIMENT --help lists all fields
@@ -77,11 +78,19 @@ class ResumeOptions:
     """Goes on where the last checkpoint of a run stands."""
 
     dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """The run's directory."""
+    """The run's directory, or its path or URL in a storage, from where it is fetched."""
     budget: BudgetConfig
     """How long it learns, all in all."""
     address: str | None = None
     """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
+    placement: Placement | None = None
+    """In a cluster, put env runners on as few nodes as hold them (pack), or on all evenly (spread); None: as Ray
+    does."""
+    storage: str | None = None
+    """A shared directory or a URL where checkpoints and metrics are put besides; a run whose directory is gone is
+    fetched from there."""
+    run_dir: str | None = None
+    """Where a run in a storage is fetched to, new or empty; None: runs/ and its name."""
     tolerate_env_faults: bool = False
     """From here on make the environment anew after a fault, count it and go on."""
 
@@ -123,6 +132,16 @@ class ImportOptions:
     """The checkpoint."""
     run_dir: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The new run's directory, new or empty."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterCheckOptions:
+    """Looks at every node of a Ray cluster: size, versions, the way there and back, and how fast it plays CartPole."""
+
+    address: str | None = None
+    """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
+    json: bool = False
+    """Write one line of JSON."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -256,13 +275,17 @@ def _choose(
 def _resume(arguments: list[str]) -> None:
     """Goes on with a run."""
     from ctm_rl.agents.run_dir import read_config
+    from ctm_rl.agents.storage import find_run
 
-    directory = parse(ResumeOptions, arguments, "ctm-rl resume").dir
-    kept = read_config(expand(directory))
+    given = parse(ResumeOptions, arguments, "ctm-rl resume")
+    run_dir, storage = find_run(given.dir, given.storage, given.run_dir)
+    kept = read_config(run_dir)
     # Once more, now that the run tells what stays as it is.
-    defaults = ResumeOptions(dir=directory, budget=kept.budget, address=kept.address)
+    stays = {name: getattr(kept, name) for name in ("budget", "address", "placement")}
+    defaults = dataclasses.replace(given, **stays, storage=storage or kept.storage)
     options = parse(ResumeOptions, arguments, "ctm-rl resume", default=defaults)
-    experiment = _checked(lambda: dataclasses.replace(kept, budget=options.budget, address=options.address))
+    changed = {name: getattr(options, name) for name in (*stays, "storage")}
+    experiment = _checked(lambda: dataclasses.replace(kept, **changed))
     if options.tolerate_env_faults:
         if not isinstance(experiment, Experiment):
             raise UserError("--tolerate-env-faults is for runs that act; this one answers.")
@@ -271,7 +294,7 @@ def _resume(arguments: list[str]) -> None:
     with _progress(experiment) as progress:
         from ctm_rl.agents.run import resume
 
-        run_dir = resume(options.dir, experiment, progress)
+        run_dir = resume(run_dir, experiment, progress)
     _tell_finished(run_dir)
 
 
@@ -315,6 +338,25 @@ def _import(arguments: list[str]) -> None:
     _write(import_official(expand(options.file), expand(options.run_dir)) + "\n")
 
 
+def _cluster_check(arguments: list[str]) -> None:
+    """Looks at every node of a cluster."""
+    options = parse(ClusterCheckOptions, arguments, "ctm-rl cluster-check")
+    experiment = load("cartpole")
+    assert isinstance(experiment, Experiment)
+    from rich.console import Console
+
+    from ctm_rl.agents import cluster_check
+
+    console = Console(stderr=True)
+    status = console.status("loading") if console.is_terminal else contextlib.nullcontext()
+    with status as shown:
+        tell = (lambda message: None) if shown is None else shown.update
+        report = cluster_check.check_cluster(experiment, options.address, tell)
+    _write((cluster_check.to_line if options.json else cluster_check.to_text)(report))
+    if report.problems:
+        raise cluster_check.ClusterDiffers("not everything in the cluster agrees with this process.")
+
+
 def _bench(arguments: list[str]) -> None:
     """Measures what training costs."""
     command = shlex.join(["ctm-rl", "bench", *arguments])
@@ -355,6 +397,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "resume": _resume,
     "evaluate": _evaluate,
     "import": _import,
+    "cluster-check": _cluster_check,
     "bench": _bench,
 }
 

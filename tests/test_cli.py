@@ -141,6 +141,20 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "address": ((*TRAIN, "--address", "127.0.0.1:9"), "no Ray cluster answers at address 127.0.0.1:9"),
     "address's host": ((*TRAIN, "--address", "no.invalid:6379"), "no Ray cluster answers at address no.invalid:6379"),
     "address's port": ((*TRAIN, "--address", "127.0.0.1:99999"), "no Ray cluster answers at address 127.0.0.1:99999"),
+    "check's address": (("cluster-check", "--address", "127.0.0.1:9"), "no Ray cluster answers at address 127.0.0.1:9"),
+    "check's address's form": (("cluster-check", "--address", "x"), "address must be auto or host:port, got 'x'"),
+    "check's option": (("cluster-check", "--adress", "auto"), "unknown option --adress; did you mean --address?"),
+    "storage empty": ((*TRAIN, "--storage", " "), "storage must name a directory or a URL; it is empty"),
+    "storage in a file": ((*TRAIN, "--storage", "file/a"), "file/a cannot be used: Cannot create directory"),
+    "storage of no kind": ((*TRAIN, "--storage", "s4://a"), "Protocol not known: s4; there are paths, and URLs as"),
+    "storage beside the run": ((*TRAIN, "--storage", "."), "itself is; name another place, or leave it out"),
+    "storage of another run": (
+        ("train", "cartpole", "--storage", ".", "--run-dir", "new/imported"),
+        "has a run imported already; name another --run-dir, or go on with that run: ctm-rl resume",
+    ),
+    "resume a URL": (("resume", "file:///nowhere/a"), "file:///nowhere/a has no complete checkpoint"),
+    "resume no run in a URL": (("resume", "memory://bucket"), "memory://bucket names no run in a storage"),
+    "resume's place": (("resume", "imported", "--run-dir", "new"), "and imported is none; leave it out"),
     "resume nothing": (("resume",), "ctm-rl: resume needs DIR"),
     "resume nowhere": (("resume", "none"), "none is not a run directory: there is no such directory"),
     "resume no run": (("resume", "empty"), "empty is not a run directory: it has no config.json"),
@@ -206,6 +220,15 @@ def listener() -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
+def nodes_of(*cpus: float) -> str:
+    """A probe that tells such nodes."""
+    nodes = [
+        {"address": f"10.0.0.{index}", "resources": {"CPU": count}, "has_package": True}
+        for index, count in enumerate(cpus)
+    ]
+    return f"print('NODES' + {json.dumps(nodes)!r})"
+
+
 SAYS = "import sys; print({!r}, file=sys.stderr); sys.exit(1)"
 
 
@@ -223,8 +246,12 @@ SAYS = "import sys; print({!r}, file=sys.stderr); sys.exit(1)"
             "RAY_AUTH_MODE=token must be set",
         ),
         (SAYS.format("ConnectionError: Could not find any running Ray instance."), "found no Ray cluster on this mach"),
-        ("""print('RESOURCES{"CPU": 3.0}')""", "need 4 CPU cores, and the cluster at"),
-        ("""print('RESOURCES{"CPU": 8.0}')""", "needs 1 GPUs, and the cluster at"),
+        (nodes_of(3.0), " has 3; ask for fewer."),
+        (nodes_of(1.0, 2.0), " has 3 (10.0.0.0 1, 10.0.0.1 2); ask for fewer."),
+        (nodes_of(*[0.1] * 10), "10.0.0.7 0.1, 2 more nodes); ask for fewer."),
+        (nodes_of(1.9, 1.9, 1.9), "num_cpus_per_env_runner 1 must be free on one node, and 3 of 4 fit: the cluster at"),
+        (nodes_of(*[0.9] * 5), "must be free on one node, and it fits on no node"),
+        (nodes_of(8.0), "needs 1 GPUs, and the cluster at"),
     ],
 )
 def test_a_cluster_that_will_not_do_is_told_in_one_line(
@@ -266,7 +293,7 @@ def test_help_names_every_field_and_its_value(capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     for name in ("--model.num-ticks", "--ppo.lr", "--budget.env-steps", "--num-env-runners", "--address", "--env.id"):
         assert name in text
-    for command in ("resume", "evaluate", "import"):
+    for command in ("resume", "evaluate", "import", "cluster-check"):
         assert main([command, "--help"]) == 0
         assert f"usage: ctm-rl {command}" in capsys.readouterr().out
 

@@ -83,13 +83,13 @@ def running_ray(experiment: Experiment) -> Iterator[Experiment]:
         UserError: the machine has too little for it, or the environment is none to learn on.
     """
     prepare_environment(experiment)
-    check_machine(experiment)
+    nodes = check_machine(experiment)
     task_of(experiment)  # refuses at once what every contender would refuse
     request = StopRequest(lambda: None)
     with (
         tempfile.TemporaryDirectory() as directory,
         working_inside(Path(directory), experiment),
-        ray_for(experiment, request),
+        ray_for(experiment, request, nodes),
         contextlib.ExitStack() as stack,
     ):
         import ray
