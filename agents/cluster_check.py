@@ -147,12 +147,13 @@ def compare(name: str, node: dict[str, str | None], driver: dict[str, str | None
     lines = []
     for what in ("python", "ray", "torch", "ctm-rl"):
         there, here = node[what], driver[what]
+        remedy = "; a run brings it along" if what == "ctm-rl" else ""
         if there is None:
-            lines.append(f"{name} has no {what}, and this process has {here}.")
+            lines.append(f"{name} has no {what}, and this process has {here}{remedy}.")
         elif _public(there) != _public(here):
-            lines.append(f"{name} has {what} {there}, and this process has {here}.")
-    if not lines and node["files"] != driver["files"]:
-        lines.append(f"{name} has ctm-rl {node['ctm-rl']} too, but its files are not those of this process.")
+            lines.append(f"{name} has {what} {there}, and this process has {here}{remedy}.")
+    if node["ctm-rl"] == driver["ctm-rl"] and node["files"] != driver["files"]:
+        lines.append(f"{name} has ctm-rl {node['ctm-rl']} too, but not the files of this process; a run brings them.")
     return lines
 
 

@@ -1,9 +1,16 @@
 """Puts a run's checkpoints into its storage while training goes on, whether the storage can be reached or not."""
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+from ctm_rl.agents.progress import Progress
+from ctm_rl.agents.run_settings import RunSettings
 from ctm_rl.agents.storage import Storage, describe_error, join
+
+_QUIET_SECONDS, _LAST_SECONDS = 2.0, 600.0
+"""How long the end of a run waits for its last checkpoint to arrive without, and after, a word."""
 
 
 class Mirror:
@@ -85,3 +92,37 @@ class Mirror:
         if failure is None and not self._is_reached:
             self._news.append(f"storage {self._where} can be reached again, and has the newest checkpoint.")
         self._is_reached = failure is None
+
+
+def mirror_of(experiment: RunSettings, run_dir: Path, *, is_new: bool) -> Mirror | None:
+    """What puts the run's checkpoints into its storage, if it has one.
+
+    Raises:
+        UserError: the storage cannot be used.
+    """
+    if experiment.storage is None:
+        return None
+    storage = Storage(experiment.storage, run_dir.name)
+    storage.check_apart(run_dir)
+    storage.prepare(is_new=is_new)
+    return Mirror(storage, run_dir)
+
+
+def tell_news(mirror: Mirror | None, progress: Progress) -> None:
+    """Says what has become of the storage."""
+    for line in mirror.pop_news() if mirror is not None else ():
+        progress.say(line)
+
+
+@contextlib.contextmanager
+def closing_mirror(mirror: Mirror | None, progress: Progress) -> Iterator[None]:
+    """Waits after the body, however it ends, for the last checkpoint to arrive in the storage."""
+    try:
+        yield
+    finally:
+        if mirror is not None:
+            if not mirror.wait(_QUIET_SECONDS):
+                progress.say("waiting for the storage to take the last checkpoint")
+                mirror.wait(_LAST_SECONDS)
+            mirror.close()
+            tell_news(mirror, progress)

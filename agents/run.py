@@ -20,12 +20,12 @@ from ctm_rl.agents.experiment_json import AnyExperiment, to_json
 from ctm_rl.agents.learning import MODULE, Learning
 from ctm_rl.agents.learning_to_act import LearningToAct
 from ctm_rl.agents.learning_to_answer import LearningToAnswer
-from ctm_rl.agents.mirror import Mirror
+from ctm_rl.agents.mirror import Mirror, closing_mirror, mirror_of, tell_news
 from ctm_rl.agents.progress import Progress, Row, SilentProgress
 from ctm_rl.agents.run_dir import MetricsWriter, config_of, created, locked, new_run_dir, read_config, write_config
 from ctm_rl.agents.shipping import tell_shipping
 from ctm_rl.agents.stop import RunInterrupted, StopRequest
-from ctm_rl.agents.storage import Storage, is_url
+from ctm_rl.agents.storage import is_url
 from ctm_rl.agents.supervised_experiment import SupervisedExperiment
 from ctm_rl.checkpoint import CheckpointError
 from ctm_rl.errors import EnvFault, UserError, expand
@@ -37,10 +37,6 @@ MAX_LOSSES = 3
 
 _MAY_CHANGE = {("env", name) for name in ("step_time_limit", "check_bounds", "tolerate_faults")}
 """What a run may go on with as it was not begun: how faults of the environment are dealt with."""
-
-
-_QUIET_SECONDS, _STORAGE_SECONDS = 2.0, 600.0
-"""How long the end of a run waits for its storage without, and after, a word."""
 
 
 class Diverged(UserError):
@@ -86,7 +82,7 @@ def train(experiment: AnyExperiment, progress: Progress | None = None) -> Path:
     started = time.monotonic()
     with _stoppable(progress) as request:
         learning, config, nodes = _prepare(experiment, request)
-        mirror = _mirror_of(experiment, run_dir, is_new=True)
+        mirror = mirror_of(experiment, run_dir, is_new=True)
         with created(run_dir, config_of(experiment)) as keep, locked(run_dir), working_inside(run_dir, experiment):
             _tell_start(experiment, nodes, progress)
             run = _Run(experiment, run_dir, learning, config, progress, started, mirror=mirror)
@@ -135,7 +131,7 @@ def resume(run_dir: str | Path, experiment: AnyExperiment | None = None, progres
         request.run_dir = str(run_dir)
         learning, config, nodes = _prepare(experiment, request)
         learning.set_memory(position.memory)
-        mirror = _mirror_of(experiment, run_dir, is_new=False)
+        mirror = mirror_of(experiment, run_dir, is_new=False)
         with locked(run_dir), working_inside(run_dir, experiment):
             _tell_start(experiment, nodes, progress)
             write_config(run_dir, config_of(experiment))
@@ -270,7 +266,11 @@ class _Run:
     def loop(self, request: StopRequest) -> None:
         """Learns until the budget is used up or a signal comes; both leave a checkpoint."""
         metrics = MetricsWriter(self._run_dir, self._position.iteration, self._learning.metrics)
-        with contextlib.closing(metrics), contextlib.closing(self._progress), _closing(self._mirror, self._progress):
+        with (
+            contextlib.closing(metrics),
+            contextlib.closing(self._progress),
+            closing_mirror(self._mirror, self._progress),
+        ):
             while request.signum is None and not _is_used_up(self._experiment, self._position):
                 row = self._learn_or_save()
                 if row is None:
@@ -278,7 +278,7 @@ class _Run:
                     continue
                 metrics.write(row)
                 self._progress.show(row)
-                _tell_news(self._mirror, self._progress)
+                tell_news(self._mirror, self._progress)
                 if self._is_due():
                     self._try_to_save()
                     self.begin_anew()
@@ -366,40 +366,6 @@ def _stoppable(progress: Progress) -> Iterator[StopRequest]:
             raise
         except KeyboardInterrupt:
             raise RunInterrupted(request.run_dir, request.signum, is_saved=False) from None
-
-
-def _mirror_of(experiment: AnyExperiment, run_dir: Path, *, is_new: bool) -> Mirror | None:
-    """What puts the run's checkpoints into its storage, if it has one.
-
-    Raises:
-        UserError: the storage cannot be used.
-    """
-    if experiment.storage is None:
-        return None
-    storage = Storage(experiment.storage, run_dir.name)
-    storage.check_apart(run_dir)
-    storage.prepare(is_new=is_new)
-    return Mirror(storage, run_dir)
-
-
-def _tell_news(mirror: Mirror | None, progress: Progress) -> None:
-    """Says what has become of the storage."""
-    for line in mirror.pop_news() if mirror is not None else ():
-        progress.say(line)
-
-
-@contextlib.contextmanager
-def _closing(mirror: Mirror | None, progress: Progress) -> Iterator[None]:
-    """Waits after the body, however it ends, for the last checkpoint to arrive in the storage."""
-    try:
-        yield
-    finally:
-        if mirror is not None:
-            if not mirror.wait(_QUIET_SECONDS):
-                progress.say("waiting for the storage to take the last checkpoint")
-                mirror.wait(_STORAGE_SECONDS)
-            mirror.close()
-            _tell_news(mirror, progress)
 
 
 def _tell_start(experiment: AnyExperiment, nodes: Sequence[Node], progress: Progress) -> None:

@@ -52,6 +52,7 @@ Fields used most; ctm-rl train EXPERIMENT --help lists all, with their values in
   --budget.env-steps N         --budget.minutes N          --model.num-ticks N
   --ppo.lr RATE                --num-env-runners N         --address auto|HOST:PORT
   --env-kwargs JSON            --env.wrappers NAME ...     --tolerate-env-faults
+  --storage PATH|URL           --placement pack|spread
 """
 
 BENCH_USAGE = """\

@@ -59,7 +59,8 @@ def test_a_node_without_the_package_is_told_and_does_not_stop_the_check(place: P
     assert (lacking["cpus"], lacking["ctm_rl"], lacking["env_steps_per_second"]) == (3.0, None, None)
     assert lacking["ray"] == whole["ray"]
     assert lacking["bandwidth_mb_s"] > 10
-    assert report["problems"] == [f"{lacking['name']} has no ctm-rl, and this process has {ctm_rl.__version__}."]
+    lack = f"{lacking['name']} has no ctm-rl, and this process has {ctm_rl.__version__}; a run brings it along."
+    assert report["problems"] == [lack]
 
 
 @pytest.mark.parametrize(
@@ -69,8 +70,8 @@ def test_a_node_without_the_package_is_told_and_does_not_stop_the_check(place: P
         ({"torch": "2.13.0+cu128"}, []),
         ({"torch": "2.12.0+cpu"}, ["a has torch 2.12.0+cpu, and this process has 2.13.0+cpu."]),
         ({"torch": None}, ["a has no torch, and this process has 2.13.0+cpu."]),
-        ({"ctm-rl": "0", "files": "b"}, ["a has ctm-rl 0, and this process has 1."]),
-        ({"files": "b"}, ["a has ctm-rl 1 too, but its files are not those of this process."]),
+        ({"ctm-rl": "0", "files": "b"}, ["a has ctm-rl 0, and this process has 1; a run brings it along."]),
+        ({"files": "b"}, ["a has ctm-rl 1 too, but not the files of this process; a run brings them."]),
         (
             {"python": "3.12.1", "ray": "2.61.0"},
             ["a has python 3.12.1, and this process has 3.11.7.", "a has ray 2.61.0, and this process has 2.60.0."],
