@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Unsaved(UserError):
 
 
 @dataclass(slots=True)
-class _Position:
+class Position:
     """How far a run is; all of it counts over resumes."""
 
     iteration: int = 0
@@ -77,24 +77,9 @@ def train(experiment: AnyExperiment, progress: Progress | None = None) -> Path:
         RunInterrupted: a signal stopped it, after a checkpoint.
     """
     progress = progress or SilentProgress()
-    run_dir = new_run_dir(experiment)
-    experiment = with_absolute_paths(experiment)
-    started = time.monotonic()
-    with _stoppable(progress) as request:
-        learning, config, nodes = _prepare(experiment, request)
-        mirror = mirror_of(experiment, run_dir, is_new=True)
-        with created(run_dir, config_of(experiment)) as keep, locked(run_dir), working_inside(run_dir, experiment):
-            _tell_start(experiment, nodes, progress)
-            run = _Run(experiment, run_dir, learning, config, progress, started, mirror=mirror)
-            with ray_for(experiment, request, nodes), run:
-                request.check()
-                run.save()
-                run.begin_anew()
-                keep()
-                request.run_dir = str(run_dir)
-                progress.say(f"run {run_dir}")
-                run.loop(request)
-    return run_dir
+    with stoppable(progress) as request, begun(experiment, request, progress) as run:
+        run.loop(request)
+    return run.run_dir
 
 
 def resume(run_dir: str | Path, experiment: AnyExperiment | None = None, progress: Progress | None = None) -> Path:
@@ -113,36 +98,98 @@ def resume(run_dir: str | Path, experiment: AnyExperiment | None = None, progres
         RunInterrupted: a signal stopped it, after a checkpoint.
     """
     progress = progress or SilentProgress()
-    run_dir = expand(run_dir).absolute()
+    with stoppable(progress) as request, resumed(expand(run_dir), experiment, request, progress) as run:
+        run.loop(request)
+    return run.run_dir
+
+
+@contextlib.contextmanager
+def begun(
+    experiment: AnyExperiment, request: StopRequest, progress: Progress, *, is_placed: bool = False
+) -> "Iterator[Run]":
+    """A run at its beginning, its directory made and its first checkpoint written, ready to learn inside the body.
+
+    Args:
+        experiment: what to train.
+        request: is looked at before anything is written.
+        progress: is told how it goes.
+        is_placed: Ray has set aside already what the run needs, as for a trial of a sweep.
+
+    Yields:
+        The run.
+
+    Raises:
+        UserError: it cannot be run as it is; nothing has been written then.
+    """
+    run_dir = new_run_dir(experiment)
+    experiment = with_absolute_paths(experiment)
+    started = time.monotonic()
+    learning, config, nodes = _prepare(experiment, request, is_placed=is_placed)
+    mirror = mirror_of(experiment, run_dir, is_new=True)
+    with created(run_dir, config_of(experiment)) as keep, locked(run_dir), working_inside(run_dir, experiment):
+        _tell_start(experiment, nodes, progress)
+        run = Run(experiment, run_dir, learning, config, progress, started, mirror=mirror)
+        with ray_for(experiment, request, nodes), run:
+            request.check()
+            run.save()
+            run.begin_anew()
+            keep()
+            request.run_dir = str(run_dir)
+            progress.say(f"run {run_dir}")
+            yield run
+
+
+@contextlib.contextmanager
+def resumed(
+    run_dir: Path,
+    experiment: AnyExperiment | None,
+    request: StopRequest,
+    progress: Progress,
+    *,
+    is_placed: bool = False,
+) -> "Iterator[Run]":
+    """A run where its last checkpoint stands, ready to learn on inside the body.
+
+    Args:
+        run_dir: the run's directory.
+        experiment: the run's experiment, which may differ in what a run can change; ``None``: as in ``config.json``.
+        request: is looked at before anything is written.
+        progress: is told how it goes.
+        is_placed: Ray has set aside already what the run needs, as for a trial of a sweep.
+
+    Yields:
+        The run.
+
+    Raises:
+        UserError: it is no run, has no usable checkpoint, or has used up its budget.
+    """
+    run_dir = run_dir.absolute()
     started = time.monotonic()
     kept = read_config(run_dir)
     experiment = _with_absolute_storage(experiment or kept)
     state = checkpoint.load(checkpoint.latest(run_dir))
     if "learner" not in state:
         raise UserError(f"{run_dir} was imported; it can be evaluated, and there is no training to resume.")
-    position = _Position(**state["position"])
+    position = Position(**state["position"])
     _check_same(experiment, state["experiment"], run_dir)
-    if _is_used_up(experiment, position):
+    if is_used_up(experiment, position):
         raise UserError(
             f"{run_dir} has used up its budget ({position.env_steps:,} env steps, {position.seconds / 60:.1f} minutes);"
             " give it more with --budget.env-steps N or --budget.minutes N."
         )
-    with _stoppable(progress) as request:
-        request.run_dir = str(run_dir)
-        learning, config, nodes = _prepare(experiment, request)
-        learning.set_memory(position.memory)
-        mirror = mirror_of(experiment, run_dir, is_new=False)
-        with locked(run_dir), working_inside(run_dir, experiment):
-            _tell_start(experiment, nodes, progress)
-            write_config(run_dir, config_of(experiment))
-            began = started - position.seconds
-            run = _Run(experiment, run_dir, learning, config, progress, began, position, mirror)
-            with ray_for(experiment, request, nodes), run:
-                request.check()
-                run.restore(state)
-                progress.say(f"run {run_dir}, from iteration {position.iteration}")
-                run.loop(request)
-    return run_dir
+    request.run_dir = str(run_dir)
+    learning, config, nodes = _prepare(experiment, request, is_placed=is_placed)
+    learning.set_memory(position.memory)
+    mirror = mirror_of(experiment, run_dir, is_new=False)
+    with locked(run_dir), working_inside(run_dir, experiment):
+        _tell_start(experiment, nodes, progress)
+        write_config(run_dir, config_of(experiment))
+        run = Run(experiment, run_dir, learning, config, progress, started - position.seconds, position, mirror)
+        with ray_for(experiment, request, nodes), run:
+            request.check()
+            run.restore(state)
+            progress.say(f"run {run_dir}, from iteration {position.iteration}")
+            yield run
 
 
 def _check_same(experiment: AnyExperiment, saved: dict[str, Any], run_dir: Path) -> None:
@@ -161,8 +208,18 @@ def _check_same(experiment: AnyExperiment, saved: dict[str, Any], run_dir: Path)
                 )
 
 
-class _Run:
-    """One stretch of a run, with its algorithm alive while it is entered."""
+class Run:
+    """One stretch of a run, with its algorithm alive while it is entered.
+
+    Args:
+        experiment: what is learned.
+        run_dir: where it is written.
+        learning: the kind of learning.
+        config: the same as RLlib takes it.
+        progress: is told how it goes.
+        started: when it began, on the monotonic clock, the time of earlier stretches included.
+        position: how far it is; ``None``: at the beginning.
+    """
 
     def __init__(
         self,
@@ -172,22 +229,22 @@ class _Run:
         config: Any,
         progress: Progress,
         started: float,
-        position: _Position | None = None,
+        position: Position | None = None,
         mirror: Mirror | None = None,
     ) -> None:
         self._experiment = experiment
-        self._run_dir = run_dir
+        self.run_dir = run_dir
         self._learning = learning
         self._config = config
         self._progress = progress
         self._started = started
-        self._position = position or _Position()
+        self._position = position or Position()
         self._mirror = mirror
         self._saved_iteration = -1
         self._saved_at = time.monotonic()
         self._num_losses = 0
 
-    def __enter__(self) -> "_Run":
+    def __enter__(self) -> "Run":
         """Builds the algorithm."""
         from ctm_rl.agents.placement import placed
 
@@ -220,7 +277,7 @@ class _Run:
             **self._learning.describe(self._algorithm),
             "learner": learner_state(self._algorithm),
         }
-        path = checkpoint.save(self._run_dir, self._position.iteration, state)
+        path = checkpoint.save(self.run_dir, self._position.iteration, state)
         if self._mirror is not None:
             self._mirror.put(path)
         self._saved_iteration = self._position.iteration
@@ -236,9 +293,9 @@ class _Run:
             self.save()
         except CheckpointError as error:
             raise Unsaved(
-                f"{error} What {self._run_dir} has learned since its last checkpoint, iteration "
-                f"{checkpoint.iteration_of(checkpoint.latest(self._run_dir))}, is lost; make room, then go on with: "
-                f"ctm-rl resume {self._run_dir}"
+                f"{error} What {self.run_dir} has learned since its last checkpoint, iteration "
+                f"{checkpoint.iteration_of(checkpoint.latest(self.run_dir))}, is lost; make room, then go on with: "
+                f"ctm-rl resume {self.run_dir}"
             ) from error
 
     def _try_to_save(self) -> None:
@@ -265,13 +322,25 @@ class _Run:
 
     def loop(self, request: StopRequest) -> None:
         """Learns until the budget is used up or a signal comes; both leave a checkpoint."""
-        metrics = MetricsWriter(self._run_dir, self._position.iteration, self._learning.metrics)
-        with (
-            contextlib.closing(metrics),
-            contextlib.closing(self._progress),
-            closing_mirror(self._mirror, self._progress),
-        ):
-            while request.signum is None and not _is_used_up(self._experiment, self._position):
+        with contextlib.closing(self._progress), closing_mirror(self._mirror, self._progress):
+            with contextlib.closing(self.rows()) as rows:
+                while request.signum is None and next(rows, None) is not None:
+                    pass
+            self._save_last()
+        if request.signum is not None:
+            raise RunInterrupted(str(self.run_dir), request.signum, is_saved=True)
+
+    def rows(self) -> Generator[Row, None, None]:
+        """Learns one iteration after the other until the budget is used up.
+
+        Whoever asks for no more may close it, and save.
+
+        Yields:
+            The line of metrics of each, when it has been written.
+        """
+        metrics = MetricsWriter(self.run_dir, self._position.iteration, self._learning.metrics)
+        with contextlib.closing(metrics):
+            while not self.is_over:
                 row = self._learn_or_save()
                 if row is None:
                     metrics.cut(self._position.iteration)
@@ -282,9 +351,12 @@ class _Run:
                 if self._is_due():
                     self._try_to_save()
                     self.begin_anew()
-            self._save_last()
-        if request.signum is not None:
-            raise RunInterrupted(str(self._run_dir), request.signum, is_saved=True)
+                yield row
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget is used up."""
+        return is_used_up(self._experiment, self._position)
 
     def _is_due(self) -> bool:
         """Whether it is time for a checkpoint."""
@@ -312,12 +384,12 @@ class _Run:
         except EnvFault as fault:
             self._try_to_save()
             raise EnvFault(
-                f"{fault} A checkpoint is saved in {self._run_dir}; --tolerate-env-faults goes on after faults."
+                f"{fault} A checkpoint is saved in {self.run_dir}; --tolerate-env-faults goes on after faults."
             ) from fault
 
     def _go_back(self, error: Exception) -> None:
         """Builds everything anew, and puts the last checkpoint into it: a learner's newest weights died with it."""
-        place = checkpoint.latest(self._run_dir)
+        place = checkpoint.latest(self.run_dir)
         state = checkpoint.load(place)
         _LOG.warning(
             "a learner was lost in iteration %d (%s); training goes on from %s.",
@@ -327,7 +399,7 @@ class _Run:
         )
         self._stack.close()
         self.__enter__()
-        self._position = _Position(**state["position"])
+        self._position = Position(**state["position"])
         self._learning.set_memory(self._position.memory)
         self.restore(state)
 
@@ -344,20 +416,19 @@ class _Run:
             option = "--learning.lr" if isinstance(self._experiment, SupervisedExperiment) else "--ppo.lr"
             raise Diverged(
                 f"the loss is no finite number in iteration {self._position.iteration}; lower {option}. "
-                f"The last checkpoint of {self._run_dir} is from before."
+                f"The last checkpoint of {self.run_dir} is from before."
             )
-        is_last = _is_used_up(self._experiment, self._position)
         return {
             "iteration": self._position.iteration,
             "env_steps": self._position.env_steps,
             "seconds": round(self._position.seconds, 3),
             "env_steps_per_second": round(steps / (ended - began), 1),
-            **self._learning.read(self._algorithm, result, is_last=is_last),
+            **self._learning.read(self._algorithm, result, is_last=self.is_over),
         }
 
 
 @contextlib.contextmanager
-def _stoppable(progress: Progress) -> Iterator[StopRequest]:
+def stoppable(progress: Progress) -> Iterator[StopRequest]:
     """Listens to signals inside the body, and says of a stop before or amid the iterations what it leaves behind."""
     with StopRequest(progress.stop) as request:
         try:
@@ -377,12 +448,12 @@ def _tell_start(experiment: AnyExperiment, nodes: Sequence[Node], progress: Prog
     progress.wait(f"{experiment.name}: {where}")
 
 
-def _prepare(experiment: AnyExperiment, request: StopRequest) -> tuple[Learning, Any, list[Node]]:
+def _prepare(experiment: AnyExperiment, request: StopRequest, *, is_placed: bool) -> tuple[Learning, Any, list[Node]]:
     """Checks that the experiment can be run here; gives what is learned, the same as RLlib takes it, and the nodes."""
     prepare_environment(experiment)
-    nodes = check_machine(experiment)
+    nodes = [] if is_placed else check_machine(experiment)
     request.check()
-    learning = _learning_of(experiment)
+    learning = learning_of(experiment)
     try:
         config = learning.build_config()
     except ValueError as error:
@@ -392,14 +463,14 @@ def _prepare(experiment: AnyExperiment, request: StopRequest) -> tuple[Learning,
     return learning, config, nodes
 
 
-def _learning_of(experiment: AnyExperiment) -> Learning:
+def learning_of(experiment: AnyExperiment) -> Learning:
     """The kind of learning that an experiment asks for."""
     if isinstance(experiment, SupervisedExperiment):
         return LearningToAnswer(experiment)
     return LearningToAct(experiment)
 
 
-def _is_used_up(experiment: AnyExperiment, position: _Position) -> bool:
+def is_used_up(experiment: AnyExperiment, position: Position) -> bool:
     """Whether nothing is left of the budget."""
     minutes = experiment.budget.minutes
     return position.env_steps >= experiment.budget.env_steps or (

@@ -55,9 +55,9 @@ def fill(disk: Path) -> Path:
 
 def fill_between(first: int, last: int, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves no room on a disk from the end of one iteration to the beginning of another."""
-    learn = run._Run._learn
+    learn = run.Run._learn
 
-    def filled(self: run._Run) -> run.Row:
+    def filled(self: run.Run) -> run.Row:
         if self._position.iteration == last:
             (disk / "filler").unlink()
         row = learn(self)
@@ -65,7 +65,7 @@ def fill_between(first: int, last: int, disk: Path, monkeypatch: pytest.MonkeyPa
             fill(disk)
         return row
 
-    monkeypatch.setattr(run._Run, "_learn", filled)
+    monkeypatch.setattr(run.Run, "_learn", filled)
 
 
 def test_a_disk_that_is_full_for_a_while_costs_no_line_and_no_checkpoint_that_was_whole(

@@ -49,9 +49,9 @@ class _Killed(BaseException):
 
 def stop_in(iteration: int, monkeypatch: pytest.MonkeyPatch, *, is_killed: bool) -> None:
     """Has a run end in an iteration: as by Ctrl-C when it has been learned, or at once."""
-    learn = run._Run._learn
+    learn = run.Run._learn
 
-    def counted(self: run._Run) -> run.Row:
+    def counted(self: run.Run) -> run.Row:
         row = learn(self)
         if self._position.iteration == iteration:
             if is_killed:
@@ -59,7 +59,7 @@ def stop_in(iteration: int, monkeypatch: pytest.MonkeyPatch, *, is_killed: bool)
             signal.raise_signal(signal.SIGINT)
         return row
 
-    monkeypatch.setattr(run._Run, "_learn", counted)
+    monkeypatch.setattr(run.Run, "_learn", counted)
 
 
 @pytest.mark.parametrize(
@@ -98,17 +98,17 @@ def test_a_lost_learner_costs_what_was_learned_since_the_last_checkpoint(
     monkeypatch.chdir(tmp_path)
     arguments = ("--num-learners", str(num_learners), "--ppo.num-minibatches", "1")
     assert train(*arguments, run_dir="whole", env_steps=300) == 0
-    learn = run._Run._learn
+    learn = run.Run._learn
     began = []
 
-    def losing(self: run._Run) -> run.Row:
+    def losing(self: run.Run) -> run.Row:
         began.append(self._position.iteration + 1)
         if began.count(5) == 1 and began[-1] == 5:
             learner = next(iter(self._algorithm.learner_group._worker_manager.actors().values()))
             ray.kill(learner, no_restart=True)
         return learn(self)
 
-    monkeypatch.setattr(run._Run, "_learn", losing)
+    monkeypatch.setattr(run.Run, "_learn", losing)
     assert train(*arguments, run_dir="lost", env_steps=300) == 0
     assert began[:8] == [1, 2, 3, 4, 5, 4, 5, 6]
     assert "a learner was lost in iteration 5" in caplog.text

@@ -117,15 +117,15 @@ def test_a_run_leaves_metrics_and_a_model_that_is_evaluated_and_loaded(capsys: p
 
 def stop_after(iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has a run stop as by Ctrl-C when so many iterations have been learned."""
-    learn = run._Run._learn
+    learn = run.Run._learn
 
-    def counted(self: run._Run) -> run.Row:
+    def counted(self: run.Run) -> run.Row:
         row = learn(self)
         if self._position.iteration == iterations:
             signal.raise_signal(signal.SIGINT)
         return row
 
-    monkeypatch.setattr(run._Run, "_learn", counted)
+    monkeypatch.setattr(run.Run, "_learn", counted)
 
 
 @pytest.mark.usefixtures("ray_session", "place")
