@@ -214,7 +214,7 @@ def test_learners_take_the_ticks_that_all_runners_drew_together() -> None:
     config: Any = build_algorithm_config(EXPERIMENT)
     algorithm = config.build_algo()
     try:
-        fragments = [algorithm._collect(config) for _ in range(2)]
+        fragments = [algorithm._collector.collect(algorithm._tick_seed()) for _ in range(2)]
         algorithm.train()
         learners = algorithm.learner_group
         for fragment in fragments:
@@ -222,7 +222,7 @@ def test_learners_take_the_ticks_that_all_runners_drew_together() -> None:
             assert (fragment.ticks == fragment.ticks[0]).all()
             assert set(fragment.ticks.flatten()) <= set(range(1, K + 1))
             assert len(set(fragment.ticks[0])) > 2
-        fresh = algorithm._collect(config)
+        fresh = algorithm._collector.collect(algorithm._tick_seed())
         assert (fresh.ticks != fragments[0].ticks).any()
         columns = fresh.columns()
         with torch.no_grad():
