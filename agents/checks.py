@@ -56,6 +56,19 @@ def check_rows(
     )
 
 
+def check_ahead(*, collect_ahead: bool, num_env_runners: int, prefix: str = "") -> None:
+    """Refuses to play ahead where nobody else plays.
+
+    Raises:
+        ValueError: one line that says what is needed.
+    """
+    if collect_ahead and num_env_runners < 1:
+        raise ValueError(
+            f"{prefix}collect_ahead needs num_env_runners of at least 1, got {num_env_runners}: the process that "
+            "learns cannot play meanwhile."
+        )
+
+
 def scale_of_rewards(scale: float | None, gamma: float, *, is_normalised: bool) -> float:
     """The factor of rewards: the one asked for, or the one that makes a value a mean of rewards instead of their sum.
 

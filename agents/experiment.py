@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ctm_rl.agents.checks import check_number, check_rows
+from ctm_rl.agents.checks import check_ahead, check_number, check_rows
 from ctm_rl.agents.json_option import JsonObject
 from ctm_rl.agents.run_settings import MAX_STEPS, RunSettings
 from ctm_rl.config import PolicyConfig
@@ -153,10 +153,7 @@ class Experiment(RunSettings):
                 num_minibatches=self.ppo.num_minibatches,
                 prefix="ppo.",
             )
-            if self.ppo.collect_ahead and self.num_env_runners < 1:
-                raise ValueError(
-                    "ppo.collect_ahead needs num_env_runners of at least 1: the process that learns cannot also play."
-                )
+            check_ahead(collect_ahead=self.ppo.collect_ahead, num_env_runners=self.num_env_runners, prefix="ppo.")
         else:
             _check_stock(self)
 

@@ -9,7 +9,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils import force_list
 from ray.rllib.utils.from_config import NotProvided
 
-from ctm_rl.agents.checks import check_rows, scale_of_rewards
+from ctm_rl.agents.checks import check_ahead, check_rows, scale_of_rewards
 from ctm_rl.agents.columnar_env_runner import ColumnarEnvRunner
 from ctm_rl.agents.env_runner import SeededEnvRunner
 from ctm_rl.agents.module import CTMModule
@@ -182,10 +182,7 @@ class RecurrentPPOConfig(PPOConfig):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value}.")
-        if self.collect_ahead and self.num_env_runners < 1:
-            raise ValueError(
-                "collect_ahead needs num_env_runners of at least 1: the process that learns cannot also play."
-            )
+        check_ahead(collect_ahead=self.collect_ahead, num_env_runners=self.num_env_runners)
         if self.total_train_batch_size % self.num_rows:
             raise ValueError(
                 f"train_batch_size_per_learner x learners = {self.total_train_batch_size} must be a multiple of the "

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import logging
 import math
@@ -203,9 +204,8 @@ class MetricsWriter:
         self._file = self._path.open("ab", buffering=0)
         self._pending = b""
         self._is_failing = False
-        self._events: Any = SummaryWriter(
-            str(path / TENSORBOARD_FOLDER), purge_step=iteration + 1 if iteration else None
-        )
+        self._make_events = functools.partial(SummaryWriter, str(path / TENSORBOARD_FOLDER))
+        self._events: Any = self._make_events(purge_step=iteration + 1 if iteration else None)
 
     def write(self, row: dict[str, float | None]) -> None:
         """Appends one line, complete, with exactly the keys it was made for."""
@@ -229,6 +229,9 @@ class MetricsWriter:
         self._file.close()
         _truncate(self._path, iteration)
         self._file = self._path.open("ab", buffering=0)
+        if self._events is not None:
+            self._events.close()
+            self._events = self._make_events(purge_step=iteration + 1)
 
     def close(self) -> None:
         """Writes what is left."""

@@ -57,7 +57,7 @@ class CoreConfig:
     """H: hidden width of each deep neuron-level model."""
     nlm_gain: float = 1.0
     """Scale of the neuron-level models' weights before training. With 1, as published, a small machine's sync begins at
-    a few thousandths, and inputs hardly change it; with 3 it begins as large as an LSTM's state."""
+    a few thousandths, and inputs hardly change it; with 3 it begins about as large as an LSTM's state."""
     use_nlm_norm: bool = False
     """Normalise the input of each layer of the neuron-level models."""
     dropout: float = 0.0

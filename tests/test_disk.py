@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from ctm_rl import checkpoint
-from ctm_rl.agents import run
+from ctm_rl.agents.progress import Row
 from ctm_rl.agents.run_dir import MetricsWriter, read_metrics
+from ctm_rl.agents.stretch import Run
 from ctm_rl.cli import main
 
 pytestmark = [
@@ -55,9 +56,9 @@ def fill(disk: Path) -> Path:
 
 def fill_between(first: int, last: int, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves no room on a disk from the end of one iteration to the beginning of another."""
-    learn = run.Run._learn
+    learn = Run._learn
 
-    def filled(self: run.Run) -> run.Row:
+    def filled(self: Run) -> Row:
         if self._position.iteration == last:
             (disk / "filler").unlink()
         row = learn(self)
@@ -65,7 +66,7 @@ def fill_between(first: int, last: int, disk: Path, monkeypatch: pytest.MonkeyPa
             fill(disk)
         return row
 
-    monkeypatch.setattr(run.Run, "_learn", filled)
+    monkeypatch.setattr(Run, "_learn", filled)
 
 
 def test_a_disk_that_is_full_for_a_while_costs_no_line_and_no_checkpoint_that_was_whole(

@@ -7,8 +7,9 @@ import pytest
 import ray
 
 from ctm_rl import checkpoint
-from ctm_rl.agents import run
+from ctm_rl.agents.progress import Row
 from ctm_rl.agents.run_dir import read_metrics
+from ctm_rl.agents.stretch import Run
 from ctm_rl.cli import main
 
 pytestmark = [
@@ -49,9 +50,9 @@ class _Killed(BaseException):
 
 def stop_in(iteration: int, monkeypatch: pytest.MonkeyPatch, *, is_killed: bool) -> None:
     """Has a run end in an iteration: as by Ctrl-C when it has been learned, or at once."""
-    learn = run.Run._learn
+    learn = Run._learn
 
-    def counted(self: run.Run) -> run.Row:
+    def counted(self: Run) -> Row:
         row = learn(self)
         if self._position.iteration == iteration:
             if is_killed:
@@ -59,7 +60,7 @@ def stop_in(iteration: int, monkeypatch: pytest.MonkeyPatch, *, is_killed: bool)
             signal.raise_signal(signal.SIGINT)
         return row
 
-    monkeypatch.setattr(run.Run, "_learn", counted)
+    monkeypatch.setattr(Run, "_learn", counted)
 
 
 @pytest.mark.parametrize(
@@ -98,17 +99,17 @@ def test_a_lost_learner_costs_what_was_learned_since_the_last_checkpoint(
     monkeypatch.chdir(tmp_path)
     arguments = ("--num-learners", str(num_learners), "--ppo.num-minibatches", "1")
     assert train(*arguments, run_dir="whole", env_steps=300) == 0
-    learn = run.Run._learn
+    learn = Run._learn
     began = []
 
-    def losing(self: run.Run) -> run.Row:
+    def losing(self: Run) -> Row:
         began.append(self._position.iteration + 1)
         if began.count(5) == 1 and began[-1] == 5:
             learner = next(iter(self._algorithm.learner_group._worker_manager.actors().values()))
             ray.kill(learner, no_restart=True)
         return learn(self)
 
-    monkeypatch.setattr(run.Run, "_learn", losing)
+    monkeypatch.setattr(Run, "_learn", losing)
     assert train(*arguments, run_dir="lost", env_steps=300) == 0
     assert began[:8] == [1, 2, 3, 4, 5, 4, 5, 6]
     assert "a learner was lost in iteration 5" in caplog.text

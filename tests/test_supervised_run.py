@@ -16,9 +16,12 @@ from ctm_rl.agents import run
 from ctm_rl.agents.evaluation import evaluate
 from ctm_rl.agents.experiment_json import from_json, to_json
 from ctm_rl.agents.learning_to_answer import ANSWERING_METRICS, fit_model
+from ctm_rl.agents.progress import Row
 from ctm_rl.agents.run_dir import read_config, read_metrics
 from ctm_rl.agents.run_settings import BudgetConfig
+from ctm_rl.agents.stretch import Run
 from ctm_rl.agents.supervised_experiment import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.workplace import with_absolute_paths
 from ctm_rl.cli import main
 from ctm_rl.config import ThinkerConfig
 from ctm_rl.configs import load, names
@@ -117,15 +120,15 @@ def test_a_run_leaves_metrics_and_a_model_that_is_evaluated_and_loaded(capsys: p
 
 def stop_after(iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has a run stop as by Ctrl-C when so many iterations have been learned."""
-    learn = run.Run._learn
+    learn = Run._learn
 
-    def counted(self: run.Run) -> run.Row:
+    def counted(self: Run) -> Row:
         row = learn(self)
         if self._position.iteration == iterations:
             signal.raise_signal(signal.SIGINT)
         return row
 
-    monkeypatch.setattr(run.Run, "_learn", counted)
+    monkeypatch.setattr(Run, "_learn", counted)
 
 
 @pytest.mark.usefixtures("ray_session", "place")
@@ -245,7 +248,7 @@ def test_places_of_data_are_written_out_as_far_as_they_are_there(place: Path) ->
     env = TaskConfig(
         id="X-v0", kwargs={"path": "data", "folder": "north", "size": "data"}, held_out_kwargs={"folder": "./data"}
     )
-    changed = run.with_absolute_paths(
+    changed = with_absolute_paths(
         dataclasses.replace(pictures("folder", "data", num_env_runners=0, iterations=1), env=env)
     )
     assert isinstance(changed, SupervisedExperiment)

@@ -20,8 +20,8 @@ from ctm_rl.agents.bench.worker import ITERATION, PARTS
 from ctm_rl.agents.cluster import check_machine, count_cpus, prepare_environment, ray_for
 from ctm_rl.agents.experiment import Experiment
 from ctm_rl.agents.experiment_json import to_json
-from ctm_rl.agents.run import working_inside
 from ctm_rl.agents.stop import RunInterrupted, StopRequest
+from ctm_rl.agents.workplace import working_inside
 
 Tell = Callable[[str], None]
 """Is told what is being done."""

@@ -56,8 +56,8 @@ def make_contender(name: str, experiment: Experiment, num_threads: int, rival: R
 def _serve(task: dict[str, Any], answers: TextIO) -> None:
     """Builds the contender and answers."""
     from ctm_rl.agents.cluster import ray_for
-    from ctm_rl.agents.run import no_results_at_home
     from ctm_rl.agents.stop import StopRequest
+    from ctm_rl.agents.workplace import no_results_at_home
 
     experiment, rival = from_json(task["experiment"]), RivalSettings(**task["rival"])
     assert isinstance(experiment, Experiment)
