@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.impala.impala_learner import IMPALALearner
+from ray.rllib.algorithms.ppo.ppo_learner import PPOLearner
 from ray.rllib.core import (
     COMPONENT_ENV_TO_MODULE_CONNECTOR,
     COMPONENT_LEARNER,
@@ -73,7 +75,7 @@ def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
     env_connectors, of_env_runners = state["env_connectors"], generators["env_runners"]
     # Missing where the state is of the stock algorithm, or of a run from before there was another.
     playing = state.get("playing", {})
-    num_env_steps = int(state["counters"].get(_ENV_STEPS, {}).get(_LIFETIME_SUM, 0))
+    num_env_steps = _count_env_steps(state)
 
     def write_env_runner(env_runner: EnvRunner) -> None:
         if isinstance(env_runner, SampleRunner):
@@ -135,6 +137,7 @@ def _write_learner(learner: TorchLearner, state: Mapping[str, Any]) -> None:
         module.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
     for name, saved in state["optimizers"].items():
         learner._named_optimizers[name].load_state_dict(saved)
+    _set_schedules(learner, _count_env_steps(state))
     learner._weights_seq_no = state["num_updates"]
     if learner._learner_connector is not None:
         learner._learner_connector.set_state(state["connectors"])
@@ -143,6 +146,23 @@ def _write_learner(learner: TorchLearner, state: Mapping[str, Any]) -> None:
     of_learners = state["generators"]["learners"]
     if learner._learner_index < len(of_learners):
         _write_generators(of_learners[learner._learner_index])
+
+
+def _set_schedules(learner: TorchLearner, num_env_steps: int) -> None:
+    """Puts schedules where they stood: RLlib does so after an update only.
+
+    They are those of the experiment as it is now. If that has another learning rate, it counts from the first update.
+    """
+    for optimizer, schedule in learner._optimizer_lr_schedules.items():
+        learner._set_optimizer_lr(optimizer, schedule.update(timestep=num_env_steps))
+    if isinstance(learner, (PPOLearner, IMPALALearner)):
+        for module_id in learner.module.keys():
+            learner.entropy_coeff_schedulers_per_module[module_id].update(timestep=num_env_steps)
+
+
+def _count_env_steps(state: Mapping[str, Any]) -> int:
+    """How many environment steps a run has taken, by which schedules go."""
+    return int(state["counters"].get(_ENV_STEPS, {}).get(_LIFETIME_SUM, 0))
 
 
 def _read_counters(algorithm: Algorithm) -> dict[str, Any]:

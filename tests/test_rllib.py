@@ -52,7 +52,9 @@ EXPERIMENT = Experiment(
     name="small",
     env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",)),
     model=SMALL,
-    ppo=PPOSettings(num_rollout_steps=16, num_epochs=2, num_minibatches=2, is_lr_annealed=True),
+    ppo=PPOSettings(
+        num_rollout_steps=16, num_epochs=2, num_minibatches=2, is_lr_annealed=True, entropy_coefficient_final=0.2
+    ),
     budget=BudgetConfig(env_steps=2_000),
     num_envs_per_env_runner=4,
     algorithm="stock-ppo",
@@ -252,6 +254,18 @@ def test_a_restored_algorithm_stands_where_it_was_saved(
     # The schedule goes on by the steps of the whole run.
     rate = "default_optimizer_learning_rate"
     assert 0 < resumed["learners"][MODULE][rate] < saved_result["learners"][MODULE][rate] < experiment.ppo.lr
+
+
+@BOTH
+def test_a_restored_learner_takes_up_another_learning_rate_at_once(experiment: Experiment) -> None:
+    with built(build_algorithm_config(experiment)) as algorithm:
+        algorithm.train()
+        state = learner_state(algorithm)
+    ppo = dataclasses.replace(experiment.ppo, lr=7e-5, is_lr_annealed=False)
+    with built(build_algorithm_config(dataclasses.replace(experiment, ppo=ppo))) as algorithm:
+        restore(algorithm, state)
+        (group,) = on_learner(algorithm, lambda learner: learner.get_optimizer().param_groups)
+        assert group["lr"] == 7e-5
 
 
 def plain(value: Any) -> Any:
