@@ -18,12 +18,15 @@ from ctm_rl.agents.experiment import Experiment
 from ctm_rl.agents.experiment_json import AnyExperiment
 from ctm_rl.agents.json_option import JsonObject
 from ctm_rl.agents.run_settings import BudgetConfig
+from ctm_rl.agents.sweep.settings import TuneOptions
+from ctm_rl.agents.sweep.space import FORMS
 from ctm_rl.configs import describe, for_env, load, names
 from ctm_rl.errors import UserError, expand
 from ctm_rl.options import divide, parse
 
 if TYPE_CHECKING:
     from ctm_rl.agents.progress import TerminalProgress
+    from ctm_rl.agents.sweep.plan import Sweep
 
 USAGE = """\
 ctm-rl: train, look into and ship Continuous Thought Machines
@@ -32,7 +35,8 @@ ctm-rl: train, look into and ship Continuous Thought Machines
   ctm-rl train EXPERIMENT [--FIELD VALUE]   trains one of them; any field can be changed by name
   ctm-rl train --env ID                     trains on any Gymnasium environment (module:ID works too)
   ctm-rl train --config FILE                trains what a run's config.json says
-  ctm-rl resume DIR                         goes on where the last checkpoint of a run stands
+  ctm-rl tune EXPERIMENT --search F=VALUES  trains many of them that differ in the fields searched
+  ctm-rl resume DIR                         goes on where the last checkpoint of a run, or of each trial, stands
   ctm-rl evaluate DIR --episodes N          plays episodes with a run's policy; --json for programs
   ctm-rl import FILE --run-dir DIR          makes a run of a published checkpoint
   ctm-rl bench                              measures training beside other libraries; --json for programs
@@ -51,6 +55,19 @@ Fields used most; ctm-rl train EXPERIMENT --help lists all, with their values in
   --budget.env-steps N         --budget.minutes N          --model.num-ticks N
   --ppo.lr RATE                --num-env-runners N         --address auto|HOST:PORT
   --env-kwargs JSON            --env.wrappers NAME ...     --tolerate-env-faults
+"""
+
+TUNE_USAGE = """\
+ctm-rl tune EXPERIMENT | --env ID | --config FILE  --search FIELD=VALUES ...  [--OPTION VALUE ...]  [--FIELD VALUE ...]
+
+Runs an experiment many times with other values in the fields searched, as many at a time as there is room for, and
+stops early those that do worse than others. Each trial is a run of its own inside the sweep's directory (--run-dir),
+to be evaluated, resumed and trained again like any other; ctm-rl resume DIR goes on with a sweep that was stopped.
+
+  ctm-rl tune cartpole --search 'ppo.lr=loguniform(1e-4,3e-3)' --search 'model.num_ticks=choice(1,2,4)'
+
+Values: {forms}
+
 """
 
 BENCH_USAGE = """\
@@ -84,6 +101,16 @@ class ResumeOptions:
     """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
     tolerate_env_faults: bool = False
     """From here on make the environment anew after a fault, count it and go on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResumeSweepOptions:
+    """Goes on with a sweep: trials that are over stay, the others go on from their last checkpoints."""
+
+    dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """The sweep's directory."""
+    address: str | None = None
+    """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,12 +215,7 @@ def _train(arguments: list[str]) -> None:
     if arguments in (["--help"], ["-h"]):
         _write(TRAIN_USAGE.format(experiments=_experiments()))
         return
-    experiment, rest, prog = _choose("train", arguments)
-    chosen = experiment.env.kwargs
-    experiment = parse(type(experiment), rest, prog, default=experiment)
-    # What is said of the environment's arguments changes those of the experiment, one by one.
-    env = dataclasses.replace(experiment.env, kwargs={**chosen, **experiment.env.kwargs})
-    experiment = dataclasses.replace(experiment, env=env)
+    experiment = _read_experiment("train", arguments)
     from ctm_rl.agents.run_dir import new_run_dir
 
     experiment = dataclasses.replace(experiment, run_dir=str(new_run_dir(experiment)))
@@ -202,6 +224,49 @@ def _train(arguments: list[str]) -> None:
 
         run_dir = train(experiment, progress)
     _tell_finished(run_dir)
+
+
+def _tune(arguments: list[str]) -> None:
+    """Searches for good values of an experiment's fields."""
+    own, others = divide(TuneOptions, arguments)
+    if others in (["--help"], ["-h"]):
+        _write(TUNE_USAGE.format(forms=", ".join(FORMS.values())))
+        parse(TuneOptions, ["--help"], "ctm-rl tune")
+    options = parse(TuneOptions, own, "ctm-rl tune")
+    experiment = _read_experiment("tune", others, also=TuneOptions)
+    from ctm_rl.agents.run_dir import new_run_dir
+    from ctm_rl.agents.sweep.plan import Sweep
+
+    directory = new_run_dir(dataclasses.replace(experiment, name=f"{experiment.name}-tune"))
+    sweep = Sweep(directory, experiment, options)
+    with _progress(experiment) as progress:
+        from ctm_rl.agents.sweep.run import tune
+
+        trials = tune(sweep, progress)
+    _tell_trials(sweep, trials)
+
+
+def _tell_trials(sweep: "Sweep", trials: list[Any]) -> None:
+    """Writes what came out of a sweep."""
+    from ctm_rl.agents.sweep.table import write_table
+
+    _write(write_table(sweep, trials, _short(sweep.directory)) + "\n")
+
+
+def _read_experiment(command: str, arguments: list[str], also: type[Any] | None = None) -> AnyExperiment:
+    """Finds the experiment that is meant, with the fields that are changed by name.
+
+    Args:
+        command: what is to be done with it.
+        arguments: what stands behind the command.
+        also: other options that the command takes.
+    """
+    experiment, rest, prog = _choose(command, arguments)
+    chosen = experiment.env.kwargs
+    experiment = parse(type(experiment), rest, prog, default=experiment, also=also)
+    # What is said of the environment's arguments changes those of the experiment, one by one.
+    env = dataclasses.replace(experiment.env, kwargs={**chosen, **experiment.env.kwargs})
+    return dataclasses.replace(experiment, env=env)
 
 
 def _choose(
@@ -254,10 +319,14 @@ def _choose(
 
 
 def _resume(arguments: list[str]) -> None:
-    """Goes on with a run."""
+    """Goes on with a run, or with a sweep of them."""
     from ctm_rl.agents.run_dir import read_config
+    from ctm_rl.agents.sweep.plan import is_sweep
 
     directory = parse(ResumeOptions, arguments, "ctm-rl resume").dir
+    if is_sweep(expand(directory)):
+        _resume_sweep(arguments)
+        return
     kept = read_config(expand(directory))
     # Once more, now that the run tells what stays as it is.
     defaults = ResumeOptions(dir=directory, budget=kept.budget, address=kept.address)
@@ -273,6 +342,22 @@ def _resume(arguments: list[str]) -> None:
 
         run_dir = resume(options.dir, experiment, progress)
     _tell_finished(run_dir)
+
+
+def _resume_sweep(arguments: list[str]) -> None:
+    """Goes on with a sweep."""
+    options = parse(ResumeSweepOptions, arguments, "ctm-rl resume")
+    from ctm_rl.agents.sweep.plan import read_sweep
+
+    sweep = read_sweep(expand(options.dir))
+    if options.address is not None:
+        experiment = _checked(lambda: dataclasses.replace(sweep.experiment, address=options.address))
+        sweep = dataclasses.replace(sweep, experiment=experiment)
+    with _progress(sweep.experiment) as progress:
+        from ctm_rl.agents.sweep.run import resume
+
+        trials = resume(sweep, progress)
+    _tell_trials(sweep, trials)
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -352,6 +437,7 @@ def _bench(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": _list,
     "train": _train,
+    "tune": _tune,
     "resume": _resume,
     "evaluate": _evaluate,
     "import": _import,
