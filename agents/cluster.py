@@ -85,7 +85,9 @@ def count_cpus() -> int:
 
 
 @contextlib.contextmanager
-def ray_for(experiment: RunSettings, request: StopRequest, nodes: Sequence[Node] = ()) -> Iterator[None]:
+def ray_for(
+    experiment: RunSettings, request: StopRequest, nodes: Sequence[Node] = (), *, num_cpus: float = 0.0
+) -> Iterator[None]:
     """Has a Ray running inside the body: the one that already runs in this process, the cluster, or one of its own.
 
     What this started, it stops. Ray and RLlib log errors only.
@@ -94,6 +96,7 @@ def ray_for(experiment: RunSettings, request: StopRequest, nodes: Sequence[Node]
         experiment: says which.
         request: gets its signals back, which Ray takes.
         nodes: of the cluster, from ``check_machine``; those without this package are sent it.
+        num_cpus: CPU cores that a Ray of its own has at least, whatever the machine has.
     """
     import ray
 
@@ -112,10 +115,9 @@ def ray_for(experiment: RunSettings, request: StopRequest, nodes: Sequence[Node]
                     )
             else:
                 # Several Rays may run on one machine; "local" joins none of them.
-                num_cpus = max(count_cpus(), math.ceil(needed_cpus(experiment)))
                 ray.init(
                     address="local",
-                    num_cpus=num_cpus,
+                    num_cpus=max(count_cpus(), math.ceil(max(num_cpus, needed_cpus(experiment)))),
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,

@@ -29,7 +29,7 @@ def from_json(values: object) -> AnyExperiment:
         ValueError: one line naming the field and what is allowed.
     """
     is_supervised = isinstance(values, dict) and "signal" in values
-    return _build(SupervisedExperiment if is_supervised else Experiment, values, "")
+    return build(SupervisedExperiment if is_supervised else Experiment, values)
 
 
 def _plain(value: Any) -> Any:
@@ -41,8 +41,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _build(kind: Any, values: object, path: str) -> Any:
-    """Makes the dataclass ``kind`` of a JSON object; ``path`` names it in messages."""
+def build(kind: Any, values: object, path: str = "") -> Any:
+    """Makes a dataclass of a JSON object, strictly.
+
+    Args:
+        kind: the dataclass.
+        values: what ``json.load`` gave.
+        path: names it in messages.
+
+    Raises:
+        ValueError: one line naming the field and what is allowed.
+    """
     where = path or "experiment"
     if not isinstance(values, dict):
         raise ValueError(f"{where} must be a JSON object of fields, got {_said(values)}.")
@@ -70,7 +79,7 @@ def _build(kind: Any, values: object, path: str) -> Any:
 def _convert(hint: Any, value: object, path: str) -> Any:
     """Checks one JSON value against a field's type and converts it."""
     if dataclasses.is_dataclass(hint):
-        return _build(hint, value, path)
+        return build(hint, value, path)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None:

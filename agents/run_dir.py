@@ -67,12 +67,13 @@ def check_free(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def created(path: Path, config: dict[str, Any]) -> Iterator[Callable[[], None]]:
+def created(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> Iterator[Callable[[], None]]:
     """Makes a run's directory with its ``config.json``; if the body fails early, all of it is removed again.
 
     Args:
         path: new or empty, from ``new_run_dir``.
         config: what ``config.json`` will hold.
+        file: another name for it.
 
     Yields:
         A function to call when the directory is worth keeping, whatever happens later.
@@ -83,7 +84,7 @@ def created(path: Path, config: dict[str, Any]) -> Iterator[Callable[[], None]]:
     missing = [place for place in (path, *path.parents) if not place.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_config(path, config)
+        write_config(path, config, file)
     except OSError as error:
         _remove(path, missing)
         raise UserError(f"--run-dir {path} cannot be made: {error.strerror}; name another directory.") from error
@@ -118,11 +119,11 @@ def config_of(experiment: AnyExperiment) -> dict[str, Any]:
     return {**to_json(experiment), "run_dir": None}
 
 
-def write_config(path: Path, config: dict[str, Any]) -> None:
+def write_config(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> None:
     """Writes ``config.json``, at once or not at all."""
-    partial = path / f".{CONFIG_FILE}"
+    partial = path / f".{file}"
     partial.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(partial, path / CONFIG_FILE)
+    os.replace(partial, path / file)
 
 
 def check_is_run(path: Path) -> None:

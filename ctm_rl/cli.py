@@ -6,143 +6,36 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 import ctm_rl
 from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
 from ctm_rl.agents.experiment import Experiment
 from ctm_rl.agents.experiment_json import AnyExperiment
-from ctm_rl.agents.json_option import JsonObject
-from ctm_rl.agents.run_settings import BudgetConfig, Placement
-from ctm_rl.configs import describe, for_env, load, names
+from ctm_rl.agents.sweep.settings import TuneOptions
+from ctm_rl.agents.sweep.space import FORMS
+from ctm_rl.choosing import checked, choose, read_experiment
+from ctm_rl.commands import (
+    BENCH_USAGE,
+    TRAIN_USAGE,
+    TUNE_USAGE,
+    USAGE,
+    ClusterCheckOptions,
+    EvaluateOptions,
+    ImportOptions,
+    ResumeOptions,
+    ResumeSweepOptions,
+)
+from ctm_rl.configs import describe, load, names
 from ctm_rl.errors import UserError, expand
 from ctm_rl.options import divide, parse
 
 if TYPE_CHECKING:
     from ctm_rl.agents.progress import TerminalProgress
+    from ctm_rl.agents.sweep.plan import Sweep
 
-USAGE = """\
-ctm-rl: train, look into and ship Continuous Thought Machines
-
-  ctm-rl list                               experiments, one line each
-  ctm-rl train EXPERIMENT [--FIELD VALUE]   trains one of them; any field can be changed by name
-  ctm-rl train --env ID                     trains on any Gymnasium environment (module:ID works too)
-  ctm-rl train --config FILE                trains what a run's config.json says
-  ctm-rl resume DIR                         goes on where the last checkpoint of a run stands
-  ctm-rl evaluate DIR --episodes N          plays episodes with a run's policy; --json for programs
-  ctm-rl import FILE --run-dir DIR          makes a run of a published checkpoint
-  ctm-rl cluster-check [--address auto]     what every node of a Ray cluster has, and how fast it is
-  ctm-rl bench                              measures training beside other libraries; --json for programs
-
-  ctm-rl COMMAND --help                     tells more; ctm-rl train EXPERIMENT --help lists all fields
-  ctm-rl --version
-"""
-
-TRAIN_USAGE = """\
-ctm-rl train EXPERIMENT | --env ID | --config FILE  [--FIELD VALUE ...]
-
-{experiments}
-
-Fields used most; ctm-rl train EXPERIMENT --help lists all, with their values in that experiment:
-  --seed N                     --run-dir DIR               --model.kind ctm|lstm|gru|mlp
-  --budget.env-steps N         --budget.minutes N          --model.num-ticks N
-  --ppo.lr RATE                --num-env-runners N         --address auto|HOST:PORT
-  --env-kwargs JSON            --env.wrappers NAME ...     --tolerate-env-faults
-  --storage PATH|URL           --placement pack|spread
-"""
-
-BENCH_USAGE = """\
-ctm-rl bench envs [--OPTION VALUE ...]
-ctm-rl bench [scaling] [EXPERIMENT | --env ID | --config FILE]  [--OPTION VALUE ...]  [--FIELD VALUE ...]
-
-Measures one iteration of training, and its parts, in turn with other libraries (pip install "ctm-rl[bench]" for all
-of them); scaling measures how ours grows with ticks, steps and iterations; envs measures how fast the single-step
-environments make samples. Without an experiment: the published
-CartPole with two ticks. Any field of the experiment can be changed by name, as for ctm-rl train.
-
-{contenders}
-
-"""
-
-SOURCES = ("--env", "--config")
-SHORT = {"--env-kwargs": "--env.kwargs", "--tolerate-env-faults": "--env.tolerate-faults"}
-"""Options that have a second name."""
 SCALING, ENVS = "scaling", "envs"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ResumeOptions:
-    """Goes on where the last checkpoint of a run stands."""
-
-    dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """The run's directory, or its path or URL in a storage, from where it is fetched."""
-    budget: BudgetConfig
-    """How long it learns, all in all."""
-    address: str | None = None
-    """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
-    placement: Placement | None = None
-    """In a cluster, put env runners on as few nodes as hold them (pack), or on all evenly (spread); None: as Ray
-    does."""
-    storage: str | None = None
-    """A shared directory or a URL where checkpoints and metrics are put besides; a run whose directory is gone is
-    fetched from there."""
-    run_dir: str | None = None
-    """Where a run in a storage is fetched to, new or empty; None: runs/ and its name."""
-    tolerate_env_faults: bool = False
-    """From here on make the environment anew after a fault, count it and go on."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateOptions:
-    """Plays exactly as many episodes as asked for with a run's policy."""
-
-    dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """The run's directory, or one checkpoint in it."""
-    episodes: int = 100
-    """How many episodes."""
-    seed: int = 0
-    """The same seed plays the same episodes; none of them was trained on."""
-    deterministic: bool = False
-    """Take the likeliest action instead of drawing one."""
-    device: str = "cpu"
-    """Where the policy computes: cpu, cuda or cuda:N."""
-    env_kwargs: JsonObject = field(default_factory=dict)
-    """Arguments of the environment that differ from those it was trained with, as '{"size": 15}'."""
-    decay_rate: float | None = None
-    """Answering models: set every pair's decay rate; 15 cuts the memory that synchronisation is."""
-    human_labels: str | None = None
-    """Answering models: compare with the human answers in this file, in CIFAR-10H's format."""
-    halt_certainty: float | None = None
-    """Let each sample, or environment, stop thinking once it is this certain, from 0 to 1; a policy must have been
-    trained with train_random_ticks."""
-    halt_curve: bool = False
-    """Also tell result, ticks and time for several such certainties."""
-    json: bool = False
-    """Write one line of JSON."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImportOptions:
-    """Makes a run of a checkpoint in the published format; nothing in the file is executed."""
-
-    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """The checkpoint."""
-    run_dir: Annotated[str, tyro.conf.arg(metavar="DIR")]
-    """The new run's directory, new or empty."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClusterCheckOptions:
-    """Looks at every node of a Ray cluster: size, versions, the way there and back, and how fast it plays CartPole."""
-
-    address: str | None = None
-    """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
-    json: bool = False
-    """Write one line of JSON."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -208,12 +101,7 @@ def _train(arguments: list[str]) -> None:
     if arguments in (["--help"], ["-h"]):
         _write(TRAIN_USAGE.format(experiments=_experiments()))
         return
-    experiment, rest, prog = _choose("train", arguments)
-    chosen = experiment.env.kwargs
-    experiment = parse(type(experiment), rest, prog, default=experiment)
-    # What is said of the environment's arguments changes those of the experiment, one by one.
-    env = dataclasses.replace(experiment.env, kwargs={**chosen, **experiment.env.kwargs})
-    experiment = dataclasses.replace(experiment, env=env)
+    experiment = read_experiment("train", arguments)
     from ctm_rl.agents.run_dir import new_run_dir
 
     experiment = dataclasses.replace(experiment, run_dir=str(new_run_dir(experiment)))
@@ -224,61 +112,43 @@ def _train(arguments: list[str]) -> None:
     _tell_finished(run_dir)
 
 
-def _choose(
-    command: str, arguments: list[str], default: AnyExperiment | None = None
-) -> tuple[AnyExperiment, list[str], str]:
-    """Finds the experiment that is meant: by its name, by an environment, or in a file.
+def _tune(arguments: list[str]) -> None:
+    """Searches for good values of an experiment's fields."""
+    own, others = divide(TuneOptions, arguments)
+    if others in (["--help"], ["-h"]):
+        _write(TUNE_USAGE.format(forms=", ".join(FORMS.values())))
+        parse(TuneOptions, ["--help"], "ctm-rl tune")
+    options = parse(TuneOptions, own, "ctm-rl tune")
+    experiment = read_experiment("tune", others, also=TuneOptions)
+    from ctm_rl.agents.run_dir import new_run_dir
+    from ctm_rl.agents.sweep.plan import Sweep
 
-    Args:
-        command: what is to be done with it.
-        arguments: what stands behind the command.
-        default: what is meant if nothing is said; ``None``: something has to be said.
+    directory = new_run_dir(dataclasses.replace(experiment, name=f"{experiment.name}-tune"))
+    sweep = Sweep(directory, experiment, options)
+    with _progress(experiment) as progress:
+        from ctm_rl.agents.sweep.run import tune
 
-    Returns:
-        The experiment, the remaining arguments, and the command so far, for messages.
-    """
-    choices: list[tuple[str, str]] = []
-    rest: list[str] = []
-    remaining = list(arguments)
-    if remaining and not remaining[0].startswith("-"):
-        choices.append(("", remaining.pop(0)))
-    while remaining:
-        argument = remaining.pop(0)
-        option, equals, value = argument.partition("=")
-        if option not in SOURCES:
-            rest.append(SHORT.get(option.replace("_", "-"), option) + equals + value)
-            continue
-        if not equals:
-            if not remaining or remaining[0].startswith("--"):
-                raise UserError(f"{option} needs a value: {'an environment' if option == '--env' else 'a file'}.")
-            value = remaining.pop(0)
-        choices.append((option, value))
-    if default is not None and not choices:
-        return default, rest, f"ctm-rl {command}"
-    if len(choices) != 1:
-        problem = "only one of them is allowed" if choices else "none is given"
-        raise UserError(
-            f"{command} needs an experiment first ({', '.join(names())}), or --env ID, or --config FILE; {problem}."
-        )
-    ((option, value),) = choices
-    prog = " ".join(filter(None, (f"ctm-rl {command}", option, value)))
-    if option == "--env":
-        experiment = _checked(lambda: for_env(value))
-    elif option == "--config":
-        from ctm_rl.agents.run_dir import load_config
+        trials = tune(sweep, progress)
+    _tell_trials(sweep, trials)
 
-        experiment = load_config(expand(value))
-    else:
-        experiment = load(value)
-    return experiment, rest, prog
+
+def _tell_trials(sweep: "Sweep", trials: list[Any]) -> None:
+    """Writes what came out of a sweep."""
+    from ctm_rl.agents.sweep.table import write_table
+
+    _write(write_table(sweep, trials, _short(sweep.directory)) + "\n")
 
 
 def _resume(arguments: list[str]) -> None:
-    """Goes on with a run."""
+    """Goes on with a run, or with a sweep of them."""
     from ctm_rl.agents.run_dir import read_config
     from ctm_rl.agents.storage import find_run
+    from ctm_rl.agents.sweep.plan import is_sweep
 
     given = parse(ResumeOptions, arguments, "ctm-rl resume")
+    if is_sweep(expand(given.dir)):
+        _resume_sweep(arguments)
+        return
     run_dir, storage = find_run(given.dir, given.storage, given.run_dir)
     kept = read_config(run_dir)
     # Once more, now that the run tells what stays as it is.
@@ -286,7 +156,7 @@ def _resume(arguments: list[str]) -> None:
     defaults = dataclasses.replace(given, **stays, storage=storage or kept.storage)
     options = parse(ResumeOptions, arguments, "ctm-rl resume", default=defaults)
     changed = {name: getattr(options, name) for name in (*stays, "storage")}
-    experiment = _checked(lambda: dataclasses.replace(kept, **changed))
+    experiment = checked(lambda: dataclasses.replace(kept, **changed))
     if options.tolerate_env_faults:
         if not isinstance(experiment, Experiment):
             raise UserError("--tolerate-env-faults is for runs that act; this one answers.")
@@ -297,6 +167,22 @@ def _resume(arguments: list[str]) -> None:
 
         run_dir = resume(run_dir, experiment, progress)
     _tell_finished(run_dir)
+
+
+def _resume_sweep(arguments: list[str]) -> None:
+    """Goes on with a sweep."""
+    options = parse(ResumeSweepOptions, arguments, "ctm-rl resume")
+    from ctm_rl.agents.sweep.plan import read_sweep
+
+    sweep = read_sweep(expand(options.dir))
+    if options.address is not None:
+        experiment = checked(lambda: dataclasses.replace(sweep.experiment, address=options.address))
+        sweep = dataclasses.replace(sweep, experiment=experiment)
+    with _progress(sweep.experiment) as progress:
+        from ctm_rl.agents.sweep.run import resume
+
+        trials = resume(sweep, progress)
+    _tell_trials(sweep, trials)
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -383,7 +269,7 @@ def _bench(arguments: list[str]) -> None:
 
         _write(read(expand(options.markdown)))
         return
-    experiment, rest, prog = _choose(prog.removeprefix("ctm-rl "), others, load("cartpole-paper"))
+    experiment, rest, prog = choose(prog.removeprefix("ctm-rl "), others, load("cartpole-paper"))
     if not isinstance(experiment, Experiment):
         raise UserError(f"bench measures learning to act, and {experiment.name} learns to answer.")
     experiment = parse(Experiment, rest, prog, default=experiment, also=BenchOptions)
@@ -395,20 +281,13 @@ def _bench(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": _list,
     "train": _train,
+    "tune": _tune,
     "resume": _resume,
     "evaluate": _evaluate,
     "import": _import,
     "cluster-check": _cluster_check,
     "bench": _bench,
 }
-
-
-def _checked(make: Callable[[], AnyExperiment]) -> AnyExperiment:
-    """Makes an experiment of what a person gave; its refusal is theirs to read."""
-    try:
-        return make()
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def _progress(experiment: AnyExperiment) -> "contextlib.closing[TerminalProgress]":
