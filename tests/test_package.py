@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "configs": {"configs", "agents", "envs", "core"},
 }
 FORBIDDEN = {"core": {"ray", "gymnasium", "minigrid"}, "envs": {"torch", "ray"}}
-COMPOSITION_ROOT = "ctm_rl.cli"
+COMMAND_LINE = ("ctm_rl.cli", "ctm_rl.commands", "ctm_rl.choosing")
 """The command line puts the rooms together, and so may import all of them."""
 SHARED = ("ctm_rl._lazy", "ctm_rl.errors")
 """Exports and errors of every room; standard library only."""
@@ -80,7 +80,7 @@ def trespasses(module: str) -> Iterator[str]:
 
 def test_imports_go_one_way() -> None:
     assert {room_of(module) for module in MODULES} == set(ROOMS)
-    assert [line for module in MODULES if module != COMPOSITION_ROOT for line in trespasses(module)] == []
+    assert [line for module in MODULES if module not in COMMAND_LINE for line in trespasses(module)] == []
 
 
 @pytest.mark.parametrize(
