@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ctm_rl
-from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
+from ctm_rl.agents.bench.settings import CLUSTER, CONTENDERS, ENVS, SCALING, BenchOptions
 from ctm_rl.agents.experiment import Experiment
 from ctm_rl.agents.experiment_json import AnyExperiment
 from ctm_rl.agents.sweep.settings import TuneOptions
@@ -34,8 +34,6 @@ from ctm_rl.options import divide, parse
 if TYPE_CHECKING:
     from ctm_rl.agents.progress import TerminalProgress
     from ctm_rl.agents.sweep.plan import Sweep
-
-SCALING, ENVS = "scaling", "envs"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -253,9 +251,9 @@ def _bench(arguments: list[str]) -> None:
 
         _write(measure_envs(options, command))
         return
-    is_scaling = arguments[:1] == [SCALING]
-    prog = f"ctm-rl bench {SCALING}" if is_scaling else "ctm-rl bench"
-    own, others = divide(BenchOptions, arguments[1:] if is_scaling else arguments)
+    kind = arguments[0] if arguments[:1] in ([SCALING], [CLUSTER]) else None
+    prog = "ctm-rl bench" if kind is None else f"ctm-rl bench {kind}"
+    own, others = divide(BenchOptions, arguments if kind is None else arguments[1:])
     if others in (["--help"], ["-h"]):
         width = max(map(len, CONTENDERS)) + 2
         contenders = "\n".join(f"  {name:<{width}}{what}" for name, what in CONTENDERS.items())
@@ -275,7 +273,7 @@ def _bench(arguments: list[str]) -> None:
     experiment = parse(Experiment, rest, prog, default=experiment, also=BenchOptions)
     from ctm_rl.agents.bench.output import measure
 
-    _write(measure(experiment, options, command, is_scaling=is_scaling))
+    _write(measure(experiment, options, command, kind))
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -54,12 +54,13 @@ Values: {forms}
 
 BENCH_USAGE = """\
 ctm-rl bench envs [--OPTION VALUE ...]
-ctm-rl bench [scaling] [EXPERIMENT | --env ID | --config FILE]  [--OPTION VALUE ...]  [--FIELD VALUE ...]
+ctm-rl bench [scaling | cluster] [EXPERIMENT | --env ID | --config FILE]  [--OPTION VALUE ...]  [--FIELD VALUE ...]
 
 Measures one iteration of training, and its parts, in turn with other libraries (pip install "ctm-rl[bench]" for all
-of them); scaling measures how ours grows with ticks, steps and iterations; envs measures how fast the single-step
-environments make samples. Without an experiment: the published
-CartPole with two ticks. Any field of the experiment can be changed by name, as for ctm-rl train.
+of them); scaling measures how ours grows with ticks, steps and iterations; cluster adds up, from measured parts, what
+many env runners and learners cost, and simulates them; envs measures how fast the single-step environments make
+samples. Without an experiment: the published CartPole with two ticks. Any field of the experiment can be changed by
+name, as for ctm-rl train.
 
 {contenders}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ctm_rl.agents.bench.settings import BenchOptions
+from ctm_rl.agents.bench.settings import CLUSTER, SCALING, BenchOptions
 from ctm_rl.agents.experiment import Experiment
 from ctm_rl.errors import UserError, expand
 
@@ -23,14 +23,14 @@ def measure_envs(options: BenchOptions, command: str) -> str:
     return _measure(options, lambda tell: bench_envs(command, options.rounds, tell))
 
 
-def measure(experiment: Experiment, options: BenchOptions, command: str, *, is_scaling: bool) -> str:
+def measure(experiment: Experiment, options: BenchOptions, command: str, kind: str | None = None) -> str:
     """Measures, and gives the result as it was asked for.
 
     Args:
         experiment: what is learned.
         options: how to measure, and how to tell it.
         command: what was asked for, to be kept with the result.
-        is_scaling: measure how ours grows, instead of the contenders.
+        kind: ``SCALING``: how ours grows; ``CLUSTER``: what clusters cost; ``None``: the contenders.
 
     Returns:
         One line of JSON, or a table for a person.
@@ -40,10 +40,14 @@ def measure(experiment: Experiment, options: BenchOptions, command: str, *, is_s
     """
 
     def run(tell: Any) -> dict[str, Any]:
-        if is_scaling:
+        if kind == SCALING:
             from ctm_rl.agents.bench.scaling import scaling
 
             return scaling(experiment, options, command, tell)
+        if kind == CLUSTER:
+            from ctm_rl.agents.bench.cluster import cluster
+
+            return cluster(experiment, options, command, tell)
         from ctm_rl.agents.bench.run import bench
 
         return bench(experiment, options, command, tell)
@@ -84,6 +88,10 @@ def _to_text(result: dict[str, Any]) -> str:
     """For a person."""
     if "curves" in result:
         from ctm_rl.agents.bench.scaling import to_text
+
+        return to_text(result)
+    if "clusters" in result:
+        from ctm_rl.agents.bench.cluster import to_text
 
         return to_text(result)
     if "minibatch" not in result and "settings" not in result:

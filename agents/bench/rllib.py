@@ -60,14 +60,14 @@ class RLlibContender:
         """Builds the algorithm."""
         torch.set_num_threads(self._num_threads)
         with without_known_noise():
-            self._algorithm: Algorithm = self._make_config().build_algo()
-        self._stack.callback(self._algorithm.stop)
+            self.algorithm: Algorithm = self._make_config().build_algo()
+        self._stack.callback(self.algorithm.stop)
         for part in _PARTS:
             # RLlib smooths its timers over a hundred iterations, unless it finds them there already.
-            self._algorithm.metrics.log_value((TIMERS, part), 0.0, reduce="sum")
+            self.algorithm.metrics.log_value((TIMERS, part), 0.0, reduce="sum")
         self._meter = PeakMeter()
         self._watch_update()
-        module = self._algorithm.get_module(_MODULE)
+        module = self.algorithm.get_module(_MODULE)
         assert isinstance(module, torch.nn.Module)
         parameters = sum(parameter.numel() for parameter in module.parameters())
         return Description(
@@ -82,7 +82,7 @@ class RLlibContender:
         self._update_peak = None
         self._meter.start()
         started = time.perf_counter()
-        result = self._algorithm.train()
+        result = self.algorithm.train()
         seconds = time.perf_counter() - started
         peaks = [peak for peak in (self._meter.above_floor_mb(), self._update_peak, self._rollout_peak) if peak]
         timers = result[TIMERS]
@@ -101,7 +101,7 @@ class RLlibContender:
     def _watch_update(self) -> None:
         """Counts memory anew when a learner in this process begins, and notes what it came to when it ends."""
         self._rollout_peak: float | None = None
-        group: Any = self._algorithm.learner_group
+        group: Any = self.algorithm.learner_group
         if group is None or not group.is_local:
             return
         update = group.update

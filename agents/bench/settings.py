@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 
+SCALING, CLUSTER, ENVS = "scaling", "cluster", "envs"
+"""What ``ctm-rl bench`` measures instead of the contenders."""
+
 CONTENDERS = {
     "ctm-rl": "ours",
     "ctm-rl-lstm": "ours, an LSTM of as many parameters",
@@ -66,6 +69,39 @@ class ScalingOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterOptions:
+    """For which clusters costs are added up, and what is simulated."""
+
+    env_runners: tuple[int, ...] = (1, 10, 100, 1000)
+    """Numbers of env runners."""
+    learners: tuple[int, ...] = (1, 8, 64)
+    """Numbers of learners."""
+    dummy_env_runners: int = 64
+    """Most env runners that are simulated; each is a process of about 70 MB."""
+    dummy_learners: int = 8
+    """Learners that are simulated, beside one."""
+    learner_speedup: float = 1.0
+    """How many times as fast as one core of this machine each learner is, as with more cores or a GPU."""
+    network_gbits: float = 10.0
+    """Gigabits a second of the driver's machine."""
+    env_runners_per_node: int = 16
+    """Env runners of one machine."""
+
+    def __post_init__(self) -> None:
+        """Refuses clusters of nobody."""
+        for name in ("env_runners", "learners"):
+            values = getattr(self, name)
+            if not values or min(values) < 1:
+                raise ValueError(f"cluster.{name} must be whole numbers above 0, got {values}.")
+        for name in ("dummy_env_runners", "dummy_learners", "env_runners_per_node"):
+            _at_least_one(f"cluster.{name}", getattr(self, name))
+        for name in ("learner_speedup", "network_gbits"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise ValueError(f"cluster.{name} must be a number above 0, got {value}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BenchOptions:
     """How to measure."""
 
@@ -79,6 +115,8 @@ class BenchOptions:
     """Sizes of other libraries' LSTMs."""
     scale: ScalingOptions = field(default_factory=ScalingOptions)
     """ctm-rl bench scaling: what is varied."""
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
+    """ctm-rl bench cluster: how many take part."""
     json: bool = False
     """Write one line of JSON."""
     out: str | None = None

@@ -1,0 +1,108 @@
+"""Stand-ins for env runners and learners: they take as long and send as much, and load neither torch nor RLlib."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+
+
+class _Dummy:
+    """Waits as long as the work would take, and sends what it would have made."""
+
+    def __init__(self, share: list[np.ndarray]) -> None:
+        self._share = share
+
+    def play(self, seconds: float) -> list[np.ndarray]:
+        time.sleep(seconds)
+        return self._share
+
+    def set_weights(self, weights: np.ndarray) -> int:
+        return len(weights)
+
+    def learn(self, share: list[np.ndarray], seconds: float) -> int:
+        time.sleep(seconds)
+        return sum(column.nbytes for column in share)
+
+    def loaded(self) -> list[str]:
+        """What it must not have loaded and has."""
+        import sys
+
+        return sorted({"torch", "ray.rllib"} & set(sys.modules))
+
+
+class Simulation:
+    """Iterations of dummies, ordered and gathered by this process as training does.
+
+    Args:
+        num_env_runners: how many stand-ins for env runners there are.
+        num_learners: how many for learners.
+        share: what each env runner sends in an iteration, by columns.
+        weight_bytes: what each gets.
+    """
+
+    def __init__(self, num_env_runners: int, num_learners: int, share: list[np.ndarray], weight_bytes: int) -> None:
+        dummy = ray.remote(_Dummy).options(num_cpus=0)
+        self._runners: list[Any] = [dummy.remote(share) for _ in range(num_env_runners)]
+        self._learners: list[Any] = [dummy.remote([]) for _ in range(num_learners)]
+        self._weights = np.zeros(weight_bytes, np.uint8)
+        self.loaded: list[str] = sorted({name for names in self._ask_all("loaded") for name in names})
+        """Which of torch and RLlib a dummy has loaded: none, unless Ray's workers do so by themselves."""
+
+    def close(self) -> None:
+        """Ends the dummies."""
+        for dummy in (*self._runners, *self._learners):
+            ray.kill(dummy)
+
+    def run(
+        self,
+        num_env_runners: int,
+        num_learners: int,
+        *,
+        act: float,
+        learn: float,
+        log: Callable[[], Any],
+        rounds: int,
+    ) -> float:
+        """Simulates iterations of the first so many dummies.
+
+        Args:
+            num_env_runners: how many env runners take part.
+            num_learners: how many learners; one learns in this process.
+            act: seconds of every env runner.
+            learn: seconds of every learner.
+            log: is called for every answer.
+            rounds: how many iterations count, after one that is thrown away.
+
+        Returns:
+            The median of their seconds.
+        """
+        runners, learners = self._runners[:num_env_runners], self._learners[:num_learners]
+        seconds = []
+        for _ in range(rounds + 1):
+            started = time.perf_counter()
+            self._iterate(runners, learners, act, learn, log)
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds[1:])
+
+    def _iterate(
+        self, runners: Sequence[Any], learners: Sequence[Any], act: float, learn: float, log: Callable[[], Any]
+    ) -> None:
+        orders = [runner.play.remote(act) for runner in runners]
+        ray.wait(orders, num_returns=len(orders))
+        shares = ray.get(orders)
+        for _ in shares:
+            log()
+        batch = [np.concatenate(column) for column in zip(*shares, strict=True)]
+        if len(learners) > 1:
+            parts = zip(*(np.array_split(column, len(learners)) for column in batch), strict=True)
+            ray.get([learner.learn.remote(list(part), learn) for learner, part in zip(learners, parts, strict=True)])
+        else:
+            time.sleep(learn)
+        weights = ray.put(self._weights)
+        ray.get([runner.set_weights.remote(weights) for runner in runners])
+
+    def _ask_all(self, method: str) -> list[Any]:
+        return ray.get([getattr(dummy, method).remote() for dummy in (*self._runners, *self._learners)])
