@@ -7,11 +7,13 @@
 #SBATCH --time=04:00:00
 # Two minutes before the time is up, so that a checkpoint is saved.
 #SBATCH --signal=B:TERM@120
+# A run outlives the loss of a node, other than the first.
+#SBATCH --no-kill
 #
 # A Ray cluster on the nodes of a SLURM job, and one command of ctm-rl on it; --address is added. With the environment
 # activated that ctm-rl is installed in, on a file system that all nodes share:
 #   sbatch deploy/slurm.sh train cartpole --num-env-runners 23 --placement spread --storage STORAGE
-#   sbatch deploy/slurm.sh resume STORAGE/cartpole-20260131-120000
+#   sbatch deploy/slurm.sh resume STORAGE/cartpole-20260131T120000Z
 set -euo pipefail
 
 fail() {
@@ -68,9 +70,9 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN RAY_USAGE_STATS_ENABLED=0
 
 # --- the cluster ---
 
-# srun does not take the number of cores over from sbatch, nor Ray from SLURM.
-start=(srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1)
-wait_seconds=${CTM_RL_WAIT_SECONDS:-300}
+# srun does not take the number of cores over from sbatch, nor Ray from SLURM. Where a node is lost, the others go on.
+start=(srun --no-kill --kill-on-bad-exit=0 --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK")
+wait_seconds=300
 
 # One core of the head's is the training process's.
 "${start[@]}" --nodes=1 --ntasks=1 --nodelist="$head" \
