@@ -87,11 +87,11 @@ def test_packages_are_installed_in_the_pinned_versions_only(file: Path) -> None:
 
 
 def commands_in(text: str) -> Iterator[list[str]]:
-    """The commands of ctm-rl in a text, also those given to slurm.sh; not those of a script, with variables in them."""
+    """The commands of ctm-rl in a text, and those given to slurm.sh, which adds an address."""
     text = re.sub(r"\\?\n\s*(?=--)|\\\n", " ", re.sub(r"(?m)^# ", "", text))
-    for start, rest in re.findall(r"(\bctm-rl|sbatch deploy/slurm\.sh) ((?:[a-z]+(?:-[a-z]+)*)(?: [^\n`'\";|]*)?)", text):
+    for start, rest in re.findall(r"(\bctm-rl|sbatch deploy/slurm\.sh) ([a-z-]+(?: [^\n`'\";|]*)?)", text):
         words = shlex.split(rest.partition("#")[0])
-        if words[0] in COMMANDS and "$" not in rest:
+        if words[0] in COMMANDS:
             yield [*words, *(("--address", "auto") if start.startswith("sbatch") else ())]
 
 
@@ -180,12 +180,15 @@ def test_a_cloud_has_the_cores_it_says_and_enough_for_the_guides_run(name: str) 
         node = types[kind]["node_config"]
         assert types[kind]["resources"]["CPU"] == CORES[node.get("InstanceType") or node["machineType"]]
     assert types["gpu-worker"]["resources"]["GPU"] == 1
-    nodes = [as_node(kind, spec["resources"]) for kind, spec in types.items() for _ in range(spec.get("min_workers", 0))]
-    shown = [understand(words) for _, words in COMPLETE if words[0] == "train" and any("s3:" in word for word in words)]
-    assert shown
-    for experiment in shown:
+    nodes = [as_node("head", types["head"]["resources"])]
+    for kind, spec in types.items():
+        nodes += [as_node(kind, spec["resources"])] * spec.get("min_workers", 0)
+    shown = [words for _, words in COMPLETE if words[0] == "train" and "s3://BUCKET/runs" in words]
+    assert len(shown) == 2
+    for words in shown:
+        experiment = understand(words)
         assert experiment is not None
-        check_capacity(experiment, name, [as_node("head", types["head"]["resources"]), *nodes])
+        check_capacity(experiment, name, nodes)
 
 
 def as_node(name: str, resources: dict[str, Any]) -> Node:
@@ -300,7 +303,8 @@ def test_the_image_is_slim_and_its_user_is_not_root() -> None:
 
 FAKES = {
     "scontrol": """
-if [[ $2 == hostnames ]]; then printf '%s\\n' ${HOSTS:-n1 n2 n3}; else echo "NodeName=$3 NodeAddr=$ADDRESS NodeHostName=$3"; fi
+if [[ $2 == hostnames ]]; then printf '%s\\n' ${HOSTS:-n1 n2 n3}; exit; fi
+echo "NodeName=$3 NodeAddr=$ADDRESS NodeHostName=$3"
 """,
     # Every task in a process of its own, as on a node; a signal goes to all of them.
     "srun": """
@@ -329,7 +333,8 @@ exit "${TRAIN:-0}"
     "uv": "",
     "curl": "",
 }
-HEADER = '#!/usr/bin/env bash\n{ printf "%q" "$(basename "$0")"; printf " %q" "$@"; echo; } >>"$PLACE/calls"\n'
+# In one piece: several write at once.
+HEADER = '#!/usr/bin/env bash\nprintf -v line "%q " "$(basename "$0")" "$@"\necho "$line" >>"$PLACE/calls"\n'
 SHORT = "#!/bin/sh\nexec /bin/sleep 0.05\n"
 RUN = ("train", "cartpole", "--num-env-runners", "23", "--placement", "spread", "--run-dir", "a b")
 
@@ -433,6 +438,19 @@ def test_slurm_trains_on_nothing_less_than_the_whole_cluster(
     assert [call for call in called if call[:2] == ["ctm-rl", "train"]] == []
     started = (place / "nodes").read_text().split() if (place / "nodes").exists() else []
     assert called.count(["ray", "ended"]) == len(started)
+
+
+def test_slurms_example_fits_the_job_that_it_asks_for() -> None:
+    asked = dict(re.findall(r"(?m)^#SBATCH --([\w-]+)=(\d+)$", (DEPLOY / "slurm.sh").read_text()))
+    cores = float(asked["cpus-per-task"])
+    nodes = [as_node("head", {"CPU": cores - 1}), *[as_node("worker", {"CPU": cores})] * (int(asked["nodes"]) - 1)]
+    shown = [words for _, words in COMPLETE if words[0] == "train" and "STORAGE" in words]
+    assert len(shown) == 2
+    for words in shown:
+        experiment = understand(words)
+        assert experiment is not None
+        assert experiment.num_env_runners == sum(node.cpus for node in nodes)
+        check_capacity(experiment, "the job", nodes)
 
 
 def test_slurm_asks_for_a_command(place: Path) -> None:
