@@ -4,7 +4,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# To its last number: Ray and cluster-check compare it, and a node that is started later must have the same.
+# With its patch version: Ray and cluster-check compare it, and a node that is started later must have the same.
 python=3.11.14
 
 export PATH="$HOME/.local/bin:$PATH"

@@ -1,5 +1,6 @@
 """What is in ``deploy/`` and its guide: versions, commands and sizes agree with the package; the scripts really run."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -66,7 +67,7 @@ def test_every_version_that_is_named_is_the_pinned_one() -> None:
     assert found["ray"] == {PINS["ray"]}
     assert found["torch"] <= {PINS["torch"]}
     assert found["ctm-rl"] == {ctm_rl.__version__}
-    # One for all, to its last number.
+    # One for all, with its patch version.
     (python,) = found["python"]
     assert python.count(".") == 2
     assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(python)
@@ -357,17 +358,27 @@ def environment(place: Path, **changes: str) -> dict[str, str]:
     return {**own, **slurm, "SLURM_CPUS_PER_TASK": "8", **changes}
 
 
-def begin(place: Path, *arguments: str, **changes: str) -> subprocess.Popen[str]:
-    """Starts slurm.sh."""
+@contextlib.contextmanager
+def running(place: Path, *arguments: str, **changes: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Has slurm.sh running inside the body, and ends what it leaves behind."""
     command = ["bash", str(DEPLOY / "slurm.sh"), *arguments]
-    return subprocess.Popen(command, env=environment(place, **changes), stderr=subprocess.PIPE, text=True, cwd=place)
+    with (place / "said").open("wb") as said:
+        surroundings = environment(place, **changes)
+        process = subprocess.Popen(command, env=surroundings, stderr=said, cwd=place, start_new_session=True)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def run(place: Path, *arguments: str, **changes: str) -> tuple[int, str]:
     """Runs slurm.sh to its end; gives its exit status and what it said of errors."""
-    with begin(place, *arguments, **changes) as process:
-        said = process.communicate(timeout=30)[1]
-    return process.returncode, said
+    with running(place, *arguments, **changes) as process:
+        status = process.wait(timeout=30)
+        said = (place / "said").read_text()
+    return status, said
 
 
 def calls(place: Path) -> list[list[str]]:
@@ -460,15 +471,14 @@ def test_slurm_asks_for_a_command(place: Path) -> None:
 
 
 def test_slurm_lets_the_run_save_when_its_time_is_up(place: Path) -> None:
-    with begin(place, *RUN, LONG="1") as process:
+    with running(place, *RUN, LONG="1") as process:
         deadline = time.monotonic() + 20
         while not ((place / "calls").exists() and "ctm-rl train" in (place / "calls").read_text()):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
-    assert process.returncode == 143
+        assert process.wait(timeout=20) == 143
     # The cluster was there until the run had saved.
     assert calls(place)[-4:] == [["saved"], *[["ray", "ended"]] * 3]
 
