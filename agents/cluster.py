@@ -192,7 +192,9 @@ def _node(values: dict[str, Any]) -> Node:
 
 def _asks_for_token(line: str) -> bool:
     """Whether a line of Ray's tells that the cluster wants to know who is there."""
-    return any(word in line for word in ("Unauthenticated", "Missing authorization header", "AuthToken", "RAY_AUTH"))
+    # Not whatever names RAY_AUTH_MODE: Ray also says so where it has found the token by itself.
+    refusals = ("Unauthenticated", "Missing authorization header", "AuthToken", "find an authentication token")
+    return any(words in line for words in refusals)
 
 
 def _explain(address: str, said: list[str]) -> str:

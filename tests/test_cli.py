@@ -245,6 +245,12 @@ SAYS = "import sys; print({!r}, file=sys.stderr); sys.exit(1)"
             SAYS.format("gcs_client.cc:1: Unauthenticated: InvalidAuthToken") + "; time.sleep(60)",
             "RAY_AUTH_MODE=token must be set",
         ),
+        (
+            SAYS.format("Token authentication is enabled but Ray couldn't find an authentication token."),
+            "RAY_AUTH_MODE=token must be set",
+        ),
+        # Ray has found the token by itself, and goes on.
+        (f"print('Token authentication is enabled. Set RAY_AUTH_MODE=disabled'); {nodes_of(3.0)}", " has 3; ask for"),
         (SAYS.format("ConnectionError: Could not find any running Ray instance."), "found no Ray cluster on this mach"),
         (nodes_of(3.0), " has 3; ask for fewer."),
         (nodes_of(1.0, 2.0), " has 3 (10.0.0.0 1, 10.0.0.1 2); ask for fewer."),
