@@ -132,7 +132,7 @@ def stop_after(iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-@pytest.mark.parametrize("runners", [0, 2])
+@pytest.mark.parametrize("runners", [0, pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_resumed_run_equals_an_uninterrupted_one(runners: int, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = (
         *("--num-env-runners", str(runners), "--num-cpus-per-env-runner", "0.5", "--learning.clip-quantile", "0.9"),
