@@ -16,12 +16,12 @@ import ray
 import torch
 from ray import cloudpickle
 from ray.rllib.core import DEFAULT_MODULE_ID
+from tiny_runs import comparable
 from torch import Tensor
 
 from ctm_rl.agents.bandit_module import LOGITS, VALUES, BanditModule
 from ctm_rl.agents.bandit_runner import ACTIONS, LOGP, BanditRunner
 from ctm_rl.agents.learning_to_answer import BANDIT_METRICS, LearningToAnswer
-from ctm_rl.agents.run_dir import read_metrics
 from ctm_rl.agents.run_settings import BudgetConfig
 from ctm_rl.agents.sampler import OBSERVATIONS, REWARDS
 from ctm_rl.agents.scores import Tally
@@ -67,8 +67,6 @@ EXPERIMENT = SupervisedExperiment(
     budget=BudgetConfig(env_steps=24 * 4),
     seed=7,
 )
-CHANGING = {"seconds", "env_steps_per_second", "memory_mb"}
-"""Metrics that differ between two equal runs."""
 
 
 def changed(*, learning: dict[str, Any] | None = None, bandit: dict[str, Any] | None = None, **changes: Any) -> Any:
@@ -317,11 +315,6 @@ TINY = (
     *("--model.num-heads", "2", "--learning.batch-size", "8", "--learning.num-steps-per-iteration", "3"),
     *("--bandit.num-epochs", "2", "--held-out.num-samples", "16", "--held-out.num-iterations", "1"),
 )
-
-
-def comparable(run_dir: str) -> list[dict[str, float | None]]:
-    """A run's metrics without what differs between two equal runs."""
-    return [{name: value for name, value in row.items() if name not in CHANGING} for row in read_metrics(Path(run_dir))]
 
 
 @pytest.mark.usefixtures("ray_session")

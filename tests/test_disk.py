@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny_runs import TINY_ACTING
 
 from ctm_rl import checkpoint
 from ctm_rl.agents.progress import Row
@@ -23,12 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
 
-TINY = (
-    *("--model.num-neurons", "16", "--model.num-output-sync-neurons", "5", "--model.history-length", "3"),
-    *("--model.feature-dim", "6", "--model.head-dims", "7", "--num-envs-per-env-runner", "4"),
-    *("--ppo.num-rollout-steps", "10", "--ppo.num-minibatches", "2", "--ppo.num-epochs", "1"),
-    *("--checkpoint-iterations", "1", "--budget.env-steps", "350"),
-)
+TINY = (*TINY_ACTING, "--ppo.num-rollout-steps", "10", "--checkpoint-iterations", "1", "--budget.env-steps", "350")
 
 
 @pytest.fixture

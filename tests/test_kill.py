@@ -3,11 +3,11 @@
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from tiny_runs import CTM_RL, TINY_ACTING
 
 from ctm_rl import checkpoint
 from ctm_rl.agents.run_dir import read_metrics
@@ -18,13 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
-TINY = (
-    *("--model.num-neurons", "16", "--model.num-output-sync-neurons", "5", "--model.history-length", "3"),
-    *("--model.feature-dim", "6", "--model.head-dims", "7", "--num-envs-per-env-runner", "4"),
-    *("--ppo.num-rollout-steps", "10", "--ppo.num-minibatches", "2", "--ppo.num-epochs", "1"),
-    *("--checkpoint-iterations", "1", "--budget.env-steps", "1000000"),
-)
-PROGRAM = "import sys; from ctm_rl.cli import main; raise SystemExit(main(sys.argv[1:]))"
+TINY = (*TINY_ACTING, "--ppo.num-rollout-steps", "10", "--checkpoint-iterations", "1", "--budget.env-steps", "1000000")
 
 
 def count_lines(run: Path) -> int:
@@ -36,7 +30,7 @@ def count_lines(run: Path) -> int:
 def kill_at(arguments: list[str], run: Path, rng: random.Random, *, amid: bool) -> None:
     """Starts a run and kills its process: amid its iterations, or at any moment before them."""
     with (run.parent / "said").open("ab") as said:
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], stdout=said, stderr=said)
+        process = subprocess.Popen([*CTM_RL, *arguments], stdout=said, stderr=said)
     try:
         before = count_lines(run)
         deadline = time.monotonic() + 120

@@ -11,19 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tiny_runs import CTM_RL, TINY_ACTING
 
 from ctm_rl import checkpoint
 from ctm_rl.agents.run_dir import read_metrics
 
 PORT = 6391
 HEAD = "10.77.0.1"
-TINY = (
-    *("--model.num-neurons", "16", "--model.num-output-sync-neurons", "5", "--model.history-length", "3"),
-    *("--model.feature-dim", "6", "--model.head-dims", "7", "--num-envs-per-env-runner", "4"),
-    *("--ppo.num-rollout-steps", "40", "--ppo.num-minibatches", "2", "--ppo.num-epochs", "1"),
-    *("--budget.env-steps", "100000000", "--num-env-runners", "3"),
-)
-PROGRAM = "import sys; from ctm_rl.cli import main; raise SystemExit(main(sys.argv[1:]))"
+TINY = (*TINY_ACTING, "--ppo.num-rollout-steps", "40", "--budget.env-steps", "100000000", "--num-env-runners", "3")
 WHERE = """
 import json, ray
 from ray._private.state import actors
@@ -185,7 +180,7 @@ def test_a_node_is_cut_off_and_another_joins_and_training_goes_on(net: Net, tmp_
     wait_for(lambda: count_nodes(net) == 3, 90, lambda: f"{count_nodes(net)} of 3 nodes have joined")
     run = tmp_path / "a"
     arguments = ["train", "cartpole", *TINY, "--address", f"{HEAD}:{PORT}", "--run-dir", str(run)]
-    driver = net.start(1, sys.executable, "-c", PROGRAM, *arguments)
+    driver = net.start(1, *CTM_RL, *arguments)
 
     def said() -> str:
         return f"{steps_of(run)[-10:]}\n{(Path('/tmp') / f'ctm{os.getpid()}' / 'said-1').read_text()[-3000:]}"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import ray
+from tiny_runs import TINY_ACTING, comparable
 
 from ctm_rl import checkpoint
 from ctm_rl.agents.progress import Row
-from ctm_rl.agents.run_dir import read_metrics
 from ctm_rl.agents.stretch import Run
 from ctm_rl.cli import main
 
@@ -19,14 +19,10 @@ pytestmark = [
 ]
 
 TINY = (
-    *("--model.num-neurons", "16", "--model.num-output-sync-neurons", "5", "--model.history-length", "3"),
-    *("--model.feature-dim", "6", "--model.head-dims", "7", "--model.train-random-ticks", "True"),
-    *("--num-envs-per-env-runner", "4", "--ppo.num-rollout-steps", "10", "--ppo.normalize-rewards", "True"),
-    *("--ppo.num-minibatches", "2", "--ppo.num-epochs", "1", "--model.normalize-observations", "True"),
-    *("--num-cpus-per-env-runner", "0.5", "--env.stagger-episodes", "True"),
+    *TINY_ACTING,
+    *("--model.train-random-ticks", "True", "--model.normalize-observations", "True", "--ppo.num-rollout-steps", "10"),
+    *("--ppo.normalize-rewards", "True", "--num-cpus-per-env-runner", "0.5", "--env.stagger-episodes", "True"),
 )
-CHANGING = {"seconds", "env_steps_per_second", "memory_mb"}
-"""Metrics that differ between two equal runs."""
 
 
 def train(*arguments: str, run_dir: str, env_steps: int) -> int:
@@ -37,11 +33,6 @@ def train(*arguments: str, run_dir: str, env_steps: int) -> int:
             *("--budget.env-steps", str(env_steps), "--run-dir", run_dir),
         ]
     )
-
-
-def comparable(run_dir: str) -> list[dict[str, float | None]]:
-    """A run's metrics without what differs between two equal runs."""
-    return [{name: value for name, value in row.items() if name not in CHANGING} for row in read_metrics(Path(run_dir))]
 
 
 class _Killed(BaseException):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_runs import TINY_ACTING, comparable
 
 from ctm_rl import checkpoint
 from ctm_rl.agents.learning_to_act import ACTING_METRICS
@@ -17,16 +18,9 @@ from ctm_rl.agents.run_dir import read_metrics
 from ctm_rl.cli import main
 from ctm_rl.policy import Policy
 
-TINY = (
-    *("--model.num-neurons", "16", "--model.num-output-sync-neurons", "5", "--model.history-length", "3"),
-    *("--model.feature-dim", "6", "--model.head-dims", "7", "--model.max-seq-len", "4"),
-    *("--num-envs-per-env-runner", "4", "--ppo.num-rollout-steps", "10"),
-    *("--ppo.num-minibatches", "2", "--ppo.num-epochs", "1"),
-)
+TINY = (*TINY_ACTING, "--model.max-seq-len", "4", "--ppo.num-rollout-steps", "10")
 STEPS = 40
 """Slots of one iteration of ``TINY``: environment steps, and the few holes where an environment resets."""
-CHANGING = {"seconds", "env_steps_per_second", "memory_mb"}
-"""Metrics that differ between two equal runs."""
 
 
 @pytest.fixture
@@ -45,11 +39,6 @@ def budget(iterations: int) -> str:
 def train(*arguments: str, iterations: int, run_dir: str) -> int:
     """Trains something tiny."""
     return main(["train", *arguments, *TINY, "--budget.env-steps", budget(iterations), "--run-dir", run_dir])
-
-
-def comparable(run_dir: str) -> list[dict[str, float | None]]:
-    """A run's metrics without what differs between two equal runs."""
-    return [{name: value for name, value in row.items() if name not in CHANGING} for row in read_metrics(Path(run_dir))]
 
 
 def assert_steps_add_up(rows: list[dict[str, float | None]]) -> None:

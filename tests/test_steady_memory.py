@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from small_cluster import cluster_of
+from tiny_runs import CTM_RL
 
 WARM_UP, WATCHED, MINUTE, PAUSE = 300.0, 1800.0, 60.0, 2.0
 """Seconds: before memory counts, while it counts, what each figure is a mean over, and each look."""
 TEN_MINUTES = 600.0
 ALLOWED_GROWTH = 0.05
 PARTS = ("driver", "runners", "object store")
-PROGRAM = "import sys; from ctm_rl.cli import main; raise SystemExit(main(sys.argv[1:]))"
 ARGUMENTS = ("train", "cartpole", "--num-env-runners", "2", "--budget.env-steps", "1000000000")
 CPU = {"num_cpus": 2}
 STORE = """
@@ -103,7 +103,7 @@ def test_half_an_hour_of_training_takes_no_more_and_more_memory(tmp_path: Path) 
     """The samples and, with matplotlib, their picture stay in the test's folder."""
     samples: list[dict[str, float]] = []
     with cluster_of([CPU], tmp_path) as address, (tmp_path / "said").open("wb") as said:
-        command = [sys.executable, "-c", PROGRAM, *ARGUMENTS, "--address", address, "--run-dir", str(tmp_path / "run")]
+        command = [*CTM_RL, *ARGUMENTS, "--address", address, "--run-dir", str(tmp_path / "run")]
         environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
         asking = [sys.executable, "-c", STORE, address, str(PAUSE)]
         with (

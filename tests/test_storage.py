@@ -10,7 +10,8 @@ from typing import Any
 import fsspec
 import pytest
 import torch
-from test_run import budget, comparable, train
+from test_run import budget, train
+from tiny_runs import comparable
 
 from ctm_rl import checkpoint
 from ctm_rl.agents import storage as storage_module

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from picture_files import encode, random_pictures, write_cifar, write_folder, write_parquet
+from tiny_runs import comparable
 
 from ctm_rl import checkpoint
 from ctm_rl.agents import run
@@ -37,8 +38,6 @@ TINY = (
     *("--learning.batch-size", str(BATCH), "--learning.num-steps-per-iteration", str(STEPS)),
     *("--held-out.num-samples", "30", "--held-out.num-iterations", "2"),
 )
-CHANGING = {"seconds", "env_steps_per_second", "memory_mb"}
-"""Metrics that differ between two equal runs."""
 
 
 @pytest.fixture
@@ -57,11 +56,6 @@ def train(*arguments: str, iterations: int, run_dir: str) -> int:
     """Trains something tiny."""
     tiny = ["train", "parity", *TINY, "--budget.env-steps", budget(iterations), "--run-dir", run_dir]
     return main([*tiny, *arguments])
-
-
-def comparable(run_dir: str | Path) -> list[dict[str, float | None]]:
-    """A run's metrics without what differs between two equal runs."""
-    return [{name: value for name, value in row.items() if name not in CHANGING} for row in read_metrics(Path(run_dir))]
 
 
 @pytest.mark.usefixtures("ray_session", "place")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_runs import TINY_ACTING, comparable
 
 from ctm_rl import checkpoint
 from ctm_rl.agents.experiment import Experiment
@@ -24,12 +25,7 @@ from ctm_rl.cli import main
 from ctm_rl.configs import load
 from ctm_rl.errors import UserError
 
-TINY = (
-    *("--model.num-neurons", "16", "--model.num-output-sync-neurons", "5", "--model.history-length", "3"),
-    *("--model.feature-dim", "6", "--model.head-dims", "7", "--model.max-seq-len", "4"),
-    *("--num-envs-per-env-runner", "4", "--ppo.num-rollout-steps", "10"),
-    *("--ppo.num-minibatches", "2", "--ppo.num-epochs", "1"),
-)
+TINY = (*TINY_ACTING, "--model.max-seq-len", "4", "--ppo.num-rollout-steps", "10")
 TINY_ANSWERS = (
     *("--env.kwargs", '{"length": 4}', "--model.num-neurons", "16", "--model.history-length", "3"),
     *("--model.num-ticks", "3", "--model.feature-dim", "8", "--model.num-heads", "2"),
@@ -37,8 +33,7 @@ TINY_ANSWERS = (
     *("--learning.num-steps-per-iteration", "5", "--learning.num-warmup-steps", "3"),
     *("--held-out.num-samples", "50", "--held-out.num-iterations", "2"),
 )
-CHANGING = {"seconds", "env_steps_per_second", "memory_mb"}
-"""Metrics that differ between two equal runs."""
+
 TRIALS = [f"trial-0000{number}" for number in range(4)]
 
 
@@ -48,11 +43,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     return tmp_path
-
-
-def comparable(run_dir: str | Path) -> list[dict[str, float | None]]:
-    """A run's metrics without what differs between two equal runs."""
-    return [{name: value for name, value in row.items() if name not in CHANGING} for row in read_metrics(Path(run_dir))]
 
 
 def command_after(output: str, beginning: str) -> list[str]:
