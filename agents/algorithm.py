@@ -1,13 +1,14 @@
 """From an experiment to RLlib: our recurrent PPO, or an algorithm of RLlib's own, with our module in it."""
 
 import dataclasses
+from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from ctm_rl.agents.distributions import check_stock_spaces
 from ctm_rl.agents.environment import VECTORIZATIONS, make_env, make_vector_env, training_arguments
-from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.experiment import Experiment, PPOSettings
 from ctm_rl.agents.learning import SAMPLE_TIMEOUT_SECONDS
 from ctm_rl.agents.module import CTMModule
 from ctm_rl.agents.ppo_config import RecurrentPPOConfig
@@ -44,7 +45,7 @@ def build_algorithm_config(experiment: Experiment) -> AlgorithmConfig:
     steps, final = experiment.budget.env_steps, ppo.entropy_coefficient_final
     entropy = ppo.entropy_coefficient
     config.training(
-        lr=[[0, ppo.lr], [steps, 0.0]] if ppo.is_lr_annealed else ppo.lr,
+        lr=_lr_schedule(ppo, steps),
         gamma=ppo.gamma,
         grad_clip=ppo.max_grad_norm,
         grad_clip_by="global_norm",
@@ -55,6 +56,15 @@ def build_algorithm_config(experiment: Experiment) -> AlgorithmConfig:
     config.training(entropy_coeff=schedule)  # pyright: ignore[reportCallIssue]
     config.debugging(seed=experiment.seed, log_level="ERROR", log_sys_usage=False)
     return config
+
+
+def _lr_schedule(ppo: PPOSettings, num_env_steps: int) -> Any:
+    """The learning rate as RLlib takes it: a number, or corners of a line over env steps."""
+    if not ppo.lr_warmup_steps and not ppo.is_lr_annealed:
+        return ppo.lr
+    warm = [[0, 0.0]] if ppo.lr_warmup_steps else []
+    end = [[num_env_steps, 0.0]] if ppo.is_lr_annealed else []
+    return [*warm, [ppo.lr_warmup_steps, ppo.lr], *end]
 
 
 def _columnar_config(experiment: Experiment) -> RecurrentPPOConfig:

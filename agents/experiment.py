@@ -69,6 +69,9 @@ class PPOSettings:
     """Adam's learning rate (at the start, when annealed)."""
     is_lr_annealed: bool = False
     """Lower the learning rate linearly to 0 over the budget of env steps."""
+    lr_warmup_steps: int = 0
+    """Env steps over which the learning rate rises linearly from 0: Adam's first steps are as long as any, whatever the
+    gradients are, and can throw a policy far off."""
     gamma: float = 0.99
     """Discount per environment step."""
     gae_lambda: float = 0.95
@@ -107,6 +110,7 @@ class PPOSettings:
     def __post_init__(self) -> None:
         """Refuses settings that cannot learn."""
         check_number("ppo.lr", self.lr, above=0)
+        check_number("ppo.lr_warmup_steps", self.lr_warmup_steps, at_least=0)
         check_number("ppo.gamma", self.gamma, at_least=0, at_most=1)
         check_number("ppo.gae_lambda", self.gae_lambda, at_least=0, at_most=1)
         if self.reward_scale is not None:
@@ -145,6 +149,11 @@ class Experiment(RunSettings):
         """Refuses what cannot be run, as far as that shows without looking at the machine."""
         RunSettings.__post_init__(self)
         check_number("num_envs_per_env_runner", self.num_envs_per_env_runner, at_least=1)
+        if self.ppo.is_lr_annealed and self.ppo.lr_warmup_steps >= self.budget.env_steps:
+            raise ValueError(
+                f"ppo.lr_warmup_steps must be below budget.env_steps ({self.budget.env_steps}), where the annealed "
+                f"learning rate ends, got {self.ppo.lr_warmup_steps}."
+            )
         if self.algorithm == "ppo":
             check_rows(
                 num_env_runners=self.num_env_runners,

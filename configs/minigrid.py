@@ -59,13 +59,12 @@ def minigrid_doorkey() -> Experiment:
 def minigrid_memory() -> Experiment:
     """Memory S7: see an object, walk away from it, and choose the like of it where the corridor forks."""
     # going straight to the fork is worth half: without much entropy nobody looks back for what there is to remember
-    base = _small(
-        "minigrid-memory", "MiniGrid-MemoryS7-v0", 2_000_000, num_ticks=1, entropy=0.03, entropy_final=0.005
-    )
+    base = _small("minigrid-memory", "MiniGrid-MemoryS7-v0", 2_000_000, num_ticks=1, entropy=0.03, entropy_final=0.005)
     # a machine as it is published begins with neurons that hardly answer to what is seen, and what they synchronise is
     # lost in a step; these gains and a short window let a sight be told apart four steps later, before any learning
     model = dataclasses.replace(base.model, nlm_gain=4.0, history_length=4, sync_window=True)
-    ppo = dataclasses.replace(base.ppo, lr=2e-3, adam_epsilon=1e-8, target_kl=0.02)
+    # Adam's very first step, at this rate, can leave a policy that is certain and a value that is far off
+    ppo = dataclasses.replace(base.ppo, lr=2e-3, is_lr_annealed=False, lr_warmup_steps=20_000, target_kl=0.02)
     return dataclasses.replace(base, model=model, ppo=ppo)
 
 

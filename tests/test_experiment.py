@@ -85,6 +85,7 @@ def _set(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
         (_set("model", "head_dims", to=64), "model.head_dims must be a list, got 64"),
         (_set("model", "head_dims", to=[64, "x"]), r"model.head_dims\[1\] must be a whole number"),
         (_set("ppo", "lr", to=0), "ppo.lr must be above 0"),
+        (_set("ppo", "lr_warmup_steps", to=-1), "ppo.lr_warmup_steps must be at least 0"),
         (_set("ppo", "lr", to=float("nan")), "ppo.lr must be above 0, got nan"),
         (_set("ppo", "gamma", to=1.5), "ppo.gamma must be at least 0 and at most 1"),
         (_set("ppo", "num_minibatches", to=3), r"ppo.num_minibatches 3 x 1 learners must divide .* work: 30 or 33\."),

@@ -256,6 +256,38 @@ def test_a_restored_algorithm_stands_where_it_was_saved(
     assert 0 < resumed["learners"][MODULE][rate] < saved_result["learners"][MODULE][rate] < experiment.ppo.lr
 
 
+@pytest.mark.parametrize(
+    ("warmup", "annealed", "expected"),
+    [
+        (0, False, 3e-4),
+        (0, True, [[0, 3e-4], [1000, 0.0]]),
+        (200, False, [[0, 0.0], [200, 3e-4]]),
+        (200, True, [[0, 0.0], [200, 3e-4], [1000, 0.0]]),
+    ],
+)
+def test_the_learning_rate_rises_and_falls_over_env_steps(warmup: int, annealed: bool, expected: Any) -> None:
+    ppo = dataclasses.replace(EXPERIMENT.ppo, lr=3e-4, lr_warmup_steps=warmup, is_lr_annealed=annealed)
+    changed = dataclasses.replace(EXPERIMENT, ppo=ppo, budget=BudgetConfig(env_steps=1000))
+    assert build_algorithm_config(changed).lr == expected
+
+
+def test_a_learning_rate_that_warms_up_longer_than_it_lasts_is_refused() -> None:
+    ppo = dataclasses.replace(EXPERIMENT.ppo, lr_warmup_steps=1000, is_lr_annealed=True)
+    with pytest.raises(ValueError, match=r"ppo.lr_warmup_steps must be below budget.env_steps \(1000\)"):
+        dataclasses.replace(EXPERIMENT, ppo=ppo, budget=BudgetConfig(env_steps=1000))
+
+
+def test_a_learner_that_warms_up_learns_nothing_in_its_first_iteration() -> None:
+    ppo = dataclasses.replace(OURS.ppo, lr_warmup_steps=500)
+    with built(build_algorithm_config(dataclasses.replace(OURS, ppo=ppo))) as algorithm:
+        start = parameters_of(algorithm)
+        for is_equal in (True, False):
+            algorithm.train()
+            learned = parameters_of(algorithm)
+            assert all(torch.equal(learned[name], start[name]) for name in start) == is_equal
+            assert all(learned[name].isfinite().all() for name in start)
+
+
 @BOTH
 def test_a_restored_learner_takes_up_another_learning_rate_at_once(experiment: Experiment) -> None:
     with built(build_algorithm_config(experiment)) as algorithm:
