@@ -1,5 +1,6 @@
 """A clock that ends what takes too long: an environment that hangs would otherwise hold up a whole run in silence."""
 
+import atexit
 import logging
 import os
 import signal
@@ -57,6 +58,11 @@ class _Clock:
         if self._num_rings * self._interval >= (self.watch.seconds or 0):
             raise TookTooLong
 
+    def disarm(self) -> None:
+        """Ends the alarm before Python, on its way out, takes away who answers to it: it would end the process."""
+        if signal.getsignal(signal.SIGALRM) == self.ring:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
     def forget(self) -> None:
         """A new process has no alarm yet."""
         if signal.getsignal(signal.SIGALRM) == self.ring:
@@ -68,6 +74,7 @@ _HAS_ALARM = hasattr(signal, "setitimer")
 _CLOCK = _Clock()
 if _HAS_ALARM:
     os.register_at_fork(after_in_child=_CLOCK.forget)
+    atexit.register(_CLOCK.disarm)
 
 
 class Watch:

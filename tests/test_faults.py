@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -343,3 +344,13 @@ def test_progress_shows_faults() -> None:
     row = {"iteration": 1, "env_steps": 10, "seconds": 1.0, "env_steps_per_second": 10.0, "episode_return_mean": 2.0}
     progress.show({**row, "env_faults": 3})
     assert "return 2.0, 3 env faults, 10 steps/s" in output.getvalue()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no alarm here")
+def test_the_alarm_does_not_outlive_the_program() -> None:
+    program = (
+        "import atexit, signal; atexit.register(lambda: print(signal.getitimer(signal.ITIMER_REAL)[1]));"
+        "from ctm_rl.envs.watch import Watch; Watch(60.0).prepare(); print(signal.getitimer(signal.ITIMER_REAL)[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["15.0", "0.0"]
