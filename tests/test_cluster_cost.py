@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,18 @@ def test_processes_of_one_machine_wait_for_its_cores_and_for_no_network() -> Non
     assert predict_on_one_machine(COSTS, layout, 2) == pytest.approx(expected)
 
 
-def test_costs_are_measured_added_up_and_simulated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_costs_are_measured_added_up_and_simulated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ctm_rl.agents.bench import measure_costs
+
+    quietly = measure_costs.measure_costs
+
+    def measure_loudly(*arguments: Any) -> Any:
+        print("processes have been started")  # as Ray does where there are more of them than cores
+        return quietly(*arguments)
+
+    monkeypatch.setattr(measure_costs, "measure_costs", measure_loudly)
     out = tmp_path / "cluster.json"
     arguments = ("bench", "cluster", "cartpole", *TINY, "--cluster.dummy-env-runners", "3", "--out", str(out))
     more = ("--cluster.dummy-learners", "2", "--cluster.env-runners", "1", "7", "--cluster.learners", "1", "2")
@@ -106,8 +118,10 @@ def test_costs_are_measured_added_up_and_simulated(tmp_path: Path, capsys: pytes
     assert [(row["env_runners"], row["learners"]) for row in result["simulated"]] == [(1, 1), (3, 1), (1, 2), (3, 2)]
     assert all(row["seconds"] > row["waited"] > 0 for row in result["simulated"])
     assert result["loaded_by_dummies"] == []
-    text = capsys.readouterr().out
+    text, told = capsys.readouterr()
     assert "| 7 | 2 |" in text
+    assert "processes have been started" in told
+    assert "processes have been started" not in text
     assert "neither torch nor RLlib" in text
 
 

@@ -77,7 +77,7 @@ def cluster(experiment: Experiment, options: BenchOptions, command: str, tell: T
                         "predicted": round(predicted, 5),
                     }
                 )
-            loaded = simulation.loaded
+            loaded = simulation.loaded()
         finally:
             simulation.close()
     network = Network(asked.network_gbits * _GIGABIT, asked.env_runners_per_node)

@@ -48,8 +48,11 @@ class Simulation:
         self._runners: list[Any] = [dummy.remote(share) for _ in range(num_env_runners)]
         self._learners: list[Any] = [dummy.remote([]) for _ in range(num_learners)]
         self._weights = np.zeros(weight_bytes, np.uint8)
-        self.loaded: list[str] = sorted({name for names in self._ask_all("loaded") for name in names})
-        """Which of torch and RLlib a dummy has loaded: none, unless Ray's workers do so by themselves."""
+        self._ask_all("loaded")  # all of them are up
+
+    def loaded(self) -> list[str]:
+        """Which of torch and RLlib a dummy has loaded by now: none, unless Ray's workers do so by themselves."""
+        return sorted({name for names in self._ask_all("loaded") for name in names})
 
     def close(self) -> None:
         """Ends the dummies."""

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import signal
 import statistics
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -76,6 +77,8 @@ def circumstances(experiment: Experiment, options: BenchOptions, num_threads: in
 def running_ray(experiment: Experiment) -> Iterator[Experiment]:
     """Has one Ray for all contenders; works in a directory of its own meanwhile.
 
+    What Ray prints meanwhile goes to standard error: standard output is for results.
+
     Yields:
         The experiment with the address of that Ray.
 
@@ -87,6 +90,7 @@ def running_ray(experiment: Experiment) -> Iterator[Experiment]:
     task_of(experiment)  # refuses at once what every contender would refuse
     request = StopRequest(lambda: None)
     with (
+        contextlib.redirect_stdout(sys.stderr),
         tempfile.TemporaryDirectory() as directory,
         working_inside(Path(directory), experiment),
         ray_for(experiment, request, nodes),
