@@ -293,7 +293,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         if not config.train_random_ticks:
             return None
         generator = self._generator if tick_seed is None else torch.Generator().manual_seed(tick_seed)
-        return torch.randint(1, config.num_ticks + 1, (num_steps,), generator=generator).tolist()
+        return torch.randint(config.min_num_ticks, config.num_ticks + 1, (num_steps,), generator=generator).tolist()
 
     def _ready_player(self) -> VectorPlayer:
         """The player, with its environments reset if they have to be."""

@@ -280,8 +280,10 @@ class PolicyConfig(CoreConfig):
     is_state_carried: bool = True
     """Keep the state between the steps of an episode; False starts every step afresh."""
     train_random_ticks: bool = False
-    """Learn with a random number of ticks at every environment step, from 1 to num_ticks: such a policy also acts well
-    with fewer, and may halt when it is certain."""
+    """Learn with a random number of ticks at every environment step, from min_num_ticks to num_ticks: such a policy also
+    acts well with fewer, and may halt when it is certain."""
+    min_num_ticks: int = 1
+    """The fewest of them."""
     use_graph: bool = False
     """Learning on a GPU: capture the unroll as a CUDA graph; where it cannot be, the log says so."""
     max_seq_len: int = 20
@@ -304,6 +306,10 @@ class PolicyConfig(CoreConfig):
             raise ValueError("train_random_ticks has no effect with kind mlp, which has no ticks; set it to False.")
         if self.train_random_ticks and self.use_graph:
             raise ValueError("use_graph must be off with train_random_ticks: a graph has one number of ticks.")
+        if not 1 <= self.min_num_ticks <= self.num_ticks:
+            raise ValueError(f"min_num_ticks must be from 1 to num_ticks = {self.num_ticks}, got {self.min_num_ticks}.")
+        if self.min_num_ticks > 1 and not self.train_random_ticks:
+            raise ValueError("min_num_ticks only applies with train_random_ticks; set that to True.")
         if not 0 < self.policy_gain < float("inf"):
             raise ValueError(f"policy_gain must be above 0 and finite, got {self.policy_gain}.")
         if self.num_action_sync_neurons:

@@ -42,6 +42,8 @@ WRONG: list[tuple[type[CoreConfig], dict[str, Any], str]] = [
     (PolicyConfig, {"max_seq_len": 0}, "max_seq_len must be at least 1, got 0."),
     (PolicyConfig, {"head_dims": (64, 0)}, "head_dims must be at least 1, got 0."),
     (PolicyConfig, {"num_action_sync_neurons": 2}, "must be 0 for a policy"),
+    (PolicyConfig, {"num_ticks": 2, "train_random_ticks": True, "min_num_ticks": 3}, "from 1 to num_ticks = 2, got 3."),
+    (PolicyConfig, {"num_ticks": 2, "min_num_ticks": 2}, "min_num_ticks only applies with train_random_ticks"),
 ]
 
 
