@@ -13,9 +13,8 @@ from ctm_rl.capture import CapturedUnrolls
 from ctm_rl.config import PolicyConfig
 from ctm_rl.core import Core, CTMCore
 from ctm_rl.encoders import build_observation_encoder, normalised_vectors
-from ctm_rl.encoders.grid import GridEncoder
 from ctm_rl.encoders.normaliser import RunningNormaliser
-from ctm_rl.encoders.projection import project
+from ctm_rl.encoders.projection import project, reads_grid
 from ctm_rl.feed_forward import MLPCore
 from ctm_rl.gru_unroll import can_unroll_gru, unroll_gru
 from ctm_rl.heads import GaussianHead, MLPHead
@@ -147,7 +146,7 @@ class ActorCritic(nn.Module):
         """Whether the synapse can be fed without forming the features, which is worth it for grids."""
         is_plain = self.config.is_state_carried and not torch.is_autocast_enabled(observations.device.type)
         is_plain = is_plain and (self._captured is None or not torch.is_grad_enabled())
-        return is_plain and isinstance(self.encoder, GridEncoder) and can_unroll(self.core)
+        return is_plain and reads_grid(self.encoder) and can_unroll(self.core)
 
     def _unroll_projected(
         self,

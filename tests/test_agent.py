@@ -28,6 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gru": {"encoder": "control", "kind": "gru"},
     "mlp": {"encoder": "control", "kind": "mlp"},
     "grid": {"encoder": "grid"},
+    "parts": {"encoder": "auto"},
     "afresh": {"encoder": "control", "is_state_carried": False},
 }
 
@@ -39,6 +40,12 @@ def make(variant: str) -> tuple[ActorCritic, Tensor, Tensor]:
     if variant == "grid":
         agent = ActorCritic(config, grid_layout(4, 3), ACTIONS)
         observations = torch.randint(0, 3, (T, B, 4, 3, 3), dtype=torch.uint8)
+    elif variant == "parts":
+        heading = Part(encoder="categories", shape=(1,), path=("direction",), sizes=(3,))
+        (image,) = grid_layout(4, 3).parts
+        layout = Layout((heading, dataclasses.replace(image, path=("image",))))
+        agent = ActorCritic(config, layout, ACTIONS)
+        observations = torch.randint(0, 3, (T, B, *layout.shape), dtype=torch.uint8)
     else:
         agent = ActorCritic(config, Layout((Part(encoder="control", shape=(2, 3)),)), ACTIONS)
         observations = torch.randn(T, B, 2, 3)
@@ -154,8 +161,9 @@ def test_the_grid_encoder_refuses_what_is_no_grid() -> None:
         Part(encoder="auto", shape=(5,))
 
 
-def test_a_grid_is_learned_from_as_through_its_features() -> None:
-    agent, observations, is_first = make("grid")
+@pytest.mark.parametrize("variant", ["grid", "parts"])
+def test_a_grid_is_learned_from_as_through_its_features(variant: str) -> None:
+    agent, observations, is_first = make(variant)
     agent = agent.double()
     assert isinstance(agent.core, Core)
     features = agent.encoder(observations.flatten(0, 1)).unflatten(0, (T, B))

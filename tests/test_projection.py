@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 
 import ctm_rl.encoders.projection as projection
+from ctm_rl.encoders import PartsEncoder
 from ctm_rl.encoders.control import ControlEncoder
 from ctm_rl.encoders.grid import GridEncoder
-from ctm_rl.encoders.projection import FixedProjection, project
+from ctm_rl.encoders.projection import FixedProjection, project, reads_grid
+from ctm_rl.layout import Layout, Part
 
 SIZES = (7, 3, 2)
 NUM_OUTPUTS = 6
@@ -62,6 +64,35 @@ def test_vectors_are_projected_as_they_always_were() -> None:
     expected = torch.nn.functional.linear(encoder(observations), weight, bias)
     assert torch.equal(project(encoder, observations, weight, bias), expected)
     assert torch.equal(FixedProjection(encoder, weight, bias)(observations), expected)
+
+
+PARTS = Layout((
+    Part(encoder="categories", shape=(2,), path=("direction",), sizes=(4, 3)),
+    Part(encoder="grid", shape=(2, 4, 3), path=("image",), sizes=SIZES),
+    Part(encoder="control", shape=(3,), path=("place",)),
+))  # fmt: skip
+
+
+def test_a_grid_beside_other_parts_is_projected_too() -> None:
+    torch.manual_seed(0)
+    encoder = PartsEncoder(PARTS, 5).double()
+    weight = torch.randn(NUM_OUTPUTS, encoder.out_dim, dtype=torch.double, requires_grad=True)
+    bias = torch.randn(NUM_OUTPUTS, dtype=torch.double, requires_grad=True)
+    categories, numbers = torch.tensor([[3, 2], [0, 1], [1, 0]]), torch.randn(3, 3, dtype=torch.double)
+    observations = torch.cat((categories, grids(3).flatten(1), numbers), -1)
+    inputs = [weight, bias, *encoder.parameters()]
+    expected = torch.nn.functional.linear(encoder(observations), weight, bias)
+    grad = torch.randn_like(expected)
+    expected_grads = torch.autograd.grad(expected, inputs, grad)
+    projected = project(encoder, observations, weight, bias)
+    torch.testing.assert_close(projected, expected, rtol=1e-12, atol=1e-12)
+    for got, wanted in zip(torch.autograd.grad(projected, inputs, grad), expected_grads, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-12)
+    fixed = FixedProjection(encoder, weight, bias)
+    for rows in (observations[:1], observations):
+        torch.testing.assert_close(fixed(rows), expected[: len(rows)], rtol=1e-12, atol=1e-12)
+    assert reads_grid(encoder)
+    assert not reads_grid(PartsEncoder(Layout((PARTS.parts[0], PARTS.parts[2])), 5))
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
