@@ -280,8 +280,8 @@ class PolicyConfig(CoreConfig):
     is_state_carried: bool = True
     """Keep the state between the steps of an episode; False starts every step afresh."""
     train_random_ticks: bool = False
-    """Learn with a random number of ticks at every environment step, from min_num_ticks to num_ticks: such a policy also
-    acts well with fewer, and may halt when it is certain."""
+    """Learn with a random number of ticks at every environment step, from min_num_ticks to num_ticks: such a policy
+    also acts well with fewer, and may halt when it is certain."""
     min_num_ticks: int = 1
     """The fewest of them."""
     use_graph: bool = False
