@@ -49,6 +49,17 @@ def test_parity_is_the_parity_of_every_beginning() -> None:
             assert target[place] == sum(value == -1 for value in row[: place + 1]) % 2
 
 
+def test_shorter_sequences_end_in_ones() -> None:
+    inputs, targets = ParityTask(9, min_length=4).sample(np.random.default_rng(5), 4000)
+    assert (targets == np.cumsum(inputs == -1, 1) % 2).all()
+    shares = (inputs == -1).mean(0)
+    # of six lengths from 4 to 9, those of at least place + 1 may hold a -1 there
+    expected = [0.5 * min(6, 9 - place) / 6 for place in range(9)]
+    assert shares == pytest.approx(expected, abs=0.03)
+    with pytest.raises(ValueError, match="min_length must be from 1 to length = 9, got 10"):
+        ParityTask(9, min_length=10)
+
+
 def test_sorting_puts_the_numbers_in_order() -> None:
     inputs, targets = SortingTask(8).sample(np.random.default_rng(6), 6)
     for row, target in zip(inputs, targets, strict=True):
