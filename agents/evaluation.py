@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ctm_rl import checkpoint
-from ctm_rl.acting import check_can_halt
+from ctm_rl.acting import check_can_halt, check_can_take
 from ctm_rl.actions import Actions
 from ctm_rl.agent import ActorCritic
 from ctm_rl.agents.answering import Asked, asked_of, describe_answers, evaluate_answers
@@ -50,6 +50,8 @@ class _Way(NamedTuple):
     """Of drawing them."""
     halt_certainty: float | None
     """Certainty at which a row stops ticking; None: none."""
+    num_ticks: int | None
+    """How many ticks a row takes, at most; None: as trained."""
 
 
 def evaluate(
@@ -64,6 +66,7 @@ def evaluate(
     human: np.ndarray | None = None,
     halt_certainty: float | None = None,
     halt_curve: bool = False,
+    num_ticks: int | None = None,
 ) -> dict[str, Any]:
     """Plays exactly ``episodes`` episodes, or has an imported model that answers instead answer as many samples.
 
@@ -84,12 +87,14 @@ def evaluate(
         halt_certainty: let each row stop ticking once it is this certain, from 0 to 1; a policy must have been trained
             with ``train_random_ticks``.
         halt_curve: tell ``halting``: results, ticks and time for several such certainties.
+        num_ticks: of such a policy: it takes so many ticks, or at most so many where rows halt. A model that answers
+            tells ``accuracy_by_tick`` without being asked.
 
     Returns:
         ``episodes``, mean, standard deviation, least and greatest of the raw returns, mean length, ``env_steps``,
         ``seconds``, and the iteration of the checkpoint; for answers see ``evaluate_answers``. Where rows halt, also
-        ``halt_certainty`` and ``ticks_mean``, ticks of a step or sample; for answers ``accuracy`` and
-        ``accuracy_whole`` are then those of each sample's last tick.
+        ``halt_certainty`` and ``ticks_mean``, ticks of a step or sample, the latter with ``num_ticks`` too; for answers
+        ``accuracy`` and ``accuracy_whole`` are then those of each sample's last tick.
 
     Raises:
         UserError: a value is not allowed, there is no usable checkpoint, or the environment does not fit it.
@@ -107,6 +112,8 @@ def evaluate(
     state = checkpoint.load(place)
     official = official_of(place, state)
     if THINKER_ENTRY in state or (official is not None and official.task != "rl"):
+        if num_ticks is not None:
+            raise UserError("num_ticks is for policies that act; one that answers tells accuracy_by_tick with --json.")
         model, asked = _answering(run, place, state, official)
         asked = asked._replace(env=_changed(asked.env, env_kwargs))
         if decay_rate is not None:
@@ -121,6 +128,7 @@ def evaluate(
     if decay_rate is not None or human is not None:
         raise UserError("decay_rate and human answers are for models that answer; this one acts.")
     policy = Policy.from_state(place, state, found)
+    _checked(lambda: check_can_take(policy.agent, num_ticks))
     experiment = read_config(run)
     assert isinstance(experiment, Experiment)
     env = _changed(experiment.env, env_kwargs)
@@ -128,7 +136,7 @@ def evaluate(
     if thresholds:
         _check_can_halt(policy)
     halting = thresholds if halt_curve else ()
-    result = _play_all(policy, env, seeds, _Way(deterministic, seed, halt_certainty), halting)
+    result = _play_all(policy, env, seeds, _Way(deterministic, seed, halt_certainty, num_ticks), halting)
     return {**result, "iteration": policy.iteration, "seed": seed, "deterministic": deterministic}
 
 
@@ -159,7 +167,7 @@ def _play_all(
         "episode_length_mean": float(lengths.mean()),
         "env_steps": int(lengths.sum()),
         "seconds": round(seconds, 3),
-        **_told(way.halt_certainty, ticks / int(lengths.sum())),
+        **_told(way, ticks / int(lengths.sum())),
         **({"halting": halting} if halting else {}),
     }
 
@@ -264,6 +272,7 @@ def _play(policy: Policy, envs: list[gym.Env], seeds: list[int], way: _Way) -> t
             deterministic=way.deterministic,
             generator=generator,
             halt_certainty=way.halt_certainty,
+            num_ticks=way.num_ticks,
         )
         is_first[:] = False
         for index, env in enumerate(envs):
@@ -313,9 +322,11 @@ def _only_point(points: list[dict[str, Any]]) -> dict[str, Any]:
     return {"halt_certainty" if name == "threshold" else name: told for point in points for name, told in point.items()}
 
 
-def _told(halt_certainty: float | None, ticks_mean: float) -> dict[str, Any]:
-    """What is told of rows that halt."""
-    return {} if halt_certainty is None else {"halt_certainty": halt_certainty, "ticks_mean": ticks_mean}
+def _told(way: _Way, ticks_mean: float) -> dict[str, Any]:
+    """What is told of rows that do not take all of their ticks."""
+    asked = {"halt_certainty": way.halt_certainty, "num_ticks": way.num_ticks}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return {**given, "ticks_mean": ticks_mean} if given else {}
 
 
 def _check_can_halt(policy: Policy) -> None:

@@ -43,6 +43,23 @@ def check_can_halt(agent: ActorCritic) -> None:
         )
 
 
+def check_can_take(agent: ActorCritic, num_ticks: int | None) -> None:
+    """Refuses a number of ticks that a policy has not learned to act with.
+
+    Raises:
+        ValueError: it was trained without ``train_random_ticks``, or there are not so many.
+    """
+    if num_ticks is None:
+        return
+    if not agent.config.train_random_ticks:
+        raise ValueError(
+            "num_ticks needs a policy trained with train_random_ticks; "
+            f"this one was trained with num_ticks {agent.config.num_ticks} at every step."
+        )
+    if not 1 <= num_ticks <= agent.config.num_ticks:
+        raise ValueError(f"num_ticks must be from 1 to {agent.config.num_ticks}, as trained, got {num_ticks}.")
+
+
 @torch.no_grad()
 def act_until_certain(
     agent: ActorCritic,
@@ -50,6 +67,7 @@ def act_until_certain(
     is_first: Bool[Tensor, " B"],
     state: AnyState,
     halt_certainty: float,
+    num_ticks: int | None = None,
 ) -> HaltedStep:
     """Takes one environment step, without gradient; a row that is certain stops ticking and costs nothing any more.
 
@@ -61,22 +79,25 @@ def act_until_certain(
         is_first: whether this starts an episode; the row's state is then replaced by the start state.
         state: the state before the step; left as it was.
         halt_certainty: the certainty that is enough, from 0 to 1.
+        num_ticks: K, at most so many; ``None``: as trained.
 
     Returns:
         What each row ended with.
 
     Raises:
-        ValueError: the agent cannot halt.
+        ValueError: the agent cannot halt, or not take so many ticks.
     """
     config = agent.config
     check_can_halt(agent)
+    check_can_take(agent, num_ticks)
     assert isinstance(agent.core, Core)
+    limit = config.num_ticks if num_ticks is None else num_ticks
     num_rows = len(is_first)
     fresh = agent.initial_state(num_rows)
     state = select_rows(is_first, fresh, state) if config.is_state_carried else fresh
-    readings = [constant_reading(agent.encoder(observations))] * config.num_ticks
+    readings = [constant_reading(agent.encoder(observations))] * limit
     deciding = _Choosing(agent, CoreTicking(agent.core, state, readings))
-    (logits, *parts), ticks, _ = tick_until_certain(deciding, num_rows, config.num_ticks, halt_certainty)
+    (logits, *parts), ticks, _ = tick_until_certain(deciding, num_rows, limit, halt_certainty)
     given = iter(parts)
     last = type(state)._make(None if part is None else next(given) for part in state)
     return HaltedStep(logits, last, ticks)

@@ -201,6 +201,7 @@ def _evaluate(arguments: list[str]) -> None:
             human=None if options.human_labels is None else _read_human_labels(options.human_labels),
             halt_certainty=options.halt_certainty,
             halt_curve=options.halt_curve,
+            num_ticks=options.num_ticks,
         )
     _write((evaluation.to_json if options.json else evaluation.to_text)(result) + "\n")
 

@@ -124,6 +124,9 @@ class EvaluateOptions:
     trained with train_random_ticks."""
     halt_curve: bool = False
     """Also tell result, ticks and time for several such certainties."""
+    num_ticks: int | None = None
+    """Policies trained with train_random_ticks: take so many ticks at every step, or at most so many where they
+    halt."""
     json: bool = False
     """Write one line of JSON."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ctm_rl import checkpoint
-from ctm_rl.acting import act_until_certain
+from ctm_rl.acting import act_until_certain, check_can_take
 from ctm_rl.actions import from_plain, to_plain
 from ctm_rl.agent import ActorCritic
 from ctm_rl.checkpoint import CheckpointError
@@ -111,6 +111,7 @@ class Policy:
         deterministic: bool = False,
         generator: torch.Generator | None = None,
         halt_certainty: float | None = None,
+        num_ticks: int | None = None,
     ) -> tuple[Any, AnyState]:
         """Chooses actions for one step.
 
@@ -123,13 +124,15 @@ class Policy:
             generator: a generator on the CPU to draw from; ``None``: torch's own.
             halt_certainty: each row stops ticking once it is this certain (``1 - H(pi) / log A``), from 0 to 1; only of
                 a policy trained with ``train_random_ticks``. ``None``: it takes all of its ticks.
+            num_ticks: of such a policy: take so many ticks, or at most so many where rows halt. ``None``: as trained.
 
         Returns:
             The action as the environment takes it: for one observation an ``int`` (Discrete) or an array, for a batch
             an array [B, ...]; and the state for the next step.
 
         Raises:
-            ValueError: the observation has the wrong shape, or other rows than the state, or the policy cannot halt.
+            ValueError: the observation has the wrong shape, or other rows than the state, or the policy cannot halt, or
+                not take so many ticks.
         """
         num_rows = len(state[0])
         if self.layout.is_batched(observation):
@@ -145,6 +148,7 @@ class Policy:
             deterministic=deterministic,
             generator=generator,
             halt_certainty=halt_certainty,
+            num_ticks=num_ticks,
         )
         if self.layout.is_batched(observation):
             return actions, state
@@ -160,24 +164,26 @@ class Policy:
         deterministic: bool = False,
         generator: torch.Generator | None = None,
         halt_certainty: float | None = None,
+        num_ticks: int | None = None,
     ) -> tuple[np.ndarray, AnyState]:
         """As ``act``, for a batch of observations that have been packed, [B, *layout.shape]; gives actions [B, ...]."""
         batch = torch.as_tensor(packed, device=self.device)
         num_rows = len(batch)
         fresh = torch.zeros(num_rows, dtype=torch.bool) if is_first is None else torch.as_tensor(is_first)
-        outputs, state = self._step(batch, fresh.to(self.device).reshape(num_rows), state, halt_certainty)
+        outputs, state = self._step(batch, fresh.to(self.device).reshape(num_rows), state, halt_certainty, num_ticks)
         actions = self.actions.mode(outputs) if deterministic else self.actions.sample(outputs, generator)
         return self.actions.to_env(actions.numpy()), state
 
     def _step(
-        self, batch: Tensor, is_first: Tensor, state: AnyState, halt_certainty: float | None
+        self, batch: Tensor, is_first: Tensor, state: AnyState, halt_certainty: float | None, num_ticks: int | None
     ) -> tuple[Tensor, AnyState]:
         """Outputs of the policy head for one step, [B, O], on the CPU, and the state after it; notes the ticks."""
         if halt_certainty is None:
-            unrolled = self.agent.unroll(batch[None], is_first[None], state)
-            self.ticks = np.full(len(batch), self.agent.config.num_ticks)
+            check_can_take(self.agent, num_ticks)
+            unrolled = self.agent.unroll(batch[None], is_first[None], state, None if num_ticks is None else [num_ticks])
+            self.ticks = np.full(len(batch), self.agent.config.num_ticks if num_ticks is None else num_ticks)
             return unrolled.logits[0].float().cpu(), unrolled.state
-        halted = act_until_certain(self.agent, batch, is_first.bool(), state, halt_certainty)
+        halted = act_until_certain(self.agent, batch, is_first.bool(), state, halt_certainty, num_ticks)
         self.ticks = halted.ticks.cpu().numpy()
         return halted.logits.float().cpu(), halted.state
 

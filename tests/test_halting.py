@@ -171,6 +171,8 @@ def test_evaluation_reports_ticks_accuracy_and_time(run: Path, capsys: pytest.Ca
     assert [point["threshold"] for point in points] == list(HALT_THRESHOLDS)
     assert points[0]["ticks_mean"] == K
     assert points[0]["accuracy_whole"] == pytest.approx(result["accuracy_whole_last"])
+    assert main(["evaluate", str(run), "--episodes", "7", "--num-ticks", "1"]) == 2
+    assert "one that answers tells accuracy_by_tick" in capsys.readouterr().err
     assert main(["evaluate", str(run), "--episodes", "7", "--halt-certainty", "1.5"]) == 2
     assert "halt_certainty must be from 0 to 1" in capsys.readouterr().err
 

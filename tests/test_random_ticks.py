@@ -172,6 +172,23 @@ def test_a_policy_tells_how_many_ticks_it_took() -> None:
     assert policy.ticks.tolist() == [1] * 6
 
 
+def test_a_policy_takes_as_many_ticks_as_it_is_given() -> None:
+    policy = Policy(make_agent())
+    seen, state = torch.randn(6, 4), policy.initial_state(6)
+    never = torch.zeros(1, 6, dtype=torch.bool)
+    with torch.no_grad():
+        expected = policy.agent.unroll(seen[None], never, state, [2]).state
+    for halt_certainty in (None, 1.0):
+        _, got = policy.act(seen.numpy(), state, halt_certainty=halt_certainty, num_ticks=2)
+        assert policy.ticks.tolist() == [2] * 6
+        for one, two in zip(parts(got), parts(expected), strict=True):
+            torch.testing.assert_close(one, two)
+    with pytest.raises(ValueError, match="num_ticks must be from 1 to 5, as trained, got 6"):
+        policy.act(seen.numpy(), state, num_ticks=6)
+    with pytest.raises(ValueError, match="num_ticks needs a policy trained with train_random_ticks"):
+        Policy(make_agent(train_random_ticks=False)).act(seen.numpy(), state, num_ticks=2)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Path]:
     """A run with an untrained policy for CartPole."""
@@ -186,12 +203,16 @@ def run(tmp_path: Path) -> Iterator[Path]:
 def test_evaluation_reports_ticks_and_a_curve(run: Path) -> None:
     quick = evaluation.evaluate(run, episodes=3, halt_certainty=0.0)
     assert (quick["ticks_mean"], quick["halt_certainty"]) == (1.0, 0.0)
+    fixed = evaluation.evaluate(run, episodes=3, num_ticks=2)
+    assert (fixed["ticks_mean"], fixed["num_ticks"]) == (2.0, 2)
     curve = evaluation.evaluate(run, episodes=3, halt_curve=True)["halting"]
     assert curve[0]["threshold"] is None
     assert curve[0]["ticks_mean"] == K
     assert all(1 <= point["ticks_mean"] <= K and point["seconds_per_step"] > 0 for point in curve)
     with pytest.raises(UserError, match="halt_certainty must be from 0 to 1"):
         evaluation.evaluate(run, episodes=3, halt_certainty=-1.0)
+    with pytest.raises(UserError, match="num_ticks must be from 1 to 5"):
+        evaluation.evaluate(run, episodes=3, num_ticks=0)
     with pytest.raises(UserError, match="leave halt_certainty out"):
         evaluation.evaluate(run, episodes=3, halt_certainty=0.5, halt_curve=True)
 
