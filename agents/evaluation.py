@@ -20,6 +20,7 @@ from ctm_rl.agents.answering import Asked, asked_of, describe_answers, evaluate_
 from ctm_rl.agents.environment import make_env
 from ctm_rl.agents.experiment import EnvConfig, Experiment
 from ctm_rl.agents.halting_curve import HALT_THRESHOLDS, threshold_name
+from ctm_rl.agents.progress import describe_return
 from ctm_rl.agents.run_dir import check_is_run, read_config
 from ctm_rl.agents.run_settings import MAX_SEED
 from ctm_rl.agents.spaces import fit
@@ -347,9 +348,9 @@ def to_text(result: dict[str, Any]) -> str:
     if "task" in result:
         return describe_answers(result)
     return (
-        f"{result['episodes']} episodes: return {result['episode_return_mean']:.1f} "
-        f"(std {result['episode_return_std']:.1f}, {result['episode_return_min']:.1f} to "
-        f"{result['episode_return_max']:.1f}), length {result['episode_length_mean']:.1f}, "
+        f"{result['episodes']} episodes: return {describe_return(result['episode_return_mean'])} "
+        f"(std {describe_return(result['episode_return_std'])}, {describe_return(result['episode_return_min'])} to "
+        f"{describe_return(result['episode_return_max'])}), length {result['episode_length_mean']:.1f}, "
         f"{result['env_steps']} steps in {result['seconds']:.1f} s, checkpoint of iteration {result['iteration']}"
         + (f", {result['ticks_mean']:.2f} ticks a step" if "ticks_mean" in result else "")
         + "".join(map(_describe_halting, result.get("halting", ())))
@@ -360,7 +361,7 @@ def _describe_halting(point: dict[str, Any]) -> str:
     """One more line for each certainty that rows halted at."""
     name = threshold_name(point["threshold"])
     return (
-        f"\n  {name}: {point['ticks_mean']:.2f} ticks a step, return {point['episode_return_mean']:.1f}, "
+        f"\n  {name}: {point['ticks_mean']:.2f} ticks a step, return {describe_return(point['episode_return_mean'])}, "
         f"length {point['episode_length_mean']:.1f}, {1e3 * point['seconds_per_step']:.3f} ms a step"
     )
 

@@ -166,7 +166,7 @@ def _facts(row: Row) -> str:
     """How well it goes, and how fast."""
     if "episode_return_mean" in row:
         value = row["episode_return_mean"]
-        shown = "no episode ended yet" if value is None else f"return {value:.1f}"
+        shown = "no episode ended yet" if value is None else f"return {describe_return(value)}"
         if row.get("env_faults"):
             shown += f", {row['env_faults']:.0f} env faults"
     else:
@@ -191,3 +191,8 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def describe_return(value: float) -> str:
+    """A return for a person: where it is small, as in MiniGrid, where 1 is the best, digits after the point count."""
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
