@@ -8,10 +8,13 @@ from torch import Tensor
 
 from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic
-from ctm_rl.core import Core
+from ctm_rl.core import Core, CTMCore
+from ctm_rl.encoders.projection import project
 from ctm_rl.halting import CoreTicking, tick_until_certain
 from ctm_rl.reader import constant_reading
-from ctm_rl.state import AnyState, select_rows
+from ctm_rl.state import AnyState, CoreState, rows_of_state, select_rows
+from ctm_rl.stepper import CoreSweep
+from ctm_rl.unroll import Folded, can_unroll, fold
 
 
 class HaltedStep(NamedTuple):
@@ -95,12 +98,55 @@ def act_until_certain(
     num_rows = len(is_first)
     fresh = agent.initial_state(num_rows)
     state = select_rows(is_first, fresh, state) if config.is_state_carried else fresh
-    readings = [constant_reading(agent.encoder(observations))] * limit
-    deciding = _Choosing(agent, CoreTicking(agent.core, state, readings))
+    deciding = _Choosing(agent, _ticking(agent, observations, state, limit))
     (logits, *parts), ticks, _ = tick_until_certain(deciding, num_rows, limit, halt_certainty)
     given = iter(parts)
     last = type(state)._make(None if part is None else next(given) for part in state)
     return HaltedStep(logits, last, ticks)
+
+
+def _ticking(
+    agent: ActorCritic, observations: Shaped[Tensor, "B ..."], state: AnyState, limit: int
+) -> "CoreTicking | _Sweeping":
+    """The agent's core about to tick, by the fastest way there is."""
+    assert isinstance(agent.core, Core)
+    if torch.is_autocast_enabled(observations.device.type) or not can_unroll(agent.core):
+        return CoreTicking(agent.core, state, [constant_reading(agent.encoder(observations))] * limit)
+    assert isinstance(agent.core, CTMCore)
+    assert isinstance(state, CoreState)
+    folded = fold(agent.core)
+    inputs = project(agent.encoder, observations, folded.features, folded.bias)
+    return _Sweeping(agent.core, folded, inputs, state, limit)
+
+
+class _Sweeping:
+    """A machine that can be unrolled, tick by tick.
+
+    Args:
+        core: the machine.
+        folded: its parameters.
+        inputs: what the features send into its first dense layer, [B, E].
+        state: where to start, B rows; left as it was.
+        limit: how many ticks there may be.
+    """
+
+    def __init__(self, core: CTMCore, folded: Folded, inputs: Tensor, state: CoreState, limit: int) -> None:
+        self._core, self._folded, self._inputs, self._limit = core, folded, inputs, limit
+        self._sweep = CoreSweep(core, folded, state, limit)
+
+    @property
+    def state(self) -> CoreState:
+        """The state after the last tick, of the rows that are left; written over by the next one."""
+        return self._sweep.state
+
+    def tick(self) -> Float[Tensor, "b P"]:
+        """See :class:`ctm_rl.halting.Ticking`."""
+        return self._sweep.step(self._inputs, 1)
+
+    def keep(self, rows: Int[Tensor, " n"]) -> None:
+        """See :class:`ctm_rl.halting.Ticking`."""
+        self._inputs = self._inputs[rows]
+        self._sweep = CoreSweep(self._core, self._folded, rows_of_state(self.state, rows), self._limit)
 
 
 class _Choosing:
@@ -111,7 +157,7 @@ class _Choosing:
         ticking: the rows.
     """
 
-    def __init__(self, agent: ActorCritic, ticking: CoreTicking) -> None:
+    def __init__(self, agent: ActorCritic, ticking: "CoreTicking | _Sweeping") -> None:
         assert isinstance(agent.actions, Choices)
         self._agent, self._actions, self._ticking = agent, agent.actions, ticking
 

@@ -1,5 +1,7 @@
 """Acting: one environment step at a time for many environments, without gradient, the state kept in between."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -11,7 +13,7 @@ from ctm_rl.scan import Window
 from ctm_rl.state import AnyState, CoreState
 from ctm_rl.sweep import Sweep
 from ctm_rl.sync import sync_of
-from ctm_rl.unroll import can_unroll, fold, sweep_state
+from ctm_rl.unroll import Folded, can_unroll, fold, sweep_state
 
 _ROOM = 32
 """Steps after which histories are moved back to the beginning of their buffers."""
@@ -111,6 +113,53 @@ class Stepper:
         return self._agent.unroll(observations[None], is_first, state).values[0]
 
 
+class CoreSweep:
+    """A machine ticking in sliding buffers, without gradient.
+
+    Args:
+        core: one that :func:`ctm_rl.unroll.can_unroll`.
+        folded: its parameters as they are now.
+        state: where to go on from, B rows.
+        room: after how many ticks histories are moved back to the beginning of their buffers.
+    """
+
+    @torch.no_grad()
+    def __init__(self, core: CTMCore, folded: Folded, state: CoreState, room: int) -> None:
+        self._sweep = Sweep(folded.weights, folded.pairs, sweep_state(core, state), room)
+        self._alpha, self._beta = state.alpha.T, state.beta.T
+        if core.config.sync_window:
+            beta = folded.window_beta(core.config.history_length)
+            self._beta = beta.to(state.beta.dtype)[:, None].expand_as(self._beta)
+
+    @torch.no_grad()
+    def step(self, inputs: Float[Tensor, "B E"], num_ticks: int, restarts: Sequence[int] = ()) -> Float[Tensor, "B P"]:
+        """Some ticks about the same inputs, before which the rows ``restarts`` start afresh; gives the output sync.
+
+        Args:
+            inputs: ``folded.features @ features + folded.bias``, [B, E].
+            num_ticks: how many ticks, at most the room.
+            restarts: which rows.
+        """
+        if not self._sweep.has_room(num_ticks):
+            self._sweep.slide()
+        alpha, beta = self._sweep.step(restarts, inputs, num_ticks)
+        self._alpha = alpha.to(inputs.dtype)
+        self._beta = self._beta if beta is None else beta
+        return sync_of(self._alpha, self._beta).T
+
+    @property
+    def state(self) -> CoreState:
+        """The state after the last tick; views of the buffers, which further ticks write over."""
+        scan = self._sweep.scan
+        return CoreState(
+            self._sweep.history.permute(2, 0, 1),
+            self._sweep.activation.T,
+            self._alpha.T,
+            self._beta.T,
+            scan.window.permute(2, 1, 0) if isinstance(scan, Window) else None,
+        )
+
+
 class _AgentSweep:
     """An agent stepping in sliding buffers.
 
@@ -123,37 +172,17 @@ class _AgentSweep:
     @torch.no_grad()
     def __init__(self, agent: ActorCritic, core: CTMCore, state: CoreState) -> None:
         self._agent = agent
-        self._folded = fold(core)
-        self._project = FixedProjection(agent.encoder, self._folded.features, self._folded.bias)
-        room = _ROOM * core.config.num_ticks
-        self._sweep = Sweep(self._folded.weights, self._folded.pairs, sweep_state(core, state), room)
-        self._alpha, self._beta = state.alpha.T, state.beta.T
-        if core.config.sync_window:
-            beta = self._folded.window_beta(core.config.history_length)
-            self._beta = beta.to(state.beta.dtype)[:, None].expand_as(self._beta)
+        folded = fold(core)
+        self._project = FixedProjection(agent.encoder, folded.features, folded.bias)
+        self._sweep = CoreSweep(core, folded, state, _ROOM * core.config.num_ticks)
 
     def step(
         self, observations: Tensor, rows: list[int], num_ticks: int
     ) -> tuple[Float[Tensor, "B A"], Float[Tensor, " B"]]:
         """One environment step, with which ``rows`` start an episode; logits and values."""
-        if not self._sweep.has_room(num_ticks):
-            self._sweep.slide()
-        inputs = self._project(observations)
-        alpha, beta = self._sweep.step(rows, inputs, num_ticks)
-        self._alpha = alpha.to(inputs.dtype)
-        self._beta = self._beta if beta is None else beta
-        sync = sync_of(self._alpha, self._beta).T
+        sync = self._sweep.step(self._project(observations), num_ticks, rows)
         return self._agent.policy(sync), self._agent.value(sync).squeeze(-1)
 
-    @torch.no_grad()
     def state(self) -> CoreState:
         """The state after the last step; a copy."""
-        scan = self._sweep.scan
-        post_history = scan.window.permute(2, 1, 0).clone() if isinstance(scan, Window) else None
-        return CoreState(
-            self._sweep.history.permute(2, 0, 1).clone(),
-            self._sweep.activation.T.clone(),
-            self._alpha.T.clone(),
-            self._beta.T.clone(),
-            post_history,
-        )
+        return CoreState._make(None if part is None else part.clone() for part in self._sweep.state)
