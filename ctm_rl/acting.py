@@ -1,4 +1,4 @@
-"""Acting with as little thought as it takes: one environment step in which every row halts once its policy is sure."""
+"""Acting: one environment step from a state to the next, with as little thought as each row takes where rows halt."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic
 from ctm_rl.core import Core, CTMCore
-from ctm_rl.encoders.projection import project
+from ctm_rl.encoders.projection import FixedProjection
 from ctm_rl.halting import CoreTicking, tick_until_certain
 from ctm_rl.reader import constant_reading
 from ctm_rl.state import AnyState, CoreState, rows_of_state, select_rows
@@ -17,7 +17,7 @@ from ctm_rl.stepper import CoreSweep
 from ctm_rl.unroll import Folded, can_unroll, fold
 
 
-class HaltedStep(NamedTuple):
+class ActedStep(NamedTuple):
     """One environment step of B rows."""
 
     logits: Float[Tensor, "B A"]
@@ -63,60 +63,99 @@ def check_can_take(agent: ActorCritic, num_ticks: int | None) -> None:
         raise ValueError(f"num_ticks must be from 1 to {agent.config.num_ticks}, as trained, got {num_ticks}.")
 
 
-@torch.no_grad()
-def act_until_certain(
-    agent: ActorCritic,
-    observations: Shaped[Tensor, "B ..."],
-    is_first: Bool[Tensor, " B"],
-    state: AnyState,
-    halt_certainty: float,
-    num_ticks: int | None = None,
-) -> HaltedStep:
-    """Takes one environment step, without gradient; a row that is certain stops ticking and costs nothing any more.
+class Actor:
+    """Takes environment steps with an agent, without gradient, by the fastest way there is.
 
-    The certainty of a policy is ``1 - H(pi) / log A``, 0 where all actions are alike and 1 where one is sure.
+    What only depends on the agent's parameters is kept from step to step, until they change.
 
     Args:
-        agent: one trained with random numbers of ticks, which acts by choices.
-        observations: as ``agent.unroll`` takes them, without the axis of steps.
-        is_first: whether this starts an episode; the row's state is then replaced by the start state.
-        state: the state before the step; left as it was.
-        halt_certainty: the certainty that is enough, from 0 to 1.
-        num_ticks: K, at most so many; ``None``: as trained.
-
-    Returns:
-        What each row ended with.
-
-    Raises:
-        ValueError: the agent cannot halt, or not take so many ticks.
+        agent: who acts.
     """
-    config = agent.config
-    check_can_halt(agent)
-    check_can_take(agent, num_ticks)
-    assert isinstance(agent.core, Core)
-    limit = config.num_ticks if num_ticks is None else num_ticks
-    num_rows = len(is_first)
-    fresh = agent.initial_state(num_rows)
-    state = select_rows(is_first, fresh, state) if config.is_state_carried else fresh
-    deciding = _Choosing(agent, _ticking(agent, observations, state, limit))
-    (logits, *parts), ticks, _ = tick_until_certain(deciding, num_rows, limit, halt_certainty)
-    given = iter(parts)
-    last = type(state)._make(None if part is None else next(given) for part in state)
-    return HaltedStep(logits, last, ticks)
+
+    def __init__(self, agent: ActorCritic) -> None:
+        self.agent = agent
+        self._prepared: _Prepared | None = None
+
+    @torch.no_grad()
+    def act(
+        self,
+        observations: Shaped[Tensor, "B ..."],
+        is_first: Bool[Tensor, " B"],
+        state: AnyState,
+        halt_certainty: float | None = None,
+        num_ticks: int | None = None,
+    ) -> ActedStep:
+        """Takes one environment step; a row that is certain enough stops ticking and costs nothing any more.
+
+        The certainty of a policy is ``1 - H(pi) / log A``, 0 where all actions are alike and 1 where one is sure.
+
+        Args:
+            observations: as ``agent.unroll`` takes them, without the axis of steps.
+            is_first: whether this starts an episode; the row's state is then replaced by the start state.
+            state: the state before the step; left as it was.
+            halt_certainty: the certainty that is enough, from 0 to 1; ``None``: none is.
+            num_ticks: K, at most so many; ``None``: as trained.
+
+        Returns:
+            What each row ended with.
+
+        Raises:
+            ValueError: the agent cannot halt, or not take so many ticks.
+        """
+        agent, config = self.agent, self.agent.config
+        check_can_take(agent, num_ticks)
+        limit = config.num_ticks if num_ticks is None else num_ticks
+        if halt_certainty is not None:
+            check_can_halt(agent)
+        is_plain = can_unroll(agent.core) and not torch.is_autocast_enabled(observations.device.type)
+        if halt_certainty is None and not is_plain:
+            each = None if num_ticks is None else [num_ticks]
+            unrolled = agent.unroll(observations[None], is_first[None], state, each)
+            return ActedStep(unrolled.logits[0], unrolled.state, torch.full((len(is_first),), limit))
+        if not config.is_state_carried or is_first.any():
+            fresh = agent.initial_state(len(is_first))
+            state = select_rows(is_first, fresh, state) if config.is_state_carried else fresh
+        if is_plain:
+            ticking = self._sweeping(observations, state, limit)
+            if halt_certainty is None:
+                logits = agent.policy(ticking.advance(limit))
+                return ActedStep(logits, ticking.copied_state(), torch.full((len(is_first),), limit))
+        else:
+            assert isinstance(agent.core, Core)
+            ticking = CoreTicking(agent.core, state, [constant_reading(agent.encoder(observations))] * limit)
+        deciding = _Choosing(agent, ticking)
+        (logits, *parts), ticks, _ = tick_until_certain(deciding, len(is_first), limit, halt_certainty)
+        given = iter(parts)
+        last = type(state)._make(None if part is None else next(given) for part in state)
+        return ActedStep(logits, last, ticks)
+
+    def _sweeping(self, observations: Tensor, state: AnyState, limit: int) -> "_Sweeping":
+        """The machine, about to tick."""
+        assert isinstance(self.agent.core, CTMCore)
+        assert isinstance(state, CoreState)
+        marks = _marks(self.agent)
+        if self._prepared is None or self._prepared.marks != marks:
+            folded = fold(self.agent.core)
+            project = FixedProjection(self.agent.encoder, folded.features, folded.bias)
+            self._prepared = _Prepared(marks, folded, project)
+        folded, project = self._prepared[1:]
+        return _Sweeping(self.agent.core, folded, project(observations), state, limit)
 
 
-def _ticking(
-    agent: ActorCritic, observations: Shaped[Tensor, "B ..."], state: AnyState, limit: int
-) -> "CoreTicking | _Sweeping":
-    """The agent's core about to tick, by the fastest way there is."""
-    assert isinstance(agent.core, Core)
-    if torch.is_autocast_enabled(observations.device.type) or not can_unroll(agent.core):
-        return CoreTicking(agent.core, state, [constant_reading(agent.encoder(observations))] * limit)
-    assert isinstance(agent.core, CTMCore)
-    assert isinstance(state, CoreState)
-    folded = fold(agent.core)
-    inputs = project(agent.encoder, observations, folded.features, folded.bias)
-    return _Sweeping(agent.core, folded, inputs, state, limit)
+class _Prepared(NamedTuple):
+    """What only depends on the parameters."""
+
+    marks: list[tuple[int, int]]
+    """Of the parameters that it was made of."""
+    folded: Folded
+    """The core's."""
+    project: FixedProjection
+    """The encoder's, with what the folded core does first."""
+
+
+def _marks(agent: ActorCritic) -> list[tuple[int, int]]:
+    """Tells whether a parameter has been changed or replaced."""
+    return [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in agent.parameters()]
 
 
 class _Sweeping:
@@ -139,9 +178,17 @@ class _Sweeping:
         """The state after the last tick, of the rows that are left; written over by the next one."""
         return self._sweep.state
 
+    def copied_state(self) -> CoreState:
+        """The same, to be kept."""
+        return CoreState._make(None if part is None else part.clone() for part in self.state)
+
+    def advance(self, num_ticks: int) -> Float[Tensor, "b P"]:
+        """So many ticks more; gives what the heads read."""
+        return self._sweep.step(self._inputs, num_ticks)
+
     def tick(self) -> Float[Tensor, "b P"]:
         """See :class:`ctm_rl.halting.Ticking`."""
-        return self._sweep.step(self._inputs, 1)
+        return self.advance(1)
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
         """See :class:`ctm_rl.halting.Ticking`."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ctm_rl import checkpoint
-from ctm_rl.acting import act_until_certain, check_can_take
+from ctm_rl.acting import Actor
 from ctm_rl.actions import from_plain, to_plain
 from ctm_rl.agent import ActorCritic
 from ctm_rl.checkpoint import CheckpointError
@@ -40,6 +40,7 @@ class Policy:
 
     def __init__(self, agent: ActorCritic, iteration: int = 0) -> None:
         self.agent = agent.eval()
+        self._actor = Actor(agent)
         self.layout = agent.layout
         self.actions = agent.actions
         self.iteration = iteration
@@ -178,14 +179,9 @@ class Policy:
         self, batch: Tensor, is_first: Tensor, state: AnyState, halt_certainty: float | None, num_ticks: int | None
     ) -> tuple[Tensor, AnyState]:
         """Outputs of the policy head for one step, [B, O], on the CPU, and the state after it; notes the ticks."""
-        if halt_certainty is None:
-            check_can_take(self.agent, num_ticks)
-            unrolled = self.agent.unroll(batch[None], is_first[None], state, None if num_ticks is None else [num_ticks])
-            self.ticks = np.full(len(batch), self.agent.config.num_ticks if num_ticks is None else num_ticks)
-            return unrolled.logits[0].float().cpu(), unrolled.state
-        halted = act_until_certain(self.agent, batch, is_first.bool(), state, halt_certainty, num_ticks)
-        self.ticks = halted.ticks.cpu().numpy()
-        return halted.logits.float().cpu(), halted.state
+        acted = self._actor.act(batch, is_first.bool(), state, halt_certainty, num_ticks)
+        self.ticks = acted.ticks.cpu().numpy()
+        return acted.logits.float().cpu(), acted.state
 
 
 def describe(agent: ActorCritic) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from reference import parts
 from torch import Tensor
 
 from ctm_rl import PolicyConfig, checkpoint
-from ctm_rl.acting import act_until_certain
+from ctm_rl.acting import Actor
 from ctm_rl.actions import Choices
 from ctm_rl.agent import ActorCritic
 from ctm_rl.agents import evaluation
@@ -136,7 +136,7 @@ def test_halting_while_acting_equals_each_row_with_its_own_number_of_ticks(chang
         certainties = torch.stack([certainty(one.logits[0][:, None]) for one in every], 1)  # [B, K]
         threshold = float(certainties.median()) + 1e-6
         expected = [next((k for k in range(K) if row[k] >= threshold), K - 1) for row in certainties]
-        halted = act_until_certain(agent, observations[step], is_first[step], state, threshold)
+        halted = Actor(agent).act(observations[step], is_first[step], state, threshold)
         assert (halted.ticks - 1).tolist() == expected
         counted += expected
         for row, tick in enumerate(expected):
@@ -170,6 +170,19 @@ def test_a_policy_tells_how_many_ticks_it_took() -> None:
         torch.testing.assert_close(one, two)
     policy.act(seen, state, halt_certainty=0.0)
     assert policy.ticks.tolist() == [1] * 6
+
+
+def test_a_policy_notices_that_its_agent_has_learned() -> None:
+    policy, seen = Policy(make_agent()), torch.randn(6, 4)
+    state, never = policy.initial_state(6), torch.zeros(1, 6, dtype=torch.bool)
+    before = policy.act(seen.numpy(), state)[1]
+    with torch.no_grad():
+        policy.agent.core.synapse.layers[1].weight.mul_(2.0)  # pyright: ignore
+        expected = policy.agent.unroll(seen[None], never, state).state
+    after = policy.act(seen.numpy(), state)[1]
+    for one, two in zip(parts(after), parts(expected), strict=True):
+        torch.testing.assert_close(one, two)
+    assert not torch.allclose(parts(before)[0], parts(after)[0])
 
 
 def test_a_policy_takes_as_many_ticks_as_it_is_given() -> None:
