@@ -177,7 +177,8 @@ def test_a_policy_notices_that_its_agent_has_learned() -> None:
     state, never = policy.initial_state(6), torch.zeros(1, 6, dtype=torch.bool)
     before = policy.act(seen.numpy(), state)[1]
     with torch.no_grad():
-        policy.agent.core.synapse.layers[1].weight.mul_(2.0)  # pyright: ignore
+        for parameter in policy.agent.parameters():
+            parameter.mul_(1.5)
         expected = policy.agent.unroll(seen[None], never, state).state
     after = policy.act(seen.numpy(), state)[1]
     for one, two in zip(parts(after), parts(expected), strict=True):
