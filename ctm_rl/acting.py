@@ -12,7 +12,7 @@ from ctm_rl.core import Core, CTMCore
 from ctm_rl.encoders.projection import FixedProjection
 from ctm_rl.halting import CoreTicking, tick_until_certain
 from ctm_rl.reader import constant_reading
-from ctm_rl.state import AnyState, CoreState, rows_of_state, select_rows
+from ctm_rl.state import AnyState, CoreState, rows_of_state, select_rows, take_rows
 from ctm_rl.stepper import CoreSweep
 from ctm_rl.unroll import Folded, can_unroll, fold
 
@@ -135,7 +135,7 @@ class Actor:
         assert isinstance(state, CoreState)
         marks = _marks(self.agent)
         if self._prepared is None or self._prepared.marks != marks:
-            folded = fold(self.agent.core)
+            folded = fold(self.agent.core).laid_out()
             project = FixedProjection(self.agent.encoder, folded.features, folded.bias)
             self._prepared = _Prepared(marks, folded, project)
         folded, project = self._prepared[1:]
@@ -219,4 +219,7 @@ class _Choosing:
 
     def outcome(self, rows: Int[Tensor, " n"]) -> list[Tensor]:
         """See :class:`ctm_rl.halting.Deciding`: logits, then the parts of the state."""
-        return [self._logits[rows], *(part[rows] for part in self._ticking.state if part is not None)]
+        parts = [self._logits, *(part for part in self._ticking.state if part is not None)]
+        if len(rows) == len(self._logits):
+            return parts  # nobody ticks any more
+        return [take_rows(part, rows) for part in parts]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ctm_rl.core import Core, think
 from ctm_rl.reader import RowReading, rows_of_readings
-from ctm_rl.state import AnyState, rows_of_state
+from ctm_rl.state import AnyState, join_rows, rows_of_state
 
 _WORTHWHILE = 1 / 8
 """Share of the rows that must have halted before they are taken out, which costs about a quarter of a tick."""
@@ -105,7 +105,8 @@ def tick_until_certain(
         elif tick < first_tick or halt_certainty is None:
             continue
         else:
-            is_enough = is_thinking & (certainty >= halt_certainty)
+            # a certainty of 0 may be rounded to less
+            is_enough = is_thinking & (certainty >= halt_certainty) if halt_certainty else is_thinking
         done = is_enough.nonzero().squeeze(1)
         if not len(done):
             continue
@@ -118,9 +119,13 @@ def tick_until_certain(
             left = _closed_up(is_thinking, num_left)
             deciding.keep(left)
             rows, is_thinking = rows[left], is_thinking[left]
-    order, ticks, certainty, *parts = (torch.cat(column) for column in zip(*halted, strict=True))
-    places = order.argsort()
-    return Outcome([part[places] for part in parts], ticks[places], certainty[places])
+    order, *columns = zip(*halted, strict=True)
+    if len(order) == 1:
+        ticks, certainty, *parts = halted[0][1:]
+    else:
+        places = torch.cat(order).argsort()
+        ticks, certainty, *parts = (join_rows(column, places) for column in columns)
+    return Outcome(parts, ticks, certainty)
 
 
 def _closed_up(is_left: Bool[Tensor, " b"], num_left: int) -> Int[Tensor, " n"]:

@@ -1,9 +1,10 @@
 """The state a machine carries from tick to tick: typed values that go in and come out."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
@@ -83,4 +84,23 @@ def select_rows(is_chosen: Bool[Tensor, " B"], chosen: State, other: State) -> S
 
 def rows_of_state(state: State, rows: Int[Tensor, " n"]) -> State:
     """Takes some rows of a state, in their order; a new state of n rows."""
-    return type(state)._make(None if part is None else part[rows] for part in state)
+    return type(state)._make(None if part is None else take_rows(part, rows) for part in state)
+
+
+def take_rows(part: Shaped[Tensor, "B ..."], rows: Int[Tensor, " n"]) -> Shaped[Tensor, "n ..."]:
+    """Takes some rows, in their order, into new memory that is laid out like the old one."""
+    if _is_rows_last(part):
+        return part.movedim(0, -1).index_select(-1, rows).movedim(-1, 0)
+    return part[rows]
+
+
+def join_rows(parts: Sequence[Shaped[Tensor, "_ ..."]], places: Int[Tensor, " B"]) -> Shaped[Tensor, "B ..."]:
+    """Puts rows together, laid out as they were: row i of the result is row ``places[i]`` of all parts in a row."""
+    if _is_rows_last(parts[0]):
+        return torch.cat([part.movedim(0, -1) for part in parts], -1).index_select(-1, places).movedim(-1, 0)
+    return torch.cat(list(parts))[places]
+
+
+def _is_rows_last(part: Tensor) -> bool:
+    """Whether rows lie next to each other in memory, as where a machine ticks in buffers."""
+    return part.dim() > 1 and part.stride(0) == 1

@@ -180,6 +180,12 @@ class Folded(NamedTuple):
         """What features send into the first dense layer."""
         return nn.functional.linear(features, self.features, self.bias)
 
+    def laid_out(self) -> "Folded":
+        """The same, with the dense layers' weights in the order in which a sweep multiplies: it need not copy them."""
+        weights = self.weights
+        second = None if weights.second is None else weights.second.T.contiguous().T
+        return self._replace(weights=weights._replace(recurrent=weights.recurrent.T.contiguous().T, second=second))
+
     def window_beta(self, length: int) -> Float[Tensor, " P"]:
         """Windowed only: the decayed count of M ticks, always the same."""
         return age_weights(self.weights.sync.decay, length).sum(-1)
