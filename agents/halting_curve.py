@@ -13,7 +13,10 @@ from ctm_rl.losses import group
 from ctm_rl.metrics import AnswerScores
 from ctm_rl.models import ContinuousThoughtMachine, FeedForwardModel
 
-HALT_THRESHOLDS = (None, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
+HALT_THRESHOLDS = (
+    *(None, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999),
+    *(0.9999, 0.99999, 0.999999),  # policies are often surer than answers
+)
 """Certainties of a curve; None: all ticks are taken."""
 
 

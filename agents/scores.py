@@ -31,6 +31,9 @@ def loss_of(
     thought = thought._replace(predictions=thought.predictions.float(), certainties=thought.certainties.float())
     if settings.loss == "order":
         return sorting_loss(thought.predictions, targets)
+    if settings.halt_certainty is not None:
+        # of ticks that are equally certain the first counts
+        thought = thought._replace(certainties=thought.certainties.clamp(max=settings.halt_certainty))
     return answer_loss(
         config,
         thought,
@@ -42,6 +45,8 @@ def loss_of(
 
 def _uses_most_certain(settings: LearningSettings, config: ThinkerConfig) -> bool:
     """Whether the most certain tick counts beside the best one, or the last."""
+    if settings.halt_certainty is not None:
+        return True
     if settings.use_most_certain is not None:
         return settings.use_most_certain
     is_picture = config.num_groups == 1 and config.encoder not in ("digits", "parity", "none")

@@ -51,6 +51,9 @@ class LearningSettings:
     min_num_ticks: int | None = None
     """Learn each time from the first ticks alone, their number drawn from this to model.num_ticks, so that the model
     comes to its answers early and can halt; None: from all ticks."""
+    halt_certainty: float | None = None
+    """Count the first tick that is so certain in place of the most certain one, so that a model that is to halt there
+    learns to be right there; None: the most certain tick."""
     batch_size: int = 64
     """Samples of one optimiser step, all learners together."""
     num_steps_per_iteration: int = 50
@@ -87,6 +90,8 @@ class LearningSettings:
             check_number(f"learning.{name}", getattr(self, name), at_least=1)
         if self.min_num_ticks is not None:
             check_number("learning.min_num_ticks", self.min_num_ticks, at_least=1)
+        if self.halt_certainty is not None:
+            check_number("learning.halt_certainty", self.halt_certainty, above=0, at_most=1)
         check_number("learning.lr", self.lr, above=0)
         check_number("learning.num_warmup_steps", self.num_warmup_steps, at_least=0)
         check_number("learning.lr_decay", self.lr_decay, above=0, at_most=1)
@@ -181,6 +186,7 @@ class SupervisedExperiment(RunSettings):
             )
         _check_signal(self)
         _check_ticks(self)
+        _check_halting(self)
 
     @property
     def num_rows(self) -> int:
@@ -205,6 +211,18 @@ def _check_ticks(experiment: SupervisedExperiment) -> None:
             "kind mlp, or questions about digits."
         )
     check_number("learning.min_num_ticks", least, at_least=1, at_most=model.num_ticks)
+
+
+def _check_halting(experiment: SupervisedExperiment) -> None:
+    """Refuses a certainty to halt at where the most certain tick does not count."""
+    learning, kind = experiment.learning, experiment.model.kind
+    if learning.halt_certainty is None:
+        return
+    if learning.loss == "order" or learning.use_most_certain is False or kind == "mlp" or experiment.signal == "reward":
+        raise ValueError(
+            "learning.halt_certainty is for models that are read at their most certain tick, with signal label: not "
+            "for loss order, use_most_certain False, or kind mlp."
+        )
 
 
 def _check_signal(experiment: SupervisedExperiment) -> None:

@@ -23,7 +23,7 @@ from ctm_rl.agents.columns import batch_of
 from ctm_rl.agents.feed import Feed
 from ctm_rl.agents.learning_to_answer import LearningToAnswer
 from ctm_rl.agents.sampler import OBSERVATIONS, TARGETS
-from ctm_rl.agents.scores import Tally
+from ctm_rl.agents.scores import Tally, loss_of
 from ctm_rl.agents.supervised import Supervised, _sample
 from ctm_rl.agents.supervised_config import SupervisedConfig
 from ctm_rl.agents.supervised_experiment import (
@@ -35,7 +35,8 @@ from ctm_rl.agents.supervised_experiment import (
 )
 from ctm_rl.agents.supervised_learner import SupervisedLearner
 from ctm_rl.agents.thinker_module import CERTAINTIES, PREDICTIONS, ThinkerModule
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.certainty import certainty
+from ctm_rl.config import ModelKind, ThinkerConfig
 from ctm_rl.errors import UserError
 from ctm_rl.interop import load_official
 from ctm_rl.losses import answer_loss
@@ -265,6 +266,40 @@ def test_ticks_that_are_not_there_are_refused(changes: dict[str, Any], message: 
     learning = LearningSettings(batch_size=8, min_num_ticks=2)
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(EXPERIMENT, learning=learning, **changes)
+
+
+@pytest.mark.parametrize("kind", ["ctm", "lstm"])
+def test_a_model_that_is_to_halt_learns_from_the_tick_where_it_would(kind: ModelKind) -> None:
+    torch.manual_seed(3)
+    config = dataclasses.replace(FITTED, kind=kind, num_ticks=6)
+    predictions, targets = 2 * torch.randn(40, LENGTH * 2, 6), torch.randint(0, 2, (40, LENGTH))
+    grouped = predictions.unflatten(1, (LENGTH, 2))
+    certainties = certainty(grouped, -2)
+    halt = float(certainties.median())
+    losses = torch.nn.functional.cross_entropy(
+        grouped.permute(0, 2, 1, 3), targets[..., None].expand(-1, -1, 6), reduction="none"
+    ).mean(1)
+    ticks = [next((k for k in range(6) if row[k] >= halt), int(row.argmax())) for row in certainties]
+    assert len(set(ticks)) > 3
+    expected = sum(float(row.min() + row[tick]) / 2 for row, tick in zip(losses, ticks, strict=True)) / 40
+    settings = LearningSettings(halt_certainty=halt)
+    assert float(loss_of(settings, config, Thought(predictions, certainties), targets)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": dataclasses.replace(SMALL, kind="mlp")},
+        {"signal": "reward"},
+        {"learning": LearningSettings(batch_size=8, halt_certainty=0.9, use_most_certain=False)},
+    ],
+)
+def test_halting_where_no_certain_tick_counts_is_refused(changes: dict[str, Any]) -> None:
+    changes = {"learning": LearningSettings(batch_size=8, halt_certainty=0.9), **changes}
+    with pytest.raises(ValueError, match=r"learning\.halt_certainty is for models that are read at their most certain"):
+        dataclasses.replace(EXPERIMENT, **changes)
+    with pytest.raises(ValueError, match=r"learning\.halt_certainty must be above 0"):
+        LearningSettings(halt_certainty=0.0)
 
 
 def test_scores_count_what_is_right_and_leave_the_learner_as_it_was() -> None:
