@@ -12,7 +12,9 @@ from ctm_rl.reader import RowReading, rows_of_readings
 from ctm_rl.state import AnyState, join_rows, rows_of_state
 
 _WORTHWHILE = 1 / 8
-"""Share of the rows that must have halted before they are taken out, which costs about a quarter of a tick."""
+"""Share of the rows that must have halted before they are taken out."""
+_KEEP_COST = 1 / 4
+"""How many ticks of all rows it costs to take some out, where nothing else is said."""
 
 
 @runtime_checkable
@@ -75,7 +77,12 @@ def check_halt_certainty(halt_certainty: float | None) -> None:
 
 @torch.no_grad()
 def tick_until_certain(
-    deciding: Deciding, num_rows: int, num_ticks: int, halt_certainty: float | None, first_tick: int = 1
+    deciding: Deciding,
+    num_rows: int,
+    num_ticks: int,
+    halt_certainty: float | None,
+    first_tick: int = 1,
+    keep_cost: float = _KEEP_COST,
 ) -> Outcome:
     """Ticks until every row has halted: at ``min {k: certainty_k >= halt_certainty}``, or at the last tick.
 
@@ -87,6 +94,7 @@ def tick_until_certain(
         num_ticks: K, after which every row halts.
         halt_certainty: the certainty that is enough; ``None``: none is, every row takes K ticks.
         first_tick: the first tick that may be the last one, from 1.
+        keep_cost: how many ticks of all rows it costs to take some out; no less is to be saved by it.
 
     Returns:
         What each row ended with, in the order of the rows.
@@ -115,7 +123,8 @@ def tick_until_certain(
         num_left = int(is_thinking.sum())
         if not num_left:
             break
-        if len(rows) - num_left >= _WORTHWHILE * len(rows):
+        share = 1 - num_left / len(rows)
+        if share >= _WORTHWHILE and share * (num_ticks - tick) >= keep_cost:
             left = _closed_up(is_thinking, num_left)
             deciding.keep(left)
             rows, is_thinking = rows[left], is_thinking[left]
