@@ -16,9 +16,6 @@ from ctm_rl.state import AnyState, CoreState, rows_of_state, select_rows, take_r
 from ctm_rl.stepper import CoreSweep
 from ctm_rl.unroll import Folded, can_unroll, fold
 
-_KEEP_COST = 1.0
-"""Ticks that it costs to take rows out, whose histories then have to be moved."""
-
 
 class ActedStep(NamedTuple):
     """One environment step of B rows."""
@@ -127,9 +124,7 @@ class Actor:
             assert isinstance(agent.core, Core)
             ticking = CoreTicking(agent.core, state, [constant_reading(agent.encoder(observations))] * limit)
         deciding = _Choosing(agent, ticking)
-        (logits, *parts), ticks, _ = tick_until_certain(
-            deciding, len(is_first), limit, halt_certainty, keep_cost=_KEEP_COST
-        )
+        (logits, *parts), ticks, _ = tick_until_certain(deciding, len(is_first), limit, halt_certainty)
         given = iter(parts)
         last = type(state)._make(None if part is None else next(given) for part in state)
         return ActedStep(logits, last, ticks)

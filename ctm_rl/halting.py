@@ -13,8 +13,8 @@ from ctm_rl.state import AnyState, join_rows, rows_of_state
 
 _WORTHWHILE = 1 / 8
 """Share of the rows that must have halted before they are taken out."""
-_KEEP_COST = 1 / 4
-"""How many ticks of all rows it costs to take some out, where nothing else is said."""
+_COST = 1 / 4
+"""How many ticks of all rows that costs, about; no less is to be saved by it."""
 
 
 @runtime_checkable
@@ -77,12 +77,7 @@ def check_halt_certainty(halt_certainty: float | None) -> None:
 
 @torch.no_grad()
 def tick_until_certain(
-    deciding: Deciding,
-    num_rows: int,
-    num_ticks: int,
-    halt_certainty: float | None,
-    first_tick: int = 1,
-    keep_cost: float = _KEEP_COST,
+    deciding: Deciding, num_rows: int, num_ticks: int, halt_certainty: float | None, first_tick: int = 1
 ) -> Outcome:
     """Ticks until every row has halted: at ``min {k: certainty_k >= halt_certainty}``, or at the last tick.
 
@@ -94,7 +89,6 @@ def tick_until_certain(
         num_ticks: K, after which every row halts.
         halt_certainty: the certainty that is enough; ``None``: none is, every row takes K ticks.
         first_tick: the first tick that may be the last one, from 1.
-        keep_cost: how many ticks of all rows it costs to take some out; no less is to be saved by it.
 
     Returns:
         What each row ended with, in the order of the rows.
@@ -124,7 +118,7 @@ def tick_until_certain(
         if not num_left:
             break
         share = 1 - num_left / len(rows)
-        if share >= _WORTHWHILE and share * (num_ticks - tick) >= keep_cost:
+        if share >= _WORTHWHILE and share * (num_ticks - tick) >= _COST:
             left = _closed_up(is_thinking, num_left)
             deciding.keep(left)
             rows, is_thinking = rows[left], is_thinking[left]
