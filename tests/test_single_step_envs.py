@@ -51,8 +51,9 @@ def test_parity_is_the_parity_of_every_beginning() -> None:
 
 def test_shorter_sequences_end_in_ones() -> None:
     inputs, targets = ParityTask(9, min_length=4).sample(np.random.default_rng(5), 4000)
-    assert (targets == np.cumsum(inputs == -1, 1) % 2).all()
-    shares = (inputs == -1).mean(0)
+    is_negative = np.equal(inputs, -1)
+    assert (targets == np.cumsum(is_negative, 1) % 2).all()
+    shares = is_negative.mean(0)
     # of six lengths from 4 to 9, those of at least place + 1 may hold a -1 there
     expected = [0.5 * min(6, 9 - place) / 6 for place in range(9)]
     assert shares == pytest.approx(expected, abs=0.03)
