@@ -51,7 +51,8 @@ def test_parity_is_the_parity_of_every_beginning() -> None:
 
 def test_shorter_sequences_end_in_ones() -> None:
     inputs, targets = ParityTask(9, min_length=4).sample(np.random.default_rng(5), 4000)
-    is_negative = np.equal(inputs, -1)
+    assert isinstance(inputs, np.ndarray)
+    is_negative = inputs == -1
     assert (targets == np.cumsum(is_negative, 1) % 2).all()
     shares = is_negative.mean(0)
     # of six lengths from 4 to 9, those of at least place + 1 may hold a -1 there
