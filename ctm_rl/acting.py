@@ -119,7 +119,7 @@ class Actor:
             ticking = self._sweeping(observations, state, limit)
             if halt_certainty is None:
                 logits = agent.policy(ticking.advance(limit))
-                return ActedStep(logits, ticking.copied_state(), torch.full((len(is_first),), limit))
+                return ActedStep(logits, ticking.state, torch.full((len(is_first),), limit))
         else:
             assert isinstance(agent.core, Core)
             ticking = CoreTicking(agent.core, state, [constant_reading(agent.encoder(observations))] * limit)
@@ -134,7 +134,7 @@ class Actor:
         assert isinstance(self.agent.core, CTMCore)
         assert isinstance(state, CoreState)
         marks = _marks(self.agent)
-        if self._prepared is None or self._prepared.marks != marks:
+        if self._prepared is None or marks is None or self._prepared.marks != marks:
             folded = fold(self.agent.core).laid_out()
             project = FixedProjection(self.agent.encoder, folded.features, folded.bias)
             self._prepared = _Prepared(marks, folded, project)
@@ -145,17 +145,20 @@ class Actor:
 class _Prepared(NamedTuple):
     """What only depends on the parameters."""
 
-    marks: list[tuple[int, int]]
-    """Of the parameters that it was made of."""
+    marks: list[tuple[int, int]] | None
+    """Of the parameters that it was made of; None: of some that tell no changes."""
     folded: Folded
     """The core's."""
     project: FixedProjection
     """The encoder's, with what the folded core does first."""
 
 
-def _marks(agent: ActorCritic) -> list[tuple[int, int]]:
-    """Tells whether a parameter has been changed or replaced."""
-    return [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in agent.parameters()]
+def _marks(agent: ActorCritic) -> list[tuple[int, int]] | None:
+    """Tells whether a parameter has been changed or replaced; None: made in inference mode, they do not tell."""
+    parameters = list(agent.parameters())
+    if any(one.is_inference() for one in parameters):
+        return None
+    return [(one.data_ptr(), one._version) for one in parameters]
 
 
 class _Sweeping:
@@ -177,10 +180,6 @@ class _Sweeping:
     def state(self) -> CoreState:
         """The state after the last tick, of the rows that are left; written over by the next one."""
         return self._sweep.state
-
-    def copied_state(self) -> CoreState:
-        """The same, to be kept."""
-        return CoreState._make(None if part is None else part.clone() for part in self.state)
 
     def advance(self, num_ticks: int) -> Float[Tensor, "b P"]:
         """So many ticks more; gives what the heads read."""

@@ -11,8 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ctm_rl.certainty import certainty
-
 _LOG_STD_LIMITS = (-5.0, 2.0)
 _NO_CHANCE = -1e9
 """Logit of what pads choices of unequal sizes; its probability is 0, and 0 times its logarithm is 0, not NaN."""
@@ -98,10 +96,9 @@ class Choices:
     def certainty(self, outputs: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch"]:
         """1 where all is decided and 0 where all is alike: 1 - entropy / logarithm of the size, mean of all choices."""
         grouped = self._grouped(outputs)
-        if self.sizes == (max(self.sizes[0], 2),) * len(self.sizes):
-            return certainty(grouped)
         limits = torch.tensor([math.log(max(size, 2)) for size in self.sizes], device=outputs.device)
-        entropy = chosen(grouped, grouped.argmax(-1)).entropy
+        logp = grouped.log_softmax(-1)
+        entropy = -(logp.exp() * logp).sum(-1)
         return (1 - entropy / limits).mean(-1)
 
     def divergence(self, outputs: Float[Tensor, "*batch O"], others: Float[Tensor, "*batch O"]) -> Tensor:

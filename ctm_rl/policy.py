@@ -39,8 +39,7 @@ class Policy:
     """
 
     def __init__(self, agent: ActorCritic, iteration: int = 0) -> None:
-        self.agent = agent.eval()
-        self._actor = Actor(agent)
+        self._actor = Actor(agent.eval())
         self.layout = agent.layout
         self.actions = agent.actions
         self.iteration = iteration
@@ -84,6 +83,11 @@ class Policy:
                 "episodes are played by reinforcement learning policies only."
             )
         return cls(agent.to(device), checkpoint.iteration_of(place))
+
+    @property
+    def agent(self) -> ActorCritic:
+        """The trained network."""
+        return self._actor.agent
 
     @property
     def device(self) -> torch.device:

@@ -29,13 +29,8 @@ def grids(num_rows: int, sizes: tuple[int, ...] = SIZES, seed: int = 1) -> Tenso
     return torch.stack(parts, -1).byte()
 
 
-@pytest.mark.parametrize("few_kinds", [0, 1000], ids=["rows gathered", "product with ones"])
-def test_a_projection_equals_the_dense_layer_on_features_there_and_back(
-    monkeypatch: pytest.MonkeyPatch, few_kinds: int
-) -> None:
-    monkeypatch.setattr(projection, "_FEW_KINDS", few_kinds)
-    encoder, weight, bias = make()
-    observations = grids(9)
+def check_projection(encoder: torch.nn.Module, observations: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Compares with the dense layer on the features, there and back; gives what that layer gives."""
     inputs = [weight, bias, *encoder.parameters()]
     expected = torch.nn.functional.linear(encoder(observations), weight, bias)
     grad = torch.randn_like(expected)
@@ -44,6 +39,17 @@ def test_a_projection_equals_the_dense_layer_on_features_there_and_back(
     torch.testing.assert_close(projected, expected, rtol=1e-12, atol=1e-12)
     for got, wanted in zip(torch.autograd.grad(projected, inputs, grad), expected_grads, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-12)
+    return expected
+
+
+@pytest.mark.parametrize("few_kinds", [0, 1000], ids=["rows gathered", "product with ones"])
+def test_a_projection_equals_the_dense_layer_on_features_there_and_back(
+    monkeypatch: pytest.MonkeyPatch, few_kinds: int
+) -> None:
+    monkeypatch.setattr(projection, "_FEW_KINDS", few_kinds)
+    encoder, weight, bias = make()
+    observations = grids(9)
+    check_projection(encoder, observations, weight, bias)
 
 
 def test_a_fixed_projection_takes_in_kinds_that_it_meets_later() -> None:
@@ -80,14 +86,7 @@ def test_a_grid_beside_other_parts_is_projected_too() -> None:
     bias = torch.randn(NUM_OUTPUTS, dtype=torch.double, requires_grad=True)
     categories, numbers = torch.tensor([[3, 2], [0, 1], [1, 0]]), torch.randn(3, 3, dtype=torch.double)
     observations = torch.cat((categories, grids(3).flatten(1), numbers), -1)
-    inputs = [weight, bias, *encoder.parameters()]
-    expected = torch.nn.functional.linear(encoder(observations), weight, bias)
-    grad = torch.randn_like(expected)
-    expected_grads = torch.autograd.grad(expected, inputs, grad)
-    projected = project(encoder, observations, weight, bias)
-    torch.testing.assert_close(projected, expected, rtol=1e-12, atol=1e-12)
-    for got, wanted in zip(torch.autograd.grad(projected, inputs, grad), expected_grads, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-12)
+    expected = check_projection(encoder, observations, weight, bias)
     fixed = FixedProjection(encoder, weight, bias)
     for rows in (observations[:1], observations):
         torch.testing.assert_close(fixed(rows), expected[: len(rows)], rtol=1e-12, atol=1e-12)

@@ -2,7 +2,8 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +173,12 @@ def test_a_policy_tells_how_many_ticks_it_took() -> None:
     assert policy.ticks.tolist() == [1] * 6
 
 
-def test_a_policy_notices_that_its_agent_has_learned() -> None:
-    policy, seen = Policy(make_agent()), torch.randn(6, 4)
-    state, never = policy.initial_state(6), torch.zeros(1, 6, dtype=torch.bool)
-    before = policy.act(seen.numpy(), state)[1]
-    with torch.no_grad():
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_policy_notices_that_its_agent_has_learned(mode: Callable[[], AbstractContextManager[None]]) -> None:
+    with mode():
+        policy, seen = Policy(make_agent()), torch.randn(6, 4)
+        state, never = policy.initial_state(6), torch.zeros(1, 6, dtype=torch.bool)
+        before = policy.act(seen.numpy(), state)[1]
         for parameter in policy.agent.parameters():
             parameter.mul_(1.5)
         expected = policy.agent.unroll(seen[None], never, state).state
