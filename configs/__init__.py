@@ -3,10 +3,10 @@
 import difflib
 from collections.abc import Callable
 
-from ctm_rl.agents.experiment_json import AnyExperiment
+from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.configs.acrobot import acrobot, acrobot_paper
+from ctm_rl.configs.any_env import for_env
 from ctm_rl.configs.cartpole import cartpole, cartpole_paper, cartpole_window
-from ctm_rl.configs.generic import for_env
 from ctm_rl.configs.images import (
     cifar10,
     cifar100,

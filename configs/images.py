@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from ctm_rl.agents.run_settings import BudgetConfig
-from ctm_rl.agents.supervised_experiment import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.config import ThinkerConfig
 
 IMAGES = "ctm_rl.envs:ctm_rl/Images-v0"

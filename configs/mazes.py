@@ -1,7 +1,7 @@
 """Mazes: the way from the red pixel to the green one, as moves, seen in one picture."""
 
-from ctm_rl.agents.run_settings import BudgetConfig
-from ctm_rl.agents.supervised_experiment import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.config import ThinkerConfig
 
 MAZE = "ctm_rl.envs:ctm_rl/Maze-v0"

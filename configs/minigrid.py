@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from ctm_rl.agents.experiment import EnvConfig, Experiment, PPOSettings
-from ctm_rl.agents.run_settings import BudgetConfig
+from ctm_rl.agents.experiments.acting import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.config import PolicyConfig
 from ctm_rl.configs.cartpole import cartpole_paper
 

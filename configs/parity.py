@@ -2,14 +2,14 @@
 
 import dataclasses
 
-from ctm_rl.agents.run_settings import BudgetConfig
-from ctm_rl.agents.supervised_experiment import (
+from ctm_rl.agents.experiments.answering import (
     BanditSettings,
     HeldOutSettings,
     LearningSettings,
     SupervisedExperiment,
     TaskConfig,
 )
+from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.config import ThinkerConfig
 
 PARITY = "ctm_rl.envs:ctm_rl/Parity-v0"

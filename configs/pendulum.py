@@ -1,7 +1,7 @@
 """Pendulum: a torque, which is a real number, swings it up and holds it there."""
 
-from ctm_rl.agents.experiment import EnvConfig, Experiment, PPOSettings
-from ctm_rl.agents.run_settings import BudgetConfig
+from ctm_rl.agents.experiments.acting import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.configs.cartpole import cartpole
 
 

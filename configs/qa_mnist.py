@@ -1,7 +1,7 @@
 """Questions about digits that have been seen before: what synchronisation remembers once they are out of sight."""
 
-from ctm_rl.agents.run_settings import BudgetConfig
-from ctm_rl.agents.supervised_experiment import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.config import ThinkerConfig
 
 QA_MNIST = "ctm_rl.envs:ctm_rl/QAMnist-v0"

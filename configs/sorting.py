@@ -1,7 +1,7 @@
 """Sorting: numbers are put in order, one index emitted after the other while thinking."""
 
-from ctm_rl.agents.run_settings import BudgetConfig
-from ctm_rl.agents.supervised_experiment import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.config import ThinkerConfig
 
 SORTING = "ctm_rl.envs:ctm_rl/Sorting-v0"

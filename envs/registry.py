@@ -16,21 +16,21 @@ MAZE = "ctm_rl/Maze-v0"
 """The route through a maze in one step; takes ``size``, ``route_length``, ``generator``, ``folder`` and more."""
 
 ENTRY_POINTS = {
-    WRAPPED: "ctm_rl.envs.wrapped:make_wrapped",
-    PARITY: "ctm_rl.envs.parity:ParityEnv",
-    SORTING: "ctm_rl.envs.sorting:SortingEnv",
-    IMAGES: "ctm_rl.envs.images:ImagesEnv",
-    QA_MNIST: "ctm_rl.envs.qa_mnist:QAMnistEnv",
-    MAZE: "ctm_rl.envs.mazes:MazeEnv",
+    WRAPPED: "ctm_rl.envs.make:make_wrapped",
+    PARITY: "ctm_rl.envs.tasks.parity:ParityEnv",
+    SORTING: "ctm_rl.envs.tasks.sorting:SortingEnv",
+    IMAGES: "ctm_rl.envs.tasks.images:ImagesEnv",
+    QA_MNIST: "ctm_rl.envs.tasks.qa_mnist:QAMnistEnv",
+    MAZE: "ctm_rl.envs.tasks.mazes:MazeEnv",
 }
 
 VECTOR_ENTRY_POINTS = {
-    WRAPPED: "ctm_rl.envs.wrapped:make_wrapped_vector",
-    PARITY: "ctm_rl.envs.parity:ParityVectorEnv",
-    SORTING: "ctm_rl.envs.sorting:SortingVectorEnv",
-    IMAGES: "ctm_rl.envs.images:ImagesVectorEnv",
-    QA_MNIST: "ctm_rl.envs.qa_mnist:QAMnistVectorEnv",
-    MAZE: "ctm_rl.envs.mazes:MazeVectorEnv",
+    WRAPPED: "ctm_rl.envs.make:make_wrapped_vector",
+    PARITY: "ctm_rl.envs.tasks.parity:ParityVectorEnv",
+    SORTING: "ctm_rl.envs.tasks.sorting:SortingVectorEnv",
+    IMAGES: "ctm_rl.envs.tasks.images:ImagesVectorEnv",
+    QA_MNIST: "ctm_rl.envs.tasks.qa_mnist:QAMnistVectorEnv",
+    MAZE: "ctm_rl.envs.tasks.mazes:MazeVectorEnv",
 }
 """Those that make many at once by another way than one after the other."""
 

@@ -1,1 +1,4 @@
-"""``ctm-rl bench``: what training costs, beside others and beside the arithmetic, measured in one run."""
+"""What training costs, beside stock RLlib, an LSTM of equal size and sb3-contrib: ``ctm-rl bench``.
+
+Imports the other folders of ``agents``; none of them imports it.
+"""

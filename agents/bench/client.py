@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from ctm_rl.agents.bench.settings import RivalSettings
-from ctm_rl.agents.experiment import Experiment
-from ctm_rl.agents.experiment_json import to_json
+from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.serialise import to_json
 from ctm_rl.errors import UserError
 
 _STOP_SECONDS = 20.0

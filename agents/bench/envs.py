@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ctm_rl.agents.bench.machine import describe_machine, describe_versions
-from ctm_rl.agents.sampler import make_samples_env
-from ctm_rl.agents.supervised_experiment import TaskConfig
+from ctm_rl.agents.experiments.answering import TaskConfig
+from ctm_rl.agents.supervised.sampler import make_samples_env
 
 SECONDS = 0.5
 """How long each row is measured in a round, at least once."""

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ctm_rl.actions import Actions
 from ctm_rl.config import MIN_UNET_WIDTH, PolicyConfig
 from ctm_rl.encoders.grid import EMBEDDING_DIM
 from ctm_rl.errors import UserError
-from ctm_rl.layout import Layout
+from ctm_rl.spaces.actions import Actions
+from ctm_rl.spaces.observations import Layout
 
 BACKWARD_FACTOR = 3
 """Forward, then one product of the same size for the gradient of each of the two factors."""

@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from ctm_rl.agents.cluster import count_cpus
+from ctm_rl.agents.cluster.session import count_cpus
 
 _PACKAGES = ("ctm-rl", "torch", "ray", "gymnasium", "numpy", "sb3-contrib", "stable-baselines3")
 

@@ -9,28 +9,19 @@ from typing import Any
 
 from rich.console import Console
 
-from ctm_rl.agents.bench.settings import CLUSTER, SCALING, BenchOptions
-from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.bench.settings import BenchOptions
 from ctm_rl.errors import UserError, expand
 
-_WIDTH = 120
 
-
-def measure_envs(options: BenchOptions, command: str) -> str:
-    """Measures how fast samples are made, and gives the result as it was asked for; see ``measure``."""
-    from ctm_rl.agents.bench.envs import bench_envs
-
-    return _measure(options, lambda tell: bench_envs(command, options.rounds, tell))
-
-
-def measure(experiment: Experiment, options: BenchOptions, command: str, kind: str | None = None) -> str:
+def measure(
+    options: BenchOptions, run: Callable[[Any], dict[str, Any]], to_text: Callable[[dict[str, Any]], str]
+) -> str:
     """Measures, and gives the result as it was asked for.
 
     Args:
-        experiment: what is learned.
-        options: how to measure, and how to tell it.
-        command: what was asked for, to be kept with the result.
-        kind: ``SCALING``: how ours grows; ``CLUSTER``: what clusters cost; ``None``: the contenders.
+        options: where the result goes, and whether it is for a program or a person.
+        run: measures; is given what to call with a line about what is being done.
+        to_text: makes a table for a person of what ``run`` gives.
 
     Returns:
         One line of JSON, or a table for a person.
@@ -38,25 +29,6 @@ def measure(experiment: Experiment, options: BenchOptions, command: str, kind: s
     Raises:
         UserError: the experiment cannot be run here, or the result cannot be written where it was asked to be.
     """
-
-    def run(tell: Any) -> dict[str, Any]:
-        if kind == SCALING:
-            from ctm_rl.agents.bench.scaling import scaling
-
-            return scaling(experiment, options, command, tell)
-        if kind == CLUSTER:
-            from ctm_rl.agents.bench.cluster import cluster
-
-            return cluster(experiment, options, command, tell)
-        from ctm_rl.agents.bench.run import bench
-
-        return bench(experiment, options, command, tell)
-
-    return _measure(options, run)
-
-
-def _measure(options: BenchOptions, run: Callable[[Any], dict[str, Any]]) -> str:
-    """Measures, keeps the result where it was asked to be kept, and gives it for a program or a person."""
     out = None if options.out is None else expand(options.out).absolute()
     if out is not None:
         _check_writable(out)
@@ -64,7 +36,7 @@ def _measure(options: BenchOptions, run: Callable[[Any], dict[str, Any]]) -> str
         result = run(tell)
     line = json.dumps(result, allow_nan=False) + "\n"
     told = "" if out is None else _save(out, line, result)
-    return line if options.json else _to_text(result) + told
+    return line if options.json else to_text(result) + told
 
 
 def read(path: Path) -> str:
@@ -82,28 +54,6 @@ def read(path: Path) -> str:
         raise UserError(f"{path} cannot be read: {error.strerror}; name a file made by ctm-rl bench --out.") from error
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no result of ctm-rl bench --json.") from error
-
-
-def _to_text(result: dict[str, Any]) -> str:
-    """For a person."""
-    if "curves" in result:
-        from ctm_rl.agents.bench.scaling import to_text
-
-        return to_text(result)
-    if "clusters" in result:
-        from ctm_rl.agents.bench.cluster import to_text
-
-        return to_text(result)
-    if "minibatch" not in result and "settings" not in result:
-        from ctm_rl.agents.bench.envs import to_text
-
-        return to_text(result)
-    from ctm_rl.agents.bench.table import show
-
-    console = Console(width=None if Console().is_terminal else _WIDTH)
-    with console.capture() as captured:
-        show(result, console)
-    return captured.get()
 
 
 def _save(out: Path, line: str, result: dict[str, Any]) -> str:

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ctm_rl.agent import ActorCritic
 from ctm_rl.agents.bench.floor import matrix_rate
 from ctm_rl.agents.bench.memory import PeakMeter, release_free
 from ctm_rl.agents.bench.task import task_of
-from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.models.actor_critic import ActorCritic
 
 STEPS_PER_EPISODE = 25
 """Mean length of the episodes in the minibatch: as of CartPole's first iterations."""

@@ -18,11 +18,11 @@ from ctm_rl.agents.bench.machine import describe_machine, describe_versions
 from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
 from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.bench.worker import ITERATION, PARTS
-from ctm_rl.agents.cluster import check_machine, count_cpus, prepare_environment, ray_for
-from ctm_rl.agents.experiment import Experiment
-from ctm_rl.agents.experiment_json import to_json
-from ctm_rl.agents.stop import RunInterrupted, StopRequest
-from ctm_rl.agents.workplace import working_inside
+from ctm_rl.agents.cluster.session import check_machine, count_cpus, prepare_environment, ray_for
+from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
+from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.serialise import to_json
+from ctm_rl.agents.run_directory.working_directory import working_inside
 
 Tell = Callable[[str], None]
 """Is told what is being done."""

@@ -12,8 +12,8 @@ from ctm_rl.agents.bench.client import Worker
 from ctm_rl.agents.bench.run import OURS, Tell, build, circumstances, measure_in_turn, median_of, running_ray
 from ctm_rl.agents.bench.settings import BenchOptions
 from ctm_rl.agents.bench.worker import ITERATION
-from ctm_rl.agents.cluster import count_cpus
-from ctm_rl.agents.experiment import Experiment
+from ctm_rl.agents.cluster.session import count_cpus
+from ctm_rl.agents.experiments.acting import Experiment
 
 _TITLES = {"ticks": "ticks of a step, K", "steps": "steps of an iteration, T", "iteration": "iteration"}
 

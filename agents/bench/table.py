@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 Result = dict[str, Any]
+_WIDTH = 120
+"""Columns of a table that is not written to a terminal."""
 
 
 def _seconds(value: float | None) -> str:
@@ -30,8 +32,9 @@ _COLUMNS: dict[str, tuple[str, Callable[[float | None], str]]] = {
 _LEGEND = "MB: highest memory of a contender's process above the built model, in the iteration and in its update alone."
 
 
-def show(result: Result, console: Console) -> None:
-    """Writes a result as an aligned table, with what was measured beside it."""
+def to_text(result: Result) -> str:
+    """Makes an aligned table of a result, with what was measured below it."""
+    console = Console(width=None if Console().is_terminal else _WIDTH)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for title in _COLUMNS:
@@ -39,9 +42,11 @@ def show(result: Result, console: Console) -> None:
     for row in result["rows"]:
         cells = [""] if "unavailable" in row else _cells(row)
         table.add_row(row["name"], *cells)
-    console.print(table)
-    for line in _lines(result):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    with console.capture() as captured:
+        console.print(table)
+        for line in _lines(result):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+    return captured.get()
 
 
 def to_markdown(result: Result) -> str:

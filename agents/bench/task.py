@@ -1,12 +1,12 @@
 """What an experiment's environment means for its model, looked at once."""
 
-from ctm_rl.actions import Choices
-from ctm_rl.agent import ActorCritic
-from ctm_rl.agents.environment import make_env
-from ctm_rl.agents.experiment import Experiment
-from ctm_rl.agents.spaces import Fitted, fit
+from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.rllib.environment import make_env
+from ctm_rl.agents.rllib.spaces import Fitted, fit
 from ctm_rl.errors import UserError
-from ctm_rl.matching import settle_width
+from ctm_rl.models.actor_critic import ActorCritic
+from ctm_rl.models.baseline_width import settle_width
+from ctm_rl.spaces.actions import Choices
 
 
 def task_of(experiment: Experiment) -> Fitted:

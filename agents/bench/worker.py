@@ -13,8 +13,8 @@ from typing import Any, TextIO
 
 from ctm_rl.agents.bench.settings import RivalSettings
 from ctm_rl.agents.bench.timing import Contender, Unavailable
-from ctm_rl.agents.experiment import Experiment
-from ctm_rl.agents.experiment_json import from_json
+from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.serialise import from_json
 from ctm_rl.errors import UserError
 
 ITERATION, PARTS = "iteration", "parts"
@@ -37,10 +37,10 @@ def main() -> int:
 def make_contender(name: str, experiment: Experiment, num_threads: int, rival: RivalSettings) -> Contender:
     """Makes a contender by its name, not built yet."""
     if name == "sb3-lstm":
-        from ctm_rl.agents.bench.sb3 import SB3Contender
+        from ctm_rl.agents.bench.contender_sb3 import SB3Contender
 
         return SB3Contender(experiment, num_threads, rival)
-    from ctm_rl.agents.bench import rllib
+    from ctm_rl.agents.bench import contender_rllib as rllib
 
     if name == "rllib-lstm":
         return rllib.stock_lstm(experiment, num_threads, rival)
@@ -55,9 +55,9 @@ def make_contender(name: str, experiment: Experiment, num_threads: int, rival: R
 
 def _serve(task: dict[str, Any], answers: TextIO) -> None:
     """Builds the contender and answers."""
-    from ctm_rl.agents.cluster import ray_for
-    from ctm_rl.agents.stop import StopRequest
-    from ctm_rl.agents.workplace import no_results_at_home
+    from ctm_rl.agents.cluster.session import ray_for
+    from ctm_rl.agents.cluster.signals import StopRequest
+    from ctm_rl.agents.run_directory.working_directory import no_results_at_home
 
     experiment, rival = from_json(task["experiment"]), RivalSettings(**task["rival"])
     assert isinstance(experiment, Experiment)

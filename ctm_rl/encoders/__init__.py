@@ -17,7 +17,7 @@ from ctm_rl.encoders.image import ImageEncoder, ShallowWide
 from ctm_rl.encoders.normaliser import RunningNormaliser
 from ctm_rl.encoders.parity import ParityEncoder
 from ctm_rl.encoders.text import TextEncoder
-from ctm_rl.layout import Layout, Part
+from ctm_rl.spaces.observations import Layout, Part
 
 
 class IdentityEncoder(nn.Module):

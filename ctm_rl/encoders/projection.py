@@ -77,7 +77,7 @@ def _share(part: nn.Module, piece: Shaped[Tensor, "N ..."], weight: Float[Tensor
 
 
 class FixedProjection:
-    """:func:`project` with an encoder and a layer that stay as they are, without gradient: for acting.
+    """``project`` with an encoder and a layer that stay as they are, without gradient: for acting.
 
     What cells add is kept from call to call, and computed anew when a kind of cell is met for the first time.
 
@@ -154,7 +154,7 @@ def share_out(encoder: GridEncoder, kinds: Int[Tensor, "..."], weight: Float[Ten
 
     Args:
         encoder: gives the cells' features.
-        kinds: which are needed, repeated or not, as :func:`kinds_of` gives them.
+        kinds: which are needed, repeated or not, as ``kinds_of`` gives them.
         weight: of the dense layer, [E, H x W x F].
 
     Returns:

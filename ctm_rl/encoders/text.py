@@ -3,7 +3,7 @@
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from ctm_rl.layout import BYTES_PER_WORD, NUM_WORDS
+from ctm_rl.spaces.observations import BYTES_PER_WORD, NUM_WORDS
 
 
 class TextEncoder(nn.Module):

@@ -23,7 +23,7 @@ class Accuracy(NamedTuple):
 def accuracy(
     predictions: Float[Tensor, "B G C K"], certainties: Float[Tensor, "B K"], targets: Int[Tensor, "B G"]
 ) -> Accuracy:
-    """Compares the answers of one batch with the truth; :class:`AnswerScores` takes many batches and tells more.
+    """Compares the answers of one batch with the truth; ``AnswerScores`` takes many batches and tells more.
 
     Args:
         predictions: logits, [B, G, C, K].

@@ -97,7 +97,7 @@ class RouteScores:
         Returns:
             ``num_samples``; ``steps``, the share of right steps among all steps but waits; ``route``, the share of
             samples whose every step but waits is right; ``whole``, the share of samples right in every element,
-            waits too, as :class:`AnswerScores` counts; and ``by_length``, the same for each bin with its first and
+            waits too, as ``AnswerScores`` counts; and ``by_length``, the same for each bin with its first and
             last length, ``low`` and ``high``. Where there is nothing to count, a share is None.
 
         Raises:

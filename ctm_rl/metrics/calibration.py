@@ -69,7 +69,7 @@ def expected_calibration_error(
     Args:
         probabilities: [B, G, C].
         targets: classes, [B, G].
-        num_bins: how many bins, see :func:`bin_indices`.
+        num_bins: how many bins, see ``bin_indices``.
 
     Returns:
         In [0, 1].
@@ -123,7 +123,7 @@ def bootstrap_means(
 class CalibrationScores:
     """Expected calibration error and Brier score with intervals, and the reliability table, over all samples added.
 
-    Confidence is the largest probability of an element, as :func:`expected_calibration_error` has it. An interval spans
+    Confidence is the largest probability of an element, as ``expected_calibration_error`` has it. An interval spans
     the middle ``interval`` of the values from resampled samples; elements of a sample stay together, as they are not
     independent. The calibration error of a resample is rather too large (noise in a bin counts as a gap), so that for
     few samples its interval may lie above the error itself. Holds 16 numbers a sample and reading.

@@ -59,7 +59,7 @@ class HumanScores:
         """Agreement so far.
 
         Returns:
-            For each reading of :func:`~ctm_rl.metrics.calibration.read_probabilities`: ``cross_entropy``, ``kl``,
+            For each reading of ``metrics.calibration.read_probabilities``: ``cross_entropy``, ``kl``,
             ``correlation`` (Pearson's, over all pairs of sample and class) and ``entropy_correlation`` (Pearson's, over
             the samples: are both undecided about the same pictures); a correlation is None where one side is constant.
 

@@ -50,7 +50,7 @@ def emissions(predictions: Float[Tensor, "B C K"]) -> Emissions:
 
 
 def decode_sorting(predictions: Float[Tensor, "B C K"]) -> list[list[int]]:
-    """What :func:`emissions` reads, as lists.
+    """What ``emissions`` reads, as lists.
 
     Args:
         predictions: logits of N indices and, last, the blank, [B, N + 1, K].

@@ -1,1 +1,4 @@
-"""Pictures with their classes: where they are read from, and in which formats."""
+"""Data sets of images: folders, parquet, IDX and binary files, the Hugging Face hub; crops and augmentation.
+
+Imports no other folder.
+"""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctm_rl.envs.data.pictures import ArrayPictures
+from ctm_rl.envs.data.images import ArrayPictures
 
 IDX_NAMES = {"train": "train", "test": "t10k"}
 """How MNIST's files call the splits."""

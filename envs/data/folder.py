@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctm_rl.envs.data.pictures import EncodedPictures
+from ctm_rl.envs.data.images import EncodedPictures
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".gif", ".tif", ".tiff")
 

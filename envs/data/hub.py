@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ctm_rl.envs.data.images import EncodedPictures
 from ctm_rl.envs.data.parquet import LABEL_COLUMNS, PICTURE_COLUMNS
-from ctm_rl.envs.data.pictures import EncodedPictures
 
 PREFIX = "hf:"
 """A path that begins so names a data set of the hub: ``hf:NAME`` or ``hf:NAME:CONFIGURATION``."""

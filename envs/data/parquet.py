@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ctm_rl.envs.data.pictures import EncodedPictures
+from ctm_rl.envs.data.images import EncodedPictures
 
 PICTURE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("fine_label", "label")

@@ -1,0 +1,69 @@
+"""Bandits as an RLlib algorithm: runners answer with the newest weights, learners learn from the rewards."""
+
+import functools
+import itertools
+from typing import Any, cast
+
+import ray
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.policy.sample_batch import MultiAgentBatch
+
+from ctm_rl.agents.bandit.config import BanditConfig
+from ctm_rl.agents.bandit.env_runner import BanditRunner
+from ctm_rl.agents.rllib.columns import batch_of
+from ctm_rl.agents.supervised.algorithm import Supervised
+from ctm_rl.agents.supervised.sampler import join
+
+
+class Bandit(Supervised):
+    """Learns to answer from rewards alone; see ``BanditConfig``."""
+
+    @classmethod
+    def get_default_config(cls) -> BanditConfig:
+        """Returns the configuration to start from."""
+        return BanditConfig()
+
+    def _samples(self, iteration: int) -> dict[str, Any]:
+        """One iteration's answers as ``LearnerGroup.update`` takes them; nothing is ordered ahead of the weights.
+
+        The weights travel with the order, so that a runner that takes over from a lost one answers as that would have.
+        """
+        config = self._settings
+        assert self.learner_group is not None
+        parts = range(max(1, config.num_learners))
+        weights = self.learner_group.get_weights()
+        if self._feed is None:
+            batches = [self._local_runner.sample(iteration=iteration, part=part, weights=weights) for part in parts]
+            return {"batches": batches} if config.num_learners else {"batch": batches[0]}
+        where = ray.put(weights)
+        shares = _shares(config.learning.num_steps_per_iteration, config.num_env_runners // len(parts))
+        for part in parts:
+            for steps in shares:
+                job = functools.partial(_answer, iteration=iteration, part=part, steps=steps, weights=where)
+                self._feed.order((iteration, part, steps.start), job)
+        taken = [[self._feed.take((iteration, part, steps.start)) for steps in shares] for part in parts]
+        if len(shares) == 1 and config.num_learners:
+            return {"batch_refs": [refs[0] for refs in taken]}
+        batches = [_join(ray.get(refs)) for refs in taken]
+        return {"batches": batches} if config.num_learners else {"batch": batches[0]}
+
+
+def _answer(runner: BanditRunner, **order: Any) -> MultiAgentBatch:
+    """Runs where the runner is."""
+    return runner.sample(**order)
+
+
+def _shares(num_steps: int, num_runners: int) -> list[range]:
+    """Deals the batches of a learner out to its runners, evenly; none is left without."""
+    num_shares = min(num_steps, max(1, num_runners))
+    bounds = [num_steps * share // num_shares for share in range(num_shares + 1)]
+    return [range(first, last) for first, last in itertools.pairwise(bounds)]
+
+
+def _join(batches: list[MultiAgentBatch]) -> MultiAgentBatch:
+    """Answers of several runners as those of one."""
+    columns = [cast(dict[str, Any], batch.policy_batches[DEFAULT_MODULE_ID]) for batch in batches]
+    if len(columns) == 1:
+        return batches[0]
+    joined = {name: join([part[name] for part in columns]) for name in columns[0]}
+    return batch_of(joined, sum(batch.env_steps() for batch in batches))

@@ -1,0 +1,67 @@
+"""The configuration of bandits for RLlib's users: that of supervised learning, and how rewards are learned from."""
+
+import dataclasses
+from typing import Any
+
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.from_config import NotProvided
+
+from ctm_rl.agents.bandit.env_runner import BanditRunner
+from ctm_rl.agents.bandit.learner import BanditLearner
+from ctm_rl.agents.bandit.module import BanditModule
+from ctm_rl.agents.experiments.answering import BanditSettings
+from ctm_rl.agents.supervised.config import SupervisedConfig
+
+
+class BanditConfig(SupervisedConfig):
+    """Configures ``agents.bandit.algorithm.Bandit``.
+
+    The environment is one of a single step. Environment runners answer with the newest weights; in an iteration they
+    answer ``learning.num_steps_per_iteration`` batches of ``learning.batch_size`` inputs, all learners together, and
+    learners pass over these ``bandit.num_epochs`` times. Right answers are read by the test on held-out samples alone.
+
+    Example:
+        >>> from ctm_rl.agents.bandit.config import BanditConfig
+        >>> from ctm_rl.agents.experiments.answering import BanditSettings, LearningSettings
+        >>> config = (
+        ...     BanditConfig()
+        ...     .environment("ctm_rl.envs:ctm_rl/Parity-v0", env_config={"length": 8})
+        ...     .training(learning=LearningSettings(batch_size=256), bandit=BanditSettings(num_epochs=2))
+        ... )
+        >>> config.num_rows
+        256
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        if algo_class is None:
+            from ctm_rl.agents.bandit.algorithm import Bandit
+
+            algo_class = Bandit
+        super().__init__(algo_class=algo_class)
+        self.env_runner_cls = BanditRunner
+        self.bandit = BanditSettings()
+
+    def training(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, *, bandit: Any = NotProvided, **kwargs: Any
+    ) -> "BanditConfig":
+        """Sets how is learned.
+
+        Args:
+            bandit: a ``BanditSettings``: what proximal policy optimisation makes of rewards.
+            **kwargs: those of ``SupervisedConfig``.
+
+        Returns:
+            This configuration.
+        """
+        super().training(**kwargs)
+        if bandit is not NotProvided:
+            self.bandit = bandit
+        return self
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """Returns a machine that reads vectors; other inputs need an encoder."""
+        return dataclasses.replace(super().get_default_rl_module_spec(), module_class=BanditModule)
+
+    def get_default_learner_class(self) -> type:
+        """Returns the learner that reads rewards."""
+        return BanditLearner

@@ -1,0 +1,127 @@
+"""The learner of bandits: proximal policy optimisation of whole answers, from nothing but their rewards."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
+from torch import Tensor
+
+from ctm_rl.agents.bandit.env_runner import ACTIONS, LOGP
+from ctm_rl.agents.bandit.module import LOGITS, VALUES, chosen_whole
+from ctm_rl.agents.ppo.loss import PPOLoss, ppo_loss
+from ctm_rl.agents.rllib.columns import counted, to_device
+from ctm_rl.agents.supervised.learner import SupervisedLearner, cut
+from ctm_rl.agents.supervised.sampler import REWARDS
+
+if TYPE_CHECKING:
+    from ctm_rl.agents.bandit.config import BanditConfig
+
+REWARD_KEY = "reward_mean"
+KL_KEY = "kl"
+CLIP_FRACTION_KEY = "clip_fraction"
+"""Names of a learner's metrics, beside RLlib's own."""
+
+_ADVANTAGES = "advantages"
+_TINY = 1e-8
+
+
+class BanditLearner(SupervisedLearner):
+    """Learns from answers that were drawn and what they were rewarded with; it is never shown a right one.
+
+    An advantage is the reward less the value, shifted and scaled by mean and deviation over its batch, of all learners.
+    Batches stay as they were drawn, for the rows of others may take another number of ticks; passes differ in their
+    order. Of the configuration it reads ``learning`` and ``bandit``.
+    """
+
+    config: "BanditConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def build(self) -> None:
+        """Builds what every learner of answers has, and the generator that orders batches."""
+        super().build()
+        # The same on every learner, which take the parts of a batch at the same time.
+        self.batch_generator = torch.Generator().manual_seed(self.config.seed or 0)
+        self._parts: list[Tensor] = []
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
+    ) -> Tensor:
+        """Computes the loss of one part of a batch, and keeps what it is made of for the metrics."""
+        bandit = self.config.bandit
+        rewards = batch[REWARDS]
+        loss = ppo_loss(
+            chosen_whole(fwd_out[LOGITS], batch[ACTIONS]),
+            fwd_out[VALUES],
+            logp=batch[LOGP],
+            old_values=batch[VALUES],
+            advantages=batch[_ADVANTAGES],
+            returns=rewards,
+            weights=torch.full_like(rewards, 1 / len(rewards)),
+            clip=bandit.clip,
+            value_clip=None,
+            value_coefficient=bandit.value_coefficient,
+            entropy_coefficient=self._entropy_coefficient(),
+        )
+        self._parts.append(torch.stack(loss).detach())
+        return loss.total
+
+    def get_own_state(self) -> dict[str, Any]:
+        """What learning goes on from, beside weights and optimiser."""
+        return {**super().get_own_state(), "batches": self.batch_generator.get_state()}
+
+    def set_own_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what ``get_own_state`` gave."""
+        super().set_own_state(state)
+        self.batch_generator.set_state(state["batches"])
+
+    def _learn(self, columns: Mapping[str, Any]) -> None:
+        """Passes over the batches, and logs how it went."""
+        samples = to_device(columns, self._device)
+        num_samples, num_epochs = len(columns[REWARDS]), self.config.bandit.num_epochs
+        num_batches = num_samples // self.config.num_rows
+        advantages = (samples[REWARDS] - samples[VALUES]).view(num_batches, -1)
+        samples[_ADVANTAGES] = self._normalised(advantages).flatten()
+        batches = list(cut(samples, num_batches))
+        self._parts = []
+        self._take_steps(batches[index] for index in self._order(num_batches))
+        means = PPOLoss(*torch.stack(self._parts).mean(0).tolist())
+        for name, value in (
+            (REWARD_KEY, float(columns[REWARDS].mean())),
+            (POLICY_LOSS_KEY, means.policy),
+            (VF_LOSS_KEY, means.value),
+            (ENTROPY_KEY, means.entropy),
+            (KL_KEY, means.kl),
+            (CLIP_FRACTION_KEY, means.clip_fraction),
+        ):
+            self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
+        self._log_steps_trained_metrics(counted(num_samples * num_epochs))
+
+    def _order(self, num_batches: int) -> Iterator[int]:
+        """The batches of one iteration, once in each pass."""
+        for _ in range(self.config.bandit.num_epochs):
+            yield from torch.randperm(num_batches, generator=self.batch_generator).tolist()
+
+    def _normalised(self, advantages: Tensor) -> Tensor:
+        """Shifts and scales the advantages [batches, rows] of each batch, by its mean and deviation over all learners.
+
+        Where all of a batch are alike, nothing can be learned from it: they become 0.
+        """
+        values = advantages.double()
+        sums = torch.stack((torch.full_like(values[:, 0], values.shape[1]), values.sum(1), values.square().sum(1)))
+        if self.config.num_learners > 1:
+            torch.distributed.all_reduce(sums)
+        count, total, square = sums
+        mean = total / count
+        # As torch.std: over one less than there are.
+        variance = (square - total * mean).clamp(min=0.0) / (count - 1).clamp(min=1.0)
+        return ((values - mean[:, None]) / (variance.sqrt()[:, None] + _TINY)).float()
+
+    def _entropy_coefficient(self) -> float:
+        """The weight of the entropy at this step."""
+        bandit = self.config.bandit
+        if bandit.entropy_coefficient_final is None:
+            return bandit.entropy_coefficient
+        share = min(1.0, self.num_steps_taken / self.config.num_total_steps)
+        return bandit.entropy_coefficient + share * (bandit.entropy_coefficient_final - bandit.entropy_coefficient)

@@ -1,0 +1,168 @@
+"""What training costs with more env runners and learners: measured parts, added up, and checked by a simulation."""
+
+import dataclasses
+from typing import Any
+
+from ctm_rl.agents.bench.cluster.cost_model import Costs, Layout, Network, Parts, predict, predict_on_one_machine
+from ctm_rl.agents.bench.run import Tell, circumstances, running_ray
+from ctm_rl.agents.bench.settings import BenchOptions
+from ctm_rl.agents.cluster.session import count_cpus
+from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.errors import UserError
+
+_GIGABIT = 1e9 / 8
+_MB = 1e6
+_LONGEST_WAIT = 1.0
+"""Seconds, of a simulated learner."""
+_BYTES = ("gathered", "scattered", "weight", "reduced")
+
+
+def cluster(experiment: Experiment, options: BenchOptions, command: str, tell: Tell) -> dict[str, Any]:
+    """Measures the parts of an iteration, adds them up for clusters, and simulates what this machine can hold.
+
+    Args:
+        experiment: what is learned; its env runners are as large as it says.
+        options: how to measure; ``options.cluster`` says which clusters.
+        command: what was asked for, to be kept with the result.
+        tell: is told what is being done.
+
+    Returns:
+        What JSON can hold: ``machine``, ``versions``, ``command``, ``settings``, ``costs``, ``clusters`` and
+        ``simulated``.
+
+    Raises:
+        UserError: the experiment cannot be run here, or is learned by an algorithm of RLlib's own.
+    """
+    if experiment.algorithm != "ppo":
+        raise UserError(f"bench cluster counts what our own PPO costs, and the algorithm is {experiment.algorithm}.")
+    asked = options.cluster
+    with running_ray(experiment) as experiment:
+        from ctm_rl.agents.bench.cluster.costs import measure_costs
+        from ctm_rl.agents.bench.cluster.dummies import Simulation
+
+        measured = measure_costs(experiment, options.rounds, tell)
+        costs = measured.costs._replace(learn=measured.costs.learn / asked.learner_speedup)
+        num_gradient_steps = experiment.ppo.num_epochs * experiment.ppo.num_minibatches
+
+        def layout(num_env_runners: int, num_learners: int) -> Layout:
+            return Layout(num_env_runners, num_learners, num_gradient_steps, measured.num_steps_per_runner)
+
+        tell(f"starting {asked.dummy_env_runners} + {asked.dummy_learners} dummies")
+        simulation = Simulation(
+            asked.dummy_env_runners, asked.dummy_learners, measured.share, weight_bytes=costs.weight_bytes
+        )
+        simulated = []
+        try:
+            for num_env_runners, num_learners in _simulated_sizes(asked.dummy_env_runners, asked.dummy_learners):
+                tell(f"simulating {num_env_runners} env runners and {num_learners} learners")
+                # To wait for longer would tell no more.
+                learn = min(_LONGEST_WAIT, costs.learn * num_env_runners / num_learners)
+                seconds = simulation.run(
+                    num_env_runners,
+                    num_learners,
+                    act=costs.act,
+                    learn=learn,
+                    log=measured.log,
+                    rounds=options.rounds,
+                )
+                waited = costs.act + learn
+                cut = costs._replace(learn=learn * num_learners / num_env_runners)
+                predicted = predict_on_one_machine(cut, layout(num_env_runners, num_learners), count_cpus())
+                simulated.append(
+                    {
+                        "env_runners": num_env_runners,
+                        "learners": num_learners,
+                        "waited": round(waited, 5),
+                        "seconds": round(seconds, 5),
+                        "predicted": round(predicted, 5),
+                    }
+                )
+            loaded = simulation.loaded()
+        finally:
+            simulation.close()
+    network = Network(asked.network_gbits * _GIGABIT, asked.env_runners_per_node)
+    share_rows = experiment.num_envs_per_env_runner
+    return {
+        **circumstances(experiment, options, 1, command),
+        "cluster": dataclasses.asdict(asked),
+        "costs": costs._asdict(),
+        "clusters": [
+            _row(layout(num_env_runners, num_learners), costs, network, share_rows, experiment.ppo.num_minibatches)
+            for num_learners in asked.learners
+            for num_env_runners in asked.env_runners
+        ],
+        "simulated": simulated,
+        "loaded_by_dummies": loaded,
+    }
+
+
+def _simulated_sizes(num_env_runners: int, num_learners: int) -> list[tuple[int, int]]:
+    """Env runners, with one learner and with all: 1, 4, 16 and so on up to all."""
+    sizes = [4**power for power in range(20) if 4**power < num_env_runners] + [num_env_runners]
+    return [(size, learners) for learners in sorted({1, num_learners}) for size in sizes]
+
+
+def _row(layout: Layout, costs: Costs, network: Network, share_rows: int, num_minibatches: int) -> dict[str, Any]:
+    """One cluster, for JSON."""
+    iteration = predict(costs, layout, network)
+    num_steps = layout.num_env_runners * layout.num_steps_per_runner
+    num_rows = layout.num_env_runners * share_rows
+    return {
+        "env_runners": layout.num_env_runners,
+        "learners": layout.num_learners,
+        "env_steps": num_steps,
+        **{name: round(value, 5) for name, value in iteration.parts._asdict().items()},
+        "seconds": round(iteration.seconds, 5),
+        "seconds_ahead": round(iteration.seconds_ahead, 5),
+        "env_steps_per_second": round(num_steps / iteration.seconds, 1),
+        "env_steps_per_second_ahead": round(num_steps / iteration.seconds_ahead, 1),
+        "bottleneck": iteration.bottleneck,
+        "gathered_bytes": iteration.gathered_bytes,
+        "scattered_bytes": iteration.scattered_bytes,
+        "weight_bytes": iteration.weight_bytes,
+        "reduced_bytes": iteration.reduced_bytes,
+        # Every learner needs an environment in each of its minibatches.
+        "is_possible": num_rows % (layout.num_learners * num_minibatches) == 0,
+    }
+
+
+def to_text(result: dict[str, Any]) -> str:
+    """Tables for a person, readable as Markdown."""
+    costs, asked = Costs(**result["costs"]), result["cluster"]
+    lines = [
+        f"one share: {costs.share_bytes / _MB:.2f} MB played in {costs.act:.3f} s, learned from in {costs.learn:.3f} s "
+        f"({asked['learner_speedup']:g} x one core here)",
+        f"weights {costs.weight_bytes / _MB:.2f} MB, gradients {costs.gradient_bytes / _MB:.2f} MB",
+        f"of the driver for each env runner: a call {1e3 * costs.call:.2f} ms (the first {1e3 * costs.trip:.2f} ms), "
+        f"metrics {1e3 * costs.log:.2f} ms, gathering {1e3 * costs.gather:.2f} ms, "
+        f"scattering {1e3 * costs.scatter:.2f} ms",
+        f"between learners: {1e3 * costs.reduce_latency:.2f} ms a message, {1e9 * costs.reduce_byte:.2f} ns a byte",
+        "",
+        "| env runners | learners | act s | driver s | network s | learn s | reduce s | s/iteration | ahead | steps/s "
+        "| ahead | gathered MB | scattered MB | weights MB | reduced MB | most |",
+        "| ---: " * 15 + "| --- |",
+    ]
+    for row in result["clusters"]:
+        seconds = " | ".join(f"{row[part]:.3f}" for part in Parts._fields)
+        megabytes = " | ".join(f"{row[f'{name}_bytes'] / _MB:.1f}" for name in _BYTES)
+        mark = "" if row["is_possible"] else " *"
+        lines.append(
+            f"| {row['env_runners']:,} | {row['learners']}{mark} | {seconds} | {row['seconds']:.3f} "
+            f"| {row['seconds_ahead']:.3f} | {row['env_steps_per_second']:,.0f} "
+            f"| {row['env_steps_per_second_ahead']:,.0f} | {megabytes} | {row['bottleneck']} |"
+        )
+    if not all(row["is_possible"] for row in result["clusters"]):
+        lines += ["", "* too few environments for the learners' minibatches"]
+    lines += [
+        "",
+        "| dummy env runners | learners | s/iteration | predicted | beside waiting | predicted |",
+        "| ---: " * 6 + "|",
+    ]
+    lines += [
+        f"| {row['env_runners']} | {row['learners']} | {row['seconds']:.3f} | {row['predicted']:.3f} "
+        f"| {row['seconds'] - row['waited']:.3f} | {row['predicted'] - row['waited']:.3f} |"
+        for row in result["simulated"]
+    ]
+    loaded = result["loaded_by_dummies"]
+    lines += ["", f"dummies have loaded {', '.join(loaded) if loaded else 'neither torch nor RLlib'}", ""]
+    return "\n".join(lines)

@@ -1,0 +1,93 @@
+"""sb3-contrib's RecurrentPPO as a contender: an optional extra, ``pip install "ctm-rl[bench]"``."""
+
+import importlib
+import time
+from typing import Any
+
+import torch
+
+from ctm_rl.agents.bench.memory import PeakMeter, resident_mb
+from ctm_rl.agents.bench.settings import RivalSettings
+from ctm_rl.agents.bench.timing import Description, Timing, Unavailable
+from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.rllib.environment import make_env
+
+_LIBRARY = "sb3_contrib"
+
+
+class SB3Contender:
+    """RecurrentPPO with its LSTM policy on the experiment's environment, in this process.
+
+    Args:
+        experiment: says which environment, and the seed.
+        num_threads: CPU threads of this process.
+        rival: sizes.
+    """
+
+    def __init__(self, experiment: Experiment, num_threads: int, rival: RivalSettings) -> None:
+        self._experiment = experiment
+        self._num_threads = num_threads
+        self._rival = rival
+
+    def prepare(self) -> Description:
+        """Builds the learner and its environments.
+
+        Raises:
+            Unavailable: the library is not installed.
+        """
+        try:
+            library: Any = importlib.import_module(_LIBRARY)
+        except ImportError as error:
+            raise Unavailable(f'{error}; pip install "ctm-rl[bench]" brings it.') from error
+        from stable_baselines3.common.vec_env import DummyVecEnv  # pyright: ignore[reportMissingImports]
+
+        torch.set_num_threads(self._num_threads)
+        rival, env = self._rival, self._experiment.env
+        self._model: Any = library.RecurrentPPO(
+            "MlpLstmPolicy",
+            DummyVecEnv([lambda: make_env(env) for _ in range(rival.num_envs)]),
+            n_steps=rival.num_steps,
+            batch_size=rival.num_envs * rival.num_steps // rival.num_minibatches,
+            n_epochs=rival.num_epochs,
+            policy_kwargs={"lstm_hidden_size": rival.lstm_dim},
+            seed=self._experiment.seed,
+            device="cpu",
+        )
+        self._steps_per_iteration = rival.num_envs * rival.num_steps
+        _, self._callback = self._model._setup_learn(total_timesteps=1_000 * self._steps_per_iteration)
+        self._meter = PeakMeter()
+        built = resident_mb()
+        return Description(
+            parameters=sum(parameter.numel() for parameter in self._model.policy.parameters()),
+            built_mb=None if built is None else round(built, 1),
+            num_threads=torch.get_num_threads(),
+            note=f"LSTM {rival.lstm_dim}, {rival.num_envs} x {rival.num_steps} steps, {rival.num_epochs} epochs, "
+            f"{rival.num_minibatches} minibatches",
+        )
+
+    def run_iteration(self) -> Timing:
+        """Does what one round of the library's ``learn`` does, its log aside."""
+        model = self._model
+        self._meter.start()
+        started = time.perf_counter()
+        model.collect_rollouts(model.env, self._callback, model.rollout_buffer, n_rollout_steps=model.n_steps)
+        played = time.perf_counter()
+        rollout_peak = self._meter.above_floor_mb()
+        self._meter.start()
+        between = time.perf_counter()
+        model.train()
+        ended = time.perf_counter()
+        update_peak = self._meter.above_floor_mb()
+        return Timing(
+            seconds=(played - started) + (ended - between),
+            rollout=played - started,
+            update=ended - between,
+            weight_sync=0.0,  # one policy both plays and learns
+            env_steps=self._steps_per_iteration,
+            peak_mb=max((peak for peak in (rollout_peak, update_peak) if peak is not None), default=None),
+            update_peak_mb=update_peak,
+        )
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self._model.env.close()

@@ -1,0 +1,259 @@
+"""What a cluster is like before anything runs on it: every node's size, versions, way to this process, and speed."""
+
+import contextlib
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
+from ctm_rl.agents.cluster.signals import StopRequest
+from ctm_rl.agents.experiments.settings import RunSettings
+from ctm_rl.errors import UserError
+
+PAYLOAD_MB = 64
+NUM_ROUND_TRIPS = 10
+PLAY_SECONDS = 2.0
+ANSWER_SECONDS = 60.0
+"""How long a node may take for an answer, beside what it is asked to do."""
+_MIB, _GIB = 2**20, 2**30
+
+
+class ClusterDiffers(UserError):
+    """Something in the cluster is not as it is here."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeReport:
+    """One node; ``None`` where it had no answer."""
+
+    name: str
+    """Its address; with the beginning of Ray's id where nodes share one."""
+    address: str
+    """Its address."""
+    id: str
+    """Ray's id."""
+    cpus: float
+    """CPU cores that Ray may give away."""
+    gpus: float
+    """GPUs that Ray may give away."""
+    memory_gib: float
+    """Memory that Ray may give away."""
+    object_store_gib: float
+    """Size of its object store."""
+    python: str | None = None
+    """Version of Python there."""
+    ray: str | None = None
+    """Version of Ray there."""
+    torch: str | None = None
+    """Version of PyTorch there."""
+    ctm_rl: str | None = None
+    """Version of this package there."""
+    round_trip_ms: float | None = None
+    """From this process to the node and back, with next to nothing to carry: the median."""
+    bandwidth_mb_s: float | None = None
+    """Megabytes (2**20) a second, from one object store to the other and back."""
+    env_steps_per_second: float | None = None
+    """CartPole played there by one process, with our untrained policy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterReport:
+    """All nodes, and what does not agree with this process."""
+
+    nodes: list[NodeReport]
+    """Those alive."""
+    driver: dict[str, str | None]
+    """Versions here."""
+    problems: list[str]
+    """A line each."""
+
+
+def check_cluster(build_config: Callable[[], Any], address: str | None, tell: Callable[[str], None]) -> ClusterReport:
+    """Joins a cluster, or starts a Ray of its own, and looks at every node.
+
+    Args:
+        build_config: gives the configuration of the algorithm that is played to see how fast a node is; called once
+            Ray's settings stand, since it imports Ray.
+        address: auto or host:port; ``None``: this machine.
+        tell: is told what is being done.
+
+    Raises:
+        UserError: no cluster answers there.
+    """
+    try:
+        settings = RunSettings(name="cluster-check", address=address)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    prepare_environment(settings)
+    tell(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
+    check_machine(settings)
+    request = StopRequest(lambda: None)
+    with (
+        request,
+        # Ray puts the working directory on its workers' path, and what is installed there is what counts.
+        tempfile.TemporaryDirectory() as directory,
+        contextlib.chdir(directory),
+        ray_for(settings, request),
+    ):
+        return _look(build_config(), tell, request.check)
+
+
+def _look(config: Any, tell: Callable[[str], None], check: Callable[[], None]) -> ClusterReport:
+    """Asks all nodes at once, except for what they would take from each other: the way to this process."""
+    from ctm_rl.agents.cluster import node_probe
+
+    nodes = node_probe.alive_nodes()
+    problems: list[str] = []
+    driver = node_probe.describe()
+    probes = {node["id"]: node_probe.probe_on(node["id"]) for node in nodes}
+    names = _names(nodes)
+    tell(f"asking {len(nodes)} nodes what is installed")
+    asked = {key: probe.describe.remote() for key, probe in probes.items()}
+    facts = {key: _answer(asked[key], ANSWER_SECONDS, names[key], "what is installed", problems) for key in asked}
+    check()
+    for key, found in facts.items():
+        problems += [] if found is None else compare(names[key], found, driver)
+    tell(f"playing for {PLAY_SECONDS:g} s")
+    able = [key for key, found in facts.items() if found is not None and found["ctm-rl"] is not None]
+    playing = {key: probes[key].play.remote(config, PLAY_SECONDS) for key in able}
+    limit = PLAY_SECONDS + ANSWER_SECONDS
+    speeds = {key: _answer(playing[key], limit, names[key], "how fast it plays", problems) for key in playing}
+    reports = []
+    for node in nodes:
+        key = node["id"]
+        check()
+        tell(f"sending {PAYLOAD_MB} MB to {names[key]} and back")
+        way = None if facts[key] is None else _way(probes[key], names[key], problems)
+        reports.append(_report(node, names[key], facts[key] or {}, way, speeds.get(key)))
+    return ClusterReport(nodes=reports, driver=driver, problems=problems)
+
+
+def compare(name: str, node: dict[str, str | None], driver: dict[str, str | None]) -> list[str]:
+    """What is installed otherwise on a node than here, a line each.
+
+    Args:
+        name: the node's.
+        node: what is installed there, see ``node_probe.describe``.
+        driver: what is installed here.
+    """
+    lines = []
+    for what in ("python", "ray", "torch", "ctm-rl"):
+        there, here = node[what], driver[what]
+        remedy = "; a run brings it along" if what == "ctm-rl" else ""
+        if there is None:
+            lines.append(f"{name} has no {what}, and this process has {here}{remedy}.")
+        elif _public(there) != _public(here):
+            lines.append(f"{name} has {what} {there}, and this process has {here}{remedy}.")
+    if node["ctm-rl"] == driver["ctm-rl"] and node["files"] != driver["files"]:
+        lines.append(f"{name} has ctm-rl {node['ctm-rl']} too, but not the files of this process; a run brings them.")
+    return lines
+
+
+def to_text(report: ClusterReport) -> str:
+    """A table for a person, and below it what does not agree."""
+    head = ("node", "CPUs", "GPUs", "memory", "object store", "python", "ray", "torch", "ctm-rl")
+    rows: list[tuple[str, ...]] = [(*head, "round trip", f"{PAYLOAD_MB} MB there and back", "env steps/s")]
+    for node in report.nodes:
+        versions = (node.python, node.ray, node.torch, node.ctm_rl)
+        sizes = (f"{node.memory_gib:.1f} GiB", f"{node.object_store_gib:.1f} GiB")
+        numbers = (
+            _shown(node.round_trip_ms, ".1f", " ms"),
+            _shown(node.bandwidth_mb_s, ",.0f", " MB/s"),
+            _shown(node.env_steps_per_second, ",.0f", ""),
+        )
+        known = [version or "-" for version in versions]
+        rows.append((node.name, f"{node.cpus:g}", f"{node.gpus:g}", *sizes, *known, *numbers))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    verdict = report.problems or ["All nodes have what this process has."]
+    return "\n".join([*lines, *verdict]) + "\n"
+
+
+def to_line(report: ClusterReport) -> str:
+    """One line of JSON for a program."""
+    return json.dumps(dataclasses.asdict(report), allow_nan=False) + "\n"
+
+
+def _answer(asked: Any, seconds: float, name: str, what: str, problems: list[str]) -> Any:
+    """Waits for a node's answer; where there is none, says why and gives None."""
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+
+    try:
+        return ray.get(asked, timeout=seconds)
+    except GetTimeoutError:
+        problems.append(f"{name} does not say within {seconds:g} s {what}.")
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        reason = next((line.strip() for line in reversed(str(cause).splitlines()) if line.strip()), "")
+        problems.append(f"{name} cannot say {what} ({type(cause).__name__}: {reason}).")
+    return None
+
+
+def _way(probe: Any, name: str, problems: list[str]) -> tuple[float, float] | None:
+    """Milliseconds of a round trip, and megabytes a second."""
+    import numpy as np
+
+    payload = np.zeros(PAYLOAD_MB * _MIB, np.uint8)
+    seconds: list[float] = []
+    # The first of each kind makes connections, and room in the stores.
+    for content in (*[0] * (NUM_ROUND_TRIPS + 1), payload, payload, payload):
+        began = time.perf_counter()
+        if _answer(probe.echo.remote(content), ANSWER_SECONDS, name, "what it is sent", problems) is None:
+            return None
+        seconds.append(time.perf_counter() - began)
+    rate = 2 * PAYLOAD_MB / min(seconds[-2:])
+    return 1000 * statistics.median(seconds[1 : NUM_ROUND_TRIPS + 1]), rate
+
+
+def _report(
+    node: dict[str, Any],
+    name: str,
+    facts: dict[str, str | None],
+    way: tuple[float, float] | None,
+    speed: float | None,
+) -> NodeReport:
+    """Puts together what is known of a node."""
+    resources = node["resources"]
+    return NodeReport(
+        name=name,
+        address=node["address"],
+        id=node["id"],
+        cpus=resources.get("CPU", 0.0),
+        gpus=resources.get("GPU", 0.0),
+        memory_gib=round(resources.get("memory", 0.0) / _GIB, 2),
+        object_store_gib=round(resources.get("object_store_memory", 0.0) / _GIB, 2),
+        python=facts.get("python"),
+        ray=facts.get("ray"),
+        torch=facts.get("torch"),
+        ctm_rl=facts.get("ctm-rl"),
+        round_trip_ms=None if way is None else round(way[0], 2),
+        bandwidth_mb_s=None if way is None else round(way[1], 1),
+        env_steps_per_second=None if speed is None else round(speed, 1),
+    )
+
+
+def _names(nodes: list[dict[str, Any]]) -> dict[str, str]:
+    """Each node's name by its id."""
+    addresses = [node["address"] for node in nodes]
+    return {
+        node["id"]: node["address"] if addresses.count(node["address"]) == 1 else f"{node['address']}/{node['id'][:6]}"
+        for node in nodes
+    }
+
+
+def _public(version: str | None) -> str | None:
+    """A version without what tells how it was built, as +cpu."""
+    return None if version is None else version.partition("+")[0]
+
+
+def _shown(value: float | None, form: str, unit: str) -> str:
+    """A number for the table."""
+    return "-" if value is None else f"{value:{form}}{unit}"

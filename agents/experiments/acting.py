@@ -1,0 +1,224 @@
+"""A run that learns to act: one frozen, checked value, readable from a command line without loading torch or ray."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ctm_rl.agents.experiments.json_option import JsonObject
+from ctm_rl.agents.experiments.settings import MAX_STEPS, RunSettings
+from ctm_rl.agents.experiments.validation import check_ahead, check_number, check_rows
+from ctm_rl.config import PolicyConfig
+
+Algorithm = Literal["ppo", "stock-ppo", "appo", "impala"]
+ASYNCHRONOUS = ("appo", "impala")
+"""Algorithms that play on while they learn; V-trace makes up for the age of the weights."""
+_OUR_OWN = ("value_clip", "target_kl", "normalize_rewards", "adam_epsilon", "collect_ahead")
+_WITHOUT_EFFECT = {
+    "stock-ppo": _OUR_OWN,
+    "appo": (*_OUR_OWN, "gae_lambda"),
+    "impala": (*_OUR_OWN, "gae_lambda", "clip"),
+}
+"""Fields of ``PPOSettings`` that RLlib's own algorithms do not know."""
+
+ENVPOOL = "envpool"
+"""One of ``EnvConfig.vectorization``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnvConfig:
+    """The environment an agent acts on."""
+
+    id: str
+    """Gymnasium's name of the environment, as CartPole-v1; module:Name-v0 imports the module first."""
+    kwargs: JsonObject = field(default_factory=dict)
+    """Arguments of the environment, as '{"length": 16}'."""
+    wrappers: tuple[str, ...] = ()
+    """Wrappers by name, the first innermost: hide-velocities[=INDEX,...] (of classic control, so that the policy has to
+    remember), frame-skip=N, time-limit=N, and MiniGrid's grid-image (alone), grid-full, grid-onehot."""
+    max_episode_steps: int | None = None
+    """Truncate episodes after this many steps of the environment itself; None: as registered. The same as time-limit
+    for the first wrapper."""
+    stagger_episodes: bool = False
+    """In training, cut every environment's first episode off at a random step: where episodes run up to their time
+    limit, environments would otherwise all be at the same moment of theirs, all the time."""
+    vectorization: Literal["auto", "sync", "async", "envpool"] = "auto"
+    """How environments are stepped together: by their own vector class if there is one (auto), in turn, in parallel,
+    or in C++ by envpool, which is to be installed and knows some (evaluation plays Gymnasium's own)."""
+    step_time_limit: float | None = 600.0
+    """Seconds that a step or a reset may take before it counts as a fault; None: any."""
+    check_bounds: bool = True
+    """Observations outside the bounds that their space declares are faults."""
+    tolerate_faults: bool = False
+    """After a fault (an error, no finite number, an observation outside of its space, too long a step) make the
+    environment anew, count it and go on; otherwise the run ends."""
+
+    def __post_init__(self) -> None:
+        """Refuses what names no environment."""
+        if not self.id.strip():
+            raise ValueError("env.id must name an environment, as CartPole-v1; it is empty.")
+        if self.max_episode_steps is not None:
+            check_number("env.max_episode_steps", self.max_episode_steps, at_least=1, at_most=MAX_STEPS)
+        if self.step_time_limit is not None:
+            check_number("env.step_time_limit", self.step_time_limit, above=0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PPOSettings:
+    """How the agent learns: proximal policy optimisation."""
+
+    lr: float = 1e-3
+    """Adam's learning rate (at the start, when annealed)."""
+    is_lr_annealed: bool = False
+    """Lower the learning rate linearly to 0 over the budget of env steps."""
+    lr_warmup_steps: int = 0
+    """Env steps over which the learning rate rises linearly from 0: Adam's first steps are as long as any, whatever the
+    gradients are, and can throw a policy far off."""
+    gamma: float = 0.99
+    """Discount per environment step."""
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation."""
+    reward_scale: float | None = None
+    """Rewards are learned from times this, and reported raw; None: 1 - gamma, so that values stay small, or 1 if they
+    are normalised."""
+    normalize_rewards: bool = False
+    """Divide rewards by the running deviation of the discounted return, in each process that plays."""
+    clip: float = 0.2
+    """How far the probability ratio may move from 1."""
+    value_clip: float | None = None
+    """How far a value may move from the rollout's before it gets no credit for moving; None: anywhere."""
+    target_kl: float | None = None
+    """End an iteration's passes when the policy has diverged this far from the one that acted; None: never."""
+    entropy_coefficient: float = 0.01
+    """Weight of the policy's entropy, which is maximised (at the start, when annealed)."""
+    entropy_coefficient_final: float | None = None
+    """Move the weight of the entropy linearly to this over the budget of env steps; None: keep it."""
+    value_coefficient: float = 0.5
+    """Weight of the value loss, half the squared error."""
+    max_grad_norm: float = 0.5
+    """Gradients are scaled down to this global norm."""
+    adam_epsilon: float = 1e-5
+    """Adam's epsilon; RLlib's own learner has its own."""
+    num_epochs: int = 4
+    """Passes over each iteration's samples."""
+    num_minibatches: int = 4
+    """Gradient steps in each of these passes."""
+    num_rollout_steps: int = 64
+    """T: steps of every environment in one iteration."""
+    collect_ahead: bool = False
+    """Env runners play the next steps while the learners learn, with weights one iteration old, for which the learners
+    correct; False: they take turns."""
+
+    def __post_init__(self) -> None:
+        """Refuses settings that cannot learn."""
+        check_number("ppo.lr", self.lr, above=0)
+        check_number("ppo.lr_warmup_steps", self.lr_warmup_steps, at_least=0)
+        check_number("ppo.gamma", self.gamma, at_least=0, at_most=1)
+        check_number("ppo.gae_lambda", self.gae_lambda, at_least=0, at_most=1)
+        if self.reward_scale is not None:
+            check_number("ppo.reward_scale", self.reward_scale, above=0)
+        check_number("ppo.clip", self.clip, above=0)
+        check_number("ppo.adam_epsilon", self.adam_epsilon, above=0)
+        for name in ("value_clip", "target_kl"):
+            if getattr(self, name) is not None:
+                check_number(f"ppo.{name}", getattr(self, name), above=0)
+        if self.entropy_coefficient_final is not None:
+            check_number("ppo.entropy_coefficient_final", self.entropy_coefficient_final, at_least=0)
+        check_number("ppo.entropy_coefficient", self.entropy_coefficient, at_least=0)
+        check_number("ppo.value_coefficient", self.value_coefficient, at_least=0)
+        check_number("ppo.max_grad_norm", self.max_grad_norm, above=0)
+        for name in ("num_epochs", "num_minibatches", "num_rollout_steps"):
+            check_number(f"ppo.{name}", getattr(self, name), at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experiment(RunSettings):
+    """A whole run: what is acted on, by which model, how it learns, for how long and on which machines."""
+
+    env: EnvConfig
+    """The environment."""
+    model: PolicyConfig = field(default_factory=PolicyConfig)
+    """The policy."""
+    ppo: PPOSettings = field(default_factory=PPOSettings)
+    """How it learns."""
+    algorithm: Algorithm = "ppo"
+    """Our recurrent PPO on columns of whole environments (ppo), or one of RLlib's own: PPO (stock-ppo), or APPO and
+    IMPALA, which play on while they learn and backpropagate through whole fragments of ppo.num_rollout_steps."""
+    num_envs_per_env_runner: int = 32
+    """Environments in each process that plays them."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be run, as far as that shows without looking at the machine."""
+        RunSettings.__post_init__(self)
+        check_number("num_envs_per_env_runner", self.num_envs_per_env_runner, at_least=1)
+        if self.ppo.is_lr_annealed and self.ppo.lr_warmup_steps >= self.budget.env_steps:
+            raise ValueError(
+                f"ppo.lr_warmup_steps must be below budget.env_steps ({self.budget.env_steps}), where the annealed "
+                f"learning rate ends, got {self.ppo.lr_warmup_steps}."
+            )
+        if self.algorithm == "ppo":
+            check_rows(
+                num_env_runners=self.num_env_runners,
+                num_envs_per_env_runner=self.num_envs_per_env_runner,
+                num_learners=self.num_learners,
+                num_minibatches=self.ppo.num_minibatches,
+                prefix="ppo.",
+            )
+            check_ahead(collect_ahead=self.ppo.collect_ahead, num_env_runners=self.num_env_runners, prefix="ppo.")
+        else:
+            _check_stock(self)
+
+    @property
+    def num_envs(self) -> int:
+        """How many environments are played in all."""
+        return max(1, self.num_env_runners) * self.num_envs_per_env_runner
+
+    @property
+    def batch_size(self) -> int:
+        """How many environment steps one iteration learns from."""
+        return self.num_envs * self.ppo.num_rollout_steps
+
+
+def _check_stock(experiment: Experiment) -> None:
+    """Refuses what RLlib's own learners cannot do, and options that they do not know."""
+    ppo, defaults, algorithm = experiment.ppo, PPOSettings(), experiment.algorithm
+    for name in _WITHOUT_EFFECT[algorithm]:
+        if getattr(ppo, name) != getattr(defaults, name):
+            raise ValueError(
+                f"ppo.{name} has no effect with algorithm {algorithm}; leave it out, or use algorithm ppo."
+            )
+    if experiment.model.normalize_observations:
+        raise ValueError(
+            f"model.normalize_observations has no effect with algorithm {algorithm}, whose learners do not keep count "
+            "of what was seen; leave it out, or use algorithm ppo."
+        )
+    if experiment.env.vectorization == ENVPOOL:
+        raise ValueError(f"env.vectorization envpool is not for algorithm {algorithm}; use auto, or algorithm ppo.")
+    if algorithm in ASYNCHRONOUS:
+        _check_fragments(experiment)
+        return
+    if experiment.batch_size % ppo.num_minibatches:
+        raise ValueError(
+            f"ppo.num_minibatches must divide the {experiment.batch_size} steps of an iteration "
+            f"({experiment.num_envs} environments x {ppo.num_rollout_steps} steps), got {ppo.num_minibatches}."
+        )
+    if experiment.num_learners > 1 and experiment.num_envs % experiment.num_learners:
+        raise ValueError(
+            f"num_learners must divide the {experiment.num_envs} environments into equal parts, "
+            f"got {experiment.num_learners}."
+        )
+
+
+def _check_fragments(experiment: Experiment) -> None:
+    """Refuses fragments that cannot be dealt out: a learner gets all that a runner has played at once."""
+    num_runners = max(1, experiment.num_env_runners)
+    if experiment.num_learners > 1 and num_runners % experiment.num_learners:
+        raise ValueError(
+            f"num_learners must divide the {num_runners} environment runners into equal parts with algorithm "
+            f"{experiment.algorithm}, got {experiment.num_learners}."
+        )
+    check_rows(
+        num_env_runners=experiment.num_env_runners,
+        num_envs_per_env_runner=experiment.num_envs_per_env_runner,
+        num_learners=experiment.num_learners,
+        num_minibatches=experiment.ppo.num_minibatches,
+        prefix="ppo.",
+    )

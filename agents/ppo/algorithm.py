@@ -1,0 +1,101 @@
+"""Recurrent PPO as an RLlib algorithm: columns from the runners, shared out over learners by environment."""
+
+import functools
+from typing import Any
+
+import numpy as np
+from ray.rllib.algorithms.ppo import PPO
+from ray.rllib.core import ALL_MODULES
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_MODULE_STEPS_TRAINED_LIFETIME,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
+)
+
+from ctm_rl.agents.ppo.collector import Collector
+from ctm_rl.agents.ppo.config import RecurrentPPOConfig
+from ctm_rl.agents.ppo.rollout import RolloutFragment
+from ctm_rl.agents.rllib.columns import batch_of
+
+
+class RecurrentPPO(PPO):
+    """Proximal policy optimisation of a recurrent policy, over whole fragments; see ``RecurrentPPOConfig``."""
+
+    @classmethod
+    def get_default_config(cls) -> RecurrentPPOConfig:
+        """Returns the configuration to start from."""
+        return RecurrentPPOConfig()
+
+    def setup(self, config: Any) -> None:
+        """Builds runners and learners."""
+        super().setup(config)
+        settings, group = self._settings, self.env_runner_group
+        assert group is not None
+        self._collector = Collector(
+            group,
+            functools.partial(self.restore_env_runners, group),
+            functools.partial(self.metrics.aggregate, key=ENV_RUNNER_RESULTS),
+            timeout=settings.sample_timeout_s,
+            num_rows=settings.num_rows,
+            unit=settings.num_rows_unit,
+        )
+
+    def training_step(self) -> None:
+        """One iteration: every runner plays T steps, the learners learn from them, the weights go out.
+
+        With ``collect_ahead``, the next T steps are begun before the learners learn.
+        """
+        config = self._settings
+        assert self.learner_group is not None
+        assert self.env_runner_group is not None
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            fragment = self._collector.collect(self._tick_seed())
+        lifetime = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
+        if config.collect_ahead:
+            self._collector.order(self._tick_seed())
+        trained = (LEARNER_RESULTS, ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME)
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            results = self.learner_group.update(
+                **_shards(fragment, config.num_learners),
+                timesteps={
+                    NUM_ENV_STEPS_SAMPLED_LIFETIME: lifetime,
+                    NUM_MODULE_STEPS_TRAINED_LIFETIME: self.metrics.peek(trained, default=0),
+                },
+            )
+            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+            # The runner in this process passes its state on to runners that are brought back.
+            local = self.env_runner_group.local_env_runner
+            if local is not None:
+                local.num_env_steps_sampled_lifetime = int(lifetime)
+            self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+
+    def forget_orders(self) -> None:
+        """Throws away what runners play ahead; what comes next is played with the weights that they have then."""
+        self._collector.forget()
+
+    @property
+    def _settings(self) -> RecurrentPPOConfig:
+        assert isinstance(self.config, RecurrentPPOConfig)
+        return self.config
+
+    def _tick_seed(self) -> int:
+        """Learned from together, all fragments need the same numbers of ticks; they follow from the position."""
+        seed = self._settings.seed
+        position = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+        words = np.random.SeedSequence(None if seed is None else [seed, int(position), 2])
+        return int(words.generate_state(1)[0])
+
+
+def _shards(fragment: RolloutFragment, num_learners: int) -> dict[str, Any]:
+    """What ``LearnerGroup.update`` is given: the whole for a local learner, an equal part for each remote one."""
+    if num_learners == 0:
+        return {"batch": batch_of(fragment.columns(), fragment.num_steps)}
+    share = fragment.num_rows // num_learners
+    parts = [fragment.rows(index * share, (index + 1) * share) for index in range(num_learners)]
+    return {"batches": [batch_of(part.columns(), part.num_steps) for part in parts]}

@@ -1,0 +1,223 @@
+"""The configuration of the recurrent PPO for RLlib's users: RLlib's own names, and a few more."""
+
+import dataclasses
+from typing import Any
+
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils import force_list
+from ray.rllib.utils.from_config import NotProvided
+
+from ctm_rl.agents.experiments.validation import check_ahead, check_rows, scale_of_rewards
+from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
+from ctm_rl.agents.ppo.learner import RecurrentPPOLearner
+from ctm_rl.agents.rllib.module import CTMModule
+from ctm_rl.agents.rllib.seeded_env_runner import SeededEnvRunner
+from ctm_rl.config import PolicyConfig
+
+_UNHEARD = ("on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end", "on_sample_end")
+"""Callbacks about episodes, which columns do not have."""
+
+
+class RecurrentPPOConfig(PPOConfig):
+    """Configures ``agents.ppo.algorithm.RecurrentPPO``.
+
+    An iteration is T = ``rollout_fragment_length`` steps of every environment of every runner; each pass over it cuts
+    the environments, with all of their T steps, into ``num_minibatches`` parts for each learner. Settings of RLlib's
+    PPO that have no meaning here are refused.
+
+    Example:
+        >>> from ctm_rl.agents import RecurrentPPOConfig
+        >>> config = (
+        ...     RecurrentPPOConfig()
+        ...     .environment("CartPole-v1")
+        ...     .env_runners(num_env_runners=0, num_envs_per_env_runner=32, rollout_fragment_length=64)
+        ...     .training(lr=1e-3, num_epochs=4, num_minibatches=4, clip_param=0.2)
+        ... )
+        >>> config.total_train_batch_size
+        2048
+    """
+
+    # Always numbers here, which RLlib's annotations leave open.
+    gamma: float  # pyright: ignore[reportIncompatibleVariableOverride]
+    num_epochs: int  # pyright: ignore[reportIncompatibleVariableOverride]
+    num_learners: int  # pyright: ignore[reportIncompatibleVariableOverride]
+    num_env_runners: int  # pyright: ignore[reportIncompatibleVariableOverride]
+    num_envs_per_env_runner: int  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        if algo_class is None:
+            from ctm_rl.agents.ppo.algorithm import RecurrentPPO
+
+            algo_class = RecurrentPPO
+        super().__init__(algo_class=algo_class)
+        self.env_runner_cls = ColumnarEnvRunner
+        self.num_envs_per_env_runner = 16
+        self.rollout_fragment_length = 64
+        # The environment's own vector class where it has one; otherwise one after the other.
+        self.gym_env_vectorize_mode = "vector_entry_point"
+        # With 1, RLlib skips sending new weights to a runner whose last receipt has not come in yet.
+        self.max_requests_in_flight_per_env_runner = 2
+        # There are no connectors whose state would have to be merged.
+        self._dont_auto_sync_env_runner_states = True
+        # Evaluation counts episodes, which the stock runner does.
+        self.evaluation_config = {"env_runner_cls": SeededEnvRunner, "gym_env_vectorize_mode": "sync"}
+        self.lr = 1e-3
+        self.num_epochs = 4
+        self.lambda_ = 0.95
+        self.clip_param = 0.2
+        self.vf_loss_coeff = 0.5
+        self.entropy_coeff = 0.01
+        self.grad_clip = 0.5
+        self.grad_clip_by = "global_norm"
+        self.use_kl_loss = False
+        self.vf_clip_param = None
+        self.minibatch_size = None
+        self.num_minibatches = 4
+        self.reward_scale: float | None = None
+        self.normalize_rewards = False
+        self.target_kl: float | None = None
+        self.value_clip: float | None = None
+        self.adam_epsilon = 1e-5
+        self.collect_ahead = False
+
+    def training(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        *,
+        num_minibatches: Any = NotProvided,
+        reward_scale: Any = NotProvided,
+        normalize_rewards: Any = NotProvided,
+        target_kl: Any = NotProvided,
+        value_clip: Any = NotProvided,
+        adam_epsilon: Any = NotProvided,
+        collect_ahead: Any = NotProvided,
+        **kwargs: Any,
+    ) -> "RecurrentPPOConfig":
+        """Sets how is learned.
+
+        Args:
+            num_minibatches: gradient steps of each pass; times the learners, they must divide the environments.
+            reward_scale: rewards are learned from times this, and reported raw; ``None``: 1 - gamma, so that values
+                stay small, or 1 if rewards are normalised.
+            normalize_rewards: divide rewards by the running deviation of the discounted return, in each runner.
+            target_kl: stop an iteration's passes when the policy has diverged this far from the one that acted.
+            value_clip: how far a value may move from the rollout's before it gets no credit for moving.
+            adam_epsilon: Adam's epsilon.
+            collect_ahead: remote runners play the next steps while the learners learn, with weights one iteration old;
+                the learners correct for that, see ``RecurrentPPOLearner``.
+            **kwargs: RLlib's: ``lr`` and ``entropy_coeff`` (numbers or schedules), ``gamma``, ``lambda_``,
+                ``clip_param``, ``vf_loss_coeff`` (of half the squared error), ``grad_clip``, ``num_epochs`` and others.
+
+        Returns:
+            This configuration.
+        """
+        super().training(**kwargs)
+        own = {
+            "num_minibatches": num_minibatches,
+            "reward_scale": reward_scale,
+            "normalize_rewards": normalize_rewards,
+            "target_kl": target_kl,
+            "value_clip": value_clip,
+            "adam_epsilon": adam_epsilon,
+            "collect_ahead": collect_ahead,
+        }
+        for name, value in own.items():
+            if value is not NotProvided:
+                setattr(self, name, value)
+        return self
+
+    @property
+    def num_rows(self) -> int:
+        """Environments of all runners together."""
+        return max(1, self.num_env_runners) * self.num_envs_per_env_runner
+
+    @property
+    def num_rows_unit(self) -> int:
+        """How many environments make one of each learner's minibatches: their number is a multiple of this."""
+        return max(1, self.num_learners) * self.num_minibatches
+
+    @property
+    def scale(self) -> float:
+        """The factor of the rewards that are learned from."""
+        return scale_of_rewards(self.reward_scale, self.gamma, is_normalised=self.normalize_rewards)
+
+    @property
+    def train_batch_size_per_learner(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """RLlib's name for the steps of each learner, which follow from the environments and their steps."""
+        if self._train_batch_size_per_learner is None and self.rollout_fragment_length != "auto":
+            return self.num_rows * int(self.rollout_fragment_length) // max(1, self.num_learners)
+        return super().train_batch_size_per_learner
+
+    @train_batch_size_per_learner.setter
+    def train_batch_size_per_learner(self, value: int | None) -> None:
+        """Sets it; it must fit the environments."""
+        self._train_batch_size_per_learner = value
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """Returns the machine, with its default sizes."""
+        return RLModuleSpec(module_class=CTMModule, model_config=dataclasses.asdict(PolicyConfig()))
+
+    def get_default_learner_class(self) -> type:
+        """Returns the learner that reads columns."""
+        return RecurrentPPOLearner
+
+    def validate(self) -> None:
+        """Checks everything, and refuses what would have no effect.
+
+        Raises:
+            ValueError: one line that says what is allowed.
+        """
+        if not self.in_evaluation:
+            self._check()
+        super().validate()
+
+    def _check(self) -> None:
+        """Checks what RLlib knows nothing of."""
+        _check_meaning(self)
+        for name in ("num_minibatches", "num_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("target_kl", "value_clip", "reward_scale", "adam_epsilon"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, got {value}.")
+        check_ahead(collect_ahead=self.collect_ahead, num_env_runners=self.num_env_runners)
+        if self.total_train_batch_size % self.num_rows:
+            raise ValueError(
+                f"train_batch_size_per_learner x learners = {self.total_train_batch_size} must be a multiple of the "
+                f"{self.num_rows} environments; leave it out and set rollout_fragment_length."
+            )
+        check_rows(
+            num_env_runners=self.num_env_runners,
+            num_envs_per_env_runner=self.num_envs_per_env_runner,
+            num_learners=self.num_learners,
+            num_minibatches=self.num_minibatches,
+        )
+
+
+def _check_meaning(config: RecurrentPPOConfig) -> None:
+    """Refuses settings of RLlib's PPO that would have no effect here."""
+    wrong = {
+        "use_kl_loss": (config.use_kl_loss, "there is no divergence in the loss; use target_kl"),
+        "vf_clip_param": (config.vf_clip_param is not None, "use value_clip"),
+        "minibatch_size": (config.minibatch_size is not None, "minibatches are environments; use num_minibatches"),
+        "use_gae": (not config.use_gae, "advantages are always estimated so; lambda_=1 is the plain return"),
+        "use_critic": (not config.use_critic, "advantages need values"),
+        "grad_clip_by": (config.grad_clip is not None and config.grad_clip_by != "global_norm", "use global_norm"),
+        "batch_mode": (config.batch_mode != "truncate_episodes", "fragments cut episodes; use truncate_episodes"),
+        "torch_skip_nan_gradients": (config.torch_skip_nan_gradients, "every gradient is taken; leave it False"),
+        "policies": (config.is_multi_agent, "it learns one policy; leave multi_agent out"),
+        "env_to_module_connector": (config._env_to_module_connector is not None, "there are no connectors"),
+        "module_to_env_connector": (config._module_to_env_connector is not None, "there are no connectors"),
+        "learner_connector": (config._learner_connector is not None, "there are no connectors"),
+        "torch_grad_scaler_class": (config._torch_grad_scaler_class is not None, "gradients are not scaled"),
+        "torch_lr_scheduler_classes": (config._torch_lr_scheduler_classes is not None, "give lr as a schedule"),
+    }
+    for name in _UNHEARD:
+        given = [getattr(kind, name) is not getattr(RLlibCallback, name) for kind in force_list(config.callbacks_class)]
+        is_given = any(given) or bool(getattr(config, f"callbacks_{name}", None))
+        wrong[name] = (is_given, "columns have no episodes to call back about")
+    for name, (is_wrong, way_out) in wrong.items():
+        if is_wrong:
+            raise ValueError(f"{name} has no effect in RecurrentPPO as it is set: {way_out}.")

@@ -1,0 +1,357 @@
+"""RLlib's seam for playing: an environment runner that returns columns instead of lists of episodes."""
+
+import logging
+import math
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import gymnasium as gym
+import numpy as np
+import ray
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.callbacks.utils import make_callback
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_AGENT_ID, DEFAULT_MODULE_ID
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils import force_list
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.framework import get_device
+from ray.rllib.utils.metrics import (
+    EPISODE_LEN_MAX,
+    EPISODE_LEN_MEAN,
+    EPISODE_LEN_MIN,
+    EPISODE_RETURN_MAX,
+    EPISODE_RETURN_MEAN,
+    EPISODE_RETURN_MIN,
+    NUM_AGENT_STEPS_SAMPLED,
+    NUM_AGENT_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES,
+    NUM_EPISODES_LIFETIME,
+    NUM_MODULE_STEPS_SAMPLED,
+    NUM_MODULE_STEPS_SAMPLED_LIFETIME,
+    SAMPLE_TIMER,
+    WEIGHTS_SEQ_NO,
+)
+
+from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
+from ctm_rl.agents.ppo.rollout import RolloutFragment
+from ctm_rl.agents.ppo.vector_player import VectorPlayer
+from ctm_rl.agents.rllib.environment import make_vector
+from ctm_rl.agents.rllib.episodes import LENGTHS, RETURNS, FinishedEpisode
+from ctm_rl.agents.rllib.faults import FAULTS, FaultCounter
+from ctm_rl.agents.rllib.module import CTMModule
+from ctm_rl.inference.stepper import Stepper
+
+if TYPE_CHECKING:
+    from ctm_rl.agents.ppo.config import RecurrentPPOConfig
+
+COMPONENT_PLAYING = "playing"
+"""Part of a runner's state: the generator of its actions, and the statistics of its rewards."""
+
+_LOG = logging.getLogger(__name__)
+
+
+class ColumnarEnvRunner(EnvRunner, Checkpointable):
+    """Plays a vector of environments and returns them as one ``RolloutFragment``; for one ``CTMModule``.
+
+    Each environment has its own, unrelated seed. Nothing is made for each step of each environment: no episode objects,
+    no connectors, and of the callbacks only ``on_environment_created``. Holes, where an environment resets, are no
+    environment steps.
+
+    Args of the constructor are RLlib's. Of the configuration it reads ``normalize_rewards`` beside RLlib's own fields.
+    """
+
+    config: "RecurrentPPOConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        self.spaces = kwargs.get("spaces") or {}
+        self.num_envs = 0
+        self.module: CTMModule | None = None
+        self._callbacks = [make() for make in force_list(self.config.callbacks_class)]
+        num_gpus = self.config.num_gpus_per_env_runner if self.worker_index else 0
+        self._device = get_device(self.config, cast(int, num_gpus))
+        self._weights_seq_no = 0
+        self._start_iteration: int | None = None
+        self._needs_initial_reset = True
+        self._player: VectorPlayer | None = None
+        self._generator: torch.Generator | None = None
+        self._normaliser: RewardNormaliser | None = None
+        # Runner 0 plays only where there are no others, or where it was asked to.
+        if self.worker_index != 0 or self.config.num_env_runners == 0 or self.config.create_env_on_local_worker:
+            self.make_env()
+        self.make_module()
+
+    def make_env(self) -> None:
+        """Makes the environments anew, as the configuration says now; the next sample begins new episodes."""
+        if self.env is not None:
+            self.env.close()
+        env_config = self.config.env_config
+        context = env_config
+        if not isinstance(env_config, EnvContext):
+            context = EnvContext(env_config, worker_index=self.worker_index or 0, num_workers=self.num_workers)
+        mode = gym.VectorizeMode(self.config.gym_env_vectorize_mode)
+        self.env = make_vector(cast(Any, self.config.env), self.config.num_envs_per_env_runner, mode, context)
+        self.num_envs = self.env.num_envs
+        self._faults = FaultCounter(self.env, is_tolerant=bool(env_config.get("tolerate_faults")))
+        self._player = None
+        self._needs_initial_reset = True
+        make_callback(
+            "on_environment_created",
+            callbacks_objects=self._callbacks,
+            callbacks_functions=list(force_list(self.config.callbacks_on_environment_created)),
+            kwargs={
+                "env_runner": self,
+                "metrics_logger": self.metrics,
+                "env": self.env.unwrapped,
+                "env_context": context,
+            },
+        )
+
+    def make_module(self) -> None:
+        """Makes the module anew, as the configuration says now."""
+        env = self.env.unwrapped if self.env is not None else None
+        module = self.config.get_rl_module_spec(env=env, spaces=self.get_spaces(), inference_only=True).build()
+        if not isinstance(module, CTMModule):
+            raise ValueError(f"columns are played by a CTMModule, and rl_module_spec makes a {type(module).__name__}.")
+        module.to(self._device)
+        # Dropout is for learning.
+        module.eval()
+        self.module = module
+        self._player = None
+        self._needs_initial_reset = True
+
+    def sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        explore: bool | None = None,
+        tick_seed: int | None = None,
+        **kwargs: Any,
+    ) -> RolloutFragment:
+        """Plays all environments for a while; their episodes go on in the next sample.
+
+        Args:
+            num_timesteps: T, steps of each environment; ``None``: as configured.
+            explore: draw the actions; ``False``: take the likeliest; ``None``: as configured.
+            tick_seed: with ``train_random_ticks``, what the numbers of ticks are drawn from: fragments that are learned
+                from together need the same; ``None``: the generator of the actions. Without exploring all are taken.
+            **kwargs: none is known.
+
+        Returns:
+            T steps of every environment.
+
+        Raises:
+            ValueError: there are no environments here.
+        """
+        if kwargs:
+            raise ValueError(f"columns are sampled by the step alone; {', '.join(kwargs)} cannot be asked for.")
+        if self.env is None:
+            raise ValueError(f"{self} has no environments to sample from.")
+        num_steps = num_timesteps or self.config.get_rollout_fragment_length(self.worker_index or 0)
+        explore = self.config.explore if explore is None else explore
+        self.metrics.log_value(WEIGHTS_SEQ_NO, self._weights_seq_no, window=1)
+        with self.metrics.log_time(SAMPLE_TIMER):
+            fragment = self._play(num_steps, bool(explore), tick_seed)
+        self._log(fragment.num_steps)
+        return fragment
+
+    def get_metrics(self) -> Any:
+        """Returns what happened since the last call, with the return and length of each episode that ended."""
+        episodes = [] if self._player is None else self._player.pop_finished()
+        for episode in episodes:
+            self.metrics.log_value(RETURNS, episode.episode_return, reduce="item_series")
+            self.metrics.log_value(LENGTHS, episode.length, reduce="item_series")
+        self._log_means(episodes)
+        self.metrics.log_value(NUM_EPISODES, len(episodes), reduce="sum")
+        self.metrics.log_value(NUM_EPISODES_LIFETIME, len(episodes), reduce="lifetime_sum")
+        self.metrics.log_value(FAULTS, 0 if self._player is None else self._faults.pop(), reduce="sum")
+        return self.metrics.reduce()
+
+    @property
+    def has_played(self) -> bool:
+        """Whether there are environments here, and they have been stepped."""
+        return self._player is not None
+
+    def restart(self, iteration: int, num_env_steps: int) -> None:
+        """Makes ready to go on from a saved iteration: new episodes, seeded by it; the next weights count, however old.
+
+        Args:
+            iteration: how many iterations had been learned.
+            num_env_steps: how many environment steps had been sampled, by all runners.
+        """
+        self._start_iteration = iteration
+        self._needs_initial_reset = True
+        self._weights_seq_no = 0
+        self.num_env_steps_sampled_lifetime = num_env_steps
+        if self._player is not None:
+            self._player.pop_finished()
+
+    def get_spaces(self) -> dict[str, tuple[gym.Space, gym.Space]]:
+        """Returns the spaces of all environments together, of one, and of the module."""
+        if self.env is None:
+            return self.spaces
+        single = self.env.single_observation_space, self.env.single_action_space
+        return {
+            INPUT_ENV_SPACES: (self.env.observation_space, self.env.action_space),
+            INPUT_ENV_SINGLE_SPACES: single,
+            DEFAULT_MODULE_ID: single,
+        }
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Returns weights, counters, and how actions are drawn and rewards divided; environments cannot be saved."""
+        assert self.module is not None
+        state: dict[str, Any] = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
+        if self._check_component(COMPONENT_RL_MODULE, components, not_components):
+            state[COMPONENT_RL_MODULE] = self.module.get_state(**kwargs)
+            state[WEIGHTS_SEQ_NO] = self._weights_seq_no
+        if self._check_component(COMPONENT_PLAYING, components, not_components):
+            state[COMPONENT_PLAYING] = self.get_playing()
+        return state
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what is in ``state``; weights that are not newer than those here are left out, as RLlib does."""
+        if COMPONENT_RL_MODULE in state:
+            number = state.get(WEIGHTS_SEQ_NO, 0)
+            if number == 0 or self._weights_seq_no < number:
+                self._set_weights(state[COMPONENT_RL_MODULE])
+            if number > 0:
+                self._weights_seq_no = number
+        if state.get(COMPONENT_PLAYING):
+            self.set_playing(state[COMPONENT_PLAYING])
+        if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
+            self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+
+    def get_playing(self) -> dict[str, Any]:
+        """How actions are drawn and rewards divided; empty before the first sample."""
+        if self._generator is None:
+            return {}
+        normaliser = self._normaliser
+        return {
+            "generator": self._generator.get_state(),
+            "rewards": None if normaliser is None else normaliser.get_state(),
+        }
+
+    def set_playing(self, state: Mapping[str, Any]) -> None:
+        """Puts back what ``get_playing`` gave; what is empty begins anew."""
+        self._generator, self._normaliser, self._player = None, None, None
+        self._needs_initial_reset = True
+        if not state:
+            return
+        self._generator = torch.Generator()
+        self._generator.set_state(torch.as_tensor(state["generator"]))
+        if state["rewards"] is not None and self.num_envs:
+            self._normaliser = RewardNormaliser(self.num_envs, self.config.gamma)
+            self._normaliser.set_state(state["rewards"])
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns what RLlib makes another one like this with."""
+        return (), {"config": self.config}
+
+    def get_checkpointable_components(self) -> list[tuple[str, Checkpointable]]:
+        """Returns the parts that save themselves."""
+        assert self.module is not None
+        return [(COMPONENT_RL_MODULE, self.module)]
+
+    def assert_healthy(self) -> None:
+        """Checks that the constructor has come to its end."""
+        assert self.env is not None
+        assert self.module is not None
+
+    def stop(self) -> None:
+        """Closes the environments."""
+        if self.env is not None:
+            self.env.close()
+
+    def _play(self, num_steps: int, explore: bool, tick_seed: int | None) -> RolloutFragment:
+        """Plays; environments that fail are made anew and played from the start where RLlib was told to do so."""
+        while True:
+            try:
+                player = self._ready_player()
+                ticks = self._draw_ticks(num_steps, tick_seed) if explore else None
+                return player.play(num_steps, explore=explore, ticks=ticks)
+            except Exception:  # an environment may raise anything
+                if not self.config.restart_failed_sub_environments:
+                    raise
+                _LOG.exception("an environment failed; all %d of this runner are made anew.", self.num_envs)
+                self.make_env()
+
+    def _draw_ticks(self, num_steps: int, tick_seed: int | None) -> list[int] | None:
+        """How many ticks each step takes, [T], where that is to be drawn."""
+        assert self.module is not None
+        config = self.module.agent.config
+        if not config.train_random_ticks:
+            return None
+        generator = self._generator if tick_seed is None else torch.Generator().manual_seed(tick_seed)
+        return torch.randint(config.min_num_ticks, config.num_ticks + 1, (num_steps,), generator=generator).tolist()
+
+    def _ready_player(self) -> VectorPlayer:
+        """The player, with its environments reset if they have to be."""
+        assert self.module is not None
+        assert self.env is not None
+        # A runner that was brought back is told of the steps sampled so far: it must not play the same again.
+        started = self._start_iteration
+        position = self.num_env_steps_sampled_lifetime if started is None else started
+        if self._generator is None:
+            self._generator = torch.Generator()
+            if self._seed is not None:
+                (word,) = np.random.SeedSequence([self._seed, position, 1]).generate_state(1)
+                self._generator.manual_seed(int(word))
+            else:
+                self._generator.seed()
+        if self.config.normalize_rewards and self._normaliser is None:
+            self._normaliser = RewardNormaliser(self.num_envs, self.config.gamma)
+        if self._player is None:
+            stepper = Stepper(self.module.agent, self.num_envs)
+            self._player = VectorPlayer(self.env, stepper, self._generator, self._normaliser)
+        if self._needs_initial_reset:
+            self._player.reset(self._seed, position)
+            self._needs_initial_reset = False
+        return self._player
+
+    def _set_weights(self, weights: Any) -> None:
+        """Puts weights into the module."""
+        assert self.module is not None
+        if isinstance(weights, ray.ObjectRef):
+            weights = ray.get(weights)
+        self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
+        if self._player is not None:
+            self._player.stepper.refresh()
+
+    def _log(self, num_steps: int) -> None:
+        """Counts steps as RLlib's own runner does."""
+        for key in (
+            NUM_ENV_STEPS_SAMPLED,
+            (NUM_AGENT_STEPS_SAMPLED, DEFAULT_AGENT_ID),
+            (NUM_MODULE_STEPS_SAMPLED, DEFAULT_MODULE_ID),
+        ):
+            self.metrics.log_value(key, num_steps, reduce="sum")
+        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, num_steps, reduce="lifetime_sum", with_throughput=True)
+        for key in (
+            (NUM_AGENT_STEPS_SAMPLED_LIFETIME, DEFAULT_AGENT_ID),
+            (NUM_MODULE_STEPS_SAMPLED_LIFETIME, DEFAULT_MODULE_ID),
+        ):
+            self.metrics.log_value(key, num_steps, reduce="lifetime_sum")
+
+    def _log_means(self, episodes: list[FinishedEpisode]) -> None:
+        """The smoothed numbers that Tune's users look for; each runner has its share of the window."""
+        smoothing = self.config.metrics_num_episodes_for_smoothing or 1
+        window = max(1, math.ceil(smoothing / (self.config.num_env_runners or 1)))
+        for episode in episodes[-window:]:
+            for value, mean, least, most in (
+                (episode.episode_return, EPISODE_RETURN_MEAN, EPISODE_RETURN_MIN, EPISODE_RETURN_MAX),
+                (episode.length, EPISODE_LEN_MEAN, EPISODE_LEN_MIN, EPISODE_LEN_MAX),
+            ):
+                self.metrics.log_value(mean, value, window=window)
+                self.metrics.log_value(least, value, reduce="min", window=window)
+                self.metrics.log_value(most, value, reduce="max", window=window)

@@ -1,0 +1,318 @@
+"""The learner of the recurrent PPO: minibatches of whole environments, one pass over each, one loss of all learners."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY, Learner
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.policy.sample_batch import MultiAgentBatch
+from torch import Tensor
+
+from ctm_rl.agents.ppo.gae import estimate_advantages
+from ctm_rl.agents.ppo.loss import PPOLoss, ppo_loss
+from ctm_rl.agents.ppo.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, VALUES
+from ctm_rl.agents.rllib.columns import counted, to_device, to_tensor
+from ctm_rl.agents.rllib.module import CTMModule
+from ctm_rl.engine.keep_freed_memory import keep_freed_memory
+from ctm_rl.models.actor_critic import ActorCritic
+
+if TYPE_CHECKING:
+    from ctm_rl.agents.ppo.config import RecurrentPPOConfig
+
+KL_KEY = "kl"
+CLIP_FRACTION_KEY = "clip_fraction"
+EXPLAINED_VARIANCE_KEY = "vf_explained_var"
+GRADIENT_NORM_KEY = "gradients_default_optimizer_global_norm"
+NUM_GRADIENT_STEPS_KEY = "num_gradient_steps"
+"""Names of a learner's metrics, beside RLlib's own."""
+
+_ADVANTAGES = "advantages"
+_RETURNS = "returns"
+_WEIGHTS = "weights"
+_TINY = 1e-8
+_GENERATOR = "minibatch_generator"
+
+
+class _Minibatch(NamedTuple):
+    """What is known of a minibatch before it is learned from."""
+
+    rows: Tensor
+    """Its environments, [MB]."""
+    num_steps: int
+    """Valid steps in them, of this learner alone."""
+
+
+class RecurrentPPOLearner(PPOTorchLearner):
+    """Learns from the columns of a ``RolloutFragment``.
+
+    Advantages are estimated once an update, from the rollout's values and scaled rewards, and normalised minibatch by
+    minibatch with mean, deviation and count of the valid steps of all learners. With ``collect_ahead`` the policy that
+    acted is an iteration old: the policy as it is before the update takes its place in the ratios that are clipped, and
+    what the old one did counts as far as this one would have done it too (V-trace). Of the configuration it reads,
+    beside RLlib's own fields, those of ``RecurrentPPOConfig``.
+    """
+
+    config: "RecurrentPPOConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def build(self) -> None:
+        """Builds the module and its optimiser, and the generator that deals environments out."""
+        super().build()
+        keep_freed_memory()
+        self.minibatch_generator = torch.Generator()
+        if self.config.seed is not None:
+            # The same on every learner: each deals out its own environments.
+            self.minibatch_generator.manual_seed(self.config.seed)
+        else:
+            self.minibatch_generator.seed()
+
+    def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
+        """Makes Adam, with the configuration's epsilon."""
+        parameters: Any = self.get_parameters(self.module[module_id])
+        optimizer = torch.optim.Adam(parameters, eps=self.config.adam_epsilon, fused=True)
+        self.register_optimizer(
+            module_id=module_id, optimizer=optimizer, params=parameters, lr_or_lr_schedule=self.config.lr
+        )
+
+    def update(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        *,
+        training_data: TrainingData | None = None,
+        batch: MultiAgentBatch | None = None,
+        timesteps: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Learns from one iteration's fragments.
+
+        Args:
+            training_data: holds this learner's environments as one ``MultiAgentBatch`` of one module.
+            batch: the same, without the wrapping.
+            timesteps: RLlib's counters, by which schedules go.
+            **kwargs: what RLlib hands to every learner; the configuration says all that is needed here.
+
+        Returns:
+            RLlib's metrics, reduced.
+
+        Raises:
+            ValueError: the environments cannot be cut into equal minibatches.
+        """
+        self._check_is_built()
+        self.before_gradient_based_update(timesteps=timesteps or {})
+        if training_data is None:
+            training_data = TrainingData(batch=batch)
+        training_data.solve_refs()
+        assert training_data.batch is not None
+        self._weights_seq_no += 1
+        columns = training_data.batch.policy_batches[DEFAULT_MODULE_ID]
+        self._learn(columns)
+        self.after_gradient_based_update(timesteps=timesteps or {})
+        return self.metrics.reduce()
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
+    ) -> Tensor:
+        """Computes the loss of one minibatch and keeps its parts for the metrics."""
+        self._parts: PPOLoss = ppo_loss(
+            self._agent.actions.score(fwd_out[Columns.ACTION_DIST_INPUTS], batch[Columns.ACTIONS]),
+            fwd_out[Columns.EMBEDDINGS],
+            logp=batch[Columns.ACTION_LOGP],
+            old_values=batch[VALUES],
+            advantages=batch[_ADVANTAGES],
+            returns=batch[_RETURNS],
+            weights=batch[_WEIGHTS],
+            clip=self.config.clip_param,
+            value_clip=self.config.value_clip,
+            value_coefficient=self.config.vf_loss_coeff,
+            entropy_coefficient=cast(Any, self.entropy_coeff_schedulers_per_module[module_id].get_current_value()),
+        )
+        return self._parts.total
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Returns RLlib's state of a learner, and the generator that deals environments out."""
+        return {**super().get_state(*args, **kwargs), _GENERATOR: self.minibatch_generator.get_state().numpy()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Puts a state back."""
+        super().set_state(dict(state))
+        if _GENERATOR in state:
+            self.minibatch_generator.set_state(torch.as_tensor(state[_GENERATOR]))
+
+    def get_own_state(self) -> dict[str, Any]:
+        """What learning goes on from, beside weights and optimiser."""
+        return {"minibatches": self.minibatch_generator.get_state()}
+
+    def set_own_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what ``get_own_state`` gave."""
+        self.minibatch_generator.set_state(state["minibatches"])
+
+    def _learn(self, columns: Mapping[str, Any]) -> None:
+        """Passes over the environments, minibatch by minibatch, and logs how it went."""
+        device_columns = to_device(columns, self._device)
+        ratios = self._renew(device_columns) if self.config.collect_ahead else None
+        advantages = estimate_advantages(
+            self.config.scale * columns[REWARDS],
+            columns[VALUES],
+            columns[NEXT_VALUES],
+            columns[IS_LAST],
+            self.config.gamma,
+            self.config.lambda_,
+            ratios,
+        )
+        returns = advantages + columns[VALUES]
+        minibatches = list(self._deal(columns[IS_VALID]))
+        device_columns[_ADVANTAGES] = to_tensor(advantages, self._device)
+        device_columns[_RETURNS] = to_tensor(returns, self._device)
+        moments = self._moments(device_columns, minibatches)
+        parts, norms = [], []
+        for minibatch, (count, mean, deviation) in zip(minibatches, moments, strict=True):
+            chosen = _select(device_columns, minibatch.rows.to(self._device))
+            chosen[_ADVANTAGES] = (chosen[_ADVANTAGES] - mean) / (deviation + _TINY)
+            chosen[_WEIGHTS] = chosen[IS_VALID] * (self._num_learners / count)
+            _, _, step = self._update({DEFAULT_MODULE_ID: chosen})
+            parts.append(torch.stack(self._parts).detach())
+            if not step:
+                break
+            norms.append(step["gradient_norm"])
+            self._log_steps_trained_metrics(counted(minibatch.num_steps))
+        self._observe(device_columns[Columns.OBS], device_columns[IS_VALID])
+        self._log_learning(parts, norms)
+        valid = columns[IS_VALID]
+        explained = _explained_variance(columns[VALUES][valid], returns[valid])
+        self.metrics.log_value((DEFAULT_MODULE_ID, EXPLAINED_VARIANCE_KEY), explained, window=1)
+
+    @torch.no_grad()
+    def _renew(self, columns: dict[str, Any]) -> np.ndarray:
+        """Puts the policy's own log-probabilities in place of those of the one that acted.
+
+        Returns:
+            How much likelier each action is now, at most 1, [B, T].
+        """
+        module = cast(CTMModule, self.module[DEFAULT_MODULE_ID].unwrapped())
+        is_training = module.training
+        module.eval()
+        logp = torch.empty_like(columns[Columns.ACTION_LOGP])
+        for rows in torch.arange(len(logp), device=logp.device).chunk(self.config.num_minibatches):
+            chosen = _select(columns, rows)
+            outputs = module.forward_train(chosen)
+            logp[rows] = self._agent.actions.score(outputs[Columns.ACTION_DIST_INPUTS], chosen[Columns.ACTIONS]).logp
+        module.train(is_training)
+        ratios = (logp - columns[Columns.ACTION_LOGP]).exp().clamp(max=1.0)
+        columns[Columns.ACTION_LOGP] = logp
+        return ratios.cpu().numpy()
+
+    def _update(self, batch: dict[str, Any], **kwargs: Any) -> tuple[Any, Any, Any]:
+        """Takes one gradient step, unless the policy has already moved too far from the one that acted.
+
+        Returns:
+            The module's outputs, the losses, and the gradient's norm before clipping, or nothing if no step was taken.
+        """
+        outputs = self.module.forward_train(batch)
+        losses = self.compute_losses(fwd_out=outputs, batch=batch)
+        if self._is_too_far():
+            return outputs, losses, {}
+        for optimizer in self._optimizer_parameters:
+            optimizer.zero_grad(set_to_none=True)
+        losses[DEFAULT_MODULE_ID].backward()
+        limit = self.config.grad_clip
+        parameters = cast(list[Tensor], list(self._params.values()))
+        # One norm of all, without asking the device for each.
+        norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit, foreach=True)
+        for optimizer in self._optimizer_parameters:
+            optimizer.step()
+        self._agent.project_()
+        return outputs, losses, {"gradient_norm": norm}
+
+    @property
+    def _agent(self) -> ActorCritic:
+        """Who learns."""
+        module = self.module[DEFAULT_MODULE_ID].unwrapped()
+        assert isinstance(module, CTMModule)
+        return module.agent
+
+    def _observe(self, observations: Tensor, is_valid: Tensor) -> None:
+        """Takes notice of what was seen, over all learners, once it has been learned from.
+
+        Until then the statistics are those that the rollout had, so that ratios begin at 1.
+        """
+        for normaliser, moments in self._agent.observed(observations.flatten(0, 1), is_valid.flatten().float()):
+            normaliser.observe_(self._all_reduce(moments))
+
+    @property
+    def _num_learners(self) -> int:
+        """How many learners share the work."""
+        return max(1, self.config.num_learners)
+
+    def _all_reduce(self, values: Tensor) -> Tensor:
+        """Sums over all learners."""
+        if self._num_learners > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    def _is_too_far(self) -> bool:
+        """Whether the minibatch's divergence, of all learners, is above the limit; the same answer on every learner."""
+        if self.config.target_kl is None:
+            return False
+        kl = self._all_reduce(self._parts.kl.detach().clone()) / self._num_learners
+        return kl.item() > self.config.target_kl
+
+    def _deal(self, is_valid: np.ndarray) -> Iterator[_Minibatch]:
+        """Deals the environments out into minibatches, anew in each pass."""
+        num_rows, num_minibatches = len(is_valid), self.config.num_minibatches
+        if num_rows % num_minibatches:
+            raise ValueError(f"{num_rows} environments cannot be cut into {num_minibatches} equal minibatches.")
+        num_steps = is_valid.sum(1)
+        for _ in range(self.config.num_epochs):
+            order = torch.arange(num_rows)
+            if self.config.shuffle_batch_per_epoch:
+                order = torch.randperm(num_rows, generator=self.minibatch_generator)
+            for rows in order.chunk(num_minibatches):
+                yield _Minibatch(rows, int(num_steps[rows.numpy()].sum()))
+
+    def _moments(self, columns: dict[str, Any], minibatches: list[_Minibatch]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Count of valid steps, mean and deviation of the advantages of each minibatch, over all learners."""
+        weights = columns[IS_VALID].double()
+        weighted = columns[_ADVANTAGES] * weights
+        sums = torch.stack((weights.sum(1), weighted.sum(1), (weighted * columns[_ADVANTAGES]).sum(1)), -1)  # [B, 3]
+        totals = torch.stack([sums[minibatch.rows.to(sums.device)].sum(0) for minibatch in minibatches])
+        count, total, square = self._all_reduce(totals).unbind(-1)
+        count = count.clamp(min=1.0)
+        mean = total / count
+        # As torch.std: over one less than there are.
+        variance = (square - total * mean).clamp(min=0.0) / (count - 1).clamp(min=1.0)
+        stacked = torch.stack((count, mean, variance.sqrt()), -1).float()
+        return [(row[0], row[1], row[2]) for row in stacked]
+
+    def _log_learning(self, parts: list[Tensor], norms: list[Tensor]) -> None:
+        """Logs the means over the minibatches, with one transfer for all."""
+        norm = torch.stack(norms).mean() if norms else torch.zeros((), device=self._device)
+        means = torch.cat((torch.stack(parts).mean(0), norm[None])).tolist()
+        names = (
+            Learner.TOTAL_LOSS_KEY,
+            POLICY_LOSS_KEY,
+            VF_LOSS_KEY,
+            ENTROPY_KEY,
+            KL_KEY,
+            CLIP_FRACTION_KEY,
+            GRADIENT_NORM_KEY,
+        )
+        for name, value in zip(names, means, strict=True):
+            self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
+        self.metrics.log_value((DEFAULT_MODULE_ID, NUM_GRADIENT_STEPS_KEY), len(norms), window=1)
+
+
+def _select(columns: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+    """Takes some environments out of all columns."""
+    return {
+        name: _select(column, rows) if isinstance(column, dict) else column[rows] for name, column in columns.items()
+    }
+
+
+def _explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
+    """Share of the returns' variance that the rollout's values foresaw, at least -1."""
+    variance = float(returns.var()) if len(returns) else 0.0
+    return max(-1.0, 1.0 - float((returns - values).var()) / variance) if variance > 0 else 0.0

@@ -1,0 +1,156 @@
+"""Between RLlib's own learners and runners and a policy: distributions of actions, and observations in parts."""
+
+import functools
+from typing import Any, cast
+
+import torch
+from ray.rllib.core.distribution.distribution import Distribution
+from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical
+from torch import Tensor
+
+from ctm_rl.errors import UserError
+from ctm_rl.spaces.actions import Actions, Choices, Numbers
+from ctm_rl.spaces.observations import Layout
+
+_MIXED_BOUNDS = (
+    "RLlib's own algorithms take numbers that are all bounded, or none; this environment's actions are mixed: "
+    "use algorithm ppo."
+)
+_ALMOST_ONE = 1 - 1e-6
+"""RLlib keeps actions as they are after squashing; float32 knows nothing nearer to 1 that has a finite inverse."""
+
+
+class PolicyDistribution(Distribution):
+    """A policy's actions in the shape of RLlib's distributions.
+
+    Bounded numbers are given between -1 and 1, which RLlib scales to the environment's bounds.
+
+    Args:
+        logits: outputs of the policy head, [..., O].
+        actions: what can be done.
+        is_deterministic: sample the likeliest.
+
+    Raises:
+        UserError: some of the numbers are bounded and some are not, which RLlib cannot scale.
+    """
+
+    def __init__(self, logits: Tensor, actions: Actions, *, is_deterministic: bool = False) -> None:
+        super().__init__()
+        if isinstance(actions, Numbers) and actions.has_mixed_bounds:
+            raise UserError(_MIXED_BOUNDS)
+        self._outputs = logits
+        self._actions = actions
+        self._is_deterministic = is_deterministic
+
+    @classmethod
+    def from_logits(cls, logits: Any, **kwargs: Any) -> "PolicyDistribution":
+        """Makes the distribution of outputs [..., O]."""
+        return cls(logits, **kwargs)
+
+    @staticmethod
+    def required_input_dim(space: Any, **kwargs: Any) -> int:
+        """How many outputs it takes."""
+        return kwargs["actions"].num_outputs
+
+    def sample(self, *, sample_shape: Any = None, **kwargs: Any) -> Any:
+        """Draws actions, [..., *shape]."""
+        flat = self._outputs.reshape(-1, self._outputs.shape[-1])
+        drawn = self._actions.mode(flat) if self._is_deterministic else self._actions.sample(flat, None)
+        drawn = drawn.unflatten(0, self._outputs.shape[:-1])
+        if isinstance(self._actions, Choices):
+            return self._shaped(drawn + self._starts(drawn) if any(self._actions.starts) else drawn)
+        return self._shaped(torch.where(self._squashed(drawn), drawn.tanh(), drawn))
+
+    def logp(self, value: Any, **kwargs: Any) -> Any:
+        """Log-probabilities of actions [..., *shape]."""
+        value = value.flatten(-len(self._actions.shape)) if self._actions.shape else value
+        if isinstance(self._actions, Choices):
+            value = value.long() - self._starts(value) if any(self._actions.starts) else value.long()
+        else:
+            inverse = value.clamp(-_ALMOST_ONE, _ALMOST_ONE).atanh()
+            value = torch.where(self._squashed(value), inverse, value)
+        return self._actions.score(self._outputs, value).logp
+
+    def entropy(self, **kwargs: Any) -> Any:
+        """Entropies, [...]."""
+        anything = self._outputs.new_zeros((*self._outputs.shape[:-1], *self._actions.column_shape))
+        anything = anything.long() if isinstance(self._actions, Choices) else anything
+        return self._actions.score(self._outputs, anything).entropy
+
+    def kl(self, other: Distribution, **kwargs: Any) -> Any:
+        """Divergence from another of the same kind, [...]."""
+        return self._actions.divergence(self._outputs, cast(PolicyDistribution, other)._outputs)
+
+    def rsample(self, *args: Any, **kwargs: Any) -> Any:
+        """Not differentiable by the drawn actions."""
+        raise NotImplementedError("the machine's policies learn by their log-probabilities.")
+
+    def to_deterministic(self) -> "PolicyDistribution":
+        """The same, giving what is likeliest."""
+        return PolicyDistribution(self._outputs, self._actions, is_deterministic=True)
+
+    def _shaped(self, drawn: Tensor) -> Tensor:
+        return drawn.unflatten(-1, self._actions.shape) if self._actions.shape else drawn
+
+    def _starts(self, like: Tensor) -> Tensor:
+        assert isinstance(self._actions, Choices)
+        starts = self._actions.starts if self._actions.shape else self._actions.starts[0]
+        return torch.as_tensor(starts, device=like.device)
+
+    def _squashed(self, like: Tensor) -> Tensor:
+        assert isinstance(self._actions, Numbers)
+        return self._actions.is_squashed.to(like.device)
+
+
+def distribution_of(actions: Actions) -> Any:
+    """RLlib's class for a policy's actions, or what can be called in its place."""
+    if isinstance(actions, Choices) and not actions.shape and not any(actions.starts):
+        return TorchCategorical
+    return _BoundDistribution(actions)
+
+
+class _BoundDistribution:
+    """``PolicyDistribution`` for certain actions; an object that calls like a class, so that it can be pickled."""
+
+    def __init__(self, actions: Actions) -> None:
+        self._actions = actions
+        self.from_logits = functools.partial(PolicyDistribution, actions=actions)
+
+    def __call__(self, logits: Tensor) -> PolicyDistribution:
+        return PolicyDistribution(logits, self._actions)
+
+    def required_input_dim(self, space: Any, **kwargs: Any) -> int:
+        """How many outputs it takes."""
+        return self._actions.num_outputs
+
+
+def check_stock_spaces(layout: Layout, actions: Actions) -> None:
+    """Refuses what RLlib's own runners and learners cannot handle.
+
+    Raises:
+        UserError: an observation has a text in it, or actions have mixed bounds.
+    """
+    if texts := [part for part in layout.parts if part.encoder == "text"]:
+        way_out = f"leave {texts[0].name!r} out with model.encoder {texts[0].name}=skip, or " if texts[0].path else ""
+        raise UserError(f"RLlib's own algorithms take no texts; {way_out}use algorithm ppo.")
+    if isinstance(actions, Numbers) and actions.has_mixed_bounds:
+        raise UserError(_MIXED_BOUNDS)
+
+
+def pack_tensors(layout: Layout, observations: Any) -> Tensor:
+    """Packs observations as RLlib batches them, tensors [B, T, ...] in dictionaries and tuples, into [B, T, *shape].
+
+    Raises:
+        UserError: a part is a text.
+    """
+    packed = []
+    for part in layout.parts:
+        if part.encoder == "text":
+            raise UserError(f"RLlib's own algorithms take no texts, and {part} is one; use algorithm ppo.")
+        tensor = part.find(observations)
+        if part.starts:
+            tensor = tensor - torch.as_tensor(part.starts, device=tensor.device).reshape(part.shape)
+        packed.append(tensor.reshape(*tensor.shape[: tensor.ndim - len(part.shape)], *part.packed_shape))
+    if len(packed) == 1:
+        return packed[0]
+    return torch.cat([tensor.flatten(2).float() for tensor in packed], -1)

@@ -1,0 +1,149 @@
+"""The machine, or a baseline, as a stateful RLModule for RLlib's stock algorithms."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.utils import make_target_network
+from ray.rllib.core.rl_module.apis import (
+    TARGET_NETWORK_ACTION_DIST_INPUTS,
+    InferenceOnlyAPI,
+    TargetNetworkAPI,
+    ValueFunctionAPI,
+)
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from torch import Tensor, nn
+
+from ctm_rl.agents.rllib.distributions import distribution_of, pack_tensors
+from ctm_rl.agents.rllib.spaces import fit
+from ctm_rl.config import PolicyConfig
+from ctm_rl.machine.state import AnyState
+from ctm_rl.models.actor_critic import ActorCritic, Unrolled
+from ctm_rl.models.rebuild_config import rebuild_config
+
+NUM_STEPS = "num_steps"
+"""Entry of the state: environment steps taken so far in the episode; 0 marks a fresh one."""
+IS_FIRST = "is_first"
+"""Column that, where there is one, marks the first steps of episodes, [B, T], in the place of ``num_steps``."""
+TICKS = "ticks"
+"""Column that, where there is one, tells how many ticks each step took, [B, T], equal in all rows."""
+
+ADDED_BY_RLLIB = frozenset({"vf_share_layers"})
+"""What PPO and APPO put into every ``model_config`` unasked; it means nothing here."""
+
+
+class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnlyAPI):
+    """A policy with a value function, for PPO, APPO, IMPALA and everything that asks no more of a module.
+
+    The state is ``{pre_history, post_activation, alpha, beta, num_steps}``, with ``sync_window`` also
+    ``post_history``; for the LSTM ``{hidden, cell, num_steps}``, for the GRU ``{hidden, num_steps}``, and for the
+    feed-forward network ``{nothing, num_steps}``, where nothing is a row of no numbers. RLlib hands states over as
+    arrays, which carry no gradient; where ``num_steps`` is 0 the module therefore puts its own learned start values in,
+    whatever else the state holds, so that they learn in the stock learners too.
+
+    Args of the constructor are RLlib's. ``model_config`` holds the fields of ``PolicyConfig``; observations and
+    actions must be of spaces that ``ctm_rl.agents.rllib.spaces.fit`` supports, texts excepted.
+
+    Example:
+        >>> from dataclasses import asdict
+        >>> from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+        >>> from ctm_rl import PolicyConfig
+        >>> spec = RLModuleSpec(module_class=CTMModule, model_config=asdict(PolicyConfig(num_ticks=2)))
+    """
+
+    def setup(self) -> None:
+        """Builds the agent; RLlib calls this once, from the constructor."""
+        super().setup()
+        asked = rebuild_config(PolicyConfig, self.model_config, ADDED_BY_RLLIB)
+        config, layout, actions = fit(asked, self.observation_space, self.action_space)
+        self.agent = ActorCritic(config, layout, actions)
+        self.action_dist_cls = distribution_of(actions)
+        # RLlib's connectors look for max_seq_len here, given by the user or not.
+        self.model_config = dataclasses.asdict(self.agent.config)
+        self._state_type = type(self.agent.initial_state(1))
+
+    def get_initial_state(self) -> dict[str, Tensor]:
+        """Returns the state of one fresh episode, without batch axis and gradient."""
+        state = _fields_of(self.agent.initial_state(1))
+        return {**{name: value[0].detach() for name, value in state.items()}, NUM_STEPS: torch.tensor(0)}
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """Returns what acting does not need: the target network."""
+        return ["target_agent"]
+
+    def make_target_networks(self) -> None:
+        """Copies the agent as it stands, without gradient."""
+        target: Any = make_target_network(self.agent)
+        self.target_agent: ActorCritic = target
+
+    def get_target_network_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Returns agent and target, the parameters alone: averaging would round the pairs' indices down."""
+        return [(nn.ParameterList(self.agent.parameters()), nn.ParameterList(self.target_agent.parameters()))]
+
+    def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Returns the target network's action distribution, [B, T, A]."""
+        return {TARGET_NETWORK_ACTION_DIST_INPUTS: self._unroll(self.target_agent, batch).logits.transpose(0, 1)}
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
+        """Estimates the returns.
+
+        Args:
+            batch: observations [B, T, ...] and the state before them.
+            embeddings: what ``forward_train`` gave under that name: the values themselves, so that the loss needs no
+                second pass.
+
+        Returns:
+            Values, [B, T].
+        """
+        return self._unroll(self.agent, batch).values.transpose(0, 1) if embeddings is None else embeddings
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Acts: action distribution [B, T, A] and the state after the last step."""
+        unrolled = self._unroll(self.agent, batch)
+        num_steps = batch[Columns.STATE_IN][NUM_STEPS] + unrolled.logits.shape[0]
+        return {
+            Columns.ACTION_DIST_INPUTS: unrolled.logits.transpose(0, 1),
+            Columns.STATE_OUT: {**_fields_of(unrolled.state), NUM_STEPS: num_steps},
+        }
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Learns: action distribution [B, T, A] and values [B, T], from one pass."""
+        if self.agent.config.train_random_ticks and TICKS not in batch:
+            raise ValueError("train_random_ticks needs RecurrentPPO, whose fragments record the ticks of every step.")
+        unrolled = self._unroll(self.agent, batch)
+        return {
+            Columns.ACTION_DIST_INPUTS: unrolled.logits.transpose(0, 1),
+            Columns.EMBEDDINGS: unrolled.values.transpose(0, 1),
+        }
+
+    def _unroll(self, agent: ActorCritic, batch: dict[str, Any]) -> Unrolled:
+        """Runs an agent over a batch of sequences [B, T, ...]; time comes first in what it gives."""
+        # our own runners pack what they see
+        observations = batch[Columns.OBS] if IS_FIRST in batch else pack_tensors(agent.layout, batch[Columns.OBS])
+        observations = observations.transpose(0, 1)
+        state = dict(batch[Columns.STATE_IN])
+        num_steps = state.pop(NUM_STEPS, None)
+        if IS_FIRST in batch:
+            is_first = batch[IS_FIRST].transpose(0, 1)
+        else:
+            assert num_steps is not None
+            # RLlib starts a new sequence at every episode's start, so that only first steps can be fresh.
+            is_first = torch.zeros(observations.shape[:2], dtype=torch.bool, device=observations.device)
+            is_first[0] = num_steps == 0
+        return agent.unroll(observations, is_first, self._state_type(**state), _ticks_of(batch))
+
+
+def _ticks_of(batch: dict[str, Any]) -> list[int] | None:
+    """How many ticks each step has, [T], the same in all rows; ``None``: all of them."""
+    if TICKS not in batch:
+        return None
+    ticks = batch[TICKS].cpu()
+    if not (ticks == ticks[:1]).all():
+        raise ValueError("the rows of a batch must take the same number of ticks at each step.")
+    return ticks[0].tolist()
+
+
+def _fields_of(state: AnyState) -> dict[str, Tensor]:
+    """The parts that a state has, by name."""
+    return {name: value for name, value in state._asdict().items() if value is not None}

@@ -1,0 +1,205 @@
+"""What an environment's spaces mean for a policy: what reads each part of an observation, and what can be done."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+
+from ctm_rl.config import SKIP, PolicyConfig, encoders_by_part
+from ctm_rl.encoders.conv import is_picture
+from ctm_rl.encoders.grid import SIZES
+from ctm_rl.errors import UserError
+from ctm_rl.spaces.actions import Actions, Choices, Numbers
+from ctm_rl.spaces.observations import Layout, Part
+
+MINIGRID_SHAPE = (7, 7, 3)
+"""Observation of MiniGrid: object, colour and state of every cell in view."""
+_FULL_VIEW_SIZES = (*SIZES[:2], 4)
+"""Seen from above, the agent is among the objects, its direction the state."""
+_MAX_GRID_SIZE = 32
+"""Bounds below this are those of objects, colours and states, and not of a picture's bytes."""
+_MAX_CATEGORIES = 2**20
+_SUPPORTED_OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, Text, and Dict and Tuple of these"
+_SUPPORTED_ACTIONS = "Discrete, MultiDiscrete, MultiBinary and Box"
+
+
+class Fitted(NamedTuple):
+    """A policy settled for an environment's spaces."""
+
+    config: PolicyConfig
+    """With ``encoder`` settled."""
+    layout: Layout
+    """Of observations."""
+    actions: Actions
+    """What can be done."""
+
+
+def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Space) -> Fitted:
+    """Settles a policy for the spaces of an environment.
+
+    Each part of an observation gets an encoder: ``control`` (a vector of numbers: Box, MultiBinary), ``conv`` (a
+    picture: a Box with two long sides), ``grid`` (MiniGrid's cells: a Box of whole numbers [height, width, 3] whose
+    bounds say how many objects, colours and states there are, or MiniGrid's 7 x 7 x 3), ``categories`` (Discrete,
+    MultiDiscrete), or ``text``. ``config.encoder`` overrides this by name.
+
+    Args:
+        config: the policy as it was asked for.
+        observation_space: of one environment.
+        action_space: of one environment.
+
+    Returns:
+        The policy, the layout of observations, and the actions.
+
+    Raises:
+        UserError: a space is not supported, or not by the encoder that was asked for.
+    """
+    named = encoders_by_part(config.encoder)
+    parts = list(_parts_of(observation_space, ()))
+    known = {_name_of(path) for path, _ in parts}
+    if unknown := [name for name in named if name and name not in known]:
+        raise UserError(
+            f"model.encoder names the part {unknown[0]!r}, which the observation does not have; "
+            f"it has {', '.join(sorted(known)) if len(known) > 1 else 'no parts'}."
+        )
+    is_one = "" in named
+    if is_one and named[""] != "auto" and len(parts) > 1:
+        raise UserError(
+            f"model.encoder {named['']!r} is for an observation without parts; name them, as "
+            f"{_name_of(parts[0][0])}={named['']}: there are {', '.join(_name_of(path) for path, _ in parts)}."
+        )
+    fitted = []
+    for path, space in parts:
+        encoder = named.get(_name_of(path), "auto") if path else named.get("", "auto")
+        if encoder != SKIP:
+            fitted.append(_part_of(path, space, encoder))
+    if not fitted:
+        raise UserError(f"model.encoder {config.encoder!r} skips every part of the observation; leave one to be seen.")
+    chosen = ",".join(f"{part.name}={part.encoder}" if part.path else part.encoder for part in fitted)
+    skipped = ",".join(f"{name}={SKIP}" for name, encoder in named.items() if encoder == SKIP)
+    config = replace(config, encoder=",".join(filter(None, (chosen, skipped))))
+    return Fitted(config, Layout(tuple(fitted)), actions_of(action_space))
+
+
+def actions_of(space: gym.Space) -> Actions:
+    """What can be done in an action space.
+
+    Raises:
+        UserError: the space is not supported.
+    """
+    if isinstance(space, Discrete):
+        return Choices(sizes=(int(space.n),), starts=_starts_of(space))
+    if isinstance(space, MultiDiscrete):
+        return Choices(
+            sizes=_ints(space.nvec), starts=_starts_of(space), shape=_shape_of(space), dtype=str(space.dtype)
+        )
+    if isinstance(space, MultiBinary):
+        shape = _shape_of(space)
+        return Choices(sizes=(2,) * int(np.prod(shape)), shape=shape, dtype=str(space.dtype))
+    if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating) and space.shape != (0,):
+        low, high = (tuple(map(float, bound.reshape(-1))) for bound in (space.low, space.high))
+        if any(one >= other for one, other in zip(low, high, strict=True)):
+            raise UserError(f"action space {space} is not supported: each lower bound must be below the upper one.")
+        return Numbers(low=low, high=high, shape=_shape_of(space), dtype=str(space.dtype))
+    raise UserError(
+        f"action space {space} is not supported: it must be {_SUPPORTED_ACTIONS} (of real numbers); a wrapper can turn "
+        "what is asked for into one of these, as gymnasium.wrappers.TransformAction."
+    )
+
+
+def _parts_of(space: gym.Space, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], gym.Space]]:
+    """The parts of a space through its dictionaries and tuples, with their paths."""
+    if isinstance(space, Dict):
+        for key, inner in space.spaces.items():
+            yield from _parts_of(inner, (*path, str(key)))
+    elif isinstance(space, Tuple):
+        for place, inner in enumerate(space.spaces):
+            yield from _parts_of(inner, (*path, place))
+    else:
+        yield path, space
+
+
+def _name_of(path: tuple[str | int, ...]) -> str:
+    """A path in one word, as ``Part.name``."""
+    return ".".join(str(key) for key in path)
+
+
+def _part_of(path: tuple[str | int, ...], space: gym.Space, encoder: str) -> Part:
+    """Settles one part."""
+    what = f"observation space {space}" if not path else f"part {_name_of(path)!r} of the observation, {space},"
+    fitting = _fitting_encoders(space)
+    if not fitting:
+        raise UserError(
+            f"{what} is not supported: it must be {_SUPPORTED_OBSERVATIONS}; a wrapper can turn it into one of these "
+            f"(gymnasium.wrappers.TransformObservation), and model.encoder {_name_of(path) or 'part'}={SKIP} leaves a "
+            "part of a Dict or Tuple out."
+        )
+    encoder = fitting[0] if encoder == "auto" else encoder
+    if encoder not in fitting:
+        raise UserError(f"{what} is not supported by encoder {encoder}; for it there are {', '.join(fitting)}.")
+    common: dict[str, Any] = {"encoder": encoder, "path": path, "shape": _shape_of(space)}
+    if encoder == "text":
+        return Part(**{**common, "shape": ()}, is_byte=True)
+    if encoder == "grid":
+        return Part(**common, sizes=_grid_sizes(space) or _FULL_VIEW_SIZES, is_byte=True)
+    if isinstance(space, Discrete):
+        return Part(**common, sizes=(int(space.n),), starts=_starts_of(space), is_byte=bool(space.n <= 256))
+    if isinstance(space, MultiDiscrete):
+        is_byte = int(space.nvec.max()) <= 256
+        return Part(**common, sizes=_ints(space.nvec), starts=_starts_of(space), is_byte=is_byte)
+    is_byte = isinstance(space, MultiBinary) or space.dtype == np.uint8
+    return Part(**common, scale=_scale_of(space, encoder), is_byte=bool(is_byte))
+
+
+def _fitting_encoders(space: gym.Space) -> tuple[str, ...]:
+    """The encoders that can read a space, the one it gets by itself first."""
+    if space.dtype is not None and np.dtype(space.dtype).kind == "U":
+        return ("text",)
+    if isinstance(space, Discrete):
+        return ("categories",) if space.n <= _MAX_CATEGORIES else ()
+    if isinstance(space, MultiDiscrete):
+        return ("categories",) if space.nvec.size and space.nvec.sum() <= _MAX_CATEGORIES else ()
+    if isinstance(space, MultiBinary):
+        return ("control",)
+    if not isinstance(space, Box) or 0 in space.shape or np.issubdtype(space.dtype, np.complexfloating):
+        return ()
+    shape = space.shape
+    is_cells = len(shape) == 3 and shape[-1] == 3 and np.issubdtype(space.dtype, np.integer)
+    pictures = ("conv", "control") if is_picture(shape) else ("control",)
+    if not is_cells:
+        return pictures
+    return ("grid", *pictures) if _grid_sizes(space) is not None else (*pictures, "grid")
+
+
+def _grid_sizes(space: Any) -> tuple[int, ...] | None:
+    """How many objects, colours and states a grid has by its bounds; None where these are those of bytes."""
+    highest = tuple(int(bound) + 1 for bound in space.high.reshape(-1, 3).max(0))
+    if max(highest) <= _MAX_GRID_SIZE and space.low.min() >= 0:
+        return highest
+    return SIZES if space.shape == MINIGRID_SHAPE else None
+
+
+def _scale_of(space: gym.Space, encoder: str) -> float:
+    """What numbers are divided by: bytes, and pictures with a bound, come to lie between -1 and 1."""
+    if not isinstance(space, Box) or (encoder == "control" and space.dtype != np.uint8):
+        return 1.0
+    limit = float(max(abs(space.low.min()), abs(space.high.max())))
+    return limit if 0 < limit < 1e6 else 1.0
+
+
+def _shape_of(space: gym.Space) -> tuple[int, ...]:
+    """The shape of one element; texts have none."""
+    return tuple(int(size) for size in space.shape or ())
+
+
+def _starts_of(space: Discrete | MultiDiscrete) -> tuple[int, ...]:
+    """Where each category begins; nothing if all begin at 0."""
+    starts = _ints(np.asarray(space.start))
+    return starts if any(starts) else ()
+
+
+def _ints(array: np.ndarray) -> tuple[int, ...]:
+    """An array of whole numbers, flat."""
+    return tuple(int(number) for number in array.reshape(-1))

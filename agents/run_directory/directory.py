@@ -1,0 +1,281 @@
+"""A run's directory: its configuration, one line of metrics an iteration, TensorBoard events and checkpoints."""
+
+import contextlib
+import fcntl
+import functools
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_json
+from ctm_rl.errors import UserError, expand
+
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+RUNS_FOLDER = "runs"
+
+_LOCK_FILE = ".lock"
+_LOG = logging.getLogger(__name__)
+
+
+def new_run_dir(experiment: AnyExperiment) -> Path:
+    """Chooses where a new run goes, absolute, and refuses a place where something is; creates nothing.
+
+    Raises:
+        UserError: the directory has something in it, is a file, or cannot be written.
+    """
+    if experiment.run_dir is None:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        base = Path(RUNS_FOLDER).absolute() / f"{experiment.name}-{stamp}"
+        path, number = base, 1
+        while path.exists():
+            number += 1
+            path = base.with_name(f"{base.name}-{number}")
+    else:
+        path = expand(experiment.run_dir).absolute()
+    check_free(path)
+    return path
+
+
+def check_free(path: Path) -> None:
+    """Refuses a directory that is not new or empty, or cannot be written.
+
+    Raises:
+        UserError: one line naming the directory and the way out.
+    """
+    try:
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--run-dir {path} is a file; name a new or empty directory.")
+        if path.is_dir() and any(path.iterdir()):
+            raise UserError(
+                f"--run-dir {path} is not empty; name a new directory, or go on with its run: ctm-rl resume {path}."
+            )
+        parent = next(place for place in (path, *path.parents) if place.exists())
+    except OSError as error:
+        raise UserError(f"--run-dir {path} cannot be used: {error.strerror}; name another directory.") from error
+    if not parent.is_dir():
+        raise UserError(f"--run-dir {path} cannot be made: {parent} is a file; name another directory.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"--run-dir {path} cannot be made: {parent} is not writable; name another directory.")
+
+
+@contextlib.contextmanager
+def created(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> Iterator[Callable[[], None]]:
+    """Makes a run's directory with its ``config.json``; if the body fails early, all of it is removed again.
+
+    Args:
+        path: new or empty, from ``new_run_dir``.
+        config: what ``config.json`` will hold.
+        file: another name for it.
+
+    Yields:
+        A function to call when the directory is worth keeping, whatever happens later.
+
+    Raises:
+        UserError: the directory cannot be made.
+    """
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_config(path, config, file)
+    except OSError as error:
+        _remove(path, missing)
+        raise UserError(f"--run-dir {path} cannot be made: {error.strerror}; name another directory.") from error
+    is_kept = False
+
+    def keep() -> None:
+        nonlocal is_kept
+        is_kept = True
+
+    try:
+        yield keep
+    except BaseException:
+        if not is_kept:
+            _remove(path, missing)
+        raise
+
+
+def _remove(path: Path, missing: list[Path]) -> None:
+    """Empties a directory, and removes it with those above it that were not there before."""
+    for item in path.iterdir() if path.is_dir() else ():
+        if item.is_dir():
+            shutil.rmtree(item)
+        else:
+            item.unlink()
+    for place in missing:
+        with contextlib.suppress(OSError):
+            place.rmdir()
+
+
+def config_of(experiment: AnyExperiment) -> dict[str, Any]:
+    """What ``config.json`` holds: the experiment without its place, so that it can be trained again elsewhere."""
+    return {**to_json(experiment), "run_dir": None}
+
+
+def write_config(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> None:
+    """Writes ``config.json``, at once or not at all."""
+    partial = path / f".{file}"
+    partial.write_text(json.dumps(config, indent=2) + "\n")
+    os.replace(partial, path / file)
+
+
+def check_is_run(path: Path) -> None:
+    """Refuses what is no run directory.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path} is not a run directory: there is no such directory.")
+    if not (path / CONFIG_FILE).is_file():
+        raise UserError(f"{path} is not a run directory: it has no {CONFIG_FILE}; name one made by ctm-rl train.")
+
+
+def read_config(path: Path) -> AnyExperiment:
+    """Reads the experiment of a run.
+
+    Raises:
+        UserError: it is no run directory, or its configuration cannot be read.
+    """
+    check_is_run(path)
+    return load_config(path / CONFIG_FILE)
+
+
+def load_config(path: Path) -> AnyExperiment:
+    """Reads an experiment from a JSON file.
+
+    Raises:
+        UserError: the file is missing, is no JSON, or its fields are wrong.
+    """
+    try:
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; name a config.json of a run.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}.") from error
+    if isinstance(values, dict) and "task" in values and "env" not in values:
+        raise UserError(f"{path} is of an imported model for {values['task']}; it can be evaluated, not trained.")
+    try:
+        return from_json(values)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps a second process from writing into the same run.
+
+    Raises:
+        UserError: another process does.
+    """
+    with (path / _LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{path} is in use: another process trains in it; wait for it, or stop it.") from None
+        except OSError as error:
+            _LOG.warning("%s cannot be locked (%s); take care not to train in it twice.", path, error.strerror)
+        yield
+
+
+class MetricsWriter:
+    """Writes ``metrics.jsonl`` and TensorBoard events.
+
+    While they cannot be written, as on a full disk, the log says so once; lines are kept until they can be.
+
+    Args:
+        path: the run's directory.
+        iteration: iterations already learned; later lines, of work that is done again, are cut off.
+        metrics: keys of each line, in their order.
+    """
+
+    def __init__(self, path: Path, iteration: int, metrics: tuple[str, ...]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._metrics = metrics
+        self._path = path / METRICS_FILE
+        _truncate(self._path, iteration)
+        self._file = self._path.open("ab", buffering=0)
+        self._pending = b""
+        self._is_failing = False
+        self._make_events = functools.partial(SummaryWriter, str(path / TENSORBOARD_FOLDER))
+        self._events: Any = self._make_events(purge_step=iteration + 1 if iteration else None)
+
+    def write(self, row: dict[str, float | None]) -> None:
+        """Appends one line, complete, with exactly the keys it was made for."""
+        assert set(row) == set(self._metrics)
+        ordered = {name: _finite(row[name]) for name in self._metrics}
+        self._pending += json.dumps(ordered, allow_nan=False).encode() + b"\n"
+        self._flush()
+        if self._events is None:
+            return
+        try:
+            for name, value in ordered.items():
+                if value is not None and name != "iteration":
+                    self._events.add_scalar(name, value, int(row["iteration"] or 0))
+        except OSError as error:
+            self._events = None
+            _LOG.warning("TensorBoard's events cannot be written (%s); they end here.", error.strerror)
+
+    def cut(self, iteration: int) -> None:
+        """Takes the lines after an iteration back, whose work is done again."""
+        self._flush()
+        self._file.close()
+        _truncate(self._path, iteration)
+        self._file = self._path.open("ab", buffering=0)
+        if self._events is not None:
+            self._events.close()
+            self._events = self._make_events(purge_step=iteration + 1)
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._flush()
+        self._file.close()
+        if self._events is not None:
+            with contextlib.suppress(OSError):
+                self._events.close()
+
+    def _flush(self) -> None:
+        """Writes as much as goes."""
+        try:
+            while self._pending:
+                self._pending = self._pending[self._file.write(self._pending) :]
+            self._is_failing = False
+        except OSError as error:
+            if not self._is_failing:
+                _LOG.warning("%s cannot be written (%s); its lines are kept until it can.", self._path, error.strerror)
+            self._is_failing = True
+
+
+def read_metrics(path: Path) -> list[dict[str, float | None]]:
+    """Reads a run's metrics, one entry an iteration; a last line cut short by a crash is left out."""
+    file = path / METRICS_FILE
+    rows = []
+    for line in file.read_text().splitlines() if file.is_file() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            _LOG.warning("%s has a broken line, left out.", file)
+    return rows
+
+
+def _truncate(file: Path, iteration: int) -> None:
+    """Keeps the lines up to an iteration."""
+    if not file.is_file():
+        return
+    kept = [row for row in read_metrics(file.parent) if (row["iteration"] or 0) <= iteration]
+    partial = file.with_name(f".{file.name}")
+    partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    os.replace(partial, file)
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON knows neither NaN nor infinity."""
+    return None if value is None or not math.isfinite(value) else value

@@ -1,0 +1,96 @@
+"""Where a run works: its directory, its threads, and where its data lie as seen from there."""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ctm_rl.agents.experiments.answering import SupervisedExperiment
+from ctm_rl.agents.experiments.serialise import AnyExperiment
+from ctm_rl.agents.run_directory.storage import is_url
+from ctm_rl.errors import expand
+
+
+def with_absolute_paths(experiment: AnyExperiment) -> AnyExperiment:
+    """Writes out where data and storage lie, as seen from here: a run changes its directory, others have others.
+
+    Of the environment's arguments ``path`` and ``folder`` are changed, where they name something that is there.
+    """
+
+    def absolute(kwargs: dict[str, Any]) -> dict[str, Any]:
+        return {name: _absolute(value) if name in ("path", "folder") else value for name, value in kwargs.items()}
+
+    experiment = with_absolute_storage(experiment)
+    if not isinstance(experiment, SupervisedExperiment):
+        return experiment
+    env = experiment.env
+    env = dataclasses.replace(env, kwargs=absolute(env.kwargs), held_out_kwargs=absolute(env.held_out_kwargs))
+    return dataclasses.replace(experiment, env=env)
+
+
+def with_absolute_storage(experiment: AnyExperiment) -> AnyExperiment:
+    """Writes out where the storage lies, unless it is a URL."""
+    if experiment.storage is None or is_url(experiment.storage):
+        return experiment
+    return dataclasses.replace(experiment, storage=str(expand(experiment.storage).absolute()))
+
+
+def _absolute(value: Any) -> Any:
+    """A path written out, if it is one."""
+    if not isinstance(value, str) or not value:
+        return value
+    place = expand(value).absolute()
+    return str(place) if place.exists() else value
+
+
+@contextlib.contextmanager
+def working_inside(run_dir: Path, experiment: AnyExperiment) -> Iterator[None]:
+    """Works from the run's directory, and leaves the user's modules on the path of a Ray of our own.
+
+    Ray puts the driver's directory on its workers' path, and a checkout there would hide the installed package.
+    """
+    before = Path.cwd()
+    path = os.environ.get("PYTHONPATH")
+    if ":" in experiment.env.id and str(before) in sys.path:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (path, str(before))))
+    os.chdir(run_dir)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        if path is None:
+            os.environ.pop("PYTHONPATH", None)
+        else:
+            os.environ["PYTHONPATH"] = path
+
+
+@contextlib.contextmanager
+def num_threads(count: int) -> Iterator[None]:
+    """Computes with so many CPU threads inside the body."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def no_results_at_home() -> Iterator[None]:
+    """RLlib makes an empty directory in ~/ray_results for every algorithm; inside the body in a temporary one."""
+    from ray.tune.trainable import trainable
+
+    name = "DEFAULT_STORAGE_PATH"
+    before = getattr(trainable, name)
+    with tempfile.TemporaryDirectory() as scratch:
+        setattr(trainable, name, scratch)
+        try:
+            yield
+        finally:
+            setattr(trainable, name, before)

@@ -1,0 +1,244 @@
+"""What an RLlib algorithm, ours or stock, must remember to go on: plain values out, plain values in, no pickles."""
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.impala.impala_learner import IMPALALearner
+from ray.rllib.algorithms.ppo.ppo_learner import PPOLearner
+from ray.rllib.core import (
+    COMPONENT_ENV_TO_MODULE_CONNECTOR,
+    COMPONENT_LEARNER,
+    COMPONENT_MODULE_TO_ENV_CONNECTOR,
+    COMPONENT_RL_MODULE,
+)
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
+
+from ctm_rl.agents.ppo.algorithm import RecurrentPPO
+from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
+from ctm_rl.agents.ppo.learner import RecurrentPPOLearner
+from ctm_rl.agents.rllib.seeded_env_runner import SeededEnvRunner
+from ctm_rl.agents.stock.learner import CTMAPPOTorchLearner
+from ctm_rl.agents.supervised.env_runner import SampleRunner
+from ctm_rl.agents.supervised.learner import SupervisedLearner
+
+_OURS = (RecurrentPPOLearner, SupervisedLearner, CTMAPPOTorchLearner)
+"""Learners that have something of their own to remember."""
+_LIFETIME_SUM = "lifetime_sum"
+_ENV_STEPS = f"{ENV_RUNNER_RESULTS}--{NUM_ENV_STEPS_SAMPLED_LIFETIME}"
+
+
+def learner_state(algorithm: Algorithm) -> dict[str, Any]:
+    """Collects everything that learning goes on from.
+
+    Weights, the optimiser's moments, lifetime counters (schedules go by them), the state of the connectors, the random
+    generators of this process, of every learner and of every environment runner, and the statistics of rewards.
+
+    Args:
+        algorithm: as it stands between two iterations; stays as it is.
+
+    Returns:
+        Nested dicts and lists of arrays, tensors, numbers, text, booleans and None.
+    """
+    learners = _on_learners(algorithm, _read_learner)
+    return {
+        "iteration": algorithm.iteration,
+        # Learners hold the same weights and moments; only their generators differ.
+        **{name: learners[0][name] for name in ("modules", "optimizers", "num_updates", "connectors")},
+        "counters": _read_counters(algorithm),
+        "env_connectors": _read_env_connectors(algorithm),
+        "generators": {
+            "driver": _read_generators(),
+            "learners": [learner["generators"] for learner in learners],
+            "env_runners": _read_env_runners(algorithm),
+        },
+        "own": learners[0]["own"],
+        "playing": _read_playing(algorithm),
+    }
+
+
+def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
+    """Puts a state back into an algorithm built from the same experiment; the weights reach every environment runner.
+
+    Environments cannot be saved: they start new episodes, seeded by the run's seed and the iteration.
+
+    Args:
+        algorithm: freshly built, or further on than the state.
+        state: what ``learner_state`` gave.
+    """
+    iteration, generators = int(state["iteration"]), state["generators"]
+    env_connectors, of_env_runners = state["env_connectors"], generators["env_runners"]
+    # Missing where the state is of the stock algorithm, or of a run from before there was another.
+    playing = state.get("playing", {})
+    num_env_steps = _count_env_steps(state)
+
+    def write_env_runner(env_runner: EnvRunner) -> None:
+        if isinstance(env_runner, SampleRunner):
+            return  # what it makes depends on the seed and the iteration alone
+        assert isinstance(env_runner, (ColumnarEnvRunner, SeededEnvRunner))
+        if env_runner.has_played:
+            env_runner.make_env()  # what its environments hold beside their episodes is not known here
+        env_runner.restart(iteration, num_env_steps)
+        if isinstance(env_runner, ColumnarEnvRunner):
+            env_runner.set_playing(playing.get(env_runner.worker_index, {}))
+        else:
+            env_runner.set_state(env_connectors)
+        # Runner 0 is the one in the driver's process, with the driver's generators.
+        if env_runner.worker_index in of_env_runners:
+            _write_generators(of_env_runners[env_runner.worker_index])
+
+    group, learner_group = algorithm.env_runner_group, algorithm.learner_group
+    assert group is not None
+    assert learner_group is not None
+    if isinstance(algorithm, RecurrentPPO):
+        algorithm.forget_orders()
+    _on_learners(algorithm, _write_learner, state=state)
+    group.foreach_env_runner(write_env_runner)
+    group.sync_weights(from_worker_or_learner_group=learner_group, inference_only=True)
+    algorithm.metrics.set_state({"stats": dict(state["counters"])})
+    algorithm._iteration = iteration
+    _write_generators(generators["driver"])
+
+
+def refresh_local_policy(algorithm: Algorithm) -> None:
+    """Gives this process's environment runner the learners' newest weights, where the algorithm itself is not to."""
+    assert algorithm.learner_group is not None
+    assert isinstance(algorithm.env_runner, SeededEnvRunner)
+    path = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
+    state = algorithm.learner_group.get_state(components=[path], inference_only=True)[COMPONENT_LEARNER]
+    algorithm.env_runner.set_state({name: state[name] for name in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)})
+
+
+def _on_learners(algorithm: Algorithm, function: Callable[..., Any], **arguments: Any) -> list[Any]:
+    """Calls a function with every learner; gives the results in the learners' order."""
+    assert algorithm.learner_group is not None
+    return [result.get() for result in algorithm.learner_group.foreach_learner(function, **arguments)]
+
+
+def _read_learner(learner: TorchLearner) -> dict[str, Any]:
+    """Runs where the learner is."""
+    connector = learner._learner_connector
+    return {
+        "modules": {module_id: module.unwrapped().get_state() for module_id, module in learner.module.items()},
+        "optimizers": {name: _to_cpu(optimizer.state_dict()) for name, optimizer in learner._named_optimizers.items()},
+        "num_updates": learner._weights_seq_no,
+        "connectors": {} if connector is None else connector.get_state(),
+        "generators": _read_generators(),
+        "own": learner.get_own_state() if isinstance(learner, _OURS) else None,
+    }
+
+
+def _write_learner(learner: TorchLearner, state: Mapping[str, Any]) -> None:
+    """Runs where the learner is."""
+    for module_id, weights in state["modules"].items():
+        module = learner.module[module_id].unwrapped()
+        assert isinstance(module, TorchRLModule)
+        module.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
+    for name, saved in state["optimizers"].items():
+        learner._named_optimizers[name].load_state_dict(saved)
+    _set_schedules(learner, _count_env_steps(state))
+    learner._weights_seq_no = state["num_updates"]
+    if learner._learner_connector is not None:
+        learner._learner_connector.set_state(state["connectors"])
+    if isinstance(learner, _OURS) and state["own"] is not None:
+        learner.set_own_state(state["own"])
+    of_learners = state["generators"]["learners"]
+    if learner._learner_index < len(of_learners):
+        _write_generators(of_learners[learner._learner_index])
+
+
+def _set_schedules(learner: TorchLearner, num_env_steps: int) -> None:
+    """Puts schedules where they stood: RLlib does so after an update only.
+
+    They are those of the experiment as it is now. If that has another learning rate, it counts from the first update.
+    """
+    for optimizer, schedule in learner._optimizer_lr_schedules.items():
+        learner._set_optimizer_lr(optimizer, schedule.update(timestep=num_env_steps))
+    if isinstance(learner, (PPOLearner, IMPALALearner)):
+        for module_id in learner.module.keys():
+            learner.entropy_coeff_schedulers_per_module[module_id].update(timestep=num_env_steps)
+
+
+def _count_env_steps(state: Mapping[str, Any]) -> int:
+    """How many environment steps a run has taken, by which schedules go."""
+    return int(state["counters"].get(_ENV_STEPS, {}).get(_LIFETIME_SUM, 0))
+
+
+def _read_counters(algorithm: Algorithm) -> dict[str, Any]:
+    """RLlib's counts over the whole life of a run; its other metrics begin anew in every iteration."""
+    return {
+        path: {name: float(value) if name == _LIFETIME_SUM else value for name, value in stats.items()}
+        for path, stats in algorithm.metrics.get_state()["stats"].items()
+        if stats["stats_cls_identifier"] == _LIFETIME_SUM
+    }
+
+
+def _read_env_connectors(algorithm: Algorithm) -> dict[str, Any]:
+    """What the connectors around the environments have learned; RLlib merges it into the local environment runner."""
+    if not isinstance(algorithm.env_runner, SeededEnvRunner):
+        return {}
+    state = algorithm.env_runner.get_state(not_components=["rl_module"])
+    return {name: state[name] for name in (COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_TO_ENV_CONNECTOR)}
+
+
+def _read_env_runners(algorithm: Algorithm) -> dict[int, Any]:
+    """The generators of every remote environment runner, by its index, from 1."""
+    assert algorithm.env_runner_group is not None
+    found = algorithm.env_runner_group.foreach_env_runner(
+        lambda env_runner: (env_runner.worker_index, _read_generators()), local_env_runner=False
+    )
+    return dict(found)
+
+
+def _read_playing(algorithm: Algorithm) -> dict[int, Any]:
+    """How every columnar environment runner draws actions and divides rewards, by its index; 0 is in this process."""
+
+    def read(env_runner: EnvRunner) -> tuple[int, Any]:
+        return env_runner.worker_index, env_runner.get_playing() if isinstance(env_runner, ColumnarEnvRunner) else {}
+
+    assert algorithm.env_runner_group is not None
+    return dict(algorithm.env_runner_group.foreach_env_runner(read))
+
+
+def _to_cpu(value: Any) -> Any:
+    """Copies the tensors in nested dicts and lists to the CPU."""
+    if isinstance(value, dict):
+        return {key: _to_cpu(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_to_cpu(item) for item in value]
+    return value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value
+
+
+def _read_generators() -> dict[str, Any]:
+    """The states of this process's random generators: Python's, numpy's, torch's."""
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached_gauss = np.random.get_state()
+    return {
+        "python": {"version": version, "words": np.array(words, dtype=np.int64), "gauss": gauss},
+        "numpy": {
+            "kind": kind,
+            "keys": np.asarray(keys, dtype=np.int64),
+            "position": position,
+            "has_gauss": has_gauss,
+            "cached_gauss": cached_gauss,
+        },
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+    }
+
+
+def _write_generators(state: Mapping[str, Any]) -> None:
+    """Puts the states of this process's random generators back."""
+    python, legacy = state["python"], state["numpy"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    keys = legacy["keys"].astype(np.uint32)
+    np.random.set_state((legacy["kind"], keys, legacy["position"], legacy["has_gauss"], legacy["cached_gauss"]))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,78 @@
+"""Makes a run of a published checkpoint, so that it can be evaluated like one of our own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ctm_rl.agents.experiments.acting import EnvConfig, Experiment
+from ctm_rl.agents.run_directory.directory import check_free, config_of, created
+from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.checkpoints.published import OfficialModel, load_official
+from ctm_rl.errors import UserError
+from ctm_rl.inference.policy import OFFICIAL_ENTRY
+from ctm_rl.models.actor_critic import ActorCritic
+
+
+def import_official(file: Path, run_dir: Path) -> str:
+    """Reads a published checkpoint and writes a run directory with it; nothing in the file is executed.
+
+    Args:
+        file: the checkpoint.
+        run_dir: where the run goes, new or empty.
+
+    Returns:
+        What is inside and what can be done with it, for a person.
+
+    Raises:
+        UserError: the file is no such checkpoint, or the directory cannot be used; nothing has been written then.
+    """
+    run_dir = run_dir.absolute()
+    check_free(run_dir)
+    try:
+        official = load_official(file)
+        args = {name: value for name, value in official.args.items() if _is_plain(value)}
+        config = _config(official, args)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+    with created(run_dir, config) as keep:
+        entry = {"args": args, "weights": official.to_official_state_dict()}
+        checkpoint.save(run_dir, 0, {"task": official.task, OFFICIAL_ENTRY: entry})
+        keep()
+    return _describe(official, args, run_dir)
+
+
+def _config(official: OfficialModel, args: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``config.json`` holds: for an agent an experiment that trains its like, otherwise what it was made for."""
+    if not isinstance(official.model, ActorCritic):
+        return {"task": official.task, "kind": official.kind}
+    env_id = str(args["env_id"])
+    is_grid = official.model.config.encoder == "grid"
+    env = EnvConfig(
+        id=f"minigrid:{env_id}" if is_grid else env_id,
+        wrappers=_wrappers(args, is_grid=is_grid),
+        max_episode_steps=args.get("max_environment_steps"),
+    )
+    return config_of(Experiment(name="imported", env=env, model=official.model.config))
+
+
+def _wrappers(args: Mapping[str, Any], *, is_grid: bool) -> tuple[str, ...]:
+    """What the agent saw: MiniGrid's image alone, or no velocities unless the settings say otherwise."""
+    if is_grid:
+        return ("grid-image",)
+    return ("hide-velocities",) if args.get("mask_velocity", True) else ()
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a published setting is a plain value; others, as curves, are of no use to a model."""
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _describe(official: OfficialModel, args: Mapping[str, Any], run_dir: Path) -> str:
+    """Says what was found."""
+    count = sum(parameter.numel() for parameter in official.model.parameters())
+    inside = f"{official.kind} for {official.task}, {count:,} parameters"
+    if isinstance(official.model, ActorCritic):
+        inside += f", {args['env_id']}"
+    return f"imported into {run_dir}: {inside}"

@@ -1,0 +1,121 @@
+"""RLlib's own learners with the machine in them: scaled rewards, projected decay rates, and a true end of fragments."""
+
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.appo.torch.appo_torch_learner import APPOTorchLearner
+from ray.rllib.algorithms.impala.torch.impala_torch_learner import IMPALATorchLearner
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.connectors.learner import GeneralAdvantageEstimation
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.policy.sample_batch import MultiAgentBatch
+from ray.rllib.utils.typing import ParamDict
+from torch import Tensor
+
+from ctm_rl.agents.rllib.module import CTMModule
+
+REWARD_SCALE = "reward_scale"
+"""Name of the factor in RLlib's ``learner_config_dict``."""
+_NEVER_TAKEN = 30.0
+"""Log-probability whose importance ratio to any policy is next to 0."""
+
+
+class ScaleRewards(ConnectorV2):
+    """Multiplies the rewards in a learner's batch; the episodes themselves, and what is reported of them, stay raw.
+
+    Args:
+        scale: the factor.
+    """
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self._scale = scale
+
+    def __call__(self, *, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Scales the rewards of every module, [B, T]."""
+        for columns in batch.values():
+            columns[Columns.REWARDS] = columns[Columns.REWARDS] * self._scale
+        return batch
+
+
+class KeepBootstrapValues(ConnectorV2):
+    """Lets V-trace take the value after a fragment's last step as it is.
+
+    RLlib puts a step more at the end of every piece of an episode, so that its value is computed. V-trace then corrects
+    that value too, by ``rho * (0 - value)``, to nothing: what follows a fragment would count for nothing. With a ratio
+    rho of 0 at that step the value stays. The step is masked out of the losses.
+    """
+
+    def __call__(self, *, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Replaces the log-probabilities of all actions that were not taken, [B, T]."""
+        for columns in batch.values():
+            log_probability: Tensor = columns[Columns.ACTION_LOGP]
+            is_real = columns[Columns.LOSS_MASK].bool()
+            columns[Columns.ACTION_LOGP] = torch.where(is_real, log_probability, _NEVER_TAKEN)
+        return batch
+
+
+class MachineLearner(TorchLearner):
+    """What every one of RLlib's learners lacks for the machine; goes before it among the bases.
+
+    Decay rates are kept inside their limits. The machine learns without that too: rates outside are only read as if
+    inside. Rewards are scaled because a value of many steps' rewards has an error, and a gradient in the shared core,
+    many times the policy's; clipped to a common norm, next to nothing would be left of the policy's.
+    """
+
+    @property
+    def scaling(self) -> ScaleRewards:
+        """What scales the rewards."""
+        return ScaleRewards(self.config.learner_config_dict.get(REWARD_SCALE, 1.0))
+
+    def apply_gradients(self, gradients_dict: ParamDict) -> None:
+        """Takes the optimiser's step, then projects."""
+        super().apply_gradients(gradients_dict)
+        for module_id in self.module.keys():
+            if isinstance(module := self.module[module_id].unwrapped(), CTMModule):
+                module.agent.project_()
+
+    def _make_batch_if_necessary(self, training_data: TrainingData) -> MultiAgentBatch:
+        """Makes the training batch; the pass for its advantages needs no gradient, and RLlib would keep its graph."""
+        with torch.no_grad():
+            return super()._make_batch_if_necessary(training_data)
+
+
+class CTMPPOTorchLearner(MachineLearner, PPOTorchLearner):
+    """RLlib's learner of proximal policy optimisation."""
+
+    def build(self) -> None:
+        """Builds the stock learner and puts the scaling before its advantages."""
+        super().build()
+        if self._learner_connector is not None:
+            self._learner_connector.insert_before(GeneralAdvantageEstimation, self.scaling)
+
+
+class VTraceLearner(MachineLearner):
+    """What the learners with V-trace have in common, which compute advantages in the loss."""
+
+    def build(self) -> None:
+        """Builds the stock learner and ends its connectors with ours, which take the finished batch."""
+        super().build()
+        if self._learner_connector is not None:
+            self._learner_connector.append(self.scaling)
+            self._learner_connector.append(KeepBootstrapValues())
+
+
+class CTMIMPALATorchLearner(VTraceLearner, IMPALATorchLearner):
+    """RLlib's learner of IMPALA."""
+
+
+class CTMAPPOTorchLearner(VTraceLearner, APPOTorchLearner):
+    """RLlib's learner of asynchronous proximal policy optimisation."""
+
+    def get_own_state(self) -> dict[str, Any]:
+        """Returns how many steps each module had learned from when its target network was last renewed."""
+        return {"last_update": dict(self._last_update_ts_by_mid)}
+
+    def set_own_state(self, state: dict[str, Any]) -> None:
+        """Puts it back."""
+        self._last_update_ts_by_mid.update(state["last_update"])

@@ -1,0 +1,113 @@
+"""The configuration of supervised learning for RLlib's users: RLlib's own names, and a few more."""
+
+import dataclasses
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.from_config import NotProvided
+
+from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings
+from ctm_rl.agents.supervised.env_runner import SampleRunner
+from ctm_rl.agents.supervised.learner import SupervisedLearner
+from ctm_rl.agents.supervised.module import ThinkerModule
+from ctm_rl.config import ThinkerConfig
+
+
+class SupervisedConfig(AlgorithmConfig):
+    """Configures ``agents.supervised.algorithm.Supervised``.
+
+    The environment is one of a single step, whose info holds the right answer under "target". Environment runners only
+    make samples; learners take ``learning.num_steps_per_iteration`` optimiser steps in an iteration, each of
+    ``learning.batch_size`` samples, all learners together.
+
+    Example:
+        >>> from ctm_rl.agents import LearningSettings, SupervisedConfig
+        >>> config = (
+        ...     SupervisedConfig()
+        ...     .environment("ctm_rl.envs:ctm_rl/Parity-v0", env_config={"length": 8})
+        ...     .training(learning=LearningSettings(batch_size=32))
+        ... )
+        >>> config.num_rows
+        32
+    """
+
+    # Always a number here, which RLlib's annotations leave open.
+    num_learners: int  # pyright: ignore[reportIncompatibleVariableOverride]
+    num_env_runners: int  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        if algo_class is None:
+            from ctm_rl.agents.supervised.algorithm import Supervised
+
+            algo_class = Supervised
+        super().__init__(algo_class=algo_class)
+        self.env_runner_cls = SampleRunner
+        self.rollout_fragment_length = 1
+        self._dont_auto_sync_env_runner_states = True
+        self.learning = LearningSettings()
+        self.held_out = HeldOutSettings()
+        self.held_out_kwargs: dict[str, Any] = {}
+        self.num_total_steps = 10_000
+
+    def training(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        *,
+        learning: Any = NotProvided,
+        held_out: Any = NotProvided,
+        held_out_kwargs: Any = NotProvided,
+        num_total_steps: Any = NotProvided,
+        **kwargs: Any,
+    ) -> "SupervisedConfig":
+        """Sets how is learned.
+
+        Args:
+            learning: a ``LearningSettings``: loss, batches, optimiser and its schedule.
+            held_out: a ``HeldOutSettings``: on how much is tested.
+            held_out_kwargs: arguments of the environment that differ for held-out samples.
+            num_total_steps: optimiser steps of the whole run, by which the schedule goes.
+            **kwargs: RLlib's.
+
+        Returns:
+            This configuration.
+        """
+        super().training(**kwargs)
+        own = {
+            "learning": learning,
+            "held_out": held_out,
+            "held_out_kwargs": held_out_kwargs,
+            "num_total_steps": num_total_steps,
+        }
+        for name, value in own.items():
+            if value is not NotProvided:
+                setattr(self, name, value)
+        return self
+
+    @property
+    def num_rows(self) -> int:
+        """Samples of one optimiser step in one learner."""
+        return self.learning.batch_size // max(1, self.num_learners)
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """Returns a machine that reads vectors; other inputs need an encoder."""
+        model = ThinkerConfig(encoder="none", num_heads=0, input_dim=1)
+        return RLModuleSpec(module_class=ThinkerModule, model_config=dataclasses.asdict(model))
+
+    def get_default_learner_class(self) -> type:
+        """Returns the learner that reads samples."""
+        return SupervisedLearner
+
+    def validate(self) -> None:
+        """Checks everything.
+
+        Raises:
+            ValueError: one line that says what is allowed.
+        """
+        unit = max(1, self.num_learners) * self.learning.num_accumulated
+        if self.learning.batch_size % unit:
+            raise ValueError(
+                f"learning.batch_size {self.learning.batch_size} must be a multiple of {unit}, learners x parts."
+            )
+        if not isinstance(self.env, str):
+            raise ValueError(f"the environment must be named: environment('ctm_rl/Parity-v0'), got {self.env!r}.")
+        super().validate()

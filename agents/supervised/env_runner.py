@@ -1,0 +1,119 @@
+"""RLlib's seam for making samples: an environment runner without a policy, which only shows what is to be answered."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.policy.sample_batch import MultiAgentBatch
+from ray.rllib.utils.checkpoints import Checkpointable
+
+from ctm_rl.agents.experiments.answering import TaskConfig
+from ctm_rl.agents.rllib.columns import batch_of
+from ctm_rl.agents.supervised.sampler import Columns, Sampler
+
+if TYPE_CHECKING:
+    from ctm_rl.agents.supervised.config import SupervisedConfig
+
+
+class SampleRunner(EnvRunner, Checkpointable):
+    """Makes samples of a single-step environment; has no policy and nothing to remember.
+
+    Args of the constructor are RLlib's. Of the configuration it reads the environment, ``learning`` and ``held_out``.
+    """
+
+    config: "SupervisedConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        self.spaces = kwargs.get("spaces") or {}
+        self.module = None
+        self.make_env()
+
+    def make_env(self) -> None:
+        """Makes ready to make samples; the environments themselves are made when the first are asked for."""
+        config = self.config
+        assert isinstance(config.env, str)
+        task = TaskConfig(id=config.env, kwargs=dict(config.env_config), held_out_kwargs=config.held_out_kwargs)
+        self.sampler = Sampler(
+            task,
+            num_rows=config.num_rows,
+            num_steps=config.learning.num_steps_per_iteration,
+            seed=config.seed or 0,
+            held_out_seed=config.held_out.seed,
+        )
+
+    def sample(self, *, iteration: int = 0, part: int = 0, **kwargs: Any) -> MultiAgentBatch:
+        """Makes the samples that one learner learns from in one iteration.
+
+        Args:
+            iteration: which, from 0; the same number makes the same samples, here and in any other runner.
+            part: of which learner, from 0.
+            **kwargs: none is known.
+
+        Returns:
+            The samples, as RLlib's learners take them.
+        """
+        if kwargs:
+            raise ValueError(f"samples have a number and a part; {', '.join(kwargs)} cannot be asked for.")
+        columns = self.sampler.fragment(iteration, part)
+        return batch_of(columns.as_dict(), len(columns.targets))
+
+    def fill(self, order: Callable[["SampleRunner"], Any]) -> tuple[Any, bool]:
+        """Does what it was ordered to; gives the result, and a receipt that tells that it is there.
+
+        RLlib's ``apply`` would end this process when the environment fails, and tell nobody why.
+        """
+        return order(self), True
+
+    def held_out(self, chunk: int, num_samples: int) -> Columns:
+        """Makes held-out samples, see ``Sampler``."""
+        return self.sampler.held_out(chunk, num_samples)
+
+    def get_metrics(self) -> Any:
+        """Returns nothing of note: samples are counted where they are learned from."""
+        return self.metrics.reduce()
+
+    def get_spaces(self) -> dict[str, tuple[gym.Space, gym.Space]]:
+        """Returns the spaces of all environments together, of one, and of the module."""
+        if self.worker_index == 0 and self.spaces:
+            return self.spaces
+        env = self.sampler.env
+        single = env.single_observation_space, env.single_action_space
+        return {
+            INPUT_ENV_SPACES: (env.observation_space, env.action_space),
+            INPUT_ENV_SINGLE_SPACES: single,
+            DEFAULT_MODULE_ID: single,
+        }
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Returns nothing: samples depend on their number alone."""
+        return {}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Puts nothing back."""
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns what RLlib makes another one like this with."""
+        return (), {"config": self.config}
+
+    def get_checkpointable_components(self) -> list[tuple[str, Checkpointable]]:
+        """Returns the parts that save themselves: none."""
+        return []
+
+    def assert_healthy(self) -> None:
+        """Checks that the constructor has come to its end."""
+        assert self.sampler is not None
+
+    def stop(self) -> None:
+        """Closes the environments."""
+        self.sampler.close()

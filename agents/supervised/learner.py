@@ -1,0 +1,229 @@
+"""The learner of supervised tasks: one optimiser step for every batch of the samples it is given."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.learner import Learner
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.policy.sample_batch import MultiAgentBatch
+from torch import Tensor
+
+from ctm_rl.agents.rllib.columns import counted, to_device
+from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, ThinkerModule
+from ctm_rl.agents.supervised.optimisation import QuantileClipper, learning_rate, parameter_groups
+from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS
+from ctm_rl.agents.supervised.scoring import Tally, loss_of, tally
+from ctm_rl.engine.keep_freed_memory import keep_freed_memory
+from ctm_rl.machine.core import project_
+from ctm_rl.models.answering import Thought
+
+if TYPE_CHECKING:
+    from ctm_rl.agents.supervised.config import SupervisedConfig
+
+ACCURACY_KEY = "accuracy"
+GRADIENT_NORM_KEY = "gradient_norm"
+LEARNING_RATE_KEY = "lr"
+"""Names of a learner's metrics, beside RLlib's own."""
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class SupervisedLearner(TorchLearner):
+    """Learns from right answers, with the loss of the ticks. Of the configuration it reads ``learning``."""
+
+    config: "SupervisedConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def build(self) -> None:
+        """Builds the module, its optimiser and what clips and scales its gradients."""
+        super().build()
+        keep_freed_memory()
+        self.num_steps_taken = 0
+        settings = self.config.learning
+        self._clipper = None
+        if settings.clip_quantile is not None:
+            self._clipper = QuantileClipper(len(self._params), settings.clip_quantile)
+        self._scaler = torch.amp.GradScaler(self._device_type, enabled=settings.precision == "float16")
+
+    def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
+        """Makes AdamW; its learning rate is set before every step."""
+        settings = self.config.learning
+        module = cast(Any, self.module[module_id])
+        optimizer = torch.optim.AdamW(parameter_groups(module.named_parameters(), settings), settings.lr, fused=True)
+        self.register_optimizer(
+            module_id=module_id,
+            optimizer=optimizer,
+            params=cast(Any, self.get_parameters(module)),
+            lr_or_lr_schedule=settings.lr,
+        )
+
+    def update(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        *,
+        training_data: TrainingData | None = None,
+        batch: MultiAgentBatch | None = None,
+        timesteps: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Takes one optimiser step for every batch.
+
+        Args:
+            training_data: holds this learner's samples, several batches one after the other.
+            batch: the same, without the wrapping.
+            timesteps: RLlib's counters.
+            **kwargs: what RLlib hands to every learner; the configuration says all that is needed here.
+
+        Returns:
+            RLlib's metrics, reduced.
+        """
+        self._check_is_built()
+        self.before_gradient_based_update(timesteps=timesteps or {})
+        training_data = training_data or TrainingData(batch=batch)
+        training_data.solve_refs()
+        assert training_data.batch is not None
+        self._weights_seq_no += 1
+        self._learn(training_data.batch.policy_batches[DEFAULT_MODULE_ID])
+        return self.metrics.reduce()
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
+    ) -> Tensor:
+        """Computes the loss of one part of a batch."""
+        thought = Thought(fwd_out[PREDICTIONS], fwd_out[CERTAINTIES])
+        least = self.config.learning.min_num_ticks
+        if least is not None:
+            num_ticks = int(torch.randint(least, thought.certainties.shape[-1] + 1, ()))
+            thought = Thought(thought.predictions[..., :num_ticks], thought.certainties[..., :num_ticks])
+        return loss_of(self.config.learning, self._thinker.model.config, thought, batch[TARGETS])
+
+    def score(self, samples: Mapping[str, Any]) -> Tally:
+        """Answers samples as they are answered after learning, and counts what is right.
+
+        Args:
+            samples: observations and targets by name, as from a ``Sampler``.
+
+        Returns:
+            The sums.
+        """
+        thinker = self._thinker
+        is_training = thinker.training
+        thinker.eval()
+        try:
+            with torch.no_grad(), self._autocast():
+                batch = to_device(samples, self._device)
+                thought = thinker.think(batch[OBSERVATIONS])
+            return tally(self.config.learning, thinker.model.config, thought, batch[TARGETS])
+        finally:
+            thinker.train(is_training)
+
+    def get_own_state(self) -> dict[str, Any]:
+        """What learning goes on from, beside weights and optimiser."""
+        return {
+            "num_steps_taken": self.num_steps_taken,
+            "clipper": None if self._clipper is None else self._clipper.get_state(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def set_own_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what ``get_own_state`` gave."""
+        self.num_steps_taken = int(state["num_steps_taken"])
+        if self._clipper is not None and state["clipper"] is not None:
+            self._clipper.set_state(state["clipper"])
+        if state["scaler"]:  # empty but for float16
+            self._scaler.load_state_dict(dict(state["scaler"]))
+
+    @property
+    def _thinker(self) -> ThinkerModule:
+        module = self.module[DEFAULT_MODULE_ID].unwrapped()
+        assert isinstance(module, ThinkerModule)
+        return module
+
+    @property
+    def _device_type(self) -> str:
+        return torch.device(self._device).type
+
+    def _learn(self, columns: Mapping[str, Any]) -> None:
+        """Goes through the samples, batch by batch."""
+        samples = to_device(columns, self._device)
+        num_samples = len(columns[TARGETS])
+        self._take_steps(cut(samples, num_samples // self.config.num_rows))
+        self._log_steps_trained_metrics(counted(num_samples))
+
+    def _take_steps(self, batches: Iterable[dict[str, Any]]) -> None:
+        """Takes an optimiser step for every batch, and logs how it went."""
+        settings = self.config.learning
+        self._thinker.train()
+        losses, norms, rate = [], [], 0.0
+        for batch in batches:
+            rate = learning_rate(settings, self.num_steps_taken, self.config.num_total_steps)
+            loss, norm = self._step(batch, rate)
+            losses.append(loss)
+            norms.append(norm)
+            self.num_steps_taken += 1
+        # One transfer for all.
+        loss, norm = torch.stack((torch.stack(losses).mean(), torch.stack(norms).mean().to(self._device))).tolist()
+        for name, value in (
+            (Learner.TOTAL_LOSS_KEY, loss),
+            (GRADIENT_NORM_KEY, norm),
+            (LEARNING_RATE_KEY, rate),
+        ):
+            self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
+
+    def _step(self, batch: dict[str, Any], rate: float) -> tuple[Tensor, Tensor]:
+        """One optimiser step; gives the loss and the gradient's norm before clipping."""
+        settings = self.config.learning
+        parts = list(cut(batch, settings.num_accumulated))
+        for optimizer in self._optimizer_parameters:
+            optimizer.zero_grad(set_to_none=True)
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = rate
+        total = torch.zeros((), device=self._device)
+        for index, part in enumerate(parts):
+            with self._unsynchronised(is_needed=index < len(parts) - 1):
+                with self._autocast():
+                    outputs = self.module.forward_train({DEFAULT_MODULE_ID: {**part, Columns.OBS: part[OBSERVATIONS]}})
+                loss = self.compute_losses(fwd_out=outputs, batch={DEFAULT_MODULE_ID: part})[DEFAULT_MODULE_ID]
+                self._scaler.scale(loss / len(parts)).backward()
+            total += loss.detach() / len(parts)
+        for optimizer in self._optimizer_parameters:
+            self._scaler.unscale_(optimizer)
+        parameters = cast(list[Tensor], list(self._params.values()))
+        if self._clipper is not None:
+            norm = self._clipper.clip_(parameters)
+        else:
+            limit = settings.max_grad_norm
+            norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit, foreach=True)
+        for optimizer in self._optimizer_parameters:
+            self._scaler.step(optimizer)
+        self._scaler.update()
+        project_(self._thinker)
+        return total, norm
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Half precision inside the body, where it was asked for."""
+        dtype = _DTYPES.get(self.config.learning.precision)
+        return contextlib.nullcontext() if dtype is None else torch.autocast(self._device_type, dtype)
+
+    def _unsynchronised(self, *, is_needed: bool) -> contextlib.AbstractContextManager[Any]:
+        """Keeps learners from exchanging gradients that are not complete yet."""
+        module = self.module[DEFAULT_MODULE_ID]
+        no_sync = getattr(module, "no_sync", None)
+        return no_sync() if is_needed and no_sync is not None else contextlib.nullcontext()
+
+
+def cut(columns: dict[str, Any], num_parts: int) -> Iterator[dict[str, Any]]:
+    """Cuts all columns into equal parts, whose number divides that of the rows."""
+    for part in range(num_parts):
+        yield {name: _part(column, part, num_parts) for name, column in columns.items()}
+
+
+def _part(column: Any, part: int, num_parts: int) -> Any:
+    if isinstance(column, dict):
+        return {name: _part(item, part, num_parts) for name, item in column.items()}
+    size = len(column) // num_parts
+    return column[part * size : (part + 1) * size]

@@ -1,0 +1,121 @@
+"""A model that answers, as an RLModule: it is shown a batch of inputs and gives its answers tick by tick."""
+
+import dataclasses
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+
+from ctm_rl.agents.experiments.answering import LossKind
+from ctm_rl.config import ThinkerConfig
+from ctm_rl.engine.cuda_graph import CapturedAnswers
+from ctm_rl.errors import UserError
+from ctm_rl.models.answering import Thought, build_model
+from ctm_rl.models.preprocessing import model_inputs
+from ctm_rl.models.rebuild_config import rebuild_config
+
+PREDICTIONS = "predictions"
+CERTAINTIES = "certainties"
+"""What ``forward_train`` gives."""
+
+
+class ThinkerModule(TorchRLModule):
+    """A ``ContinuousThoughtMachine``, or a baseline in its place, for supervised learning.
+
+    Args of the constructor are RLlib's. ``model_config`` holds the fields of ``ThinkerConfig``, which must fit the
+    spaces, see ``fit_thinker``.
+    """
+
+    def setup(self) -> None:
+        """Builds the model; RLlib calls this once, from the constructor."""
+        super().setup()
+        config = rebuild_config(ThinkerConfig, self.model_config)
+        self.model = build_model(config)
+        self._captured = CapturedAnswers() if config.use_graph else None
+
+    def think(self, shown: Any) -> Thought:
+        """Answers a batch of observations, [B, ...]."""
+        inputs, question = model_inputs(self.model.config, shown)
+        arguments = (inputs,) if question is None else (inputs, question)
+        captured = None if self._captured is None else self._captured.run(self.model, *arguments)
+        if captured is None:
+            return self.model(*arguments)
+        predictions, certainties = captured
+        return Thought(predictions, certainties)
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Answers: predictions [B, G x C, K] and certainties [B, K]."""
+        thought = self.think(batch[Columns.OBS])
+        return {PREDICTIONS: thought.predictions, CERTAINTIES: thought.certainties}
+
+
+def fit_thinker(
+    config: ThinkerConfig, observation_space: gym.Space, action_space: gym.Space, loss: LossKind
+) -> ThinkerConfig:
+    """Settles what follows from a task's spaces: how many answers there are, and how large an input is.
+
+    Args:
+        config: the model as it was asked for.
+        observation_space: of one input.
+        action_space: of one answer.
+        loss: with ``order``, the answer is emitted over the ticks, with one class more for emitting nothing.
+
+    Returns:
+        The model with its groups, classes and input size set.
+
+    Raises:
+        UserError: the spaces are not supported, or the encoder does not read such inputs.
+    """
+    num_groups, num_classes = _count_answers(action_space)
+    if loss == "order":
+        if num_groups != num_classes:
+            raise UserError(f"learning.loss order needs an answer that orders its elements, got {action_space}.")
+        if config.num_ticks < num_groups:
+            raise UserError(
+                f"learning.loss order emits {num_groups} elements one by one: model.num_ticks must be at least that, "
+                f"got {config.num_ticks}."
+            )
+        num_groups, num_classes = 1, num_groups + 1
+    input_dim = _input_dim(config, observation_space)
+    fitted = {"num_groups": num_groups, "num_classes": num_classes, "input_dim": input_dim}
+    try:
+        return dataclasses.replace(config, **fitted, is_emitted=loss == "order")
+    except ValueError as error:
+        raise UserError(f"model.{error}") from error
+
+
+def _count_answers(space: gym.Space) -> tuple[int, int]:
+    """Groups and classes of an answer."""
+    if isinstance(space, Discrete) and space.start == 0:
+        return 1, int(space.n)
+    if isinstance(space, MultiDiscrete) and space.nvec.ndim == 1 and len(set(space.nvec.tolist())) == 1:
+        return len(space.nvec), int(space.nvec[0])
+    raise UserError(
+        f"action space {space} is not supported: it must be Discrete, counted from 0, or MultiDiscrete with the same "
+        "number of classes at each place."
+    )
+
+
+def _input_dim(config: ThinkerConfig, space: gym.Space) -> int:
+    """Channels of pictures, or size of vectors, that the encoder reads."""
+    encoder = config.encoder
+    if encoder == "digits":
+        if isinstance(space, Dict) and {"digits", "num_digits", "question"} <= set(space.spaces):
+            return 1
+        wanted = "digits, num_digits and a question"
+    elif encoder in ("none", "parity"):
+        if isinstance(space, Box) and len(space.shape) == 1:
+            if encoder == "none" and config.num_heads:
+                raise UserError("model.num_heads must be 0 with encoder none: a vector has no places to attend to.")
+            return space.shape[0]
+        wanted = "a vector"
+    else:
+        if isinstance(space, Box) and len(space.shape) == 3 and space.dtype == np.uint8:
+            if config.positions == "rotational" and space.shape[0] != space.shape[1]:
+                raise UserError(f"model.positions rotational needs square pictures, and the environment shows {space}.")
+            return space.shape[2]
+        wanted = "a picture of bytes, [height, width, channels]"
+    raise UserError(f"model.encoder {encoder} reads {wanted}, and the environment shows {space}; choose another.")

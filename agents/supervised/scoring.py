@@ -1,0 +1,110 @@
+"""How right the answers to one batch are, whatever the loss they were learned with."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ctm_rl.agents.experiments.answering import LearningSettings
+from ctm_rl.config import ThinkerConfig
+from ctm_rl.metrics import at_tick, emissions, most_certain_tick
+from ctm_rl.models.answering import Thought
+from ctm_rl.models.losses import answer_loss, group, sorting_loss
+
+
+def loss_of(
+    settings: LearningSettings, config: ThinkerConfig, thought: Thought, targets: Int[Tensor, "B ..."]
+) -> Float[Tensor, ""]:
+    """The loss that the settings name.
+
+    Args:
+        settings: say which, and whether the most certain tick counts.
+        config: of the model.
+        thought: what it answered.
+        targets: the right answers.
+
+    Returns:
+        A scalar.
+    """
+    thought = thought._replace(predictions=thought.predictions.float(), certainties=thought.certainties.float())
+    if settings.loss == "order":
+        return sorting_loss(thought.predictions, targets)
+    if settings.halt_certainty is not None:
+        # of ticks that are equally certain the first counts
+        thought = thought._replace(certainties=thought.certainties.clamp(max=settings.halt_certainty))
+    return answer_loss(
+        config,
+        thought,
+        targets,
+        use_curriculum=settings.loss == "route",
+        use_most_certain=_uses_most_certain(settings, config),
+    )
+
+
+def _uses_most_certain(settings: LearningSettings, config: ThinkerConfig) -> bool:
+    """Whether the most certain tick counts beside the best one, or the last."""
+    if settings.halt_certainty is not None:
+        return True
+    if settings.use_most_certain is not None:
+        return settings.use_most_certain
+    is_picture = config.num_groups == 1 and config.encoder not in ("digits", "parity", "none")
+    return config.kind == "ctm" or is_picture
+
+
+def most_certain_answer(config: ThinkerConfig, thought: Thought) -> Float[Tensor, "B G C"]:
+    """Reads each sample at its most certain tick, among those that answer.
+
+    Args:
+        config: of the model.
+        thought: what it answered.
+
+    Returns:
+        Logits of the G classes of an answer, [B, G, C].
+    """
+    last = slice(-config.num_answer_ticks if config.num_answer_ticks else None, None)
+    tick = most_certain_tick(thought.certainties[:, last])
+    return at_tick(group(thought.predictions[..., last], config.num_groups), tick)
+
+
+class Tally(NamedTuple):
+    """Sums over samples; tallies of parts add up to that of the whole."""
+
+    num_samples: int
+    elements: float
+    """Sum over samples of the share of elements that are right."""
+    whole: float
+    """How many samples are right in every element."""
+    loss: float
+    """Sum over samples of the loss."""
+
+    @staticmethod
+    def sum(tallies: Iterable["Tally"]) -> "Tally":
+        """Adds tallies up."""
+        return Tally(*(sum(values) for values in zip(*tallies, strict=True)))
+
+
+def tally(settings: LearningSettings, config: ThinkerConfig, thought: Thought, targets: Int[Tensor, "B ..."]) -> Tally:
+    """Counts what is right in a batch; classes are read at each sample's most certain tick.
+
+    Args:
+        settings: say what kind of answer it is.
+        config: of the model.
+        thought: what it answered.
+        targets: the right answers.
+
+    Returns:
+        The sums.
+    """
+    loss = float(loss_of(settings, config, thought, targets)) * len(targets)
+    targets = targets.reshape(len(targets), -1)
+    if settings.loss == "order":
+        indices, _, counts = emissions(thought.predictions)
+        length = targets.shape[1]
+        is_right = pad(indices, (0, length), value=-1)[:, :length] == targets
+        is_whole = is_right.all(1) & (counts == length)
+    else:
+        is_right = most_certain_answer(config, thought).argmax(2) == targets
+        is_whole = is_right.all(1)
+    return Tally(len(targets), float(is_right.float().mean(1).sum()), float(is_whole.sum()), loss)

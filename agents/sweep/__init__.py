@@ -1,1 +1,0 @@
-"""Many runs of one experiment that differ in the fields searched, scheduled by Ray Tune."""

@@ -1,0 +1,106 @@
+"""What came out of a sweep: a table of its trials, the best one, and how to run that again."""
+
+import math
+import shlex
+from typing import Any
+
+from ray.tune.experiment import Trial
+
+from ctm_rl.agents.run_directory.directory import CONFIG_FILE
+from ctm_rl.agents.tuning.plan import TUNE_FOLDER, Sweep, trial_name
+from ctm_rl.agents.tuning.trial import FAILED, FINISHED
+
+
+def write_table(sweep: Sweep, trials: list[Trial], directory: str) -> str:
+    """Tells how all trials ended.
+
+    Args:
+        sweep: what they are of.
+        trials: as Ray Tune left them.
+        directory: the sweep's directory as a person may type it.
+
+    Returns:
+        Lines of text: the table, best trials first, then the best one and what to do with it.
+    """
+    fields = [search.field for search in sweep.searches]
+    rows = [["trial", *fields, sweep.metric, "env steps", "minutes", ""]]
+    for trial in sorted(trials, key=lambda one: _key(sweep, one)):
+        result = trial.last_result or {}
+        rows.append(
+            [
+                trial_name(trial.trial_id),
+                *(_said(trial.config.get(field)) for field in fields),
+                _said(score_of(sweep, trial)),
+                f"{int(result.get('env_steps') or 0):,}",
+                f"{(result.get('seconds') or 0) / 60:.1f}",
+                state_of(sweep, trial),
+            ]
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    lines = ["  ".join([*map(str.ljust, row, widths), row[-1]]).rstrip() for row in rows]
+    return "\n".join([*lines, "", *_tell_best(sweep, trials, directory)])
+
+
+def _tell_best(sweep: Sweep, trials: list[Trial], directory: str) -> list[str]:
+    """The best trial, and the commands that a person may want next."""
+    best = best_of(sweep, [trial for trial in trials if is_scored(sweep, trial)])
+    if best is None:
+        return [f"no trial has a {sweep.metric}."]
+    place = f"{directory}/{trial_name(best.trial_id)}"
+    lines = [f"best: {describe_trial(sweep, best)}"]
+    if sweep.is_pbt:
+        lines.append("its values changed on the way, so no one configuration leads to it again")
+    else:
+        lines.append(f"run it again: ctm-rl train --config {shlex.quote(f'{place}/{CONFIG_FILE}')}")
+    return [*lines, f"evaluate it: ctm-rl evaluate {shlex.quote(place)}"]
+
+
+def describe_trial(sweep: Sweep, trial: Trial) -> str:
+    """A trial in a line: what was drawn for it, how good it is, and how it ended."""
+    values = ", ".join(f"{search.field} {_said(trial.config.get(search.field))}" for search in sweep.searches)
+    state = state_of(sweep, trial)
+    facts = f"{sweep.metric} {_said(score_of(sweep, trial))}"
+    return f"{trial_name(trial.trial_id)} ({values}): {facts}{f', {state}' if state else ''}"
+
+
+def best_of(sweep: Sweep, trials: list[Trial]) -> Trial | None:
+    """The best of some trials that have a score, by their last one."""
+    return min(trials, key=lambda trial: _key(sweep, trial), default=None)
+
+
+def is_scored(sweep: Sweep, trial: Trial) -> bool:
+    """Whether a trial can be the best one: it has a score, and nothing went wrong with it."""
+    return score_of(sweep, trial) is not None and FAILED not in (trial.last_result or {})
+
+
+def score_of(sweep: Sweep, trial: Trial) -> float | None:
+    """A trial's last score."""
+    value = (trial.last_result or {}).get(sweep.metric)
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def state_of(sweep: Sweep, trial: Trial) -> str:
+    """How a trial ended; empty: it has not."""
+    result = trial.last_result or {}
+    if FAILED in result:
+        return f"failed: {result[FAILED]}"
+    if trial.status == Trial.ERROR:
+        folder = sweep.directory / TUNE_FOLDER / trial_name(trial.trial_id)
+        return f"broke off: see {folder / 'error.txt'}"
+    if trial.status != Trial.TERMINATED and not result.get("done"):
+        return ""
+    return "finished" if result.get(FINISHED) else "stopped early"
+
+
+def _key(sweep: Sweep, trial: Trial) -> tuple[bool, float, str]:
+    """Sorts by score, the best one first."""
+    value = score_of(sweep, trial)
+    sign = -1.0 if sweep.options.mode == "max" else 1.0
+    return not is_scored(sweep, trial), 0.0 if value is None else sign * value, trial.trial_id
+
+
+def _said(value: Any) -> str:
+    """A value, short."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

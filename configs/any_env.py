@@ -1,0 +1,27 @@
+"""One experiment for any environment with a vector of numbers to observe and one of a few actions to choose."""
+
+import re
+
+from ctm_rl.agents.experiments.acting import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiments.settings import BudgetConfig
+from ctm_rl.configs.cartpole import cartpole
+
+
+def for_env(env_id: str) -> Experiment:
+    """The experiment of ``ctm-rl train --env ID``, with settings that do for small control tasks.
+
+    Args:
+        env_id: Gymnasium's name of the environment, as Acrobot-v1; module:Name-v0 imports the module first.
+
+    Returns:
+        The experiment, named after the environment.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", env_id.rsplit(":", 1)[-1]).strip("-._")
+    return Experiment(
+        name=name.lower() or "env",
+        env=EnvConfig(id=env_id),
+        model=cartpole().model,
+        ppo=PPOSettings(),
+        budget=BudgetConfig(env_steps=1_000_000),
+        num_envs_per_env_runner=32,
+    )

@@ -1,0 +1,358 @@
+"""The command line, ``ctm-rl``: reads what is asked for, hands it on, and tells mistakes in one line."""
+
+import contextlib
+import dataclasses
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ctm_rl
+from ctm_rl.agents.bench.settings import CLUSTER, CONTENDERS, ENVS, SCALING, BenchOptions
+from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.serialise import AnyExperiment
+from ctm_rl.agents.tuning.options import TuneOptions
+from ctm_rl.agents.tuning.search_space import FORMS
+from ctm_rl.cli.choose import checked, choose, read_experiment
+from ctm_rl.cli.commands import (
+    BENCH_USAGE,
+    TRAIN_USAGE,
+    TUNE_USAGE,
+    USAGE,
+    ClusterCheckOptions,
+    EvaluateOptions,
+    ImportOptions,
+    ResumeOptions,
+    ResumeSweepOptions,
+)
+from ctm_rl.cli.parser import divide, parse
+from ctm_rl.configs import describe, load, names
+from ctm_rl.errors import UserError, expand
+
+if TYPE_CHECKING:
+    from ctm_rl.agents.run_directory.progress import TerminalProgress
+    from ctm_rl.agents.tuning.plan import Sweep
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the arguments; ``None``: those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 learning or an environment went wrong, 2 a mistake in what was asked for, 130 or 143
+        stopped by a signal.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Environments of the user's own, as --env my_module:My-v0; last, so that nothing installed is hidden.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        _tell(f"ctm-rl: {' '.join(str(error).split())}")
+        return error.exit_code
+    except SystemExit as stop:
+        # Help has been written.
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt as interrupt:
+        return _tell_interrupt(interrupt)
+    except BrokenPipeError:
+        # Whoever read has gone, as in ctm-rl list | head -1; Python must not try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    """Finds the command and runs it."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        _write(USAGE)
+        return 0
+    name, *rest = arguments
+    if name == "--version":
+        _write(f"ctm-rl {ctm_rl.__version__}\n")
+        return 0
+    if name not in COMMANDS:
+        raise UserError(f"unknown command {name!r}; there are {', '.join(COMMANDS)}.")
+    COMMANDS[name](rest)
+    return 0
+
+
+def _list(arguments: list[str]) -> None:
+    """Writes the experiments."""
+    if arguments and arguments not in (["--help"], ["-h"]):
+        raise UserError(f"list takes no arguments, got {shlex.join(arguments)}.")
+    _write(_experiments() + "\n")
+
+
+def _experiments() -> str:
+    """The experiments, one line each."""
+    width = max(map(len, names())) + 2
+    return "\n".join(f"  {name:<{width}}{describe(name)}" for name in names())
+
+
+def _train(arguments: list[str]) -> None:
+    """Trains an experiment."""
+    if arguments in (["--help"], ["-h"]):
+        _write(TRAIN_USAGE.format(experiments=_experiments()))
+        return
+    experiment = read_experiment("train", arguments)
+    from ctm_rl.agents.run_directory.directory import new_run_dir
+
+    experiment = dataclasses.replace(experiment, run_dir=str(new_run_dir(experiment)))
+    with _progress(experiment) as progress:
+        from ctm_rl.agents.runs.train import train
+
+        run_dir = train(experiment, progress)
+    _tell_finished(run_dir)
+
+
+def _tune(arguments: list[str]) -> None:
+    """Searches for good values of an experiment's fields."""
+    own, others = divide(TuneOptions, arguments)
+    if others in (["--help"], ["-h"]):
+        _write(TUNE_USAGE.format(forms=", ".join(FORMS.values())))
+        parse(TuneOptions, ["--help"], "ctm-rl tune")
+    options = parse(TuneOptions, own, "ctm-rl tune")
+    experiment = read_experiment("tune", others, also=TuneOptions)
+    from ctm_rl.agents.run_directory.directory import new_run_dir
+    from ctm_rl.agents.tuning.plan import Sweep
+
+    directory = new_run_dir(dataclasses.replace(experiment, name=f"{experiment.name}-tune"))
+    sweep = Sweep(directory, experiment, options)
+    with _progress(experiment) as progress:
+        from ctm_rl.agents.tuning.run import tune
+
+        trials = tune(sweep, progress)
+    _tell_trials(sweep, trials)
+
+
+def _tell_trials(sweep: "Sweep", trials: list[Any]) -> None:
+    """Writes what came out of a sweep."""
+    from ctm_rl.agents.tuning.table import write_table
+
+    _write(write_table(sweep, trials, _short(sweep.directory)) + "\n")
+
+
+def _resume(arguments: list[str]) -> None:
+    """Goes on with a run, or with a sweep of them."""
+    from ctm_rl.agents.run_directory.directory import read_config
+    from ctm_rl.agents.run_directory.storage import find_run
+    from ctm_rl.agents.tuning.plan import is_sweep
+
+    given = parse(ResumeOptions, arguments, "ctm-rl resume")
+    if is_sweep(expand(given.dir)):
+        _resume_sweep(arguments)
+        return
+    run_dir, storage = find_run(given.dir, given.storage, given.run_dir)
+    kept = read_config(run_dir)
+    # Once more, now that the run tells what stays as it is.
+    stays = {name: getattr(kept, name) for name in ("budget", "address", "placement")}
+    defaults = dataclasses.replace(given, **stays, storage=storage or kept.storage)
+    options = parse(ResumeOptions, arguments, "ctm-rl resume", default=defaults)
+    changed = {name: getattr(options, name) for name in (*stays, "storage")}
+    experiment = checked(lambda: dataclasses.replace(kept, **changed))
+    if options.tolerate_env_faults:
+        if not isinstance(experiment, Experiment):
+            raise UserError("--tolerate-env-faults is for runs that act; this one answers.")
+        env = dataclasses.replace(experiment.env, tolerate_faults=True)
+        experiment = dataclasses.replace(experiment, env=env)
+    with _progress(experiment) as progress:
+        from ctm_rl.agents.runs.train import resume
+
+        run_dir = resume(run_dir, experiment, progress)
+    _tell_finished(run_dir)
+
+
+def _resume_sweep(arguments: list[str]) -> None:
+    """Goes on with a sweep."""
+    options = parse(ResumeSweepOptions, arguments, "ctm-rl resume")
+    from ctm_rl.agents.tuning.plan import read_sweep
+
+    sweep = read_sweep(expand(options.dir))
+    if options.address is not None:
+        experiment = checked(lambda: dataclasses.replace(sweep.experiment, address=options.address))
+        sweep = dataclasses.replace(sweep, experiment=experiment)
+    with _progress(sweep.experiment) as progress:
+        from ctm_rl.agents.tuning.run import resume
+
+        trials = resume(sweep, progress)
+    _tell_trials(sweep, trials)
+
+
+def _evaluate(arguments: list[str]) -> None:
+    """Plays episodes and writes how they went."""
+    options = parse(EvaluateOptions, arguments, "ctm-rl evaluate")
+    from ctm_rl.agents.evaluation import episodes as evaluation
+
+    # An environment may print what it likes, but not into JSON.
+    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+        result = evaluation.evaluate(
+            expand(options.dir),
+            episodes=options.episodes,
+            seed=options.seed,
+            deterministic=options.deterministic,
+            device=options.device,
+            env_kwargs=options.env_kwargs,
+            decay_rate=options.decay_rate,
+            human=None if options.human_labels is None else _read_human_labels(options.human_labels),
+            halt_certainty=options.halt_certainty,
+            halt_curve=options.halt_curve,
+            num_ticks=options.num_ticks,
+        )
+    _write((evaluation.to_json if options.json else evaluation.to_text)(result) + "\n")
+
+
+def _read_human_labels(file: str) -> Any:
+    """Reads human answers; what is wrong with the file is the user's to mend."""
+    from ctm_rl.envs.data.human_labels import read_human_labels
+
+    try:
+        return read_human_labels(expand(file))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _import(arguments: list[str]) -> None:
+    """Makes a run of a published checkpoint."""
+    options = parse(ImportOptions, arguments, "ctm-rl import")
+    from ctm_rl.agents.runs.import_published import import_official
+
+    _write(import_official(expand(options.file), expand(options.run_dir)) + "\n")
+
+
+def _cluster_check(arguments: list[str]) -> None:
+    """Looks at every node of a cluster."""
+    options = parse(ClusterCheckOptions, arguments, "ctm-rl cluster-check")
+    from rich.console import Console
+
+    from ctm_rl.agents.cluster import check as cluster_check
+
+    def build_config() -> Any:
+        from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
+
+        experiment = load("cartpole")
+        assert isinstance(experiment, Experiment)
+        return build_algorithm_config(experiment)
+
+    console = Console(stderr=True)
+    status = console.status("loading") if console.is_terminal else contextlib.nullcontext()
+    with status as shown:
+        tell = (lambda message: None) if shown is None else shown.update
+        report = cluster_check.check_cluster(build_config, options.address, tell)
+    _write((cluster_check.to_line if options.json else cluster_check.to_text)(report))
+    if report.problems:
+        raise cluster_check.ClusterDiffers("not everything in the cluster agrees with this process.")
+
+
+def _bench(arguments: list[str]) -> None:
+    """Measures what training costs."""
+    command = shlex.join(["ctm-rl", "bench", *arguments])
+    if arguments[:1] == [ENVS]:
+        options = parse(BenchOptions, arguments[1:], f"ctm-rl bench {ENVS}")
+        from ctm_rl.agents.bench import envs
+        from ctm_rl.agents.bench.output import measure
+
+        _write(measure(options, lambda tell: envs.bench_envs(command, options.rounds, tell), envs.to_text))
+        return
+    kind = arguments[0] if arguments[:1] in ([SCALING], [CLUSTER]) else None
+    prog = "ctm-rl bench" if kind is None else f"ctm-rl bench {kind}"
+    own, others = divide(BenchOptions, arguments if kind is None else arguments[1:])
+    if others in (["--help"], ["-h"]):
+        width = max(map(len, CONTENDERS)) + 2
+        contenders = "\n".join(f"  {name:<{width}}{what}" for name, what in CONTENDERS.items())
+        _write(BENCH_USAGE.format(contenders=contenders))
+        parse(BenchOptions, ["--help"], prog)
+    options = parse(BenchOptions, own, prog)
+    if options.markdown is not None:
+        if others:
+            raise UserError(f"--markdown measures nothing and takes nothing else, got {shlex.join(others)}.")
+        from ctm_rl.agents.bench.output import read
+
+        _write(read(expand(options.markdown)))
+        return
+    experiment, rest, prog = choose(prog.removeprefix("ctm-rl "), others, load("cartpole-paper"))
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"bench measures learning to act, and {experiment.name} learns to answer.")
+    experiment = parse(Experiment, rest, prog, default=experiment, also=BenchOptions)
+    from ctm_rl.agents.bench.output import measure
+
+    if kind == SCALING:
+        from ctm_rl.agents.bench.scaling import scaling as run
+        from ctm_rl.agents.bench.scaling import to_text
+    elif kind == CLUSTER:
+        from ctm_rl.agents.bench.cluster.report import cluster as run
+        from ctm_rl.agents.bench.cluster.report import to_text
+    else:
+        from ctm_rl.agents.bench.run import bench as run
+        from ctm_rl.agents.bench.table import to_text
+    _write(measure(options, lambda tell: run(experiment, options, command, tell), to_text))
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "list": _list,
+    "train": _train,
+    "tune": _tune,
+    "resume": _resume,
+    "evaluate": _evaluate,
+    "import": _import,
+    "cluster-check": _cluster_check,
+    "bench": _bench,
+}
+
+
+def _progress(experiment: AnyExperiment) -> "contextlib.closing[TerminalProgress]":
+    """What shows a run's progress; something is to be seen at once, since loading torch and ray takes seconds."""
+    from rich.console import Console
+
+    from ctm_rl.agents.run_directory.progress import TerminalProgress
+
+    console = Console()
+    progress = TerminalProgress(experiment.budget, console)
+    if console.is_terminal:
+        progress.wait(f"{experiment.name}: loading")
+    return contextlib.closing(progress)
+
+
+def _tell_finished(run_dir: Path) -> None:
+    """Says where a finished run is and what can be done with it."""
+    place = shlex.quote(_short(run_dir))
+    _write(f"done: {place}\nevaluate it: ctm-rl evaluate {place} --episodes 100\n")
+
+
+def _tell_interrupt(interrupt: KeyboardInterrupt) -> int:
+    """Says what a stopped run left and how to go on; gives the exit code that shells know."""
+    run_dir = getattr(interrupt, "run_dir", None)
+    signum = getattr(interrupt, "signum", 2)
+    if run_dir is None:
+        _tell("ctm-rl: stopped; nothing was written.")
+    else:
+        place = shlex.quote(_short(Path(run_dir)))
+        saved = "a checkpoint is saved" if getattr(interrupt, "is_saved", False) else "the last checkpoint stands"
+        _tell(f"ctm-rl: stopped, {saved}; go on with: ctm-rl resume {place}")
+    return 128 + signum
+
+
+def _short(path: Path) -> str:
+    """A path as seen from here, if it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) and path != here else str(path)
+
+
+def _write(text: str) -> None:
+    """Writes a result."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _tell(line: str) -> None:
+    """Writes a message about what went wrong."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,327 @@
+"""Synchronisation over many steps of many ticks, with restarts inside: ``machine.synchronisation``, step by step.
+
+Layout here: neurons and pairs before rows, [..., P, B], so that a row's restart touches one column. A scan is fed the z
+of the ticks of one or many steps and tells alpha and beta after each step; ``rewind`` runs back over a recorded one.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int, Shaped
+from torch import Tensor
+
+_CHUNK = 16
+
+Restarts = Sequence[Sequence[int]]
+"""For each environment step the rows that start an episode before it."""
+
+
+def restarts_of(is_first: Shaped[Tensor, "T B"]) -> Restarts:
+    """The rows that start an episode with each step, from a flag for each; one transfer for all."""
+    return [np.flatnonzero(step).tolist() for step in is_first.bool().cpu().numpy()]
+
+
+class Steps(NamedTuple):
+    """Environment steps on the axis of their ticks; T steps, L ticks in all."""
+
+    restarts: Restarts
+    """Which rows start an episode with each step, T."""
+    begins: Sequence[int]
+    """The first tick of each step, then L: T + 1 numbers."""
+
+    @staticmethod
+    def of(restarts: Restarts, ticks: Sequence[int]) -> "Steps":
+        """Steps of so many ticks each, [T]."""
+        return Steps(restarts, [0, *accumulate(ticks)])
+
+    @property
+    def ticks(self) -> list[int]:
+        """How many ticks each step has, [T]."""
+        return [end - begin for begin, end in pairwise(self.begins)]
+
+
+class Pairs(NamedTuple):
+    """Which neurons a synchronisation joins, S of them in P pairs."""
+
+    neurons: Int[Tensor, " S"]
+    """All neurons in use, once each."""
+    left: Int[Tensor, " P"]
+    """First neuron of each pair, by its place in ``neurons``."""
+    right: Int[Tensor, " P"]
+    """Second neuron of each pair, likewise."""
+    partners: Int[Tensor, " 2P"]
+    """``right``, then ``left``: what the gradients of ``left``, then of ``right`` are multiplied with."""
+    shares: Float[Tensor, "S 2P"]
+    """1 where a neuron is the first of a pair, then where it is the second: from pairs to sums over neurons."""
+
+    def products(self, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "L P B"]:
+        """z_left z_right of every tick."""
+        return synced.index_select(1, self.left).mul_(synced.index_select(1, self.right))
+
+    def unpair(self, grad: Float[Tensor, "L P B"], synced: Float[Tensor, "L S B"]) -> Float[Tensor, "L S B"]:
+        """The gradient of the neurons from that of the products."""
+        parts = synced.index_select(1, self.partners)
+        parts.unflatten(1, (2, -1)).mul_(grad[:, None])
+        return torch.matmul(self.shares, parts)
+
+
+class ScanGrads(NamedTuple):
+    """Gradients of what a synchronisation begins with; None where it reads nothing."""
+
+    alpha: Float[Tensor, "P B"]
+    beta: Float[Tensor, "P B"] | None
+    post_history: Float[Tensor, "S M B"] | None
+
+
+class AccumulatorWeights(NamedTuple):
+    """What the accumulators are made of, beside the products."""
+
+    decay: Float[Tensor, " P"]
+    """Factor of the past at each tick."""
+    fresh_alpha: Float[Tensor, " P"]
+    """Alpha of a fresh start; beta is then 1."""
+
+
+class Accumulators:
+    """``alpha' = d alpha + z_left z_right`` and ``beta' = d beta + 1`` at every tick.
+
+    Args:
+        weights: decay and fresh start.
+        pairs: which neurons.
+        alpha: before the first step, [P, B].
+        beta: before the first step, [P, B].
+        capacity: how many ticks there is room for.
+    """
+
+    def __init__(self, weights: AccumulatorWeights, pairs: Pairs, alpha: Tensor, beta: Tensor, capacity: int) -> None:
+        self._pairs = pairs
+        self._factor = weights.decay[:, None]
+        self._fresh = torch.stack((weights.fresh_alpha, torch.ones_like(weights.fresh_alpha)))
+        self._sums = alpha.new_empty(capacity + 1, 2, *alpha.shape)  # alpha and beta
+        self._sums[0, 0], self._sums[0, 1] = alpha, beta
+        self._position = 0
+
+    def run(self, steps: Steps, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T 2 P B"]:
+        """Takes in the ticks of some steps; gives alpha and beta after each step."""
+        sums = self._sums[self._position : self._position + len(synced) + 1]
+        for ticks in _chunks(len(synced)):
+            sums[1:][ticks, 0] = self._pairs.products(synced[ticks])
+        sums[1:, 1] = 1.0
+        self._position += len(synced)
+        return _run_sums(sums, self._fresh, self._factor, steps, synced.dtype)
+
+    def slide(self) -> None:
+        """Goes on at the beginning of its room."""
+        self._sums[0] = self._sums[self._position]
+        self._position = 0
+
+    def recorded(self) -> tuple[Tensor]:
+        """What the way back needs."""
+        return (self._sums,)
+
+    @staticmethod
+    def rewind(
+        weights: AccumulatorWeights,
+        pairs: Pairs,
+        synced: Float[Tensor, "L S B"],
+        recorded: Sequence[Tensor],
+        grads: Float[Tensor, "T 2 P B"],
+        steps: Steps,
+    ) -> tuple[Float[Tensor, "L S B"], AccumulatorWeights, ScanGrads]:
+        """The gradients of every tick's z, of the weights, and of what was there before the first step.
+
+        Args:
+            weights: decay and fresh start.
+            pairs: which neurons.
+            synced: z of these after every tick.
+            recorded: what ``recorded`` gave.
+            grads: of what ``run`` gave.
+            steps: which the ticks belong to.
+        """
+        (sums,) = recorded
+        d_sums, d_first, d_fresh = _rewind_sums(grads, weights.decay, steps)
+        d_decay, d_synced = torch.zeros_like(weights.decay), torch.empty_like(synced)
+        for ticks in _chunks(len(synced)):
+            d_decay += (d_sums[ticks] * sums[ticks]).sum((0, 1, 3))
+            d_synced[ticks] = pairs.unpair(d_sums[ticks, 0], synced[ticks])
+        d_alpha, d_beta = d_first.unbind(0)
+        return d_synced, AccumulatorWeights(d_decay, d_fresh[0]), ScanGrads(d_alpha, d_beta, None)
+
+
+class WindowWeights(NamedTuple):
+    """What a window is weighed with, beside the products."""
+
+    decay: Float64[Tensor, " P"]
+    """Factor of the past at each tick."""
+    last_factor: Float64[Tensor, " P"]
+    """Factor of what leaves the window, ``decay ** M``."""
+    fresh_alpha: Float64[Tensor, " P"]
+    """Alpha of a fresh start."""
+    fresh: Float[Tensor, "S M"]
+    """z of the start history."""
+
+
+class Window:
+    """The decayed sum over the products of the last M ticks, carried on from tick to tick.
+
+    ``alpha' = d alpha + z_left z_right - d^M (z_left z_right of M ticks before)``. A restarting row gets the start
+    history written over its last M places; they are only read when they leave the window, so that what stands in a
+    place in the end is what has left it. In double precision, so that nothing is left of what has gone, however large
+    it was.
+
+    Args:
+        weights: factors, and the fresh start.
+        pairs: which neurons.
+        alpha: before the first step, [P, B].
+        post_history: z of the M ticks before the first step, [S, M, B].
+        capacity: how many ticks there is room for.
+    """
+
+    def __init__(
+        self, weights: WindowWeights, pairs: Pairs, alpha: Tensor, post_history: Tensor, capacity: int
+    ) -> None:
+        self._pairs = pairs
+        self._weights = weights
+        self._fresh = weights.fresh.T
+        num_synced, self._length, num_rows = post_history.shape
+        self._factor, self._minus_last = weights.decay[:, None], -weights.last_factor[:, None]
+        self._places = post_history.new_empty(self._length + capacity, num_synced, num_rows)
+        self._places[: self._length] = post_history.transpose(0, 1)
+        self._alphas = alpha.new_empty(capacity + 1, *alpha.shape)
+        self._alphas[0] = alpha
+        self._position = 0
+
+    def run(self, steps: Steps, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T P B"]:
+        """Takes in the ticks of some steps; gives alpha after each step."""
+        total = len(synced)
+        places = self._places[self._position : self._position + self._length + total]
+        places[self._length :] = synced
+        for begin, rows in zip(steps.begins, steps.restarts, strict=False):
+            for row in rows:
+                places[begin : begin + self._length, :, row] = self._fresh
+        alphas = self._alphas[self._position : self._position + total + 1]
+        for ticks in _chunks(total):
+            entering, leaving = (self._pairs.products(part[ticks].double()) for part in (synced, places))
+            torch.addcmul(entering, leaving, self._minus_last, out=alphas[1:][ticks])
+        self._position += total
+        return _run_sums(alphas, self._weights.fresh_alpha, self._factor, steps, synced.dtype)
+
+    def slide(self) -> None:
+        """Moves the window to the beginning of its room."""
+        self._places[: self._length] = self.window.clone()
+        self._alphas[0] = self._alphas[self._position]
+        self._position = 0
+
+    @property
+    def window(self) -> Float[Tensor, "M S B"]:
+        """Z of the last M ticks; a view of the buffer."""
+        return self._places[self._position : self._position + self._length]
+
+    def recorded(self) -> tuple[Tensor, Tensor]:
+        """What the way back needs."""
+        return self._alphas, self._places
+
+    @staticmethod
+    def rewind(
+        weights: WindowWeights,
+        pairs: Pairs,
+        synced: Float[Tensor, "L S B"],
+        recorded: Sequence[Tensor],
+        grads: Float[Tensor, "T P B"],
+        steps: Steps,
+    ) -> tuple[Float[Tensor, "L S B"], WindowWeights, ScanGrads]:
+        """The gradients of every tick's z, of the weights, and of what was there before the first step.
+
+        See ``Accumulators.rewind`` for the arguments.
+        """
+        dtype, (total, _, num_rows) = synced.dtype, synced.shape
+        alphas, places = recorded
+        d_entering, d_alpha, d_fresh_alpha = _rewind_sums(grads, weights.decay.to(dtype), steps)
+        minus_last = -weights.last_factor.to(dtype)[:, None]
+        d_decay, d_last = torch.zeros_like(weights.decay), torch.zeros_like(weights.decay)
+        d_synced = torch.empty_like(synced)
+        d_left = torch.empty_like(synced)  # of what has left the window at each tick
+        for ticks in _chunks(total):
+            grad = d_entering[ticks]
+            d_decay += (grad * alphas[ticks]).sum((0, 2))
+            d_synced[ticks] = pairs.unpair(grad, synced[ticks])
+            d_last -= pairs.products(places[ticks]).mul_(grad).sum((0, 2))
+            d_left[ticks] = pairs.unpair(grad * minus_last, places[ticks])
+        length = weights.fresh.shape[1]
+        d_fresh = torch.zeros_like(weights.fresh)
+        begun = [total] * num_rows  # when the row's next episode begins
+        for step in reversed(range(len(steps.restarts))):
+            begin = steps.begins[step]
+            for row in steps.restarts[step]:
+                end = min(begin + length, begun[row])
+                d_fresh[:, : end - begin] += d_left[begin:end, :, row].T
+                d_left[begin:end, :, row] = 0.0
+                begun[row] = begin
+        d_synced[: max(total - length, 0)] += d_left[length:]
+        d_before = d_left.new_zeros(length, *d_left.shape[1:])
+        d_before[: min(total, length)] = d_left[:length]
+        d_weights = WindowWeights(d_decay, d_last, d_fresh_alpha.double(), d_fresh)
+        return d_synced, d_weights, ScanGrads(d_alpha.double(), None, d_before.transpose(0, 1))
+
+
+def sum_window(products: Float[Tensor, "P M B"], decay: Float64[Tensor, " P"]) -> Float64[Tensor, "P B"]:
+    """The decayed sum over the M ticks of a window, newest last."""
+    return (products * age_weights(decay, products.shape[1])[..., None]).sum(1)
+
+
+def age_weights(decay: Float[Tensor, " P"], length: int) -> Float[Tensor, "P M"]:
+    """Weight of each place of a window of M ticks, newest last: ``decay ** age``."""
+    age = torch.arange(length - 1, -1, -1, device=decay.device, dtype=decay.dtype)
+    return decay[:, None] ** age
+
+
+def _chunks(total: int) -> list[slice]:
+    """Ticks in groups whose products stay near the processor."""
+    return [slice(begin, min(begin + _CHUNK, total)) for begin in range(0, total, _CHUNK)]
+
+
+def _run_sums(
+    sums: Shaped[Tensor, "L1 *N P B"],
+    fresh: Shaped[Tensor, "*N P"],
+    factor: Shaped[Tensor, "P 1"],
+    steps: Steps,
+    dtype: torch.dtype,
+) -> Float[Tensor, "T *N P B"]:
+    """Runs ``sum' = d sum + addend`` where the first sum, then the addend of every tick lie; gives those after steps.
+
+    In the end each tick's place before it holds the sum it went on from, a fresh one where a row began afresh.
+    """
+    after = sums.new_empty(len(steps.restarts), *sums.shape[1:], dtype=dtype)
+    ticks = sums.unbind(0)
+    for rows, (begin, end), result in zip(steps.restarts, pairwise(steps.begins), after.unbind(0), strict=True):
+        for row in rows:
+            ticks[begin][..., row] = fresh
+        for tick in range(begin, end):
+            ticks[tick + 1].addcmul_(ticks[tick], factor)
+        result.copy_(ticks[end])
+    return after
+
+
+def _rewind_sums(
+    grads: Float[Tensor, "T *N P B"], decay: Float[Tensor, " P"], schedule: Steps
+) -> tuple[Float[Tensor, "L *N P B"], Float[Tensor, "*N P B"], Float[Tensor, "*N P"]]:
+    """Back through ``sum' = d sum + addend``: the gradients of addends, of the first sum and of a fresh one."""
+    factor = decay[:, None]
+    d_addends = grads.new_empty(schedule.begins[-1], *grads.shape[1:])
+    carried = grads.new_zeros(grads.shape[1:])
+    d_fresh = grads.new_zeros(grads.shape[1:-1])
+    ticks, steps = d_addends.unbind(0), grads.unbind(0)
+    for step in reversed(range(len(steps))):
+        first, last = schedule.begins[step], schedule.begins[step + 1] - 1
+        torch.add(carried, steps[step], out=ticks[last])
+        for tick in range(last - 1, first - 1, -1):
+            torch.mul(ticks[tick + 1], factor, out=ticks[tick])
+        torch.mul(ticks[first], factor, out=carried)
+        for row in schedule.restarts[step]:
+            got = carried[..., row]
+            d_fresh += got
+            got.zero_()
+    return d_addends, carried, d_fresh

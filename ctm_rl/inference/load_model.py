@@ -1,0 +1,54 @@
+"""Trained models that answer, from a run's checkpoint, without Ray."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.checkpoints.store import CheckpointError
+from ctm_rl.config import ThinkerConfig
+from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, build_model
+from ctm_rl.models.rebuild_config import rebuild_config
+
+THINKER_ENTRY = "thinker"
+"""Under this name a checkpoint holds the model of a run that learned to answer."""
+
+
+def load_thinker(path: str | Path, device: str | torch.device = "cpu") -> ContinuousThoughtMachine | FeedForwardModel:
+    """Loads the model of a run that learned to answer.
+
+    Args:
+        path: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
+        device: where it computes.
+
+    Returns:
+        The model, in evaluation mode. ``models.preprocessing.model_inputs`` makes inputs of observations.
+
+    Raises:
+        CheckpointError: there is no usable checkpoint, or it holds no such model.
+    """
+    place = checkpoint.find(Path(path))
+    state = checkpoint.load(place)
+    if THINKER_ENTRY not in state:
+        raise CheckpointError(f"{place} holds no model that answers; Policy.from_checkpoint loads one that acts.")
+    return rebuild_thinker(place, state).to(device)
+
+
+def rebuild_thinker(place: Path, state: Mapping[str, Any]) -> ContinuousThoughtMachine | FeedForwardModel:
+    """Rebuilds the model that a checkpoint's state describes; see ``load_thinker``."""
+    try:
+        entry = state[THINKER_ENTRY]
+        model = build_model(rebuild_config(ThinkerConfig, entry["config"]))
+        model.load_state_dict(entry["weights"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"checkpoint {place} holds no model that this ctm-rl can rebuild: {reason}.") from error
+    return model.eval()
+
+
+def describe(model: ContinuousThoughtMachine | FeedForwardModel) -> dict[str, Any]:
+    """What a checkpoint holds of a model, under ``THINKER_ENTRY``: its configuration and weights."""
+    return {"config": dataclasses.asdict(model.config), "weights": dict(model.state_dict())}

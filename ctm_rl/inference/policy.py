@@ -1,0 +1,232 @@
+"""A trained policy, ready to act: read from a run's checkpoint, without ray."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.checkpoints.published import OfficialModel, rebuild
+from ctm_rl.checkpoints.store import CheckpointError
+from ctm_rl.config import PolicyConfig
+from ctm_rl.inference.actor import Actor
+from ctm_rl.machine.state import AnyState
+from ctm_rl.models.actor_critic import ActorCritic
+from ctm_rl.spaces.actions import from_plain, to_plain
+from ctm_rl.spaces.observations import Layout
+
+POLICY_ENTRY = "policy"
+"""Where a checkpoint holds a policy: its ``config``, ``layout``, ``actions`` and ``weights``."""
+OFFICIAL_ENTRY = "official"
+"""Where an imported checkpoint holds its published ``args`` and ``weights`` instead."""
+
+
+class Policy:
+    """Acts on observations, carrying its state from one to the next.
+
+    Args:
+        agent: the trained network; it is put into evaluation mode.
+        iteration: how long it was trained, in iterations; 0 for an imported one.
+
+    Example:
+        >>> policy = Policy.from_checkpoint("runs/a")  # doctest: +SKIP
+        >>> state = policy.initial_state()
+        >>> action, state = policy.act(observation, state)
+    """
+
+    def __init__(self, agent: ActorCritic, iteration: int = 0) -> None:
+        self._actor = Actor(agent.eval())
+        self.layout = agent.layout
+        self.actions = agent.actions
+        self.iteration = iteration
+        self.ticks = np.zeros(0, np.int64)
+        """How many ticks each row took in the last step, [B]."""
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu") -> "Policy":
+        """Reads a policy.
+
+        Args:
+            path: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
+            device: where it computes.
+
+        Returns:
+            The policy.
+
+        Raises:
+            UserError: there is no checkpoint, it is damaged, or holds no policy.
+        """
+        place = checkpoint.find(Path(path))
+        return cls.from_state(place, checkpoint.load(place), device)
+
+    @classmethod
+    def from_state(cls, place: Path, state: Mapping[str, Any], device: str | torch.device = "cpu") -> "Policy":
+        """Makes a policy of a checkpoint that has been read; see ``from_checkpoint``.
+
+        Args:
+            place: where the checkpoint lies.
+            state: what it holds.
+            device: where the policy computes.
+        """
+        official = official_of(place, state)
+        if official is None:
+            agent = _own(place, state)
+        elif isinstance(official.model, ActorCritic):
+            agent = official.model
+        else:
+            raise CheckpointError(
+                f"{place} holds a model for {official.task}, which answers and does not act; "
+                "episodes are played by reinforcement learning policies only."
+            )
+        return cls(agent.to(device), checkpoint.iteration_of(place))
+
+    @property
+    def agent(self) -> ActorCritic:
+        """The trained network."""
+        return self._actor.agent
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.agent.parameters()).device
+
+    def initial_state(self, batch_size: int | None = None) -> AnyState:
+        """The learned state that an episode begins with.
+
+        Args:
+            batch_size: rows, one for each environment; ``None``: one, for single observations.
+
+        Returns:
+            The state; all its tensors have a batch axis.
+        """
+        with torch.no_grad():
+            return self.agent.initial_state(1 if batch_size is None else batch_size)
+
+    @torch.no_grad()
+    def act(
+        self,
+        observation: Any,
+        state: AnyState,
+        *,
+        is_first: np.ndarray | Tensor | None = None,
+        deterministic: bool = False,
+        generator: torch.Generator | None = None,
+        halt_certainty: float | None = None,
+        num_ticks: int | None = None,
+    ) -> tuple[Any, AnyState]:
+        """Chooses actions for one step.
+
+        Args:
+            observation: one observation as the environment gives it (an array, a number, a dictionary, ...), or a batch
+                of them as a vector environment does.
+            state: as ``initial_state`` or the last call gave it, with as many rows; left as it was.
+            is_first: which rows begin a new episode, [B]; their state starts afresh. ``None``: none does.
+            deterministic: take the likeliest action instead of drawing one.
+            generator: a generator on the CPU to draw from; ``None``: torch's own.
+            halt_certainty: each row stops ticking once it is this certain (``1 - H(pi) / log A``), from 0 to 1; only of
+                a policy trained with ``train_random_ticks``. ``None``: it takes all of its ticks.
+            num_ticks: of such a policy: take so many ticks, or at most so many where rows halt. ``None``: as trained.
+
+        Returns:
+            The action as the environment takes it: for one observation an ``int`` (Discrete) or an array, for a batch
+            an array [B, ...]; and the state for the next step.
+
+        Raises:
+            ValueError: the observation has the wrong shape, or other rows than the state, or the policy cannot halt, or
+                not take so many ticks.
+        """
+        num_rows = len(state[0])
+        if self.layout.is_batched(observation):
+            packed = self.layout.pack(observation, num_rows)
+        elif num_rows == 1:
+            packed = self.layout.pack_one(observation)[None]
+        else:
+            raise ValueError(f"observation must have as many rows as the state, {num_rows}, got a single one.")
+        actions, state = self.act_packed(
+            packed,
+            state,
+            is_first=is_first,
+            deterministic=deterministic,
+            generator=generator,
+            halt_certainty=halt_certainty,
+            num_ticks=num_ticks,
+        )
+        if self.layout.is_batched(observation):
+            return actions, state
+        return (actions[0] if self.actions.shape else int(actions[0])), state
+
+    @torch.no_grad()
+    def act_packed(
+        self,
+        packed: np.ndarray,
+        state: AnyState,
+        *,
+        is_first: np.ndarray | Tensor | None = None,
+        deterministic: bool = False,
+        generator: torch.Generator | None = None,
+        halt_certainty: float | None = None,
+        num_ticks: int | None = None,
+    ) -> tuple[np.ndarray, AnyState]:
+        """As ``act``, for a batch of observations that have been packed, [B, *layout.shape]; gives actions [B, ...]."""
+        batch = torch.as_tensor(packed, device=self.device)
+        num_rows = len(batch)
+        fresh = torch.zeros(num_rows, dtype=torch.bool) if is_first is None else torch.as_tensor(is_first)
+        outputs, state = self._step(batch, fresh.to(self.device).reshape(num_rows), state, halt_certainty, num_ticks)
+        actions = self.actions.mode(outputs) if deterministic else self.actions.sample(outputs, generator)
+        return self.actions.to_env(actions.numpy()), state
+
+    def _step(
+        self, batch: Tensor, is_first: Tensor, state: AnyState, halt_certainty: float | None, num_ticks: int | None
+    ) -> tuple[Tensor, AnyState]:
+        """Outputs of the policy head for one step, [B, O], on the CPU, and the state after it; notes the ticks."""
+        acted = self._actor.act(batch, is_first.bool(), state, halt_certainty, num_ticks)
+        self.ticks = acted.ticks.cpu().numpy()
+        return acted.logits.float().cpu(), acted.state
+
+
+def describe(agent: ActorCritic) -> dict[str, Any]:
+    """What a checkpoint holds of a policy, under ``POLICY_ENTRY``: configuration, spaces and weights."""
+    return {
+        "config": dataclasses.asdict(agent.config),
+        "layout": agent.layout.to_plain(),
+        "actions": to_plain(agent.actions),
+        "weights": dict(agent.state_dict()),
+    }
+
+
+def official_of(place: Path, state: Mapping[str, Any]) -> OfficialModel | None:
+    """Rebuilds the published model that a checkpoint was imported from.
+
+    Args:
+        place: where the checkpoint lies.
+        state: what it holds.
+
+    Returns:
+        The model; ``None`` for a checkpoint of our own.
+
+    Raises:
+        CheckpointError: the model cannot be rebuilt.
+    """
+    if OFFICIAL_ENTRY not in state:
+        return None
+    try:
+        return rebuild(state[OFFICIAL_ENTRY]["weights"], state[OFFICIAL_ENTRY]["args"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {place} holds no model that this ctm-rl can rebuild: {error}.") from error
+
+
+def _own(place: Path, state: Mapping[str, Any]) -> ActorCritic:
+    """Rebuilds the policy of a training run."""
+    try:
+        entry = state[POLICY_ENTRY]
+        layout, actions = Layout.from_plain(entry["layout"]), from_plain(entry["actions"])
+        agent = ActorCritic(PolicyConfig(**entry["config"]), layout, actions)
+        agent.load_state_dict(entry["weights"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"checkpoint {place} holds no policy that this ctm-rl can rebuild: {reason}.") from error
+    return agent

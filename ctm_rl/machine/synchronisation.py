@@ -1,0 +1,185 @@
+"""Synchronisation: how pairs of neurons move together over time, the representation that the machine acts with."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ctm_rl.machine.pairing import Pairing
+
+
+class SyncState(NamedTuple):
+    """What one synchronisation remembers; B rows, P pairs, S neurons, M ticks."""
+
+    alpha: Float[Tensor, "B P"]
+    """Decayed sum of z_left z_right."""
+    beta: Float[Tensor, "B P"]
+    """Decayed count of the ticks in ``alpha``."""
+    history: Float[Tensor, "B S M"] | None = None
+    """Windowed only: the last M post-activations of the neurons in use, newest last."""
+
+
+class _Project(torch.autograd.Function):
+    """Clamps to [0, limit]; outside, only a gradient that leads back inside passes."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, rate: Tensor, limit: float) -> Tensor:
+        ctx.save_for_backward(rate)
+        ctx.limit = limit  # pyright: ignore[reportAttributeAccessIssue]
+        return rate.clamp(0.0, limit)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
+        (rate,) = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
+        (grad,) = grads
+        limit = ctx.limit  # pyright: ignore[reportAttributeAccessIssue]
+        leads_out = ((rate < 0) & (grad > 0)) | ((rate > limit) & (grad < 0))
+        return torch.where(leads_out, torch.zeros_like(grad), grad), None
+
+
+def decay_of(decay_rate: Float[Tensor, " P"], max_decay_rate: float) -> Float[Tensor, " P"]:
+    """The factor applied to the past at each tick, exp(-r) with r taken into [0, max_decay_rate].
+
+    A plain clamp would stop the gradient for good once an optimiser step has led r below 0. Here the gradient of a
+    rate outside its limits passes whenever it leads back, so that learning goes on even where nobody projects the
+    parameter after the step (the stock RLlib learners); inside the limits it is the plain derivative.
+
+    Args:
+        decay_rate: r, per tick, [P].
+        max_decay_rate: upper limit of r.
+
+    Returns:
+        Factors in (0, 1], [P]; 1 forgets nothing.
+    """
+    return torch.exp(-_Project.apply(decay_rate, max_decay_rate))  # pyright: ignore[reportOperatorIssue]
+
+
+def accumulate(
+    alpha: Float[Tensor, "B P"],
+    beta: Float[Tensor, "B P"],
+    products: Float[Tensor, "B P"],
+    decay: Float[Tensor, " P"],
+) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P"]]:
+    """Carries the accumulators one tick forward.
+
+    ``alpha' = exp(-r) alpha + z_left z_right`` and ``beta' = exp(-r) beta + 1``: the decayed sums over all past
+    ticks, without storing them. Source: arXiv:2505.05522, appendix on recursive synchronisation.
+
+    Args:
+        alpha: decayed sum after the previous tick, [B, P].
+        beta: decayed count after the previous tick, [B, P].
+        products: z_left z_right of this tick, [B, P].
+        decay: exp(-r), [P].
+
+    Returns:
+        New alpha and beta, [B, P] each.
+    """
+    return decay * alpha + products, decay * beta + 1.0
+
+
+def window_sums(
+    left: Float[Tensor, "B P M"], right: Float[Tensor, "B P M"], decay: Float[Tensor, " P"]
+) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P"]]:
+    """Decayed sum and count over a window of M ticks.
+
+    ``alpha = sum_age exp(-r age) z_left z_right`` and ``beta = sum_age exp(-r age)``, age 0 for the newest tick.
+    Source: the published reinforcement learning experiments of arXiv:2505.05522.
+
+    Args:
+        left: z of the first neuron of each pair, newest last, [B, P, M].
+        right: z of the second neuron of each pair, [B, P, M].
+        decay: exp(-r), [P].
+
+    Returns:
+        alpha and beta, [B, P] each.
+    """
+    num_rows, _, length = left.shape
+    age = torch.arange(length - 1, -1, -1, device=left.device, dtype=left.dtype)
+    weight = decay[:, None] ** age  # [P, M]
+    return (weight * left * right).sum(-1), weight.sum(-1).expand(num_rows, -1)
+
+
+class Synchronisation(nn.Module):
+    """The synchronisation of one set of pairs, over all ticks since the start or over a window of the last M.
+
+    Args:
+        pairing: the pairs; kept as buffers, so that they are saved with the weights.
+        max_decay_rate: upper limit of the learned decay rates.
+        is_windowed: sum over a window of the last M ticks instead of over all.
+    """
+
+    left: Int[Tensor, " P"]
+    right: Int[Tensor, " P"]
+    neurons: Int[Tensor, " S"]
+    left_slot: Int[Tensor, " P"]
+    right_slot: Int[Tensor, " P"]
+
+    def __init__(self, pairing: Pairing, max_decay_rate: float, is_windowed: bool) -> None:
+        super().__init__()
+        self.max_decay_rate = max_decay_rate
+        self.is_windowed = is_windowed
+        self.register_buffer("left", pairing.left)
+        self.register_buffer("right", pairing.right)
+        self.decay_rate = nn.Parameter(torch.zeros(len(pairing.left)))
+        if is_windowed:
+            self._index_neurons()
+            self.register_load_state_dict_post_hook(lambda module, _: module._index_neurons())
+
+    @property
+    def num_pairs(self) -> int:
+        """P."""
+        return len(self.decay_rate)
+
+    def start(self, post_activation: Float[Tensor, "B D"], post_history: Float[Tensor, "B D M"] | None) -> SyncState:
+        """The memory of a fresh start, from the start value of z; windowed, from the start history instead."""
+        if self.is_windowed:
+            assert post_history is not None
+            return self._read_window(post_history[:, self.neurons])
+        products = self._products(post_activation)
+        return SyncState(products, torch.ones_like(products))
+
+    def advance(self, state: SyncState, post_activation: Float[Tensor, "B D"]) -> SyncState:
+        """Takes in the z of one more tick, [B, D]."""
+        if self.is_windowed:
+            assert state.history is not None
+            newest = post_activation[:, self.neurons, None]
+            return self._read_window(torch.cat((state.history[..., 1:], newest), -1))
+        decay = decay_of(self.decay_rate, self.max_decay_rate)
+        return SyncState(*accumulate(state.alpha, state.beta, self._products(post_activation), decay))
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Brings the decay rates back into their limits; call it after each optimiser step and after loading."""
+        self.decay_rate.clamp_(0.0, self.max_decay_rate)
+
+    def _products(self, post_activation: Tensor) -> Tensor:
+        return post_activation[:, self.left] * post_activation[:, self.right]
+
+    def _read_window(self, history: Tensor) -> SyncState:
+        decay = decay_of(self.decay_rate, self.max_decay_rate)
+        alpha, beta = window_sums(history[:, self.left_slot], history[:, self.right_slot], decay)
+        return SyncState(alpha, beta, history)
+
+    def slots(self) -> tuple[Int[Tensor, " S"], Int[Tensor, " P"], Int[Tensor, " P"]]:
+        """The neurons in use, once each, and where each pair finds its two among them."""
+        if self.is_windowed:
+            return self.neurons, self.left_slot, self.right_slot
+        return self._find_slots()
+
+    def _find_slots(self) -> tuple[Tensor, Tensor, Tensor]:
+        if self.left.is_meta:  # counting parameters: there are no indices to look at, and none is needed
+            return self.left, self.left, self.right
+        neurons, slots = torch.unique(torch.cat((self.left, self.right)), return_inverse=True)
+        left_slot, right_slot = slots.chunk(2)
+        return neurons, left_slot, right_slot
+
+    def _index_neurons(self) -> None:
+        """Derives from the pairs which neurons a window must keep."""
+        for name, index in zip(("neurons", "left_slot", "right_slot"), self._find_slots(), strict=True):
+            self.register_buffer(name, index, persistent=False)
+
+
+def sync_of(alpha: Float[Tensor, "*batch"], beta: Float[Tensor, "..."]) -> Float[Tensor, "*batch"]:
+    """Synchronisation, alpha / sqrt(beta), shaped as alpha; beta may be anything that broadcasts to it."""
+    return alpha * beta.rsqrt()

@@ -1,0 +1,289 @@
+"""The machine put to use on data: look at one input for many ticks, and answer at each of them."""
+
+from typing import Any, NamedTuple, cast
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+
+from ctm_rl.config import RESNETS, CoreConfig, ThinkerConfig, check_at_least
+from ctm_rl.encoders import build_input_encoder
+from ctm_rl.encoders.digits import QuestionEncoder
+from ctm_rl.encoders.parity import ParityEncoder
+from ctm_rl.encoders.positions import build_positions
+from ctm_rl.engine.answering import can_ponder, ponder, pondering
+from ctm_rl.machine.certainty import certainty
+from ctm_rl.machine.core import Core, CTMCore, think
+from ctm_rl.machine.halting import CoreTicking, Halted, Ticking, tick_until_certain
+from ctm_rl.machine.reading import AttentionReader, AttentionReading, Memory, RowReading, constant_reading
+from ctm_rl.machine.recorder import Recorder, Recording
+from ctm_rl.machine.recurrent_baselines import GRUCore, LSTMCore
+from ctm_rl.models.baseline_width import settle_width
+from ctm_rl.models.feed_forward import MAP_SIDE, FeedForward, QuestionFeedForward
+
+
+class Thought(NamedTuple):
+    """What a model answers, tick by tick; B rows, K ticks."""
+
+    predictions: Float[Tensor, "B O K"]
+    """Logits after each tick; O = G x C, all classes of the first group first."""
+    certainties: Float[Tensor, "B K"]
+    """1 minus the normalised entropy of each answer, mean over its groups."""
+    recording: Recording | None = None
+    """The inside of every tick, where it was asked for."""
+
+
+class ContinuousThoughtMachine(nn.Module):
+    """The machine on data: encoder, reader, recurrent core, linear answer head. Source: arXiv:2505.05522.
+
+    ``config.kind`` ``lstm`` or ``gru`` puts that baseline in the core's place; all else stays the same. The
+    feed-forward baseline, which does not tick, is ``FeedForwardModel``; ``build_model`` makes whichever is
+    asked for.
+
+    Args:
+        config: all sizes and choices; ``self.config`` has a baseline's width settled.
+    """
+
+    def __init__(self, config: ThinkerConfig) -> None:
+        super().__init__()
+        if config.kind == "mlp":
+            raise ValueError("kind mlp does not tick; use build_model or FeedForwardModel.")
+        self.config = config = settle_width(config, build_model)
+        self.encoder = build_input_encoder(config)
+        self.positions = build_positions(config.positions, self.encoder.out_dim)
+        self.question = QuestionEncoder(config.feature_dim) if config.encoder == "digits" else None
+        num_features = config.feature_dim if config.num_heads else config.input_dim
+        self.core = build_core(config, num_features, config.kind, config.baseline_dim, config.num_baseline_layers)
+        self.reader = None
+        if config.num_heads:
+            self.reader = AttentionReader(
+                self.core.query_dim, self.encoder.out_dim, config.feature_dim, config.num_heads, config.dropout
+            )
+        self.head = nn.Linear(self.core.answer_dim, config.num_groups * config.num_classes)
+
+    def forward(self, inputs: Tensor, question: Int[Tensor, "B N"] | None = None, *, record: bool = False) -> Thought:
+        """Thinks about a batch of inputs, from the learned start state.
+
+        Args:
+            inputs: pictures [B, I, H, W]; sequences of -1 and 1 [B, S]; digits one after the other [B, N, 1, H, W];
+                or the features themselves [B, F].
+            question: with digits only: index, operator, index, ... [B, N]; an operator is -1 (plus) or -2 (minus).
+            record: keep what happens inside each tick.
+
+        Returns:
+            Predictions [B, G x C, K], certainties [B, K], and the recording or None.
+        """
+        readings = self._readings_of(inputs, question)
+        if not record and can_ponder(self.core, readings):
+            return self._thought(ponder(cast(CTMCore, self.core), readings, len(inputs), self.head))
+        recorder = Recorder() if record else None
+        answers = []
+        for tick in think(self.core, self.core.initial_state(len(inputs)), readings):
+            answers.append(self.core.answer(tick.state))
+            if recorder is not None:
+                recorder.add(tick, answers[-1])
+        logits = self.head(torch.stack(answers, 1))
+        return self._thought(logits, None if recorder is None else recorder.finish())
+
+    @torch.no_grad()
+    def think(
+        self,
+        inputs: Tensor,
+        question: Int[Tensor, "B N"] | None = None,
+        *,
+        halt_certainty: float | None,
+        num_ticks: int | None = None,
+    ) -> Halted:
+        """Thinks until each row is certain, without gradient; rows that are cost nothing from then on.
+
+        A row halts at ``min {k: certainty_k >= halt_certainty}``, or at its last tick; of questions only the ticks
+        that answer count. Equal to cutting what ``forward`` gives.
+
+        Args:
+            inputs: as of ``forward``, B rows.
+            question: likewise.
+            halt_certainty: the certainty that is enough, from 0 to 1; ``None``: all ticks are taken.
+            num_ticks: K, at most so many; ``None``: as trained. Not of questions, whose parts are shown at their time.
+
+        Returns:
+            The answer after each row's last tick, and how many ticks it took.
+
+        Raises:
+            ValueError: a value is not allowed, or the model is in training mode.
+        """
+        if self.training:
+            raise ValueError("rows halt in evaluation mode only: call eval() first.")
+        readings = self._readings_of(inputs, question, num_ticks)
+        first_tick = len(readings) - self.config.num_answer_ticks + 1 if self.question is not None else 1
+        num_rows = len(inputs)
+        is_known = can_ponder(self.core, readings)
+        with torch.autocast(inputs.device.type, enabled=torch.is_autocast_enabled(inputs.device.type) and not is_known):
+            ticking = (
+                pondering(cast(CTMCore, self.core), readings, num_rows)
+                if is_known
+                else CoreTicking(self.core, self.core.initial_state(num_rows), readings)
+            )
+            deciding = _Answering(ticking, self)
+            (predictions,), ticks, certainty = tick_until_certain(
+                deciding, num_rows, len(readings), halt_certainty, first_tick
+            )
+        return Halted(predictions, ticks, certainty)
+
+    def grouped(self, logits: Float[Tensor, "B O"]) -> Float[Tensor, "B G C"]:
+        """An answer as its separate distributions."""
+        return logits.unflatten(1, (self.config.num_groups, self.config.num_classes))
+
+    def _thought(self, logits: Float[Tensor, "B K O"], recording: Recording | None = None) -> Thought:
+        predictions = logits.transpose(1, 2)
+        grouped = predictions.unflatten(1, (self.config.num_groups, self.config.num_classes))
+        return Thought(predictions, certainty(grouped, dim=-2), recording)
+
+    def project_(self) -> None:
+        """Brings decay rates back into their limits; call it after each optimiser step."""
+        self.core.project_()
+
+    def _readings_of(self, inputs: Tensor, question: Tensor | None, num_ticks: int | None = None) -> list[RowReading]:
+        """What is read at each tick; ``num_ticks``: K, if not as configured."""
+        if (question is None) != (self.question is None):
+            raise ValueError("a question comes with the digits encoder, and only with it.")
+        if num_ticks is not None:
+            check_at_least("num_ticks", num_ticks, 1)
+            if question is not None:
+                raise ValueError("num_ticks of questions follows from their parts; leave it out.")
+        if question is not None:
+            return self._question_readings(inputs, question)
+        return [self._reading(inputs)] * (self.config.num_ticks if num_ticks is None else num_ticks)
+
+    def _reading(self, inputs: Tensor) -> RowReading:
+        """The same input at all ticks."""
+        if self.reader is None:
+            return constant_reading(inputs)
+        if isinstance(self.encoder, ParityEncoder):
+            return self._symbol_reading(self.reader, inputs)
+        return self.reader.reading(_tokens(self.positions(self.encoder(inputs))))
+
+    def _symbol_reading(self, reader: AttentionReader, sequences: Shaped[Tensor, "B S"]) -> AttentionReading:
+        """Sequences of two symbols: keys and values of either at every place, then a choice for each row."""
+        one = torch.ones_like(sequences[0])
+        symbols = torch.stack((-one, one))  # [2, S]
+        both = reader.memorise(_tokens(self.positions(self.encoder(symbols))))
+        is_one = (sequences == 1)[:, None, :, None]
+        return AttentionReading(reader, Memory(*(torch.where(is_one, part[1], part[0]) for part in both)))
+
+    def _question_readings(self, digits: Tensor, question: Tensor) -> list[RowReading]:
+        """Digit after digit through attention, the parts of the question directly, then nothing while answering."""
+        assert self.reader is not None
+        assert self.question is not None
+        feature_maps = self.positions(self.encoder(digits.flatten(0, 1))).unflatten(0, digits.shape[:2])
+        shown: list[RowReading] = [self.reader.reading(_tokens(feature_map)) for feature_map in feature_maps.unbind(1)]
+        parts = self.question(question)  # [B, N, F]
+        if self.config.kind != "ctm":  # as published for the LSTM
+            parts = self.reader.kv(parts)
+        shown += [constant_reading(part) for part in parts.unbind(1)]
+        nothing = constant_reading(parts.new_zeros(len(digits), self.config.feature_dim))
+        return [
+            *(reading for reading in shown for _ in range(self.config.ticks_per_input)),
+            *[nothing] * self.config.num_answer_ticks,
+        ]
+
+
+class _Answering:
+    """Rows that answer at every tick.
+
+    Args:
+        ticking: the rows.
+        model: whose head answers.
+    """
+
+    def __init__(self, ticking: Ticking, model: ContinuousThoughtMachine) -> None:
+        self._ticking, self._model = ticking, model
+
+    def tick(self) -> Float[Tensor, " b"]:
+        """See ``machine.halting.Deciding``."""
+        self._logits = self._model.head(self._ticking.tick())
+        return certainty(self._model.grouped(self._logits))
+
+    def keep(self, rows: Int[Tensor, " n"]) -> None:
+        """See ``machine.halting.Deciding``."""
+        self._ticking.keep(rows)
+
+    def outcome(self, rows: Int[Tensor, " n"]) -> list[Tensor]:
+        """See ``machine.halting.Deciding``: the answers."""
+        return [self._logits[rows]]
+
+
+class FeedForwardModel(nn.Module):
+    """The feed-forward baseline, answering once: as a ``Thought`` of a single tick.
+
+    An answer that is emitted over the ticks comes in one pass too, that of all ticks at once. A ResNet's map is
+    averaged over all its places, as published; that of a small encoder, which sees no farther than a few pixels, over
+    4 x 4 parts of the picture; sequences and vectors are taken whole.
+
+    Args:
+        config: with kind ``mlp``; ``self.config`` has its width settled.
+    """
+
+    def __init__(self, config: ThinkerConfig) -> None:
+        super().__init__()
+        if config.kind != "mlp":
+            raise ValueError(f"FeedForwardModel needs kind mlp, got {config.kind!r}.")
+        self.config = settle_width(config, build_model)
+        self.network = _build_network(self.config)
+
+    def forward(self, inputs: Tensor, question: Int[Tensor, "B N"] | None = None) -> Thought:
+        """Answers a batch of inputs.
+
+        Args:
+            inputs: as ``ContinuousThoughtMachine.forward`` takes them.
+            question: with digits only, likewise.
+
+        Returns:
+            Predictions [B, G x C, 1] and certainties [B, 1]; of an emitted answer [B, G x C, K] and [B, K].
+        """
+        if (question is None) == isinstance(self.network, QuestionFeedForward):
+            raise ValueError("a question comes with the digits encoder, and only with it.")
+        logits = self.network(inputs) if question is None else self.network(inputs, question)
+        config = self.config
+        predictions = logits.unflatten(1, (config.num_groups * config.num_classes, -1))
+        grouped = predictions.unflatten(1, (config.num_groups, config.num_classes))
+        return Thought(predictions, certainty(grouped, dim=-2))
+
+    def project_(self) -> None:
+        """A feed-forward network has no parameters with limits."""
+
+
+def build_model(config: ThinkerConfig) -> ContinuousThoughtMachine | FeedForwardModel:
+    """The model that ``config.kind`` names."""
+    return FeedForwardModel(config) if config.kind == "mlp" else ContinuousThoughtMachine(config)
+
+
+def build_core(
+    config: CoreConfig, num_features: int, kind: str, baseline_dim: int | None, num_baseline_layers: int = 1
+) -> Core[Any]:
+    """The recurrent core of ``kind`` ctm, lstm or gru, reading ``num_features`` features a tick."""
+    if kind == "ctm":
+        return CTMCore(config, num_features)
+    assert baseline_dim is not None  # settled by whoever builds
+    baseline = {"lstm": LSTMCore, "gru": GRUCore}[kind]
+    return baseline(num_features, baseline_dim, num_baseline_layers, config.dropout)
+
+
+def _build_network(config: ThinkerConfig) -> FeedForward | QuestionFeedForward:
+    """The feed-forward network that reads what the encoder does."""
+    assert config.baseline_dim is not None
+    output_dim = config.num_groups * config.num_classes * (config.num_ticks if config.is_emitted else 1)
+    if config.encoder == "digits":
+        return QuestionFeedForward(config.feature_dim, config.baseline_dim, output_dim, config.dropout)
+    encoder = build_input_encoder(config)
+    num_features, map_side = encoder.out_dim, 1
+    if config.encoder == "parity":
+        num_features *= config.input_dim  # one vector a place
+    elif config.encoder != "none" and config.encoder not in RESNETS:
+        map_side = MAP_SIDE
+    num_features *= map_side**2
+    return FeedForward(encoder, num_features, config.baseline_dim, output_dim, config.dropout, map_side)
+
+
+def _tokens(feature_map: Float[Tensor, "B C *places"]) -> Float[Tensor, "B S C"]:
+    """Every place of a map is a token."""
+    return feature_map.flatten(2).transpose(1, 2)

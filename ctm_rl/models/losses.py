@@ -1,0 +1,244 @@
+"""Losses of the supervised tasks: over all ticks, the best one and the most certain one count."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ctm_rl.config import ThinkerConfig, check_at_least
+from ctm_rl.models.answering import Thought
+
+LOOKAHEAD = 5
+
+
+def group(predictions: Float[Tensor, "B O K"], num_groups: int) -> Float[Tensor, "B G C K"]:
+    """Splits an answer into its separate distributions.
+
+    Args:
+        predictions: logits, [B, G x C, K], all classes of the first group first.
+        num_groups: G.
+
+    Returns:
+        The same logits, [B, G, C, K].
+    """
+    if num_groups < 1 or predictions.shape[1] % num_groups:
+        raise ValueError(f"num_groups must divide the {predictions.shape[1]} logits of an answer, got {num_groups}.")
+    return predictions.unflatten(1, (num_groups, -1))
+
+
+def tick_losses(
+    predictions: Float[Tensor, "B G C K"], targets: Int[Tensor, "B G"], mask: Bool[Tensor, "B G"] | None = None
+) -> Float[Tensor, "B K"]:
+    """Cross-entropy of every sample at every tick, mean over the groups of an answer.
+
+    Args:
+        predictions: logits, [B, G, C, K].
+        targets: classes, [B, G].
+        mask: which groups count, [B, G], at least one a sample; None: all.
+
+    Returns:
+        l_k of each sample, [B, K].
+    """
+    expanded = targets.long()[..., None].expand(-1, -1, predictions.shape[-1])  # [B, G, K]
+    losses = nn.functional.cross_entropy(predictions.transpose(1, 2), expanded, reduction="none")  # [B, G, K]
+    if mask is None:
+        return losses.mean(1)
+    weights = mask[..., None].to(losses.dtype)
+    return (losses * weights).sum(1) / weights.sum(1)
+
+
+def two_tick_loss(
+    losses: Float[Tensor, "B K"], certainties: Float[Tensor, "B K"] | None, use_most_certain: bool = True
+) -> Float[Tensor, ""]:
+    """Mean of the loss at the best tick and at the most certain one.
+
+    ``k1 = argmin l_k``, ``k2 = argmax certainty_k``, mean over the batch of ``(l_k1 + l_k2) / 2``. Neither choice of
+    tick carries gradient. With a single tick this is the plain loss. Source: arXiv:2505.05522, section 3.6.
+
+    Args:
+        losses: l_k of each sample, [B, K].
+        certainties: [B, K]; not needed for the last tick.
+        use_most_certain: False takes the last tick for k2, as the published baselines do.
+
+    Returns:
+        A scalar.
+    """
+    best = losses.min(1).values
+    if not use_most_certain:
+        return ((best + losses[:, -1]) / 2).mean()
+    if certainties is None:
+        raise ValueError("certainties must be given to choose the most certain tick, or set use_most_certain to False.")
+    chosen = losses.gather(1, certainties.argmax(1, keepdim=True)).squeeze(1)
+    return ((best + chosen) / 2).mean()
+
+
+def classification_loss(
+    predictions: Float[Tensor, "B C K"],
+    certainties: Float[Tensor, "B K"] | None,
+    targets: Int[Tensor, " B"],
+    *,
+    use_most_certain: bool = True,
+) -> Float[Tensor, ""]:
+    """Images: one class a sample. With K = 1, as from a feed-forward network, this is plain cross-entropy.
+
+    Args:
+        predictions: logits, [B, C, K].
+        certainties: [B, K]; see ``two_tick_loss``.
+        targets: classes, [B].
+        use_most_certain: see ``two_tick_loss``.
+
+    Returns:
+        A scalar.
+    """
+    return sequence_loss(predictions[:, None], certainties, targets[:, None], use_most_certain=use_most_certain)
+
+
+def sequence_loss(
+    predictions: Float[Tensor, "B G C K"],
+    certainties: Float[Tensor, "B K"] | None,
+    targets: Int[Tensor, "B G"],
+    *,
+    use_most_certain: bool = True,
+) -> Float[Tensor, ""]:
+    """Parity: a class at each place of a sequence, all of them counting alike.
+
+    Args:
+        predictions: logits, [B, G, C, K].
+        certainties: [B, K]; see ``two_tick_loss``.
+        targets: classes, [B, G].
+        use_most_certain: see ``two_tick_loss``.
+
+    Returns:
+        A scalar.
+    """
+    return two_tick_loss(tick_losses(predictions, targets), certainties, use_most_certain)
+
+
+def maze_loss(
+    predictions: Float[Tensor, "B G C K"],
+    certainties: Float[Tensor, "B K"] | None,
+    targets: Int[Tensor, "B G"],
+    *,
+    lookahead: int = LOOKAHEAD,
+    use_most_certain: bool = True,
+) -> Float[Tensor, ""]:
+    """Mazes: a move at each step of a route, of which only the beginning counts, see ``route_mask``.
+
+    Args:
+        predictions: logits, [B, G, C, K].
+        certainties: [B, K]; see ``two_tick_loss``.
+        targets: moves, [B, G].
+        lookahead: see ``route_mask``.
+        use_most_certain: see ``two_tick_loss``.
+
+    Returns:
+        A scalar.
+    """
+    mask = route_mask(predictions, targets, lookahead)
+    return two_tick_loss(tick_losses(predictions, targets, mask), certainties, use_most_certain)
+
+
+def route_mask(
+    predictions: Float[Tensor, "B G C K"], targets: Int[Tensor, "B G"], lookahead: int = LOOKAHEAD
+) -> Bool[Tensor, "B G"]:
+    """Which steps of a route count: the curriculum of the mazes.
+
+    With n the longest all-correct beginning of the route over all ticks, the first ``max(n - 1, 0) + lookahead``
+    steps. Source: arXiv:2505.05522, maze experiments; the -1 is in the published code.
+
+    Args:
+        predictions: logits, [B, G, C, K].
+        targets: moves, [B, G].
+        lookahead: steps beyond what is already right, at least 1.
+
+    Returns:
+        One flag a step, [B, G].
+    """
+    check_at_least("lookahead", lookahead, 1)
+    is_right = predictions.argmax(2) == targets[..., None]  # [B, G, K]
+    num_right = is_right.long().cumprod(1).sum(1).max(-1).values  # [B]
+    limit = (num_right - 1).clamp(min=0) + lookahead
+    return torch.arange(targets.shape[1], device=targets.device) < limit[:, None]
+
+
+def question_loss(
+    predictions: Float[Tensor, "B C K"],
+    certainties: Float[Tensor, "B K"] | None,
+    targets: Int[Tensor, " B"],
+    num_answer_ticks: int,
+    *,
+    use_most_certain: bool = True,
+) -> Float[Tensor, ""]:
+    """Questions about digits: only the ticks left for answering count.
+
+    Args:
+        predictions: logits, [B, C, K].
+        certainties: [B, K]; see ``two_tick_loss``.
+        targets: classes, [B].
+        num_answer_ticks: how many ticks count, from the last one back.
+        use_most_certain: see ``two_tick_loss``.
+
+    Returns:
+        A scalar.
+    """
+    predictions, certainties = _last_ticks(predictions, certainties, num_answer_ticks)
+    return classification_loss(predictions, certainties, targets, use_most_certain=use_most_certain)
+
+
+def sorting_loss(predictions: Float[Tensor, "B C K"], targets: Int[Tensor, "B N"]) -> Float[Tensor, ""]:
+    """Connectionist temporal classification over the ticks: the order, emitted one index at a time.
+
+    Infinite with fewer ticks than numbers: there is no way to emit them all.
+
+    Args:
+        predictions: logits of N indices and, last, the blank, [B, N + 1, K].
+        targets: argsort of the numbers, [B, N].
+
+    Returns:
+        A scalar: mean over the batch of the loss over N.
+    """
+    batch_size, num_classes, num_ticks = predictions.shape
+    log_probabilities = predictions.log_softmax(1).permute(2, 0, 1)  # [K, B, C]
+    num_inputs = torch.full((batch_size,), num_ticks, dtype=torch.long)
+    num_targets = torch.full((batch_size,), targets.shape[1], dtype=torch.long)
+    return nn.functional.ctc_loss(log_probabilities, targets, num_inputs, num_targets, blank=num_classes - 1)
+
+
+def answer_loss(
+    config: ThinkerConfig,
+    thought: Thought,
+    targets: Int[Tensor, "B ..."],
+    *,
+    use_curriculum: bool = False,
+    lookahead: int = LOOKAHEAD,
+    use_most_certain: bool = True,
+) -> Float[Tensor, ""]:
+    """The loss of everything that answers with classes at every tick: images, parity, mazes, questions.
+
+    Args:
+        config: of the model; its groups, and for questions which ticks answer.
+        thought: what the model answered.
+        targets: classes, [B] or [B, G].
+        use_curriculum: count only the beginning of a route (mazes), see ``route_mask``.
+        lookahead: see ``route_mask``; only with ``use_curriculum``.
+        use_most_certain: see ``two_tick_loss``.
+
+    Returns:
+        A scalar.
+    """
+    predictions = group(thought.predictions, config.num_groups)
+    certainties: Tensor | None = thought.certainties
+    if config.num_answer_ticks and config.kind != "mlp":  # which answers once
+        predictions, certainties = _last_ticks(predictions, certainties, config.num_answer_ticks)
+    targets = targets.reshape(len(targets), -1)
+    if use_curriculum:
+        return maze_loss(predictions, certainties, targets, lookahead=lookahead, use_most_certain=use_most_certain)
+    return sequence_loss(predictions, certainties, targets, use_most_certain=use_most_certain)
+
+
+def _last_ticks(
+    predictions: Float[Tensor, "*answer K"], certainties: Float[Tensor, "B K"] | None, num_ticks: int
+) -> tuple[Float[Tensor, "*answer k"], Float[Tensor, "B k"] | None]:
+    """What was answered at the last ``num_ticks`` ticks."""
+    if not 1 <= num_ticks <= predictions.shape[-1]:
+        raise ValueError(f"num_answer_ticks must be from 1 to {predictions.shape[-1]}, all ticks, got {num_ticks}.")
+    return predictions[..., -num_ticks:], None if certainties is None else certainties[:, -num_ticks:]

@@ -1,0 +1,160 @@
+"""Questions about digits: what do the second minus the first plus the second make?"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete
+
+from ctm_rl.envs.data.images import ArrayPictures, resize_all
+from ctm_rl.envs.data.open_dataset import open_pictures
+from ctm_rl.envs.tasks.single_step import Samples, SingleStepEnv, SingleStepTask, SingleStepVectorEnv
+
+PLUS, MINUS, NOTHING = -1, -2, -3
+"""What a question says besides the index of a digit."""
+MODULUS = 10
+
+
+class QAMnistTask(SingleStepTask):
+    """Digits and questions about them; see ``QAMnistEnv``."""
+
+    def __init__(
+        self,
+        num_digits: Sequence[int] = (1, 4),
+        num_operations: Sequence[int] = (1, 4),
+        size: int = 32,
+        split: str = "train",
+        path: str | Path | None = None,
+        shift: int = 0,
+    ) -> None:
+        self.num_digits = _check_range("num_digits", num_digits)
+        self.num_operations = _check_range("num_operations", num_operations, lowest=0)
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}.")
+        pictures = open_pictures("mnist", path, split)
+        assert isinstance(pictures, ArrayPictures)
+        if shift < 0:
+            raise ValueError(f"shift must be at least 0, got {shift}.")
+        self._bank = np.ascontiguousarray(resize_all(pictures.array, size))
+        self._shift = shift
+        # A view of every digit at every place, [pictures, 2 shift + 1, 2 shift + 1, 1, size, size].
+        padded = np.pad(self._bank, [(0, 0), (shift, shift), (shift, shift), (0, 0)])
+        self._moved = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (1, 2))
+        self._values = pictures.labels
+        least, most = self.num_digits
+        super().__init__(
+            Dict(
+                digits=Box(0, 255, (most, size, size, 1), np.uint8),
+                num_digits=Discrete(most - least + 1, start=least),
+                question=Box(NOTHING, most - 1, (2 * self.num_operations[1] + 1,), np.int64),
+            ),
+            Discrete(MODULUS),
+        )
+
+    def sample(self, rng: np.random.Generator, num_samples: int) -> Samples:
+        """Draws digits and questions that share their numbers of digits and of operations, and the answers [N]."""
+        num_digits = int(rng.integers(self.num_digits[0], self.num_digits[1], endpoint=True))
+        num_operations = int(rng.integers(self.num_operations[0], self.num_operations[1], endpoint=True))
+        shown = rng.integers(len(self._bank), size=(num_samples, num_digits))
+        indices = rng.integers(num_digits, size=(num_samples, num_operations + 1))
+        is_minus = rng.integers(2, size=(num_samples, num_operations), dtype=np.int8).astype(bool)
+
+        question = np.full((num_samples, 2 * self.num_operations[1] + 1), NOTHING, np.int64)
+        question[:, 0 : 2 * num_operations + 1 : 2] = indices
+        question[:, 1 : 2 * num_operations : 2] = np.where(is_minus, MINUS, PLUS)
+        inputs = {
+            "digits": self._digits(shown, rng),
+            "num_digits": np.full(num_samples, num_digits, np.int64),
+            "question": question,
+        }
+
+        terms = np.take_along_axis(self._values[shown], indices, 1)  # [N, operations + 1]
+        # Reducing at each step leaves the same remainder as reducing once.
+        signs = np.where(is_minus, -1, 1)
+        return Samples(inputs, (terms[:, 0] + (signs * terms[:, 1:]).sum(1)) % MODULUS)
+
+    def _digits(self, shown: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The pictures of some digits [N, digits], black ones after them, [N, most digits, size, size, 1]."""
+        if self._shift:
+            down, right = rng.integers(2 * self._shift, size=(2, *shown.shape), endpoint=True)
+            pictures = np.moveaxis(self._moved[shown, down, right], 2, -1)
+        else:
+            pictures = self._bank[shown]
+        if shown.shape[1] == self.num_digits[1]:
+            return np.ascontiguousarray(pictures)
+        digits = np.zeros((len(shown), self.num_digits[1], *self._bank.shape[1:]), np.uint8)
+        digits[:, : shown.shape[1]] = pictures
+        return digits
+
+
+class QAMnistEnv(SingleStepEnv):
+    """Computes with handwritten digits, modulo 10. Source: arXiv:2505.05522.
+
+    ## Observation space
+    ``Dict(digits=Box(0, 255, (most digits, size, size, 1), uint8), num_digits=Discrete, question=Box(-3,
+    most digits - 1, (2 * most operations + 1,), int64))``: the digits one after the other, black pictures after the
+    last; how many there are; and the question: index of a digit, operator, index, operator and so on, counted from 0
+    in the order shown. -1 is plus, -2 is minus, -3 stands in unused places at the end. Each thing is given once; for
+    how many ticks it is shown is up to the model.
+
+    ## Action space
+    ``Discrete(10)``: the value, taken from left to right and reduced modulo 10 at each step.
+
+    ## Rewards
+    1 for the right value, else 0.
+
+    ## Starting state
+    How many digits and how many operations there are is drawn first, for all samples made at once (published: per
+    batch); then pictures, indices and operators, each as likely as another. ``train`` and ``test`` share no picture.
+
+    ## Episode end
+    After one step.
+
+    ## Arguments
+    ``num_digits``: least and most, (1, 4) by default.
+
+    ``num_operations``: least and most, (1, 4) by default; with 0, the question is an index alone, and its digit the
+    answer.
+
+    ``size``: height and width of a digit, to which it is resized bilinearly; 32 by default.
+
+    ``split``: which pictures, ``train`` (default) or ``test``.
+
+    ``path``: where MNIST lies, as for ``ctm_rl/Images-v0``; default: the digits shipped in this package.
+
+    ``shift``: by how many pixels at most each digit is moved up or down and left or right, at random; 0 by default.
+    """
+
+    def __init__(
+        self,
+        num_digits: Sequence[int] = (1, 4),
+        num_operations: Sequence[int] = (1, 4),
+        size: int = 32,
+        split: str = "train",
+        path: str | Path | None = None,
+        shift: int = 0,
+    ) -> None:
+        super().__init__(QAMnistTask(num_digits, num_operations, size, split, path, shift))
+
+
+class QAMnistVectorEnv(SingleStepVectorEnv):
+    """Many of ``QAMnistEnv``, whose questions are made all at once, as long as each other."""
+
+    def __init__(
+        self,
+        num_envs: int,
+        num_digits: Sequence[int] = (1, 4),
+        num_operations: Sequence[int] = (1, 4),
+        size: int = 32,
+        split: str = "train",
+        path: str | Path | None = None,
+        shift: int = 0,
+    ) -> None:
+        super().__init__(num_envs, QAMnistTask(num_digits, num_operations, size, split, path, shift))
+
+
+def _check_range(name: str, value: Sequence[int], lowest: int = 1) -> tuple[int, int]:
+    """Least and most, in order and not below the lowest."""
+    if not isinstance(value, Sequence) or len(value) != 2 or not lowest <= value[0] <= value[1]:
+        raise ValueError(f"{name} must be the least and the most, each at least {lowest}, got {value}.")
+    return value[0], value[1]

@@ -1,0 +1,186 @@
+"""Environments that envpool plays in C++, many at once, in the place of Gymnasium's own."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Discrete
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from ctm_rl.envs.wrappers.by_name import TIME_LIMIT, Named
+from ctm_rl.errors import UserError
+
+_GRID_IMAGE = "grid-image"
+_STAGGER = "stagger"
+_MAX_LIMIT = 2**20
+"""A pool without a time limit says some larger number."""
+
+
+class PoolVector(VectorEnv):
+    """A pool of environments as a vector that Gymnasium and RLlib know: ended ones are reset in the step after.
+
+    envpool seeds a pool when it is made, so a reset with a seed makes a new one. It steps with one thread, as an
+    environment runner is one process on one core.
+
+    Args:
+        num_envs: how many, N.
+        env_id: envpool's name of the environment, which is Gymnasium's.
+        wrappers: ``time-limit=N``, ``grid-image`` (which MiniGrid needs: envpool spells its missions in bytes), and
+            ``stagger`` last.
+        arguments: handed to ``envpool.make_gymnasium``.
+        model: the same environment from Gymnasium, with its wrappers: its spaces are those of the pool.
+
+    Raises:
+        UserError: envpool is not there, does not know the environment or its arguments, shows it in another way, or a
+            wrapper is not among those above.
+    """
+
+    _pool: Any = None
+
+    def __init__(
+        self, num_envs: int, env_id: str, wrappers: Sequence[Named], arguments: dict[str, Any], model: gym.Env
+    ) -> None:
+        names = [item.name for item in wrappers]
+        for name in names:
+            if name not in (TIME_LIMIT, _GRID_IMAGE, _STAGGER):
+                raise UserError(
+                    f"env.vectorization envpool knows no wrapper {name}, but {TIME_LIMIT}, hide-velocities and "
+                    f"{_GRID_IMAGE}; auto knows all."
+                )
+        limits = [("max_episode_steps", item.value) for item in wrappers if item.name == TIME_LIMIT]
+        self._make_arguments = {**arguments, **dict(limits), "num_envs": num_envs, "num_threads": 1}
+        self._env_id = env_id
+        self._key = "image" if _GRID_IMAGE in names else None
+        self._is_staggered = _STAGGER in names
+        self._pool = self._make([0] * num_envs)
+        self.num_envs = num_envs
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+        self.spec = gym.registry.get(env_id)
+        self.single_observation_space = model.observation_space
+        self.single_action_space = model.action_space
+        self.observation_space = batch_space(model.observation_space, num_envs)
+        self.action_space = batch_space(model.action_space, num_envs)
+        self._check_spaces()
+        self._limit = int(self._pool.config["max_episode_steps"])
+        if self._is_staggered and self._limit > _MAX_LIMIT:
+            raise UserError(f"wrapper stagger needs episodes with a time limit, and those of {env_id} have none.")
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode in every environment.
+
+        Args:
+            seed: of all together, or one for each; ``None``: goes on with the generators there are.
+            options: none are known.
+
+        Returns:
+            Observations [N, ...], and nothing else.
+        """
+        if seed is not None:
+            one = seed if isinstance(seed, int | np.integer) else [0 if item is None else item for item in seed]
+            sequence = np.random.SeedSequence(one)
+            # A pool's seeds are int32.
+            self._pool.close()
+            self._pool = self._make((sequence.generate_state(self.num_envs) >> 1).tolist())
+            self._np_random = np.random.default_rng(sequence.spawn(1)[0])
+        observations, _ = self._pool.reset()
+        self._begin()
+        return self._seen(observations), {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Takes a step in every environment, or resets it if its episode ended in the last one.
+
+        Args:
+            actions: [N, ...].
+
+        Returns:
+            Observations [N, ...], rewards, terminated and truncated, [N] each, and nothing else.
+        """
+        observations, rewards, terminated, truncated = self._step(np.asarray(actions))
+        self._num_steps += 1
+        ended = terminated | truncated
+        self._was_cut = (self._first_ends == self._num_steps) & ~ended
+        # The first episode alone is cut off.
+        self._first_ends[ended] = 0
+        return observations, rewards, terminated, truncated | self._was_cut, {}
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Ends the pool's threads."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _make(self, seeds: list[int]) -> Any:
+        """A pool with these seeds."""
+        try:
+            import envpool  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise UserError(
+                'env.vectorization envpool needs the package of that name: pip install "ctm-rl[envpool]".'
+            ) from error
+        if self._env_id not in envpool.list_all_envs():
+            raise UserError(f"envpool has no environment {self._env_id}; env.vectorization auto takes any.")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of bounds that float32 holds less exactly
+                pool = envpool.make_gymnasium(self._env_id, seed=seeds, **self._make_arguments)
+                _ = pool.observation_space, pool.action_space  # made at the first look, and kept
+                return pool
+        except Exception as error:  # it refuses arguments in many ways
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"envpool cannot make {self._env_id} with {self._make_arguments}: {reason}") from error
+
+    def _check_spaces(self) -> None:
+        """Refuses a pool that is not the environment whose spaces a policy is built for."""
+        shown = self._pool.observation_space
+        if self._key is not None:
+            shown = shown[self._key]
+        if isinstance(shown, gym.spaces.Dict):
+            raise UserError(
+                f"envpool shows {self._env_id} in parts of its own, {', '.join(shown)}; for MiniGrid, "
+                f"--env.wrappers {_GRID_IMAGE} leaves the image alone."
+            )
+        taken = self._pool.action_space
+        for what, own, other in (
+            ("shows", shown, self.single_observation_space),
+            ("takes", taken, self.single_action_space),
+        ):
+            sizes = [int(space.n) if isinstance(space, Discrete) else space.shape for space in (own, other)]
+            if sizes[0] != sizes[1]:
+                raise UserError(f"envpool's {self._env_id} {what} {own}, and Gymnasium's {other}; use auto.")
+
+    def _begin(self) -> None:
+        """Begins to count."""
+        self._num_steps = 0
+        self._was_cut = np.zeros(self.num_envs, bool)
+        self._first_ends = np.zeros(self.num_envs, np.int64)
+        if self._is_staggered:
+            self._first_ends[:] = self.np_random.integers(1, self._limit, self.num_envs, endpoint=True)
+
+    def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """A step in the pool, whose rows come in any order; those that were cut off without its knowing are reset."""
+        rewards = np.zeros(self.num_envs)
+        terminated, truncated = np.zeros((2, self.num_envs), bool)
+        space = self.observation_space
+        observations = np.empty(space.shape or (), space.dtype)
+        (cut,) = np.nonzero(self._was_cut)
+        others = None
+        if cut.size:
+            shown, info = self._pool.reset(env_id=cut.astype(np.int32))
+            observations[info["env_id"]] = self._seen(shown)
+            others = np.flatnonzero(~self._was_cut).astype(np.int32)
+            actions = actions[others]
+        if len(actions):
+            shown, gained, is_over, is_late, info = self._pool.step(actions, others)
+            rows = info["env_id"]
+            observations[rows], rewards[rows] = self._seen(shown), gained
+            terminated[rows], truncated[rows] = is_over, is_late
+        return observations, rewards, terminated, truncated
+
+    def _seen(self, observations: Any) -> np.ndarray:
+        """What is shown of a pool's observations."""
+        shown = observations if self._key is None else observations[self._key]
+        return np.asarray(shown, self.observation_space.dtype)

@@ -1,0 +1,321 @@
+"""Runs from the command line, small enough to be quick: train, stop, resume, evaluate, and the same again."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_runs import STEPS, TINY, budget, comparable, train
+
+from ctm_rl.agents.run_directory.directory import read_metrics
+from ctm_rl.agents.runs.acting_task import ACTING_METRICS
+from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.cli.main import main
+from ctm_rl.inference.policy import Policy
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory that leaves no trace in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return tmp_path
+
+
+def assert_steps_add_up(rows: list[dict[str, float | None]]) -> None:
+    """Every slot is a step or a hole; episodes of CartPole have eight steps at least."""
+    counts = [int(row["env_steps"] or 0) for row in rows]
+    for before, after in zip([0, *counts], counts, strict=False):
+        assert STEPS - 8 <= after - before <= STEPS
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_run_leaves_config_metrics_events_and_checkpoints(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("cartpole", iterations=3, run_dir="a") == 0
+    output, error = capsys.readouterr()
+    assert error == ""
+    assert "3 of" not in output
+    assert "evaluate it: ctm-rl evaluate a --episodes 100" in output
+    assert Path.cwd() == place
+    run = Path("a")
+    assert {item.name for item in run.iterdir()} == {
+        ".lock",
+        "checkpoints",
+        "config.json",
+        "metrics.jsonl",
+        "tensorboard",
+    }
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [list(row) for row in rows] == [list(ACTING_METRICS)] * len(rows)
+    assert [row["iteration"] for row in rows] == [1, 2, 3]
+    assert_steps_add_up(rows)
+    assert rows[-1]["episode_return_mean"] == rows[-1]["episode_length_mean"] > 5
+    learned = (
+        "policy_loss",
+        "value_loss",
+        "entropy",
+        "kl",
+        "clip_fraction",
+        "explained_variance",
+        "gradient_norm",
+        "lr",
+    )
+    assert all(isinstance(row[name], float) for row in rows for name in learned)
+    assert checkpoint.iteration_of(checkpoint.latest(run)) == 3
+    assert [file.name[:19] for file in (run / "tensorboard").iterdir()] == ["events.out.tfevents"]
+    assert json.loads((run / "config.json").read_text())["budget"]["env_steps"] == int(budget(3))
+
+
+@pytest.mark.usefixtures("ray_session", "place")
+def test_the_same_seed_gives_the_same_metrics_also_from_the_config_and_another_seed_others() -> None:
+    assert train("cartpole", "--seed", "3", iterations=3, run_dir="a") == 0
+    assert main(["train", "--config", "a/config.json", "--run-dir", "b"]) == 0
+    assert train("cartpole", "--seed", "4", iterations=3, run_dir="c") == 0
+    assert comparable("a") == comparable("b")
+    assert comparable("a") != comparable("c")
+
+
+@pytest.mark.usefixtures("ray_session", "place")
+@pytest.mark.parametrize("algorithm", ["stock-ppo", "appo", "impala"])
+def test_a_stock_algorithm_trains_resumes_and_is_evaluated(algorithm: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("cartpole", "--algorithm", algorithm, iterations=1, run_dir="a") == 0
+    assert main(["resume", "a", "--budget.env-steps", str(STEPS + 10)]) == 0
+    rows = read_metrics(Path("a"))
+    assert [row["iteration"] for row in rows] == [1, 2]
+    assert rows[-1]["kl"] is None
+    learned = ("total_loss", "policy_loss", "value_loss", "entropy", "gradient_norm", "lr")
+    assert all(isinstance(row[name], float) for row in rows for name in learned)
+    # RLlib stops when there are enough: with environments that wait for their reset it goes a little further.
+    assert STEPS <= (rows[0]["env_steps"] or 0) < STEPS + 4
+    capsys.readouterr()
+    assert main(["evaluate", "a", "--episodes", "3"]) == 0
+    assert train("cartpole", "--algorithm", algorithm, "--ppo.target-kl", "0.1", iterations=1, run_dir="b") == 2
+    assert f"ppo.target_kl has no effect with algorithm {algorithm}" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ray_session", "place")
+def test_a_resumed_run_goes_on_counting_where_the_checkpoint_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("cartpole", "--ppo.is-lr-annealed", iterations=2, run_dir="a") == 0
+    assert main(["resume", "a"]) == 2
+    assert "has used up its budget" in capsys.readouterr().err
+    before = read_metrics(Path("a"))
+    # As after a crash: the iteration after the checkpoint had already been written.
+    with Path("a/metrics.jsonl").open("a") as file:
+        file.write(json.dumps({**before[-1], "iteration": 3}) + '\n{"iterat')
+    assert main(["resume", "a", "--budget.env-steps", budget(4)]) == 0
+    rows = read_metrics(Path("a"))
+    assert rows[:2] == before
+    assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
+    assert_steps_add_up(rows)
+    seconds = [row["seconds"] or 0 for row in rows]
+    assert seconds == sorted(seconds)
+    assert json.loads(Path("a/config.json").read_text())["budget"]["env_steps"] == int(budget(4))
+    assert checkpoint.iteration_of(checkpoint.latest(Path("a"))) == 4
+    state = checkpoint.load(checkpoint.latest(Path("a")))
+    assert state["position"]["env_steps"] == rows[-1]["env_steps"]
+    # Far enough on the new schedule, which ends at the new budget.
+    assert (rows[-1]["lr"] or 0) < (rows[0]["lr"] or 0)
+
+
+@pytest.mark.usefixtures("ray_session", "place")
+def test_resuming_twice_from_one_checkpoint_gives_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("cartpole", iterations=1, run_dir="a") == 0
+    subprocess.run(["cp", "-r", "a", "b"], check=True)
+    for run_dir in ("a", "b"):
+        assert main(["resume", run_dir, "--budget.env-steps", budget(3)]) == 0
+    assert comparable("a") == comparable("b")
+
+
+@pytest.mark.usefixtures("ray_session", "place")
+@pytest.mark.parametrize("kind", ["gru", "mlp"])
+@pytest.mark.parametrize("algorithm", ["ppo", "stock-ppo"])
+def test_a_baseline_of_matched_width_is_trained_and_evaluated(
+    kind: str, algorithm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    num_iterations = 2 if algorithm == "ppo" else 1
+    settings = "--model.kind", kind, "--algorithm", algorithm
+    assert train("cartpole", *settings, iterations=num_iterations, run_dir="a") == 0
+    assert len(read_metrics(Path("a"))) == num_iterations
+    capsys.readouterr()
+    assert main(["evaluate", "a", "--episodes", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"] == 3
+    kept = json.loads(Path("a/config.json").read_text())["model"]
+    assert (kept["kind"], kept["baseline_dim"]) == (kind, None)
+    policy = Policy.from_checkpoint("a")
+    assert policy.agent.config.baseline_dim == policy.agent.core.answer_dim
+
+
+@pytest.mark.usefixtures("ray_session", "place")
+def test_a_trained_run_is_evaluated_and_the_same_seed_plays_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("cartpole", "--model.kind", "lstm", "--model.baseline-dim", "9", iterations=1, run_dir="a") == 0
+    results = []
+    for seed in ("5", "5", "6"):
+        capsys.readouterr()
+        assert main(["evaluate", "a", "--episodes", "7", "--json", "--seed", seed]) == 0
+        results.append({**json.loads(capsys.readouterr().out), "seconds": None})
+    assert results[0]["episodes"] == 7
+    assert results[0]["iteration"] == 1
+    assert results[0] == results[1]
+    assert results[0]["env_steps"] != results[2]["env_steps"]
+    assert main(["evaluate", "a", "--episodes", "7", "--deterministic"]) == 0
+    assert capsys.readouterr().out.startswith("7 episodes: return ")
+
+
+OWN_ENVIRONMENT = """
+import gymnasium as gym
+import numpy as np
+
+
+class Count(gym.Env):
+    observation_space = gym.spaces.Box(0.0, 9.0, (2,), np.float64)
+    action_space = gym.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(2), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.full(2, float(self.steps)), 0.5, self.steps == 6, False, {}
+
+
+gym.register("Count-v0", Count)
+"""
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_environment_of_the_users_own_is_found_beside_them(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "count_environment.py").write_text(OWN_ENVIRONMENT)
+    assert train("--env", "count_environment:Count-v0", iterations=1, run_dir="a") == 0
+    row = read_metrics(Path("a"))[-1]
+    assert (row["episode_return_mean"], row["episode_length_mean"]) == (3.0, 6.0)
+    capsys.readouterr()
+    assert main(["evaluate", "a", "--episodes", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["episode_return_std"] == 0.0
+
+
+def start(place: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Starts the command line in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ctm_rl.cli.main", "train", "cartpole", *TINY, "--run-dir", "a", *arguments],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_rows(file: Path, count: int) -> None:
+    """Waits until a run has so many lines of metrics."""
+    for _ in range(1200):
+        if file.is_file() and len(file.read_text().splitlines()) >= count:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{file} never had {count} lines.")
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(place: Path, signum: int, code: int) -> None:
+    # Ctrl-C reaches the whole group: the environment runner's process must survive it long enough.
+    process = start(place, *(("--num-env-runners", "1") if signum == signal.SIGINT else ()))
+    wait_for_rows(place / "a" / "metrics.jsonl", 2)
+    if signum == signal.SIGINT:
+        os.killpg(process.pid, signum)
+    else:
+        process.send_signal(signum)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    assert error == "ctm-rl: stopped, a checkpoint is saved; go on with: ctm-rl resume a\n"
+    assert output.splitlines()[0] == "cartpole: starting Ray on this machine"
+    rows = read_metrics(place / "a")
+    assert checkpoint.iteration_of(checkpoint.latest(place / "a")) == rows[-1]["iteration"] == len(rows)
+    assert not list((place / "a" / "checkpoints").glob(".*"))
+
+
+def test_a_stop_before_the_run_has_begun_leaves_nothing(place: Path) -> None:
+    process = start(place)
+    for _ in range(1200):
+        if (place / "a" / "config.json").is_file():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert error == "ctm-rl: stopped; nothing was written.\n"
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.usefixtures("ray_session", "place")
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("cartpole", "--ppo.lr", "1e30", iterations=3, run_dir="a") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("ctm-rl: the loss is no finite number in iteration 1; lower --ppo.lr.")
+    assert error.count("\n") == 1
+    assert checkpoint.iteration_of(checkpoint.latest(Path("a"))) == 0
+
+
+@pytest.mark.usefixtures("ray_session", "place")
+def test_two_processes_do_not_train_in_one_directory(capsys: pytest.CaptureFixture[str]) -> None:
+    from ctm_rl.agents.run_directory.directory import locked
+
+    assert train("cartpole", iterations=1, run_dir="a") == 0
+    capsys.readouterr()
+    with locked(Path("a")):
+        assert main(["resume", "a", "--budget.env-steps", "1000"]) == 2
+    assert "another process trains in it" in capsys.readouterr().err
+
+
+ROW: dict[str, float | None] = {
+    **dict.fromkeys(ACTING_METRICS),
+    "iteration": 7,
+    "env_steps": 123_456,
+    "seconds": 4_000.0,
+    "env_steps_per_second": 1_234.0,
+}
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_progress_is_one_live_line_on_a_terminal_however_narrow(width: int) -> None:
+    from rich.console import Console
+
+    from ctm_rl.agents.experiments.settings import BudgetConfig
+    from ctm_rl.agents.run_directory.progress import TerminalProgress
+
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=width)
+    progress = TerminalProgress(BudgetConfig(env_steps=1_000_000), console)
+    progress.wait("loading")
+    progress.show({**ROW, "episode_return_mean": 41.5})
+    with console.capture() as capture:
+        console.print(progress)
+    assert capture.get().count("\n") == 1
+    assert "return 41.5" in capture.get()
+    progress.stop()
+    with console.capture() as capture:
+        console.print(progress)
+    assert ("stopping" in capture.get()) == (width > 40)
+    progress.close()
+    assert "return 41.5" in screen.getvalue()
+
+
+def test_progress_is_plain_lines_in_a_file_the_last_one_always() -> None:
+    from rich.console import Console
+
+    from ctm_rl.agents.experiments.settings import BudgetConfig
+    from ctm_rl.agents.run_directory.progress import TerminalProgress
+
+    file = io.StringIO()
+    progress = TerminalProgress(BudgetConfig(env_steps=1_000_000), Console(file=file, width=20))
+    progress.wait("loading")
+    for iteration in (7, 8, 9):
+        progress.show({**ROW, "iteration": iteration})
+    progress.close()
+    facts = "no episode ended yet, 1,234 steps/s, 123k of 1M steps, 1:06:40"
+    assert file.getvalue().splitlines() == ["loading", f"iteration 7: {facts}", f"iteration 9: {facts}"]

@@ -1,0 +1,110 @@
+"""A disk that is full for a while, or to the end: nothing whole is lost, and one line says what to do."""
+
+import contextlib
+import logging
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_runs import TINY_ACTING
+
+from ctm_rl.agents.run_directory.directory import MetricsWriter, read_metrics
+from ctm_rl.agents.run_directory.progress import Row
+from ctm_rl.agents.runs.run import Run
+from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.cli.main import main
+
+pytestmark = [
+    pytest.mark.usefixtures("ray_session"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    # TensorBoard's own thread dies of a full disk.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+
+TINY = (*TINY_ACTING, "--ppo.num-rollout-steps", "10", "--checkpoint-iterations", "1", "--budget.env-steps", "350")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leaves no room on a disk; gives what takes it."""
+    filler = disk / "filler"
+    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+    return filler
+
+
+def fill_between(first: int, last: int, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves no room on a disk from the end of one iteration to the beginning of another."""
+    learn = Run._learn
+
+    def filled(self: Run) -> Row:
+        if self._position.iteration == last:
+            (disk / "filler").unlink()
+        row = learn(self)
+        if self._position.iteration == first:
+            fill(disk)
+        return row
+
+    monkeypatch.setattr(Run, "_learn", filled)
+
+
+def test_a_disk_that_is_full_for_a_while_costs_no_line_and_no_checkpoint_that_was_whole(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill_between(3, 6, disk, monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        assert main(["train", "cartpole", *TINY, "--run-dir", str(disk / "a")]) == 0
+    rows = read_metrics(disk / "a")
+    assert [row["iteration"] for row in rows] == list(range(1, len(rows) + 1))
+    assert len(rows) >= 8
+    assert checkpoint.iteration_of(checkpoint.latest(disk / "a")) == len(rows)
+    assert re.search("iteration-000003 cannot be written: .*No space left on device.* The last one stands", caplog.text)
+    for place in (disk / "a" / "checkpoints").iterdir():
+        checkpoint.load(place)
+
+
+def test_lines_that_cannot_be_written_are_kept_until_they_can(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with contextlib.closing(MetricsWriter(disk, 0, ("iteration", "loss"))) as metrics:
+        metrics.write({"iteration": 1, "loss": 0.1})
+        filler = fill(disk)
+        for iteration in range(2, 1002):
+            metrics.write({"iteration": iteration, "loss": 0.1})
+        assert len(read_metrics(disk)) < 1001  # the last of them broken, perhaps
+        filler.unlink()
+        metrics.write({"iteration": 1002, "loss": 0.1})
+    assert [row["iteration"] for row in read_metrics(disk)] == list(range(1, 1003))
+    assert caplog.text.count("its lines are kept until it can") == 1
+    assert caplog.text.count("TensorBoard's events cannot be written (No space left on device); they end here.") <= 1
+
+
+def test_a_disk_that_stays_full_ends_in_one_line_and_the_run_can_be_resumed(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patched:
+        fill_between(3, -1, disk, patched)
+        assert main(["train", "cartpole", *TINY, "--run-dir", str(disk / "a")]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "No space left on device" in said
+    assert "since its last checkpoint, iteration 2, is lost; make room, then go on with: ctm-rl resume" in said
+    (disk / "filler").unlink()
+    assert checkpoint.iteration_of(checkpoint.latest(disk / "a")) == 2
+    assert main(["resume", str(disk / "a")]) == 0
+    rows = read_metrics(disk / "a")
+    assert [row["iteration"] for row in rows] == list(range(1, len(rows) + 1))

@@ -1,0 +1,43 @@
+"""Run directories written by version 0.1.0, before modules and classes were renamed: they load, evaluate and resume."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from paths import GOLDEN
+from recorded_runs import OLD_RUNS, assert_equal, comparable_evaluation, evaluated, resumed
+
+from ctm_rl.cli.main import main
+
+OLD = GOLDEN / "runs"
+EXPECTED = json.loads((OLD / "expected.json").read_text())
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with copies of the old runs, which leaves no trace in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in OLD_RUNS:
+        shutil.copytree(OLD / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("name", OLD_RUNS)
+def test_an_old_run_evaluates_to_the_same_numbers(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(evaluated(name)) == 0
+    result = comparable_evaluation(capsys.readouterr().out)
+    assert list(result) == list(EXPECTED[name]["evaluation"])
+    assert json.dumps(result) == json.dumps(EXPECTED[name]["evaluation"])
+
+
+@pytest.mark.usefixtures("ray_session", "place")
+@pytest.mark.parametrize("name", OLD_RUNS)
+def test_an_old_run_resumes_as_the_old_code_would_have(name: str) -> None:
+    rows = resumed(name)
+    assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
+    assert_equal(rows, EXPECTED[name]["resumed"], EXPECTED["machine"])

@@ -1,0 +1,357 @@
+"""The command line: what it understands, and one line for every mistake, with nothing left behind."""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ctm_rl.agents.cluster import session as cluster
+from ctm_rl.agents.experiments.serialise import to_json
+from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.cli.main import main
+from ctm_rl.configs import load, names
+
+TRAIN = ("train", "cartpole", "--run-dir", "new")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden_dir: Path) -> Path:
+    """A working directory with all kinds of things that are no good."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["import", str(golden_dir / "ctm_cartpole.pt"), "--run-dir", "imported"]) == 0
+    assert main(["import", str(golden_dir / "ctm_cartpole.pt"), "--run-dir", "damaged"]) == 0
+    tensors = checkpoint.latest(Path("damaged")) / checkpoint.TENSORS_FILE
+    os.truncate(tensors, tensors.stat().st_size - 9)
+    assert main(["import", str(golden_dir / "ctm_cartpole.pt"), "--run-dir", "no-checkpoint"]) == 0
+    checkpoint.latest(Path("no-checkpoint")).rename("elsewhere")
+    Path("empty").mkdir()
+    Path("file").write_text("nothing")
+    Path("broken.json").write_text('{"name": ')
+    config = to_json(load("cartpole"))
+    Path("wrong.json").write_text(json.dumps({**config, "sead": 2}))
+    Path("velocities.json").write_text(json.dumps({**config, "env": {**config["env"], "hide_velocities": True}}))
+    Path("out-of-range.json").write_text(json.dumps({**config, "num_learners": -1}))
+    published = (golden_dir / "ctm_cartpole.pt").read_bytes()
+    Path("half.pt").write_bytes(published[: len(published) // 2])
+    write_published(golden_dir, "settings.pt", iterations=None, d_model="128")
+    write_published(golden_dir, "weights.pt", weights=[1])
+    write_published(golden_dir, "limit.pt", max_environment_steps=0)
+    assert main(["import", str(golden_dir / "ctm_sort.pt"), "--run-dir", "sorter"]) == 0
+    write_changed("changed")
+    Path("evil.pt").write_bytes(b"cposix\nsystem\n(S'touch executed'\ntR.")
+    return tmp_path
+
+
+def write_published(golden_dir: Path, name: str, weights: object = None, **changes: object) -> None:
+    """A published checkpoint with other weights or settings."""
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        published = torch.load(golden_dir / "ctm_cartpole.pt", weights_only=True)
+    settings = {**vars(published["args"]), **changes}
+    weights = published["model_state_dict"] if weights is None else weights
+    torch.save({"model_state_dict": weights, "args": argparse.Namespace(**settings)}, name)
+
+
+def write_changed(name: str) -> None:
+    """A run whose configuration is no longer that of its checkpoint."""
+    config = to_json(load("cartpole"))
+    checkpoint.save(Path(name), 1, {"learner": {}, "experiment": config, "position": {}})
+    env = {**config["env"], "id": "CartPole-v0"}
+    (Path(name) / "config.json").write_text(json.dumps({**config, "env": env}))
+
+
+def everything_in(place: Path) -> dict[str, bytes]:
+    """All files below a directory, and all directories."""
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in place.rglob("*")}
+
+
+MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
+    "command": (("trian",), "unknown command 'trian'; there are list, train,"),
+    "list with arguments": (("list", "all"), "takes no arguments"),
+    "no experiment": (
+        ("train",),
+        "needs an experiment first (cartpole, cartpole-window, cartpole-paper, acrobot, acrobot-paper, ",
+    ),
+    "experiment not first": (("train", "--seed", "2", "cartpole"), "needs an experiment first"),
+    "two experiments": (("train", "cartpole", "--env", "CartPole-v1"), "only one of them is allowed"),
+    "experiment": (("train", "cartpol"), "unknown experiment 'cartpol'; there are cartpole, cartpole-"),
+    "option": ((*TRAIN, "--model.num-tick", "2"), "unknown option --model.num-tick; did you mean --model.num-ticks?"),
+    "option without its group": ((*TRAIN, "--lr", "1"), "unknown option --lr; did you mean --ppo.lr?"),
+    "option like no other": ((*TRAIN, "--zzz", "1"), "all options are listed by ctm-rl train cartpole --help"),
+    "argument": ((*TRAIN, "acrobot"), "unexpected argument 'acrobot'"),
+    "no value": ((*TRAIN, "--seed"), "--seed needs a value: a whole number"),
+    "value's type": ((*TRAIN, "--seed", "x"), "--seed must be a whole number, got 'x'"),
+    "fraction": ((*TRAIN, "--seed", "1.5"), "--seed must be a whole number, got '1.5'"),
+    "one of two types": ((*TRAIN, "--budget.minutes", "x"), "--budget.minutes must be a number or None, got 'x'"),
+    "yes or no": ((*TRAIN, "--model.sync-window=maybe"), "--model.sync-window must be True or False, got 'maybe'"),
+    "list": ((*TRAIN, "--model.head-dims", "3", "x"), "got '3 x'"),
+    "value's range": ((*TRAIN, "--model.num-ticks", "0"), "model.num_ticks must be at least 1, got 0"),
+    "no number": ((*TRAIN, "--ppo.lr", "nan"), "ppo.lr must be above 0, got nan"),
+    "choice": ((*TRAIN, "--model.kind", "rnn"), "--model.kind must be one of ctm, lstm, gru, mlp, got 'rnn'"),
+    "combination": ((*TRAIN, "--model.num-neurons", "8"), "num_neurons must be at least num_output_sync_neurons"),
+    "parts": ((*TRAIN, "--ppo.num-minibatches", "7"), "num_envs_per_env_runner that work: 63 or 70."),
+    "config missing": (("train", "--config", "none.json"), "none.json cannot be read: No such file"),
+    "config a directory": (("train", "--config", "empty"), "empty cannot be read: Is a directory"),
+    "config no JSON": (("train", "--config", "broken.json"), "broken.json is not JSON"),
+    "config's field": (
+        ("train", "--config", "wrong.json"),
+        "sead is not a field of the experiment; did you mean seed?",
+    ),
+    "config's range": (("train", "--config", "out-of-range.json"), "num_learners must be at least 0, got -1"),
+    "config not named": (("train", "--config"), "--config needs a value"),
+    "run dir not empty": (("train", "cartpole", "--run-dir", "imported"), "is not empty; name a new directory, or"),
+    "run dir a file": (("train", "cartpole", "--run-dir", "file"), "is a file; name a new or empty directory"),
+    "run dir in a file": (("train", "cartpole", "--run-dir", "file/a"), "file is a file; name another directory"),
+    "run dir not writable": (("train", "cartpole", "--run-dir", "/proc/a", *TRAIN[4:]), "cannot be"),
+    "environment": ((*TRAIN, "--env.id", "CartPole-v9"), "It provides versioned environments: [ `v0`, `v1` ]"),
+    "environment's module": ((*TRAIN, "--env.id", "nowhere:A-v0"), "No module named 'nowhere'"),
+    "environment's name": (("train", "--env", "CartPol-v1", "--run-dir", "new"), "CartPole"),
+    "observation space": (
+        ("train", "--env", "FrozenLake-v1", "--model.encoder", "conv", "--run-dir", "new"),
+        "observation space Discrete(16) is not supported by encoder conv",
+    ),
+    "velocities": (
+        ("train", "--env", "FrozenLake-v1", "--env.wrappers", "hide-velocities", "--run-dir", "new"),
+        "velocities can be hidden in a one-dimensional Box only",
+    ),
+    "wrapper": (
+        (*TRAIN, "--env.wrappers", "stager"),
+        "there is no wrapper 'stager'; there are hide-velocities[=INDEX,",
+    ),
+    "wrapper's value": (
+        (*TRAIN, "--env.wrappers", "frame-skip=x"),
+        "is given as frame-skip=N (N a whole number from 1)",
+    ),
+    "config of another version": (("train", "--config", "velocities.json"), "env.hide_velocities is not a field"),
+    "encoder": ((*TRAIN, "--model.encoder", "grid"), "is not supported by encoder grid"),
+    "too many runners": ((*TRAIN, "--num-env-runners", "4096"), "need 4096 CPU cores, and this machine has"),
+    "too many GPUs": (
+        (*TRAIN, "--num-gpus-per-learner", "1", "--num-learners", "32", "--ppo.num-minibatches", "1"),
+        "needs 32 GPUs, and this machine has",
+    ),
+    "address's form": ((*TRAIN, "--address", "somewhere"), "address must be auto or host:port, got 'somewhere'"),
+    "address": ((*TRAIN, "--address", "127.0.0.1:9"), "no Ray cluster answers at address 127.0.0.1:9"),
+    "address's host": ((*TRAIN, "--address", "no.invalid:6379"), "no Ray cluster answers at address no.invalid:6379"),
+    "address's port": ((*TRAIN, "--address", "127.0.0.1:99999"), "no Ray cluster answers at address 127.0.0.1:99999"),
+    "check's address": (("cluster-check", "--address", "127.0.0.1:9"), "no Ray cluster answers at address 127.0.0.1:9"),
+    "check's address's form": (("cluster-check", "--address", "x"), "address must be auto or host:port, got 'x'"),
+    "check's option": (("cluster-check", "--adress", "auto"), "unknown option --adress; did you mean --address?"),
+    "storage empty": ((*TRAIN, "--storage", " "), "storage must name a directory or a URL; it is empty"),
+    "storage in a file": ((*TRAIN, "--storage", "file/a"), "file/a cannot be used: Cannot create directory"),
+    "storage of no kind": ((*TRAIN, "--storage", "s4://a"), "Protocol not known: s4; there are paths, and URLs as"),
+    "storage beside the run": ((*TRAIN, "--storage", "."), "itself is; name another place, or leave it out"),
+    "storage of another run": (
+        ("train", "cartpole", "--storage", ".", "--run-dir", "new/imported"),
+        "has a run imported already; name another --run-dir, or go on with that run: ctm-rl resume",
+    ),
+    "resume a URL": (("resume", "file:///nowhere/a"), "file:///nowhere/a has no complete checkpoint"),
+    "resume no run in a URL": (("resume", "memory://bucket"), "memory://bucket names no run in a storage"),
+    "resume's place": (("resume", "imported", "--run-dir", "new"), "and imported is none; leave it out"),
+    "resume nothing": (("resume",), "ctm-rl: resume needs DIR"),
+    "resume nowhere": (("resume", "none"), "none is not a run directory: there is no such directory"),
+    "resume no run": (("resume", "empty"), "empty is not a run directory: it has no config.json"),
+    "resume without checkpoint": (("resume", "no-checkpoint"), "no-checkpoint has no checkpoint"),
+    "resume damaged": (("resume", "damaged"), "tensors.safetensors has"),
+    "resume imported": (("resume", "imported"), "there is no training to resume"),
+    "resume's option": (("resume", "imported", "--seed", "2"), "unknown option --seed"),
+    "resume's budget": (("resume", "imported", "--budget.minutes", "0"), "budget.minutes must be above 0"),
+    "evaluate nothing": (("evaluate",), "ctm-rl: evaluate needs DIR"),
+    "evaluate two": (("evaluate", "imported", "damaged"), "unexpected argument 'damaged'"),
+    "evaluate nowhere": (("evaluate", "none"), "none is not a run directory"),
+    "evaluate damaged": (("evaluate", "damaged"), "tensors.safetensors has"),
+    "no episodes": (("evaluate", "imported", "--episodes", "0"), "episodes must be at least 1, got 0"),
+    "seed": (("evaluate", "imported", "--seed", "-1"), "seed must be at least 0 and at most 2147483647, got -1"),
+    "device's name": (("evaluate", "imported", "--device", "tpu"), "device must be cpu, cuda or cuda:N, got 'tpu'"),
+    "device": (("evaluate", "imported", "--device", "cuda:99"), "device 'cuda:99' is not here"),
+    "import nothing": (("import", "--run-dir", "new"), "ctm-rl: import needs FILE"),
+    "import nowhere": (("import", "file"), "ctm-rl: import needs --run-dir DIR"),
+    "import missing": (("import", "none.pt", "--run-dir", "new"), "no checkpoint file at none.pt"),
+    "import anything": (("import", "wrong.json", "--run-dir", "new"), "wrong.json is"),
+    "import a program": (("import", "evil.pt", "--run-dir", "new"), "evil.pt is"),
+    "import half a file": (
+        ("import", "half.pt", "--run-dir", "new"),
+        "half.pt is not a PyTorch checkpoint, is damaged",
+    ),
+    "import of wrong settings": (("import", "settings.pt", "--run-dir", "new"), "the args do not describe the weights"),
+    "import of wrong weights": (("import", "weights.pt", "--run-dir", "new"), "must hold tensors by their names"),
+    "import of a wrong limit": (("import", "limit.pt", "--run-dir", "new"), "max_episode_steps must be at least 1"),
+    "train imported": (("train", "--config", "sorter/config.json"), "can be evaluated, not trained"),
+    "resume changed": (("resume", "changed"), "says env.id 'CartPole-v0', and the checkpoint was trained with"),
+    "home": (("evaluate", "~no-such-user/a"), "Name the directory itself"),
+    "address's letters": ((*TRAIN, "--address", "..:6379"), "no Ray cluster answers at address ..:6379"),
+    "environment's arguments": (
+        ("train", "--env", "ctm_rl.envs:ctm_rl/Wrapped-v0", "--run-dir", "new"),
+        "cannot be made",
+    ),
+    "steps without end": ((*TRAIN, "--budget.env-steps", "9" * 40), "budget.env_steps must be at least 1 and at most"),
+    "seed too large": (("evaluate", "imported", "--seed", str(2**64)), "seed must be at least 0 and at most"),
+    "import over a run": (("import", "evil.pt", "--run-dir", "imported"), "is not empty"),
+}
+
+
+@pytest.mark.parametrize("arguments, message", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_told_in_one_line_and_leaves_nothing(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    before = everything_in(place)
+    capsys.readouterr()
+    assert main(arguments) == 2
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert error.startswith("ctm-rl: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert everything_in(place) == before
+    assert Path.cwd() == place
+
+
+@pytest.fixture
+def listener() -> Iterator[str]:
+    """The address of something that listens, and is no Ray."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def nodes_of(*cpus: float) -> str:
+    """A probe that tells such nodes."""
+    nodes = [
+        {"address": f"10.0.0.{index}", "resources": {"CPU": count}, "has_package": True}
+        for index, count in enumerate(cpus)
+    ]
+    return f"print('NODES' + {json.dumps(nodes)!r})"
+
+
+SAYS = "import sys; print({!r}, file=sys.stderr); sys.exit(1)"
+
+
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        ("import time; time.sleep(60)", "is no Ray cluster that this process can join; is it the port of ray start"),
+        (
+            SAYS.format("RuntimeError: This node is not in the cluster"),
+            "(RuntimeError: This node is not in the cluster)",
+        ),
+        (SAYS.format("RPC error: Missing authorization header"), "RAY_AUTH_MODE=token must be set"),
+        (
+            SAYS.format("gcs_client.cc:1: Unauthenticated: InvalidAuthToken") + "; time.sleep(60)",
+            "RAY_AUTH_MODE=token must be set",
+        ),
+        (
+            SAYS.format("Token authentication is enabled but Ray couldn't find an authentication token."),
+            "RAY_AUTH_MODE=token must be set",
+        ),
+        # Ray has found the token by itself, and goes on.
+        (f"print('Token authentication is enabled. Set RAY_AUTH_MODE=disabled'); {nodes_of(3.0)}", " has 3; ask for"),
+        (SAYS.format("ConnectionError: Could not find any running Ray instance."), "found no Ray cluster on this mach"),
+        (nodes_of(3.0), " has 3; ask for fewer."),
+        (nodes_of(1.0, 2.0), " has 3 (10.0.0.0 1, 10.0.0.1 2); ask for fewer."),
+        (nodes_of(*[0.1] * 10), "10.0.0.7 0.1, 2 more nodes); ask for fewer."),
+        (nodes_of(1.9, 1.9, 1.9), "num_cpus_per_env_runner 1 must be free on one node, and 3 of 4 fit: the cluster at"),
+        (nodes_of(*[0.9] * 5), "must be free on one node, and it fits on no node"),
+        (nodes_of(8.0), "needs 1 GPUs, and the cluster at"),
+    ],
+)
+def test_a_cluster_that_will_not_do_is_told_in_one_line(
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    listener: str,
+    probe: str,
+    message: str,
+) -> None:
+    monkeypatch.setattr(cluster, "_PROBE", probe)
+    monkeypatch.setattr(cluster, "_JOIN_SECONDS", 2.0)
+    capsys.readouterr()
+    options = ("--num-env-runners", "4", "--num-learners", "1", "--num-gpus-per-learner", "1")
+    assert main([*TRAIN, "--address", listener, *options]) == 2
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert error.count("\n") == 1
+    assert message in error
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), (), ("train", "--help"), ("train", "cartpole", "--help"), ("list",), ("--version",)]
+)
+def test_help_loads_neither_torch_nor_ray(arguments: tuple[str, ...]) -> None:
+    program = (
+        "import sys; from ctm_rl.cli.main import main; code = main(sys.argv[1:]);"
+        "sys.exit(code or 10 * bool({'torch', 'ray', 'gymnasium', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert len(done.stdout) > 5
+
+
+def test_help_names_every_field_and_its_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "cartpole", "--help"]) == 0
+    text = capsys.readouterr().out
+    for name in ("--model.num-ticks", "--ppo.lr", "--budget.env-steps", "--num-env-runners", "--address", "--env.id"):
+        assert name in text
+    for command in ("resume", "evaluate", "import", "cluster-check"):
+        assert main([command, "--help"]) == 0
+        assert f"usage: ctm-rl {command}" in capsys.readouterr().out
+
+
+def test_list_has_a_line_for_every_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == names()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("cartpole", "--model.num-ticks", "5"), lambda run: run.model.num_ticks == 5),
+        (("cartpole", "--model.num_ticks=5"), lambda run: run.model.num_ticks == 5),
+        (("cartpole", "--model.sync-window"), lambda run: run.model.sync_window),
+        (("cartpole", "--model.sync-window", "True"), lambda run: run.model.sync_window),
+        (("cartpole-window", "--model.no-sync-window"), lambda run: not run.model.sync_window),
+        (("cartpole-window", "--model.sync-window", "false"), lambda run: not run.model.sync_window),
+        (("cartpole-window", "--model.sync-window=False"), lambda run: not run.model.sync_window),
+        (("cartpole", "--model.head-dims", "8", "9"), lambda run: run.model.head_dims == (8, 9)),
+        (("cartpole", "--model.kind", "lstm", "--ppo.lr", "3e-4"), lambda run: run.ppo.lr == 3e-4),
+        (("cartpole", "--budget.minutes", "1.5"), lambda run: run.budget.minutes == 1.5),
+        (("cartpole", "--budget.minutes", "None"), lambda run: run.budget.minutes is None),
+        (("--env", "Acrobot-v1", "--seed", "4"), lambda run: (run.env.id, run.seed) == ("Acrobot-v1", 4)),
+        (("--seed", "4", "--env=Acrobot-v1"), lambda run: (run.env.id, run.seed) == ("Acrobot-v1", 4)),
+        (("--config", "a.json", "--seed", "4"), lambda run: (run.name, run.seed) == ("cartpole", 4)),
+    ],
+)
+def test_any_field_is_changed_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], expected: Callable[[Any], bool]
+) -> None:
+    from ctm_rl.agents.runs import train as run
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("a.json").write_text(json.dumps(to_json(load("cartpole"))))
+    trained = []
+    monkeypatch.setattr(run, "train", lambda experiment, progress: trained.append(experiment) or tmp_path)
+    assert main(["train", *arguments]) == 0
+    assert expected(trained[0])
+    assert Path(trained[0].run_dir).parent == tmp_path / "runs"
+
+
+def test_errors_of_our_own_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from ctm_rl.agents.runs import train as run
+
+    def fail(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(run, "train", fail)
+    with pytest.raises(ValueError, match="a bug"):
+        main(["train", "cartpole"])

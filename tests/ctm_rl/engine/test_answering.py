@@ -1,0 +1,256 @@
+"""Pondering in one node against ticking one by one: answers, certainties and every gradient."""
+
+import dataclasses
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ctm_rl.config import ThinkerConfig
+from ctm_rl.engine import answering as ponder_module
+from ctm_rl.machine.core import CTMCore
+from ctm_rl.machine.reading import Glimpse, constant_reading
+from ctm_rl.models import answering as models
+from ctm_rl.models.answering import ContinuousThoughtMachine, Thought
+
+B, K = 3, 5
+SMALL = ThinkerConfig(
+    num_neurons=19, history_length=3, num_ticks=K, nlm_hidden_dim=2, num_output_sync_neurons=4,
+    num_action_sync_neurons=3, feature_dim=8, num_heads=2, num_classes=6,
+)  # fmt: skip
+PARITY: dict[str, Any] = {"encoder": "parity", "positions": "rotational-1d", "num_groups": 9, "num_classes": 2}
+IMAGE: dict[str, Any] = {"encoder": "resnet18-1", "positions": "fourier"}
+DIGITS: dict[str, Any] = {"encoder": "digits", "ticks_per_input": 2, "num_answer_ticks": 3}
+SORTING: dict[str, Any] = {"num_heads": 0, "num_action_sync_neurons": 0, "input_dim": 4}
+CASES: dict[str, dict[str, Any]] = {
+    "parity": PARITY,
+    "shallow": {**PARITY, "is_nlm_deep": False},
+    "two blocks": {**PARITY, "num_synapse_blocks": 2},
+    "U-Net of two": {**PARITY, "synapse_depth": 2},
+    "U-Net of four": {**PARITY, "synapse_depth": 4},
+    "one tick": {**PARITY, "num_ticks": 1},
+    "long history": {**PARITY, "history_length": 16},
+    "history of one": {**PARITY, "history_length": 1},
+    "last-first": {**PARITY, "pairing": "last-first"},
+    "random": {**PARITY, "pairing": "random"},
+    "random-pairing": {**PARITY, "pairing": "random-pairing", "num_self_pairs": 2},
+    "image": {**IMAGE, "synapse_depth": 3},
+    "digits": DIGITS,
+    "digits U-Net": {**DIGITS, "synapse_depth": 3, "pairing": "random"},
+    "sorting": SORTING,
+    "sorting U-Net": {**SORTING, "synapse_depth": 3, "is_nlm_deep": False, "pairing": "random-pairing"},
+}
+
+
+def make(case: dict[str, Any], dtype: torch.dtype) -> tuple[ContinuousThoughtMachine, tuple[Tensor, ...]]:
+    """A model with parameters away from their start values, in evaluation mode, and inputs with gradient."""
+    torch.manual_seed(41)
+    model = ContinuousThoughtMachine(dataclasses.replace(SMALL, **case)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("decay_rate"):
+                parameter.uniform_(0.0, 1.0)
+            else:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    if model.config.encoder == "parity":
+        return model.to(dtype), (torch.randint(0, 2, (B, 9)).to(dtype) * 2 - 1,)
+    if model.config.encoder == "resnet18-1":
+        return model.to(dtype), (torch.randn(B, 3, 12, 12, dtype=dtype, requires_grad=True),)
+    if model.config.encoder == "digits":
+        question = torch.tensor([[0, -1, 1], [1, -2, 1], [0, -2, 0]])
+        return model.to(dtype), (torch.randn(B, 2, 1, 16, 16, dtype=dtype, requires_grad=True), question)
+    return model.to(dtype), (torch.randn(B, 4, dtype=dtype, requires_grad=True),)
+
+
+def core_of(model: ContinuousThoughtMachine) -> CTMCore:
+    """The core, which is the machine's."""
+    assert isinstance(model.core, CTMCore)
+    return model.core
+
+
+def one_by_one(model: ContinuousThoughtMachine, inputs: tuple[Tensor, ...]) -> Thought:
+    """The path that the fast one must equal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "can_ponder", lambda core, readings: False)
+        return model(*inputs)
+
+
+def at_once(model: ContinuousThoughtMachine, inputs: tuple[Tensor, ...]) -> Thought:
+    """The fast path, and no other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "think", None)
+        return model(*inputs)
+
+
+def gradients(model: ContinuousThoughtMachine, inputs: tuple[Tensor, ...], thought: Thought) -> dict[str, Tensor]:
+    """Of a random sum of all answers and certainties."""
+    generator = torch.Generator().manual_seed(42)
+    loss = torch.stack([
+        (part * torch.randn(part.shape, generator=generator, dtype=part.dtype)).sum()
+        for part in (thought.predictions, thought.certainties)
+    ]).sum()  # fmt: skip
+    leaves = {f"inputs {place}": part for place, part in enumerate(inputs) if part.requires_grad}
+    leaves.update(model.named_parameters())
+    grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(leaves, grads, strict=True))
+
+
+def assert_equal(one: Tensor, two: Tensor, limit: float, name: str) -> None:
+    """Within ``limit`` of the norm."""
+    assert (one - two).norm() <= limit * one.norm() + 1e-12, name
+
+
+def assert_equal_paths(case: dict[str, Any], dtype: torch.dtype, value: float, grad: float) -> None:
+    """Values within ``value`` absolutely, gradients within ``grad`` of their norm, with and without a way back."""
+    model, inputs = make(case, dtype)
+    slow, fast = one_by_one(model, inputs), at_once(model, inputs)
+    with torch.no_grad():
+        lean = at_once(model, inputs)
+    for thought in (fast, lean):
+        assert thought.predictions.shape == slow.predictions.shape
+        assert (thought.predictions - slow.predictions).abs().max() <= value
+        assert (thought.certainties - slow.certainties).abs().max() <= value
+    expected, found = gradients(model, inputs, slow), gradients(model, inputs, fast)
+    for name, one in expected.items():
+        assert_equal(one, found[name], grad, name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pondering_equals_ticking_one_by_one(case: str) -> None:
+    assert_equal_paths(CASES[case], torch.float64, value=1e-10, grad=1e-9)
+
+
+@pytest.mark.parametrize("case", ["parity", "U-Net of four", "digits", "sorting"])
+def test_pondering_equals_ticking_one_by_one_in_single_precision(case: str) -> None:
+    assert_equal_paths(CASES[case], torch.float32, value=1e-5, grad=1e-4)
+
+
+DROPPING: dict[str, dict[str, Any]] = {
+    name: {**CASES[name], "dropout": 0.4, "nlm_dropout": 0.0}
+    for name in ("parity", "two blocks", "U-Net of four", "digits", "digits U-Net", "sorting", "sorting U-Net")
+}
+
+
+def by_tick(model: ContinuousThoughtMachine, masks: list[Tensor], num_looks: int, num_ticks: int) -> Iterator[Tensor]:
+    """The masks in the order in which one tick after the other asks for them."""
+    synapse, gaze = masks, None
+    if num_looks:
+        synapse, gaze = masks[:-1], masks[-1].unflatten(1, (B, -1))
+    half = len(synapse) // 2
+    if model.config.synapse_depth > 1:  # down, then up from the narrowest
+        synapse = synapse[:half] + synapse[half:][::-1]
+    for tick in range(num_ticks):
+        if gaze is not None and tick < num_looks:
+            yield gaze[tick]
+        yield from (mask[tick] for mask in synapse)
+
+
+@pytest.mark.parametrize("case", DROPPING)
+def test_pondering_drops_as_ticking_one_by_one_does(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = make(DROPPING[case], torch.float64)
+    for part in (core_of(model), model.reader):
+        if part is not None:
+            part.train()
+    masks: list[Tensor] = []
+    draw = ponder_module._mask
+
+    def keep(*args: Any) -> Tensor:
+        masks.append(draw(*args))
+        return masks[-1]
+
+    monkeypatch.setattr(ponder_module, "_mask", keep)
+    fast = at_once(model, inputs)
+    assert all(0.0 < float((mask == 0).double().mean()) < 1.0 for mask in masks)
+    num_ticks = fast.predictions.shape[2]
+    num_looks = 0 if model.reader is None else 4 if "digits" in case else num_ticks
+    queue = by_tick(model, masks, num_looks, num_ticks)
+    monkeypatch.setattr(nn.Dropout, "forward", lambda self, x: x * next(queue) if self.p else x)
+    slow = one_by_one(model, inputs)
+    assert next(queue, None) is None
+    assert (fast.predictions - slow.predictions).abs().max() <= 1e-10
+    expected, found = gradients(model, inputs, slow), gradients(model, inputs, fast)
+    for name, one in expected.items():
+        assert_equal(one, found[name], 1e-9, name)
+
+
+def test_dropout_keeps_the_mean() -> None:
+    mask = ponder_module._mask((200, 50), 0.2, torch.ones(1, dtype=torch.float64))
+    assert set(mask.unique().tolist()) == {0.0, 1.25}
+    assert abs(float(mask.mean()) - 1.0) < 0.02
+
+
+def test_a_way_back_can_be_gone_twice() -> None:
+    model, inputs = make(CASES["U-Net of four"], torch.float64)
+    loss = at_once(model, inputs).predictions.square().sum()
+    first, again = (torch.autograd.grad(loss, list(model.parameters()), retain_graph=True) for _ in range(2))
+    for one, two in zip(first, again, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_frozen_parts_need_no_gradient() -> None:
+    model, inputs = make(CASES["digits"], torch.float64)
+    core = core_of(model)
+    for part in (core, model.encoder):
+        part.requires_grad_(False)
+    at_once(model, inputs).predictions.sum().backward()
+    assert model.reader is not None
+    assert model.reader.query.weight.grad is not None
+    assert all(parameter.grad is None for parameter in core.parameters())
+
+
+def held() -> int:
+    """Bytes in all tensors that are alive."""
+    parts = [part for part in gc.get_objects() if type(part) is Tensor]
+    return sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts}.values())
+
+
+def test_nothing_but_answers_is_kept_from_tick_to_tick_without_a_way_back() -> None:
+    model, inputs = make({**PARITY, "num_ticks": 40}, torch.float64)
+    sizes = []
+
+    def run_and_count(ponderer: Any, tick: int) -> Tensor:
+        sizes.append(held())
+        return run(ponderer, tick)
+
+    run = ponder_module._Forward.run
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ponder_module._Forward, "run", run_and_count)
+        at_once(model, inputs)
+    num_answers = B * 9 * 2
+    assert len(sizes) == 40
+    assert sizes[-1] - sizes[10] == 29 * num_answers * 8
+
+
+def test_autocast_leaves_the_ticks_in_full_precision() -> None:
+    model, inputs = make(CASES["image"], torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        thought = at_once(model, inputs)
+        loss = thought.predictions.float().square().mean()
+    loss.backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+    with torch.no_grad():
+        exact = at_once(model, inputs)
+    assert (thought.predictions - exact.predictions).abs().max() < 0.05 * exact.predictions.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("case", "is_known"),
+    [({}, True), ({"dropout": 0.1}, False), ({"dropout": 0.1, "nlm_dropout": 0.0}, True), ({"nlm_dropout": 0.1}, False),
+     ({"use_nlm_norm": True}, False), ({"synapse_depth": 3}, True), ({"sync_window": True}, False),
+     ({"kind": "lstm"}, False), ({"kind": "gru"}, False)],
+)  # fmt: skip
+def test_only_what_it_is_equal_for_is_pondered(case: dict[str, Any], is_known: bool) -> None:
+    model, inputs = make({**PARITY, **case}, torch.float32)
+    readings = model._readings_of(inputs[0], inputs[1] if len(inputs) > 1 else None)
+    assert ponder_module.can_ponder(model.train().core, readings) is is_known
+    assert not ponder_module.can_ponder(model.core, [*readings[:-1], lambda query: Glimpse(torch.zeros(B, 8))])
+
+
+def test_constants_are_known_beside_looks_and_without_them() -> None:
+    model, inputs = make(SORTING, torch.float32)
+    assert ponder_module.can_ponder(model.core, [constant_reading(inputs[0])] * K)
+    model, inputs = make(DIGITS, torch.float32)
+    assert ponder_module.can_ponder(model.core, model._question_readings(*inputs))

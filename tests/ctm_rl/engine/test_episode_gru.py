@@ -1,0 +1,56 @@
+"""The GRU's unroll against ticking one by one: values, final states and every gradient."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ctm_rl.engine.episode import step_through
+from ctm_rl.engine.episode_gru import can_unroll_gru, unroll_gru
+from ctm_rl.machine.recurrent_baselines import GRUCore
+from ctm_rl.machine.state import GRUState
+
+T, B, F, D = 9, 5, 4, 7
+
+
+def run(path: Any, core: GRUCore, features: Tensor, is_first: Tensor, state: GRUState, num_ticks: int) -> Any:
+    """Outputs of one path, and the gradients of a random sum of all of them."""
+    hidden, last = path(core, features, is_first, state, num_ticks)
+    outputs = [hidden, *last]
+    generator = torch.Generator().manual_seed(42)
+    loss = torch.stack([
+        (output * torch.randn(output.shape, generator=generator, dtype=output.dtype)).sum() for output in outputs
+    ]).sum()  # fmt: skip
+    leaves = [features, *state, *core.parameters()]
+    return outputs, torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("num_ticks", [1, 2, 5])
+def test_fast_unroll_equals_ticking_one_by_one(num_ticks: int, chance: float) -> None:
+    torch.manual_seed(44)
+    core = GRUCore(F, D).double()
+    features = torch.randn(T, B, F, dtype=torch.float64, requires_grad=True)
+    state = GRUState(torch.randn(B, 1, D, dtype=torch.float64, requires_grad=True))
+    is_first = torch.rand(T, B, generator=torch.Generator().manual_seed(43)) < chance
+    slow, slow_grads = run(step_through, core, features, is_first, state, num_ticks)
+    fast, fast_grads = run(unroll_gru, core, features, is_first, state, num_ticks)
+    for one, two in zip([*slow, *slow_grads], [*fast, *fast_grads], strict=True):
+        assert one.shape == two.shape
+        assert (one - two).abs().max() <= 1e-12
+
+
+def test_a_restart_leaves_no_trace_of_nan() -> None:
+    core = GRUCore(F, D)
+    state = GRUState(torch.full((B, 1, D), torch.nan))
+    is_first = torch.zeros(T, B, dtype=torch.bool)
+    is_first[0] = True
+    hidden, last = unroll_gru(core, torch.randn(T, B, F), is_first, state, 2)
+    assert all(part.isfinite().all() for part in (hidden, *last))
+    assert all(grad.isfinite().all() for grad in torch.autograd.grad(hidden.sum(), list(core.parameters())))
+
+
+def test_only_one_layer_is_unrolled_fast() -> None:
+    assert can_unroll_gru(GRUCore(F, D))
+    assert not can_unroll_gru(GRUCore(F, D, num_layers=2))

@@ -1,0 +1,140 @@
+"""Single-step environments: what they show, what they call right, and that they keep Gymnasium's rules."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from ctm_rl.envs.tasks.parity import ParityEnv, ParityTask
+from ctm_rl.envs.tasks.single_step import Samples, SingleStepEnv, SingleStepTask, SingleStepVectorEnv
+from ctm_rl.envs.tasks.sorting import SortingEnv, SortingTask
+
+IDS = ["ctm_rl.envs:ctm_rl/Parity-v0", "ctm_rl.envs:ctm_rl/Sorting-v0"]
+
+
+# numbers of a normal distribution have no bounds, and Gymnasium wonders about them
+@pytest.mark.filterwarnings("ignore:.*A Box observation space m..imum value is -?infinity:UserWarning")
+@pytest.mark.parametrize("env_id", IDS)
+def test_environment_keeps_gymnasiums_rules(env_id: str) -> None:
+    env = gym.make(env_id, length=7).unwrapped
+    assert isinstance(env, SingleStepEnv)
+    check_env(env, skip_render_check=True)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_same_seed_shows_the_same_and_another_shows_another(env_id: str) -> None:
+    env = gym.make(env_id, length=12)
+    first, again, other = (env.reset(seed=seed)[0] for seed in (3, 3, 4))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_the_right_answer_earns_one_and_a_wrong_element_its_share(env_id: str) -> None:
+    env = gym.make(env_id, length=5)
+    _, info = env.reset(seed=1)
+    target = info["target"]
+    assert env.action_space.contains(target)
+    assert env.step(target)[1:4] == (1.0, True, False)
+    env.reset(seed=1)
+    wrong = target.copy()
+    wrong[2] = (wrong[2] + 1) % 2 if "Parity" in env_id else (wrong[2] + 1) % 5
+    assert env.step(wrong)[1] == pytest.approx(0.8)
+
+
+def test_parity_is_the_parity_of_every_beginning() -> None:
+    inputs, targets = ParityTask(9).sample(np.random.default_rng(5), 6)
+    for row, target in zip(inputs, targets, strict=True):
+        for place in range(9):
+            assert target[place] == sum(value == -1 for value in row[: place + 1]) % 2
+
+
+def test_shorter_sequences_end_in_ones() -> None:
+    inputs, targets = ParityTask(9, min_length=4).sample(np.random.default_rng(5), 4000)
+    assert isinstance(inputs, np.ndarray)
+    is_negative = inputs == -1
+    assert (targets == np.cumsum(is_negative, 1) % 2).all()
+    shares = is_negative.mean(0)
+    # of six lengths from 4 to 9, those of at least place + 1 may hold a -1 there
+    expected = [0.5 * min(6, 9 - place) / 6 for place in range(9)]
+    assert shares == pytest.approx(expected, abs=0.03)
+    with pytest.raises(ValueError, match="min_length must be from 1 to length = 9, got 10"):
+        ParityTask(9, min_length=10)
+
+
+def test_sorting_puts_the_numbers_in_order() -> None:
+    inputs, targets = SortingTask(8).sample(np.random.default_rng(6), 6)
+    for row, target in zip(inputs, targets, strict=True):
+        assert list(row[target]) == sorted(row)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_a_vector_scores_every_answer_and_shows_the_next_inputs(env_id: str) -> None:
+    envs = gym.make_vec(env_id, num_envs=6, length=5)
+    assert isinstance(envs, SingleStepVectorEnv)
+    inputs, info = envs.reset(seed=1)
+    assert envs.observation_space.contains(inputs)
+    assert envs.action_space.contains(info["target"])
+    answers = info["target"].copy()
+    answers[2:, 0] = (answers[2:, 0] + 1) % 2
+    answers[4:, 0] = 1 - np.minimum(info["target"][4:, 0], 1)
+    following, rewards, ended, cut, told = envs.step(answers)
+    assert rewards == pytest.approx([1, 1, *[0.8] * 4])
+    assert ended.all()
+    assert not cut.any()
+    assert np.array_equal(told["final_obs"], inputs)
+    assert np.array_equal(told["final_info"]["target"], info["target"])
+    assert not np.array_equal(following, inputs)
+    assert np.array_equal(envs.step(told["target"])[1], np.ones(6))
+
+
+def test_a_seed_makes_the_same_vector_again() -> None:
+    envs = gym.make_vec(IDS[0], num_envs=4, length=12)
+    first, again = envs.reset(seed=3)[0], envs.reset(seed=3)[0]
+    assert np.array_equal(first, again)
+    assert len({row.tobytes() for row in first}) == 4
+
+
+class CountingTask(SingleStepTask):
+    """Ten samples that are their own numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(gym.spaces.Dict(number=gym.spaces.Discrete(10)), gym.spaces.Discrete(10))
+
+    @property
+    def num_samples(self) -> int:
+        return 10
+
+    def sample(self, rng: np.random.Generator, num_samples: int) -> Samples:
+        return self.take(rng, rng.integers(10, size=num_samples))
+
+    def take(self, rng: np.random.Generator, indices: np.ndarray) -> Samples:
+        return Samples({"number": indices}, indices)
+
+
+def test_certain_samples_are_shown_when_asked_for() -> None:
+    shown, info = SingleStepEnv(CountingTask()).reset(options={"index": 7})
+    assert shown == {"number": 7}
+    assert info["target"] == 7
+    envs = SingleStepVectorEnv(3, CountingTask())
+    assert envs.reset(options={"indices": [4, 0, 9]})[1]["target"].tolist() == [4, 0, 9]
+    with pytest.raises(ValueError, match="there are 10 samples, counted from 0"):
+        envs.reset(options={"indices": [4, 0, 10]})
+    with pytest.raises(ValueError, match="options must name 3 samples, got 1"):
+        envs.reset(options={"indices": [4]})
+    with pytest.raises(ValueError, match="none of them has an index"):
+        ParityEnv(3).reset(options={"index": 0})
+
+
+def test_an_input_is_answered_once() -> None:
+    env = ParityEnv(3)
+    _, info = env.reset(seed=2)
+    env.step(info["target"])
+    with pytest.raises(gym.error.ResetNeeded, match="answered once"):
+        env.step(info["target"])
+
+
+@pytest.mark.parametrize("kind", [ParityEnv, SortingEnv])
+def test_a_length_below_one_is_refused(kind: type[ParityEnv | SortingEnv]) -> None:
+    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
+        kind(0)

@@ -1,0 +1,204 @@
+"""Wrappers that are asked for by name."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.utils.env_checker import check_env
+
+from ctm_rl.agents.experiments.acting import EnvConfig
+from ctm_rl.agents.rllib.environment import make_env, make_vector_env
+from ctm_rl.envs import wrap
+from ctm_rl.errors import UserError
+
+WRAPPED = "ctm_rl.envs:ctm_rl/Wrapped-v0"
+EMPTY, FOUR_ROOMS = "MiniGrid-Empty-5x5-v0", "MiniGrid-FourRooms-v0"
+
+
+class Counting(gym.Env):
+    """Shows how many steps have been taken, and pays as many."""
+
+    observation_space = Box(0, 1000, (2,), np.float32)
+    action_space = Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.count = 0
+        return self._show(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        return self._show(), float(self.count), self.count == 10, False, {}
+
+    def _show(self) -> np.ndarray:
+        return np.full(2, self.count, np.float32)
+
+
+def length(env: gym.Env) -> int:
+    """Steps of one episode of the same action."""
+    env.reset(seed=1)
+    for step in range(1, 1000):
+        *_, is_terminated, is_truncated, _ = env.step(0)
+        if is_terminated or is_truncated:
+            return step
+    raise AssertionError("the episode does not end")
+
+
+def test_frames_are_skipped_up_to_the_end_and_their_rewards_summed() -> None:
+    env = wrap(Counting(), ["frame-skip=4"])
+    env.reset(seed=1)
+    steps = [env.step(0) for _ in range(3)]
+    assert [(observation[0], reward, ended) for observation, reward, ended, *_ in steps] == [
+        (4, 1 + 2 + 3 + 4, False),
+        (8, 5 + 6 + 7 + 8, False),
+        (10, 9 + 10, True),
+    ]
+
+
+def test_wrappers_stand_in_the_order_given_the_first_innermost() -> None:
+    assert length(wrap(Counting(), ["frame-skip=2", "time-limit=3"])) == 3
+    assert length(wrap(Counting(), ["time-limit=3", "frame-skip=2"])) == 2
+    assert length(wrap(Counting(), "time-limit=3 frame-skip=2".split())) == 2
+
+
+def test_a_limit_takes_the_place_of_the_registered_one() -> None:
+    assert length(wrap(gym.make("MountainCar-v0"), ["time-limit=230"])) == 230
+    assert length(make_env(EnvConfig(id="MountainCar-v0", max_episode_steps=230, wrappers=("hide-velocities",)))) == 230
+
+
+def test_a_skipped_frame_counts_for_the_cut_of_the_first_episode() -> None:
+    first = [length(wrap(gym.make("MountainCar-v0"), ["frame-skip=50", "stagger"])) for _ in range(3)]
+    assert max(first) <= 4
+
+
+def test_entries_can_be_hidden_by_their_places() -> None:
+    env = wrap(Counting(), ["hide-velocities=1"])
+    env.reset(seed=1)
+    np.testing.assert_array_equal(env.step(0)[0], [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("names", "shape", "highest"),
+    [
+        ([], (7, 7, 3), [10, 5, 2]),
+        (["grid-image"], (7, 7, 3), [10, 5, 2]),
+        (["grid-full"], (19, 19, 3), [10, 5, 3]),
+        (["grid-full", "grid-image"], (19, 19, 3), [10, 5, 3]),
+        (["grid-onehot"], (7, 7, 20), [1] * 20),
+        (["grid-onehot", "grid-image"], (7, 7, 20), [1] * 20),
+    ],
+)
+def test_grids_have_tight_spaces_that_hold_what_is_seen(names: list[str], shape: Any, highest: list[int]) -> None:
+    env = gym.make(WRAPPED, env_id=FOUR_ROOMS, wrapper_names=names)
+    space = env.observation_space
+    image = space["image"] if isinstance(space, Dict) else space
+    assert isinstance(image, Box)
+    assert (image.shape, image.dtype) == (shape, np.uint8)
+    assert (image.high == np.array(highest)).all()
+    assert isinstance(space, Dict) == ("grid-image" not in names)
+    # The guard would not let an observation outside of them pass.
+    env.reset(seed=1)
+    env.action_space.seed(1)
+    for _ in range(50):
+        env.step(env.action_space.sample())
+
+
+def test_the_whole_grid_shows_the_agents_direction_for_a_state() -> None:
+    env = gym.make(WRAPPED, env_id=EMPTY, wrapper_names=["grid-full", "grid-image"])
+    image, _ = env.reset(seed=1)
+    seen = set()
+    for _ in range(4):
+        seen.add(int(image[image[..., 0] == 10][0, 2]))
+        image, *_ = env.step(0)
+    assert seen == {0, 1, 2, 3}
+
+
+# MiniGrid's own view is not a picture in the sense that Gymnasium expects of bytes with three channels
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_gymnasium_finds_nothing_wrong_with_the_image_alone() -> None:
+    check_env(gym.make(WRAPPED, env_id=EMPTY, wrapper_names=["grid-image"]).unwrapped, skip_render_check=True)
+
+
+@pytest.mark.parametrize("names", [["time-limit=8"], ["grid-full", "grid-image", "time-limit=8"]])
+def test_minigrids_rewards_go_by_the_limit_asked_for(names: list[str]) -> None:
+    env = gym.make(WRAPPED, env_id=EMPTY, wrapper_names=names)
+    assert length(env) == 8
+    env.reset(seed=1)
+    # The goal is two to the right and two down.
+    rewards = [env.step(action)[1] for action in (2, 2, 1, 2, 2)]
+    assert rewards[-1] == pytest.approx(1 - 0.9 * 5 / 8)
+
+
+def test_a_level_of_babyai_keeps_the_limit_through_its_resets() -> None:
+    env = gym.make(WRAPPED, env_id="minigrid:BabyAI-GoToLocal-v0", wrapper_names=["time-limit=5"])
+    assert [length(env), length(env)] == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("velocities", r"no wrapper 'velocities'; there are hide-velocities\[=INDEX,INDEX,...\], frame-skip=N, time-l"),
+        ("frame-skip", "is given as frame-skip=N .* got 'frame-skip'"),
+        ("frame-skip=0", "N a whole number from 1"),
+        ("time-limit=2,3", "is given as time-limit=N"),
+        ("hide-velocities=a", "is given as hide-velocities"),
+        ("stagger=2", "is given as stagger "),
+        ("hide-velocities", "velocities of .*Counting.* are not known .* pass their indices"),
+        ("hide-velocities=2", "at least 0 and below 2"),
+        ("grid-image", "wrapper grid-image is for MiniGrid's observations"),
+        ("stagger", "needs episodes with a time limit"),
+    ],
+)
+def test_a_wrapper_that_is_unknown_or_does_not_fit_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        wrap(Counting(), [name])
+
+
+def test_encodings_that_minigrid_lacks_are_refused() -> None:
+    for names in (["grid-full", "grid-onehot"], ["grid-onehot", "grid-onehot"]):
+        with pytest.raises(UserError, match="grid-onehot encodes what the agent sees"):
+            gym.make(WRAPPED, env_id=EMPTY, wrapper_names=names)
+    with pytest.raises(UserError, match="wrapper grid-full is for"):
+        gym.make(WRAPPED, env_id=EMPTY, wrapper_names=["grid-image", "grid-full"])
+
+
+def test_a_refusal_names_the_environment() -> None:
+    with pytest.raises(UserError, match=r"env.id 'CartPole-v1' cannot be made: there is no wrapper 'x'"):
+        make_env(EnvConfig(id="CartPole-v1", wrappers=("x",)))
+    with pytest.raises(UserError, match=r"env.id 'CartPole-v1' cannot be made: .*unexpected keyword argument 'lenth'"):
+        make_env(EnvConfig(id="CartPole-v1", kwargs={"lenth": 3}))
+
+
+def test_an_own_vector_class_is_taken_where_it_knows_the_wrappers() -> None:
+    def kind_of(*wrappers: str, **changes: Any) -> str:
+        env = make_vector_env(EnvConfig(id="CartPole-v1", wrappers=wrappers, **changes), 2)
+        env.close()
+        return type(env.unwrapped).__name__
+
+    assert kind_of() == kind_of("time-limit=7", "hide-velocities") == "CartPoleVectorEnv"
+    assert kind_of("frame-skip=2") == kind_of("hide-velocities", "time-limit=7") == "SyncVectorEnv"
+    assert kind_of(vectorization="sync") == kind_of(tolerate_faults=True) == "SyncVectorEnv"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "names"),
+    [
+        ("minigrid:MiniGrid-Empty-5x5-v0", ("grid-full", "grid-image", "time-limit=9", "stagger")),
+        (EMPTY, ("frame-skip=2",)),
+        ("Acrobot-v1", ("hide-velocities", "frame-skip=3", "time-limit=5")),
+    ],
+)
+def test_processes_of_their_own_show_the_same(env_id: str, names: tuple[str, ...]) -> None:
+    played = []
+    for vectorization in ("sync", "async"):
+        env: Any = make_vector_env(EnvConfig(id=env_id, wrappers=names, vectorization=vectorization), 2)
+        env.action_space.seed(3)
+        steps = [env.reset(seed=[5, 6])[0]]
+        for _ in range(12):
+            steps += env.step(env.action_space.sample())[:4]
+        env.close()
+        played.append(steps)
+    for one, two in zip(*played, strict=True):
+        np.testing.assert_equal(one, two)

@@ -1,0 +1,141 @@
+"""Short runs whose metrics were recorded: any change of the code that changes a number in them is seen.
+
+``python tests/helpers/recorded_runs.py`` records them again into ``golden/metrics.json``.
+"""
+
+import json
+import os
+import platform
+
+from paths import GOLDEN
+from tiny_runs import comparable
+
+ACTING = (
+    *("--num-envs-per-env-runner", "8", "--ppo.num-rollout-steps", "16", "--ppo.num-minibatches", "2"),
+    *("--ppo.num-epochs", "2", "--model.max-seq-len", "8", "--model.num-neurons", "32"),
+)
+ANSWERING = (
+    *("--learning.batch-size", "8", "--learning.num-steps-per-iteration", "2", "--model.num-neurons", "32"),
+    *("--learning.num-warmup-steps", "8", "--held-out.num-samples", "32", "--held-out.num-iterations", "5"),
+    *("--num-threads", "1", "--budget.env-steps", "320"),
+)
+SYNC = ("--model.num-output-sync-neurons", "8", "--model.num-action-sync-neurons", "8")
+RUNS: dict[str, tuple[str, ...]] = {
+    "cartpole": ("cartpole", *ACTING, "--budget.env-steps", "2400"),
+    "cartpole-window": ("cartpole-window", *ACTING, "--budget.env-steps", "2400"),
+    "acrobot-lstm": ("acrobot", "--model.kind", "lstm", *ACTING, "--budget.env-steps", "2500"),
+    "pendulum": ("pendulum", *ACTING, "--budget.env-steps", "2500"),
+    "minigrid-doorkey": ("minigrid-doorkey", *ACTING, "--budget.env-steps", "2500"),
+    "parity": ("parity", *ANSWERING, *SYNC),
+    "mazes": ("mazes", *ANSWERING, "--model.num-ticks", "5"),
+    "qa-mnist": ("qa-mnist", *ANSWERING, *SYNC),
+    "sorting": ("sorting", *ANSWERING, "--model.num-output-sync-neurons", "16"),
+    "mnist": ("mnist", *ANSWERING),
+    "parity-bandit": ("parity-bandit", *ANSWERING, *SYNC, "--bandit.num-epochs", "2"),
+}
+"""What each run is trained with, beside ``--seed 1``."""
+OLD_RUNS: dict[str, tuple[str, ...]] = {
+    "acting": (
+        *(
+            "cartpole",
+            *ACTING,
+            "--model.num-neurons",
+            "16",
+            "--model.feature-dim",
+            "16",
+            "--checkpoint-iterations",
+            "1",
+        ),
+        *("--model.num-output-sync-neurons", "8", "--ppo.is-lr-annealed", "False", "--budget.env-steps"),
+    ),
+    "answering": (
+        *("parity", *ANSWERING, *SYNC, "--model.num-neurons", "16", "--model.feature-dim", "16"),
+        *("--env.kwargs", '{"length": 6}', "--learning.schedule", "constant", "--checkpoint-iterations", "1"),
+        *("--budget.env-steps",),
+    ),
+}
+"""Runs that version 0.1.0 left in ``golden/runs``: what they were trained with, to be followed by their budget."""
+BUDGETS = {"acting": ("240", "480"), "answering": ("32", "64")}
+"""Environment steps of two and of four iterations."""
+NUM_ROWS = 20
+ORDER_OF_SUMMATION = 1e-6
+"""Relative difference that an equal computation in another order may make."""
+OTHER_MACHINE = 1e-3
+"""The same on a processor with other vector instructions, or with another PyTorch."""
+RECORD = GOLDEN / "metrics.json"
+
+
+def machine() -> str:
+    """What the last digits depend on: the processor's vector instructions and the version of PyTorch."""
+    import torch
+
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} torch {torch.__version__}"
+
+
+def play(name: str, run_dir: str) -> list[dict[str, float | None]]:
+    """Trains one of ``RUNS`` in this process and gives its first metrics, timings and memory aside."""
+    from ctm_rl.cli.main import main
+
+    assert main(["train", *RUNS[name], "--seed", "1", "--run-dir", run_dir]) == 0
+    return comparable(run_dir)[:NUM_ROWS]
+
+
+def evaluated(name: str) -> list[str]:
+    """The command that evaluates an old run."""
+    return ["evaluate", name, "--episodes", "40", "--seed", "5", "--json"]
+
+
+def comparable_evaluation(output: str) -> dict[str, object]:
+    """What an evaluation wrote, timings aside."""
+    return {key: value for key, value in json.loads(output).items() if "seconds" not in key and "ms" not in key}
+
+
+def resumed(name: str) -> list[dict[str, float | None]]:
+    """Resumes an old run for as many iterations as it has; gives its metrics."""
+    from ctm_rl.cli.main import main
+
+    assert main(["resume", name, "--budget.env-steps", BUDGETS[name][1]]) == 0
+    return comparable(name)
+
+
+def assert_equal(
+    rows: list[dict[str, float | None]], expected: list[dict[str, float | None]], recorded_on: str
+) -> None:
+    """Compares metrics with recorded ones: closely on the machine they were recorded on, loosely on another."""
+    import pytest
+
+    tolerance = ORDER_OF_SUMMATION if machine() == recorded_on else OTHER_MACHINE
+    assert [list(row) for row in rows] == [list(row) for row in expected]
+    for number, (row, wanted) in enumerate(zip(rows, expected, strict=True), 1):
+        for key, value in wanted.items():
+            where = f"line {number}: {key}"
+            if value is None:
+                assert row[key] is None, where
+            else:
+                assert row[key] == pytest.approx(value, rel=tolerance, abs=tolerance * 1e-3), where
+
+
+def record() -> None:
+    """Plays all of them and writes what came out."""
+    import tempfile
+
+    import ray
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    with tempfile.TemporaryDirectory() as folder:
+        ray.init(address="local", num_cpus=2, num_gpus=0, include_dashboard=False, object_store_memory=200 * 2**20)
+        rows = {name: play(name, os.path.join(folder, name)) for name in RUNS}
+        ray.shutdown()
+    columns = {name: {key: [row[key] for row in runs] for key in runs[0]} for name, runs in rows.items()}
+    lines = [
+        f"  {json.dumps(name)}: {{\n"
+        + ",\n".join(f"    {json.dumps(key)}: {json.dumps(values)}" for key, values in metrics.items())
+        + "\n  }"
+        for name, metrics in columns.items()
+    ]
+    RECORD.write_text(f'{{\n  "machine": {json.dumps(machine())},\n' + ",\n".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    record()

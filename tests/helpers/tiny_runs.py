@@ -1,0 +1,36 @@
+"""Runs that are over in seconds, and what two of them have in common if they are equal."""
+
+import sys
+from pathlib import Path
+
+from ctm_rl.agents.run_directory.directory import read_metrics
+from ctm_rl.cli.main import main
+
+TINY_ACTING = (
+    *("--model.num-neurons", "16", "--model.num-output-sync-neurons", "5", "--model.history-length", "3"),
+    *("--model.feature-dim", "6", "--model.head-dims", "7", "--num-envs-per-env-runner", "4"),
+    *("--ppo.num-minibatches", "2", "--ppo.num-epochs", "1"),
+)
+"""Options of a run that learns to act."""
+TINY = (*TINY_ACTING, "--model.max-seq-len", "4", "--ppo.num-rollout-steps", "10")
+STEPS = 40
+"""Slots of one iteration of ``TINY``: environment steps, and the few holes where an environment resets."""
+CHANGING = {"seconds", "env_steps_per_second", "memory_mb"}
+"""Metrics that differ between two equal runs."""
+CTM_RL = (sys.executable, "-c", "import sys; from ctm_rl.cli.main import main; raise SystemExit(main(sys.argv[1:]))")
+"""The command, of the package that is tested, as a process of its own."""
+
+
+def comparable(run_dir: str | Path) -> list[dict[str, float | None]]:
+    """A run's metrics without what differs between two equal runs."""
+    return [{name: value for name, value in row.items() if name not in CHANGING} for row in read_metrics(Path(run_dir))]
+
+
+def budget(iterations: int) -> str:
+    """Environment steps that so many iterations, up to six, have played at last: one slot in nine may be a hole."""
+    return str((iterations - 1) * STEPS + 10)
+
+
+def train(*arguments: str, iterations: int, run_dir: str) -> int:
+    """Trains something tiny."""
+    return main(["train", *arguments, *TINY, "--budget.env-steps", budget(iterations), "--run-dir", run_dir])
