@@ -2,15 +2,15 @@
 
 import dataclasses
 
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.config import PolicyConfig
 from ctm_rl.configs.cartpole import cartpole_paper
 
 
-def acrobot() -> Experiment:
+def acrobot() -> ActingExperiment:
     """Acrobot with hidden velocities, 500 steps; synchronisation over the last ticks."""
-    return Experiment(
+    return ActingExperiment(
         name="acrobot",
         env=EnvConfig(id="Acrobot-v1", wrappers=("hide-velocities",), max_episode_steps=500, stagger_episodes=True),
         model=PolicyConfig(
@@ -39,9 +39,9 @@ def acrobot() -> Experiment:
     )
 
 
-def acrobot_paper() -> Experiment:
+def acrobot_paper() -> ActingExperiment:
     """Acrobot with hidden velocities as published: one tick, 256 neurons, 2 million steps."""
-    return Experiment(
+    return ActingExperiment(
         name="acrobot-paper",
         env=EnvConfig(id="Acrobot-v1", wrappers=("hide-velocities",), max_episode_steps=500),
         model=PolicyConfig(

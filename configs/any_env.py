@@ -2,12 +2,12 @@
 
 import re
 
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.configs.cartpole import cartpole
 
 
-def for_env(env_id: str) -> Experiment:
+def for_env(env_id: str) -> ActingExperiment:
     """The experiment of ``ctm-rl train --env ID``, with settings that do for small control tasks.
 
     Args:
@@ -17,7 +17,7 @@ def for_env(env_id: str) -> Experiment:
         The experiment, named after the environment.
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", env_id.rsplit(":", 1)[-1]).strip("-._")
-    return Experiment(
+    return ActingExperiment(
         name=name.lower() or "env",
         env=EnvConfig(id=env_id),
         model=cartpole().model,

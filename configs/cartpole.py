@@ -2,14 +2,14 @@
 
 import dataclasses
 
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.config import PolicyConfig
 
 
-def cartpole() -> Experiment:
+def cartpole() -> ActingExperiment:
     """CartPole with hidden velocities, 500 steps; synchronisation over the whole episode."""
-    return Experiment(
+    return ActingExperiment(
         name="cartpole",
         env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",), max_episode_steps=500),
         model=PolicyConfig(
@@ -29,7 +29,7 @@ def cartpole() -> Experiment:
     )
 
 
-def cartpole_window() -> Experiment:
+def cartpole_window() -> ActingExperiment:
     """The same, with synchronisation over the last ticks only, as published."""
     experiment = cartpole()
     return dataclasses.replace(
@@ -37,9 +37,9 @@ def cartpole_window() -> Experiment:
     )
 
 
-def cartpole_paper() -> Experiment:
+def cartpole_paper() -> ActingExperiment:
     """CartPole with hidden velocities as published: two ticks, 128 neurons, 200 steps, 10M in all."""
-    return Experiment(
+    return ActingExperiment(
         name="cartpole-paper",
         env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",), max_episode_steps=200),
         model=PolicyConfig(

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.experiments.answering import AnsweringExperiment, HeldOutSettings, LearningSettings, TaskConfig
 from ctm_rl.agents.experiments.settings import BudgetConfig
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 
 IMAGES = "ctm_rl.envs:ctm_rl/Images-v0"
 
@@ -14,12 +14,12 @@ def _task(dataset: str) -> TaskConfig:
     return TaskConfig(id=IMAGES, kwargs={"dataset": dataset}, held_out_kwargs={"split": "test"})
 
 
-def mnist() -> SupervisedExperiment:
+def mnist() -> AnsweringExperiment:
     """Handwritten digits, 4,000 to learn from and 1,000 held out, shipped with the package."""
-    return SupervisedExperiment(
+    return AnsweringExperiment(
         name="mnist",
         env=_task("mnist"),
-        model=ThinkerConfig(
+        model=AnswerConfig(
             encoder="conv",
             positions="fourier",  # two layers see no farther than a third of a digit
             pixel_mean=(0.1307,),
@@ -43,12 +43,12 @@ def mnist() -> SupervisedExperiment:
     )
 
 
-def cifar10() -> SupervisedExperiment:
+def cifar10() -> AnsweringExperiment:
     """CIFAR-10 as published: 256 neurons, 50 ticks; needs --env.kwargs '{"path": DIR}'."""
-    return SupervisedExperiment(
+    return AnsweringExperiment(
         name="cifar10",
         env=_task("cifar10"),
-        model=ThinkerConfig(
+        model=AnswerConfig(
             encoder="resnet18-1",
             pixel_mean=(0.4914, 0.4822, 0.4465),
             pixel_std=(0.2470, 0.2435, 0.2616),
@@ -69,12 +69,12 @@ def cifar10() -> SupervisedExperiment:
     )
 
 
-def cifar100() -> SupervisedExperiment:
+def cifar100() -> AnsweringExperiment:
     """CIFAR-100 as published: 512 neurons, 50 ticks; needs --env.kwargs '{"path": DIR}'."""
-    return SupervisedExperiment(
+    return AnsweringExperiment(
         name="cifar100",
         env=_task("cifar100"),
-        model=ThinkerConfig(
+        model=AnswerConfig(
             encoder="resnet34-2",
             pixel_mean=(0.5071, 0.4865, 0.4409),
             pixel_std=(0.2673, 0.2564, 0.2762),
@@ -95,47 +95,47 @@ def cifar100() -> SupervisedExperiment:
     )
 
 
-def _cifar100_with(name: str, **changes: int) -> SupervisedExperiment:
+def _cifar100_with(name: str, **changes: int) -> AnsweringExperiment:
     experiment = cifar100()
     return dataclasses.replace(experiment, name=name, model=dataclasses.replace(experiment.model, **changes))
 
 
-def cifar100_d128() -> SupervisedExperiment:
+def cifar100_d128() -> AnsweringExperiment:
     """CIFAR-100, ablation over width: 128 neurons."""
     return _cifar100_with("cifar100-d128", num_neurons=128)
 
 
-def cifar100_d256() -> SupervisedExperiment:
+def cifar100_d256() -> AnsweringExperiment:
     """CIFAR-100, ablation over width: 256 neurons."""
     return _cifar100_with("cifar100-d256", num_neurons=256)
 
 
-def cifar100_d1024() -> SupervisedExperiment:
+def cifar100_d1024() -> AnsweringExperiment:
     """CIFAR-100, ablation over width: 1,024 neurons."""
     return _cifar100_with("cifar100-d1024", num_neurons=1024)
 
 
-def cifar100_k25() -> SupervisedExperiment:
+def cifar100_k25() -> AnsweringExperiment:
     """CIFAR-100, ablation over thinking time: 25 ticks."""
     return _cifar100_with("cifar100-k25", num_ticks=25)
 
 
-def cifar100_k75() -> SupervisedExperiment:
+def cifar100_k75() -> AnsweringExperiment:
     """CIFAR-100, ablation over thinking time: 75 ticks."""
     return _cifar100_with("cifar100-k75", num_ticks=75)
 
 
-def cifar100_k100() -> SupervisedExperiment:
+def cifar100_k100() -> AnsweringExperiment:
     """CIFAR-100, ablation over thinking time: 100 ticks."""
     return _cifar100_with("cifar100-k100", num_ticks=100)
 
 
-def imagenet() -> SupervisedExperiment:
+def imagenet() -> AnsweringExperiment:
     """ImageNet-1k as published: 4,096 neurons, 50 ticks; needs --env.kwargs '{"path": DIR}'."""
-    return SupervisedExperiment(
+    return AnsweringExperiment(
         name="imagenet",
         env=_task("imagenet"),
-        model=ThinkerConfig(
+        model=AnswerConfig(
             encoder="resnet152-4",
             pixel_mean=(0.485, 0.456, 0.406),
             pixel_std=(0.229, 0.224, 0.225),

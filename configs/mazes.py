@@ -1,18 +1,18 @@
 """Mazes: the way from the red pixel to the green one, as moves, seen in one picture."""
 
-from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.experiments.answering import AnsweringExperiment, HeldOutSettings, LearningSettings, TaskConfig
 from ctm_rl.agents.experiments.settings import BudgetConfig
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 
 MAZE = "ctm_rl.envs:ctm_rl/Maze-v0"
 
 
-def mazes() -> SupervisedExperiment:
+def mazes() -> AnsweringExperiment:
     """Routes through mazes of 9 pixels, without position encoding, small enough for two CPU cores."""
-    return SupervisedExperiment(
+    return AnsweringExperiment(
         name="mazes",
         env=TaskConfig(id=MAZE, kwargs={"size": 9, "route_length": 30}),
-        model=ThinkerConfig(
+        model=AnswerConfig(
             encoder="resnet18-1",
             num_neurons=128,
             history_length=10,
@@ -32,12 +32,12 @@ def mazes() -> SupervisedExperiment:
     )
 
 
-def mazes_19() -> SupervisedExperiment:
+def mazes_19() -> AnsweringExperiment:
     """Routes through mazes of 19 pixels as published: 1,024 neurons, 50 ticks."""
-    return SupervisedExperiment(
+    return AnsweringExperiment(
         name="mazes-19",
         env=TaskConfig(id=MAZE, kwargs={"size": 19, "route_length": 50}),
-        model=ThinkerConfig(
+        model=AnswerConfig(
             encoder="resnet18-1",
             num_neurons=1024,
             history_length=25,
@@ -57,12 +57,12 @@ def mazes_19() -> SupervisedExperiment:
     )
 
 
-def mazes_39() -> SupervisedExperiment:
+def mazes_39() -> AnsweringExperiment:
     """Routes through mazes of 39 pixels as published: 2,048 neurons, 75 ticks."""
-    return SupervisedExperiment(
+    return AnsweringExperiment(
         name="mazes-39",
         env=TaskConfig(id=MAZE, kwargs={"size": 39, "route_length": 100}),
-        model=ThinkerConfig(
+        model=AnswerConfig(
             encoder="resnet34-2",
             num_neurons=2048,
             history_length=25,

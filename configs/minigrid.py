@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.config import PolicyConfig
 from ctm_rl.configs.cartpole import cartpole_paper
@@ -16,9 +16,9 @@ def _small(
     num_ticks: int = 2,
     entropy: float = 0.01,
     entropy_final: float | None = None,
-) -> Experiment:
+) -> ActingExperiment:
     """A small machine on the image alone, which is all that changes in these tasks."""
-    return Experiment(
+    return ActingExperiment(
         name=name,
         env=EnvConfig(id=env_id, wrappers=("grid-image",), stagger_episodes=True),
         model=PolicyConfig(
@@ -46,17 +46,17 @@ def _small(
     )
 
 
-def minigrid_empty() -> Experiment:
+def minigrid_empty() -> ActingExperiment:
     """An empty room of 8 x 8: the way to the goal in the corner."""
     return _small("minigrid-empty", "MiniGrid-Empty-8x8-v0", 300_000)
 
 
-def minigrid_doorkey() -> Experiment:
+def minigrid_doorkey() -> ActingExperiment:
     """DoorKey of 5 x 5: take the key, open the door, reach the goal."""
     return _small("minigrid-doorkey", "MiniGrid-DoorKey-5x5-v0", 1_000_000)
 
 
-def minigrid_memory() -> Experiment:
+def minigrid_memory() -> ActingExperiment:
     """Memory S7: see an object, walk away from it, and choose the like of it where the corridor forks."""
     # going straight to the fork is worth half: without much entropy nobody looks back for what there is to remember
     base = _small("minigrid-memory", "MiniGrid-MemoryS7-v0", 2_000_000, num_ticks=1, entropy=0.03, entropy_final=0.005)
@@ -68,19 +68,19 @@ def minigrid_memory() -> Experiment:
     return dataclasses.replace(base, model=model, ppo=ppo)
 
 
-def minigrid_keycorridor() -> Experiment:
+def minigrid_keycorridor() -> ActingExperiment:
     """KeyCorridor S3R1: find the key, open the locked room, pick up the object in it."""
     return _small("minigrid-keycorridor", "MiniGrid-KeyCorridorS3R1-v0", 3_000_000)
 
 
-def minigrid_fourrooms() -> Experiment:
+def minigrid_fourrooms() -> ActingExperiment:
     """FourRooms, 100 steps: find the goal in one of four rooms; small and quick."""
     return _small("minigrid-fourrooms", "MiniGrid-FourRooms-v0", 3_000_000, num_ticks=1)
 
 
-def minigrid_fourrooms_paper() -> Experiment:
+def minigrid_fourrooms_paper() -> ActingExperiment:
     """FourRooms as published: one tick, 512 neurons, 300 steps, 300 million in all."""
-    return Experiment(
+    return ActingExperiment(
         name="minigrid-fourrooms-paper",
         env=EnvConfig(id="MiniGrid-FourRooms-v0", wrappers=("grid-image",), max_episode_steps=300),
         model=PolicyConfig(

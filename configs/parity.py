@@ -3,24 +3,24 @@
 import dataclasses
 
 from ctm_rl.agents.experiments.answering import (
+    AnsweringExperiment,
     BanditSettings,
     HeldOutSettings,
     LearningSettings,
-    SupervisedExperiment,
     TaskConfig,
 )
 from ctm_rl.agents.experiments.settings import BudgetConfig
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 
 PARITY = "ctm_rl.envs:ctm_rl/Parity-v0"
 
 
-def parity() -> SupervisedExperiment:
+def parity() -> AnsweringExperiment:
     """Parity of every beginning of 16 values, small enough for two CPU cores."""
-    return SupervisedExperiment(
+    return AnsweringExperiment(
         name="parity",
         env=TaskConfig(id=PARITY, kwargs={"length": 16}),
-        model=ThinkerConfig(
+        model=AnswerConfig(
             encoder="parity",
             positions="rotational-1d",
             num_neurons=128,
@@ -39,12 +39,12 @@ def parity() -> SupervisedExperiment:
     )
 
 
-def parity_64() -> SupervisedExperiment:
+def parity_64() -> AnsweringExperiment:
     """Parity of every beginning of 64 values as published: 1,024 neurons, 75 ticks."""
-    return SupervisedExperiment(
+    return AnsweringExperiment(
         name="parity-64",
         env=TaskConfig(id=PARITY, kwargs={"length": 64}),
-        model=ThinkerConfig(
+        model=AnswerConfig(
             encoder="parity",
             positions="rotational-1d",
             num_neurons=1024,
@@ -62,7 +62,7 @@ def parity_64() -> SupervisedExperiment:
     )
 
 
-def parity_bandit() -> SupervisedExperiment:
+def parity_bandit() -> AnsweringExperiment:
     """Parity of every beginning of 8 values from nothing but the share of right places: a bandit."""
     experiment = parity()
     return dataclasses.replace(

@@ -1,13 +1,13 @@
 """Pendulum: a torque, which is a real number, swings it up and holds it there."""
 
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.configs.cartpole import cartpole
 
 
-def pendulum() -> Experiment:
+def pendulum() -> ActingExperiment:
     """Pendulum, 200 steps: swing up and stay up by a torque between -2 and 2; nothing is hidden."""
-    return Experiment(
+    return ActingExperiment(
         name="pendulum",
         env=EnvConfig(id="Pendulum-v1", stagger_episodes=True),
         model=cartpole().model,

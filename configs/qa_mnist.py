@@ -1,16 +1,16 @@
 """Questions about digits that have been seen before: what synchronisation remembers once they are out of sight."""
 
-from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.experiments.answering import AnsweringExperiment, HeldOutSettings, LearningSettings, TaskConfig
 from ctm_rl.agents.experiments.settings import BudgetConfig
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 
 QA_MNIST = "ctm_rl.envs:ctm_rl/QAMnist-v0"
 _MEAN, _STD = (0.1307,), (0.3081,)
 
 
-def qa_mnist() -> SupervisedExperiment:
+def qa_mnist() -> AnsweringExperiment:
     """One sum or difference of two digits shown before, small enough for two CPU cores."""
-    return SupervisedExperiment(
+    return AnsweringExperiment(
         name="qa-mnist",
         env=TaskConfig(
             id=QA_MNIST,
@@ -18,7 +18,7 @@ def qa_mnist() -> SupervisedExperiment:
             kwargs={"num_digits": [2, 2], "num_operations": [0, 1], "size": 16},
             held_out_kwargs={"split": "test", "num_operations": [1, 1]},
         ),
-        model=ThinkerConfig(
+        model=AnswerConfig(
             encoder="digits",
             pixel_mean=_MEAN,
             pixel_std=_STD,
@@ -41,12 +41,12 @@ def qa_mnist() -> SupervisedExperiment:
     )
 
 
-def qa_mnist_10() -> SupervisedExperiment:
+def qa_mnist_10() -> AnsweringExperiment:
     """Questions about one to four digits as published: 1,024 neurons, ten ticks for each part."""
-    return SupervisedExperiment(
+    return AnsweringExperiment(
         name="qa-mnist-10",
         env=TaskConfig(id=QA_MNIST, held_out_kwargs={"split": "test"}),
-        model=ThinkerConfig(
+        model=AnswerConfig(
             encoder="digits",
             pixel_mean=_MEAN,
             pixel_std=_STD,

@@ -1,18 +1,18 @@
 """Sorting: numbers are put in order, one index emitted after the other while thinking."""
 
-from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.experiments.answering import AnsweringExperiment, HeldOutSettings, LearningSettings, TaskConfig
 from ctm_rl.agents.experiments.settings import BudgetConfig
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 
 SORTING = "ctm_rl.envs:ctm_rl/Sorting-v0"
 
 
-def sorting() -> SupervisedExperiment:
+def sorting() -> AnsweringExperiment:
     """The order of 8 numbers, small enough for two CPU cores."""
-    return SupervisedExperiment(
+    return AnsweringExperiment(
         name="sorting",
         env=TaskConfig(id=SORTING, kwargs={"length": 8}),
-        model=ThinkerConfig(
+        model=AnswerConfig(
             encoder="none",
             num_heads=0,
             num_neurons=128,
@@ -28,12 +28,12 @@ def sorting() -> SupervisedExperiment:
     )
 
 
-def sorting_30() -> SupervisedExperiment:
+def sorting_30() -> AnsweringExperiment:
     """The order of 30 numbers as published: 512 neurons, 50 ticks."""
-    return SupervisedExperiment(
+    return AnsweringExperiment(
         name="sorting-30",
         env=TaskConfig(id=SORTING, kwargs={"length": 30}),
-        model=ThinkerConfig(
+        model=AnswerConfig(
             encoder="none",
             num_heads=0,
             num_neurons=512,

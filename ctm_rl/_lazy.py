@@ -1,21 +1,38 @@
 """Exports that are imported when first asked for (PEP 562), so that importing a package costs next to nothing."""
 
+import ast
 import importlib
+import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 
-def lazy_exports(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Makes a package's ``__getattr__`` and ``__dir__`` out of a table of what it exports.
+def lazy_exports(
+    package: str, file: str, renamed: Mapping[str, str] | None = None
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Makes a package's ``__getattr__`` and ``__dir__`` from the imports in its stub, ``__init__.pyi``.
+
+    The stub is the one list of what a package exports: type checkers read it, and so does this.
 
     Args:
         package: the package's own name, its ``__name__``.
-        modules: for each exported name, the full name of the module that defines it.
+        file: its ``__init__.py``, its ``__file__``.
+        renamed: names of earlier versions and what they are called now; using one warns.
 
     Returns:
         ``(__getattr__, __dir__)``, to be assigned at the package's top level.
     """
+    stub = ast.parse(Path(file).with_suffix(".pyi").read_text())
+    modules = {
+        alias.name: str(node.module) for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
 
     def load(name: str) -> object:
+        if renamed is not None and name in renamed:
+            now = renamed[name]
+            message = f"{package}.{name} is now called {now}; the old name goes with the next release."
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            name = now
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(modules[name]), name)

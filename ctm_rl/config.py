@@ -128,7 +128,7 @@ def _check_pairing(config: CoreConfig) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ThinkerConfig(CoreConfig):
+class AnswerConfig(CoreConfig):
     """A model that thinks about one input and answers at every tick: the supervised tasks."""
 
     kind: ModelKind = "ctm"
@@ -199,7 +199,7 @@ def _check_width(baseline_dim: int | None) -> None:
         check_at_least("baseline_dim", baseline_dim, 1)
 
 
-def _check_pixels(config: ThinkerConfig) -> None:
+def _check_pixels(config: AnswerConfig) -> None:
     """One number for all channels, or one for each."""
     for name in ("pixel_mean", "pixel_std"):
         count = len(getattr(config, name))
@@ -209,7 +209,7 @@ def _check_pixels(config: ThinkerConfig) -> None:
         raise ValueError(f"pixel_std must be above 0, got {config.pixel_std}.")
 
 
-def _check_reader(config: ThinkerConfig) -> None:
+def _check_reader(config: AnswerConfig) -> None:
     """Attention needs an encoder, heads that divide its features, and a query; without it there is none of these."""
     if config.num_heads == 0:
         if config.encoder != "none":

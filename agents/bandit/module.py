@@ -6,7 +6,7 @@ import torch
 from ray.rllib.core.columns import Columns
 from torch import Tensor, nn
 
-from ctm_rl.agents.supervised.module import ThinkerModule
+from ctm_rl.agents.supervised.module import AnsweringModule
 from ctm_rl.agents.supervised.scoring import most_certain_answer
 from ctm_rl.models.answering import Thought
 from ctm_rl.spaces.actions import Chosen, chosen
@@ -27,7 +27,7 @@ class Answered(NamedTuple):
     """The reward that was to be expected before it was drawn, [B]."""
 
 
-class BanditModule(ThinkerModule):
+class BanditModule(AnsweringModule):
     """A model that draws the elements of its answer, each on its own, from what it thinks at its most certain tick.
 
     The reward to be expected is a linear function of how decided each element is, ``sum_c p_c^2``: the chance that a

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from ctm_rl.agents.bench.settings import RivalSettings
-from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import to_json
 from ctm_rl.errors import UserError
 
@@ -42,7 +42,7 @@ class Worker:
     """
 
     def __init__(
-        self, name: str, experiment: Experiment, num_threads: int, rival: RivalSettings, label: str | None = None
+        self, name: str, experiment: ActingExperiment, num_threads: int, rival: RivalSettings, label: str | None = None
     ) -> None:
         self.label = label or name
         self.description: dict[str, Any] | None = None

@@ -26,7 +26,7 @@ from ctm_rl.agents.bench.settings import RivalSettings
 from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.bench.timing import Description, Timing
 from ctm_rl.agents.cluster.session import without_known_noise
-from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 
 _MODULE = "default_policy"
@@ -117,17 +117,17 @@ class RLlibContender:
         group.update = watched
 
 
-def ours(experiment: Experiment, num_threads: int) -> RLlibContender:
+def ours(experiment: ActingExperiment, num_threads: int) -> RLlibContender:
     """What ``ctm-rl train`` does with an experiment."""
     return RLlibContender(lambda: build_algorithm_config(experiment), num_threads, _sizes(experiment))
 
 
-def with_lstm(experiment: Experiment) -> Experiment:
+def with_lstm(experiment: ActingExperiment) -> ActingExperiment:
     """The experiment with an LSTM in the machine's place, of as many parameters."""
     return replace(experiment, model=replace(experiment.model, kind="lstm", baseline_dim=None))
 
 
-def at_size_of(rival: RivalSettings, experiment: Experiment) -> Experiment:
+def at_size_of(rival: RivalSettings, experiment: ActingExperiment) -> ActingExperiment:
     """The experiment with the environments, steps, epochs and minibatches of a rival, in this process."""
     ppo = replace(
         experiment.ppo,
@@ -138,13 +138,13 @@ def at_size_of(rival: RivalSettings, experiment: Experiment) -> Experiment:
     return replace(experiment, ppo=ppo, num_env_runners=0, num_learners=0, num_envs_per_env_runner=rival.num_envs)
 
 
-def stock(experiment: Experiment, num_threads: int, max_seq_len: int) -> RLlibContender:
+def stock(experiment: ActingExperiment, num_threads: int, max_seq_len: int) -> RLlibContender:
     """RLlib's own proximal policy optimisation, with our module."""
     experiment = _stock(experiment, max_seq_len)
     return RLlibContender(lambda: build_algorithm_config(experiment), num_threads, _sizes(experiment))
 
 
-def stock_lstm(experiment: Experiment, num_threads: int, rival: RivalSettings) -> RLlibContender:
+def stock_lstm(experiment: ActingExperiment, num_threads: int, rival: RivalSettings) -> RLlibContender:
     """RLlib's own proximal policy optimisation with its own LSTM: nothing of ours but the environment."""
     experiment = _stock(at_size_of(rival, experiment), max_seq_len=20)
 
@@ -159,13 +159,13 @@ def stock_lstm(experiment: Experiment, num_threads: int, rival: RivalSettings) -
     return RLlibContender(make_config, num_threads, f"LSTM {rival.lstm_dim}, {_sizes(experiment)}")
 
 
-def _stock(experiment: Experiment, max_seq_len: int) -> Experiment:
+def _stock(experiment: ActingExperiment, max_seq_len: int) -> ActingExperiment:
     """The experiment as RLlib's own algorithm takes it."""
     model = replace(experiment.model, max_seq_len=max_seq_len)
     return replace(experiment, model=model, ppo=replace(experiment.ppo, **_PLAIN), algorithm="stock-ppo")
 
 
-def _sizes(experiment: Experiment) -> str:
+def _sizes(experiment: ActingExperiment) -> str:
     """Size of an iteration, for the table."""
     ppo = experiment.ppo
     kind = experiment.model.kind

@@ -9,7 +9,7 @@ import torch
 from ctm_rl.agents.bench.memory import PeakMeter, resident_mb
 from ctm_rl.agents.bench.settings import RivalSettings
 from ctm_rl.agents.bench.timing import Description, Timing, Unavailable
-from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.rllib.environment import make_env
 
 _LIBRARY = "sb3_contrib"
@@ -24,7 +24,7 @@ class SB3Contender:
         rival: sizes.
     """
 
-    def __init__(self, experiment: Experiment, num_threads: int, rival: RivalSettings) -> None:
+    def __init__(self, experiment: ActingExperiment, num_threads: int, rival: RivalSettings) -> None:
         self._experiment = experiment
         self._num_threads = num_threads
         self._rival = rival

@@ -9,7 +9,7 @@ from torch import Tensor
 from ctm_rl.agents.bench.floor import matrix_rate
 from ctm_rl.agents.bench.memory import PeakMeter, release_free
 from ctm_rl.agents.bench.task import task_of
-from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.models.actor_critic import ActorCritic
 
 STEPS_PER_EPISODE = 25
@@ -36,7 +36,7 @@ class MinibatchProbe:
         experiment: says which model, and on what it acts.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: ActingExperiment) -> None:
         self.task = task_of(experiment)
         config, layout, actions = self.task
         self.device = torch.device("cuda" if experiment.num_gpus_per_learner > 0 else "cpu")

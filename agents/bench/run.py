@@ -20,7 +20,7 @@ from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.bench.worker import ITERATION, PARTS
 from ctm_rl.agents.cluster.session import check_machine, count_cpus, prepare_environment, ray_for
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
-from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import to_json
 from ctm_rl.agents.run_directory.working_directory import working_inside
 
@@ -31,7 +31,7 @@ OURS = "ctm-rl"
 _DIGITS = {"env_steps": 0, "peak_mb": 1, "update_peak_mb": 1}
 
 
-def bench(experiment: Experiment, options: BenchOptions, command: str, tell: Tell) -> dict[str, Any]:
+def bench(experiment: ActingExperiment, options: BenchOptions, command: str, tell: Tell) -> dict[str, Any]:
     """Measures the contenders on an experiment.
 
     Args:
@@ -58,7 +58,9 @@ def bench(experiment: Experiment, options: BenchOptions, command: str, tell: Tel
     return {**result, "minibatch": _minibatch(experiment, parts)} if parts else result
 
 
-def circumstances(experiment: Experiment, options: BenchOptions, num_threads: int, command: str) -> dict[str, Any]:
+def circumstances(
+    experiment: ActingExperiment, options: BenchOptions, num_threads: int, command: str
+) -> dict[str, Any]:
     """What a reader needs to judge a measurement: the machine, versions, command and settings."""
     return {
         "machine": describe_machine(),
@@ -74,7 +76,7 @@ def circumstances(experiment: Experiment, options: BenchOptions, num_threads: in
 
 
 @contextlib.contextmanager
-def running_ray(experiment: Experiment) -> Iterator[Experiment]:
+def running_ray(experiment: ActingExperiment) -> Iterator[ActingExperiment]:
     """Has one Ray for all contenders; works in a directory of its own meanwhile.
 
     What Ray prints meanwhile goes to standard error: standard output is for results.
@@ -189,7 +191,7 @@ def _row(worker: Worker, timings: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _minibatch(experiment: Experiment, parts: list[dict[str, Any]]) -> dict[str, Any]:
+def _minibatch(experiment: ActingExperiment, parts: list[dict[str, Any]]) -> dict[str, Any]:
     """A minibatch of ours beside the arithmetic floor."""
     from ctm_rl.agents.bench.parts import MinibatchProbe
 

@@ -13,7 +13,7 @@ from ctm_rl.agents.bench.run import OURS, Tell, build, circumstances, measure_in
 from ctm_rl.agents.bench.settings import BenchOptions
 from ctm_rl.agents.bench.worker import ITERATION
 from ctm_rl.agents.cluster.session import count_cpus
-from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
 
 _TITLES = {"ticks": "ticks of a step, K", "steps": "steps of an iteration, T", "iteration": "iteration"}
 
@@ -29,7 +29,7 @@ class Line(NamedTuple):
     """Largest distance of a point from it, as a share of the line's value there."""
 
 
-def scaling(experiment: Experiment, options: BenchOptions, command: str, tell: Tell) -> dict[str, Any]:
+def scaling(experiment: ActingExperiment, options: BenchOptions, command: str, tell: Tell) -> dict[str, Any]:
     """Measures iterations of ours while one size grows and the others stay.
 
     Args:
@@ -129,7 +129,7 @@ def draw(result: dict[str, Any], path: Path) -> bool:
     return True
 
 
-def _variants(experiment: Experiment, options: BenchOptions) -> list[tuple[str, int, Experiment]]:
+def _variants(experiment: ActingExperiment, options: BenchOptions) -> list[tuple[str, int, ActingExperiment]]:
     """The experiment with other K, with other T, and as it is."""
     model, ppo = experiment.model, experiment.ppo
     return [

@@ -1,6 +1,6 @@
 """What an experiment's environment means for its model, looked at once."""
 
-from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.rllib.environment import make_env
 from ctm_rl.agents.rllib.spaces import Fitted, fit
 from ctm_rl.errors import UserError
@@ -9,7 +9,7 @@ from ctm_rl.models.baseline_width import settle_width
 from ctm_rl.spaces.actions import Choices
 
 
-def task_of(experiment: Experiment) -> Fitted:
+def task_of(experiment: ActingExperiment) -> Fitted:
     """Makes one environment and looks at its spaces.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from ctm_rl.agents.bench.settings import RivalSettings
 from ctm_rl.agents.bench.timing import Contender, Unavailable
-from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import from_json
 from ctm_rl.errors import UserError
 
@@ -34,7 +34,7 @@ def main() -> int:
     return 0
 
 
-def make_contender(name: str, experiment: Experiment, num_threads: int, rival: RivalSettings) -> Contender:
+def make_contender(name: str, experiment: ActingExperiment, num_threads: int, rival: RivalSettings) -> Contender:
     """Makes a contender by its name, not built yet."""
     if name == "sb3-lstm":
         from ctm_rl.agents.bench.contender_sb3 import SB3Contender
@@ -60,7 +60,7 @@ def _serve(task: dict[str, Any], answers: TextIO) -> None:
     from ctm_rl.agents.run_directory.working_directory import no_results_at_home
 
     experiment, rival = from_json(task["experiment"]), RivalSettings(**task["rival"])
-    assert isinstance(experiment, Experiment)
+    assert isinstance(experiment, ActingExperiment)
     num_threads = int(task["num_threads"])
     with contextlib.ExitStack() as stack:
         if task["name"] != "sb3-lstm":

@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 PACKAGE = "ctm_rl"
-_SUFFIXES = (".py", ".npz", ".typed")
+_SUFFIXES = (".py", ".pyi", ".npz", ".typed")
 
 
 class NodeProbe:

@@ -12,10 +12,10 @@ from torch import Tensor
 from ctm_rl.agents.evaluation.halting_curve import Batch, check_can_halt_answers, halting_curve, joined, threshold_name
 from ctm_rl.agents.experiments.answering import LossKind, TaskConfig
 from ctm_rl.agents.rllib.columns import to_device
-from ctm_rl.agents.supervised.module import fit_thinker
+from ctm_rl.agents.supervised.module import fit_answer_config
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS, Sampler
 from ctm_rl.checkpoints.published import OfficialModel
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 from ctm_rl.errors import UserError
 from ctm_rl.metrics import (
     AnswerScores,
@@ -135,9 +135,9 @@ def evaluate_answers(
     }
 
 
-def _check_fits(config: ThinkerConfig, spaces: tuple[gym.Space, gym.Space], asked: Asked) -> None:
+def _check_fits(config: AnswerConfig, spaces: tuple[gym.Space, gym.Space], asked: Asked) -> None:
     """Refuses an environment that shows, or asks for, something else than the model reads and answers."""
-    fitted = fit_thinker(config, *spaces, asked.loss)
+    fitted = fit_answer_config(config, *spaces, asked.loss)
     names = ["num_groups", "num_classes"] + (["input_dim"] if config.encoder != "parity" else [])
     for name in names:
         given, needed = getattr(config, name), getattr(fitted, name)
@@ -192,7 +192,7 @@ class _Scores:
         return told
 
 
-def _scores_for(config: ThinkerConfig, loss: LossKind, human: Tensor | None) -> _Scores:
+def _scores_for(config: AnswerConfig, loss: LossKind, human: Tensor | None) -> _Scores:
     """The scores that fit a task."""
     if loss == "order":
         return _Scores([("", SortingScores(), lambda t, s, _: (t.predictions, s[OBSERVATIONS], s[TARGETS]))])

@@ -14,8 +14,8 @@ import torch
 
 from ctm_rl.agents.evaluation.answers import Asked, asked_of, describe_answers, evaluate_answers
 from ctm_rl.agents.evaluation.halting_curve import HALT_THRESHOLDS, threshold_name
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment
-from ctm_rl.agents.experiments.answering import SupervisedExperiment, TaskConfig
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
+from ctm_rl.agents.experiments.answering import AnsweringExperiment, TaskConfig
 from ctm_rl.agents.experiments.settings import MAX_SEED
 from ctm_rl.agents.rllib.environment import make_env
 from ctm_rl.agents.rllib.spaces import fit
@@ -25,7 +25,7 @@ from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.published import OfficialModel
 from ctm_rl.errors import UserError
 from ctm_rl.inference.actor import check_can_halt, check_can_take
-from ctm_rl.inference.load_model import THINKER_ENTRY, rebuild_thinker
+from ctm_rl.inference.load_model import MODEL_ENTRY, rebuild_model
 from ctm_rl.inference.policy import Policy, official_of
 from ctm_rl.machine.halting import check_halt_certainty
 from ctm_rl.machine.synchronisation import Synchronisation
@@ -112,7 +112,7 @@ def evaluate(
     place = checkpoint.find(place)
     state = checkpoint.load(place)
     official = official_of(place, state)
-    if THINKER_ENTRY in state or (official is not None and official.task != "rl"):
+    if MODEL_ENTRY in state or (official is not None and official.task != "rl"):
         if num_ticks is not None:
             raise UserError("num_ticks is for policies that act; one that answers tells accuracy_by_tick with --json.")
         model, asked = _answering(run, place, state, official)
@@ -131,7 +131,7 @@ def evaluate(
     policy = Policy.from_state(place, state, found)
     _checked(lambda: check_can_take(policy.agent, num_ticks))
     experiment = read_config(run)
-    assert isinstance(experiment, Experiment)
+    assert isinstance(experiment, ActingExperiment)
     env = _changed(experiment.env, env_kwargs)
     seeds = [_SEED_FLOOR + int(word) // 2 for word in np.random.SeedSequence(seed).generate_state(episodes)]
     if thresholds:
@@ -199,11 +199,11 @@ def _answering(
         assert not isinstance(official.model, ActorCritic)
         return official.model, asked_of(official)
     experiment = read_config(run)
-    if not isinstance(experiment, SupervisedExperiment):
+    if not isinstance(experiment, AnsweringExperiment):
         raise UserError(f"{run / 'config.json'} is of a run that acts, and its checkpoint holds a model that answers.")
     env = experiment.env
     held_out = dataclasses.replace(env, kwargs={**env.kwargs, **env.held_out_kwargs}, held_out_kwargs={})
-    return rebuild_thinker(place, state), Asked(held_out, experiment.learning.loss, experiment.name)
+    return rebuild_model(place, state), Asked(held_out, experiment.learning.loss, experiment.name)
 
 
 def _changed(env: Env, kwargs: Mapping[str, Any] | None) -> Env:

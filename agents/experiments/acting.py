@@ -130,7 +130,7 @@ class PPOSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Experiment(RunSettings):
+class ActingExperiment(RunSettings):
     """A whole run: what is acted on, by which model, how it learns, for how long and on which machines."""
 
     env: EnvConfig
@@ -177,7 +177,7 @@ class Experiment(RunSettings):
         return self.num_envs * self.ppo.num_rollout_steps
 
 
-def _check_stock(experiment: Experiment) -> None:
+def _check_stock(experiment: ActingExperiment) -> None:
     """Refuses what RLlib's own learners cannot do, and options that they do not know."""
     ppo, defaults, algorithm = experiment.ppo, PPOSettings(), experiment.algorithm
     for name in _WITHOUT_EFFECT[algorithm]:
@@ -207,7 +207,7 @@ def _check_stock(experiment: Experiment) -> None:
         )
 
 
-def _check_fragments(experiment: Experiment) -> None:
+def _check_fragments(experiment: ActingExperiment) -> None:
     """Refuses fragments that cannot be dealt out: a learner gets all that a runner has played at once."""
     num_runners = max(1, experiment.num_env_runners)
     if experiment.num_learners > 1 and num_runners % experiment.num_learners:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from ctm_rl.agents.experiments.json_option import JsonObject
 from ctm_rl.agents.experiments.settings import MAX_SEED, MAX_STEPS, RunSettings
 from ctm_rl.agents.experiments.validation import check_number
-from ctm_rl.config import ThinkerConfig, check_choice
+from ctm_rl.config import AnswerConfig, check_choice
 
 Signal = Literal["label", "reward"]
 LossKind = Literal["classes", "route", "order"]
@@ -153,12 +153,12 @@ class HeldOutSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SupervisedExperiment(RunSettings):
+class AnsweringExperiment(RunSettings):
     """A whole run that learns to answer: what is asked, by which model, how it learns, for how long and where."""
 
     env: TaskConfig
     """The environment. A sample is one environment step."""
-    model: ThinkerConfig
+    model: AnswerConfig
     """The model; what follows from the environment's spaces is set by them."""
     signal: Signal = "label"
     """label: from the right answers, with the machine's own loss; reward: by proximal policy optimisation from nothing
@@ -200,7 +200,7 @@ class SupervisedExperiment(RunSettings):
         return num_batches * (self.bandit.num_epochs if self.signal == "reward" else 1)
 
 
-def _check_ticks(experiment: SupervisedExperiment) -> None:
+def _check_ticks(experiment: AnsweringExperiment) -> None:
     """Refuses to learn from the first ticks alone where they do not answer, or are more than there are."""
     model, learning, least = experiment.model, experiment.learning, experiment.learning.min_num_ticks
     if least is None:
@@ -213,7 +213,7 @@ def _check_ticks(experiment: SupervisedExperiment) -> None:
     check_number("learning.min_num_ticks", least, at_least=1, at_most=model.num_ticks)
 
 
-def _check_halting(experiment: SupervisedExperiment) -> None:
+def _check_halting(experiment: AnsweringExperiment) -> None:
     """Refuses a certainty to halt at where the most certain tick does not count."""
     learning, kind = experiment.learning, experiment.model.kind
     if learning.halt_certainty is None:
@@ -225,7 +225,7 @@ def _check_halting(experiment: SupervisedExperiment) -> None:
         )
 
 
-def _check_signal(experiment: SupervisedExperiment) -> None:
+def _check_signal(experiment: AnsweringExperiment) -> None:
     """Refuses what cannot be learned from the signal, and what would have no effect with it."""
     learning = experiment.learning
     if experiment.signal == "label":

@@ -5,10 +5,10 @@ import difflib
 import types
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ctm_rl.agents.experiments.acting import Experiment
-from ctm_rl.agents.experiments.answering import SupervisedExperiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
+from ctm_rl.agents.experiments.answering import AnsweringExperiment
 
-AnyExperiment = Experiment | SupervisedExperiment
+AnyExperiment = ActingExperiment | AnsweringExperiment
 
 
 def to_json(experiment: AnyExperiment) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def from_json(values: object) -> AnyExperiment:
         ValueError: one line naming the field and what is allowed.
     """
     is_supervised = isinstance(values, dict) and "signal" in values
-    return build(SupervisedExperiment if is_supervised else Experiment, values)
+    return build(AnsweringExperiment if is_supervised else ActingExperiment, values)
 
 
 def _plain(value: Any) -> Any:

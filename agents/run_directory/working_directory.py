@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ctm_rl.agents.experiments.answering import SupervisedExperiment
+from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.run_directory.storage import is_url
 from ctm_rl.errors import expand
@@ -25,7 +25,7 @@ def with_absolute_paths(experiment: AnyExperiment) -> AnyExperiment:
         return {name: _absolute(value) if name in ("path", "folder") else value for name, value in kwargs.items()}
 
     experiment = with_absolute_storage(experiment)
-    if not isinstance(experiment, SupervisedExperiment):
+    if not isinstance(experiment, AnsweringExperiment):
         return experiment
     env = experiment.env
     env = dataclasses.replace(env, kwargs=absolute(env.kwargs), held_out_kwargs=absolute(env.held_out_kwargs))

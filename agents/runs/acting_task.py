@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ctm_rl.agents.experiments.acting import ASYNCHRONOUS, Experiment
+from ctm_rl.agents.experiments.acting import ASYNCHRONOUS, ActingExperiment
 from ctm_rl.agents.run_directory.progress import Row
 from ctm_rl.agents.runs.task import COMMON_METRICS, MODULE, mean_of, number_of, peak_memory_mb
 
@@ -31,7 +31,7 @@ where there is nothing to tell, as before the first episode has ended; ``env_fau
 ``kl`` and ``clip_fraction`` are told by our own learner only, ``explained_variance`` by PPO only."""
 
 
-class LearningToAct:
+class ActingTask:
     """Learning from rewards, with our algorithm or one of RLlib's.
 
     Args:
@@ -40,7 +40,7 @@ class LearningToAct:
 
     metrics = ACTING_METRICS
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: ActingExperiment) -> None:
         self._experiment = experiment
         self._returns: list[float] = []
         self._lengths: list[int] = []

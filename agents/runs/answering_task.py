@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from typing import Any
 
-from ctm_rl.agents.experiments.answering import SupervisedExperiment
+from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.run_directory.progress import Row
 from ctm_rl.agents.runs.task import COMMON_METRICS, MODULE, SAMPLE_TIMEOUT_SECONDS, number_of, peak_memory_mb
 from ctm_rl.errors import UserError
@@ -47,14 +47,14 @@ _THEIRS = {"value_loss": "vf_loss"}
 """RLlib's names, where they are not ours."""
 
 
-class LearningToAnswer:
+class AnsweringTask:
     """Learning from right answers, or from how good the answers were that were drawn.
 
     Args:
         experiment: what is learned.
     """
 
-    def __init__(self, experiment: SupervisedExperiment) -> None:
+    def __init__(self, experiment: AnsweringExperiment) -> None:
         self._experiment = experiment
         self._is_bandit = experiment.signal == "reward"
         self._tested: Row = dict.fromkeys(_TESTED)
@@ -92,9 +92,9 @@ class LearningToAnswer:
 
     def describe(self, algorithm: Any) -> dict[str, Any]:
         """The model with its weights."""
-        from ctm_rl.inference.load_model import THINKER_ENTRY, describe
+        from ctm_rl.inference.load_model import MODEL_ENTRY, describe
 
-        return {THINKER_ENTRY: describe(first_module(algorithm).model)}
+        return {MODEL_ENTRY: describe(first_module(algorithm).model)}
 
     def read(self, algorithm: Any, result: dict[str, Any], *, is_last: bool) -> Row:
         """Losses, and every few iterations a test on held-out samples."""
@@ -124,12 +124,12 @@ class LearningToAnswer:
 def _supervised_parts() -> tuple[Any, type]:
     """The configuration and the module of learning from right answers."""
     from ctm_rl.agents.supervised.config import SupervisedConfig
-    from ctm_rl.agents.supervised.module import ThinkerModule
+    from ctm_rl.agents.supervised.module import AnsweringModule
 
-    return SupervisedConfig(), ThinkerModule
+    return SupervisedConfig(), AnsweringModule
 
 
-def _bandit_parts(experiment: SupervisedExperiment) -> tuple[Any, type]:
+def _bandit_parts(experiment: AnsweringExperiment) -> tuple[Any, type]:
     """The configuration and the module of learning from rewards."""
     from ctm_rl.agents.bandit.config import BanditConfig
     from ctm_rl.agents.bandit.module import BanditModule
@@ -137,14 +137,14 @@ def _bandit_parts(experiment: SupervisedExperiment) -> tuple[Any, type]:
     return BanditConfig().training(bandit=experiment.bandit), BanditModule
 
 
-def fit_model(experiment: SupervisedExperiment) -> Any:
-    """Looks at the environment once and settles what its spaces mean for the model; gives a ``ThinkerConfig``.
+def fit_model(experiment: AnsweringExperiment) -> Any:
+    """Looks at the environment once and settles what its spaces mean for the model; gives a ``AnswerConfig``.
 
     Raises:
         UserError: the environment cannot be made, shows nothing to learn from, would be tested on what it is learned
             from, or the model does not fit it.
     """
-    from ctm_rl.agents.supervised.module import fit_thinker
+    from ctm_rl.agents.supervised.module import fit_answer_config
     from ctm_rl.agents.supervised.sampler import check_samples, count_samples, make_samples_env
 
     fitted = []
@@ -157,7 +157,7 @@ def fit_model(experiment: SupervisedExperiment) -> Any:
                 )
             check_samples(env)
             spaces = env.single_observation_space, env.single_action_space
-            fitted.append(fit_thinker(experiment.model, *spaces, experiment.learning.loss))
+            fitted.append(fit_answer_config(experiment.model, *spaces, experiment.learning.loss))
     if fitted[0] != fitted[1]:
         raise UserError(f"env.held_out_kwargs of {experiment.env.id} must leave answers and channels as they are.")
     return fitted[0]

@@ -6,7 +6,7 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from ctm_rl.agents.experiments.acting import Experiment, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment, PPOSettings
 from ctm_rl.agents.ppo.config import RecurrentPPOConfig
 from ctm_rl.agents.rllib.distributions import check_stock_spaces
 from ctm_rl.agents.rllib.environment import VECTORIZATIONS, make_env, make_vector_env, training_arguments
@@ -17,7 +17,7 @@ from ctm_rl.agents.stock.config import longest_sequence, stock_config
 from ctm_rl.config import PolicyConfig
 
 
-def build_algorithm_config(experiment: Experiment) -> AlgorithmConfig:
+def build_algorithm_config(experiment: ActingExperiment) -> AlgorithmConfig:
     """Translates an experiment for RLlib; needs no running Ray.
 
     Args:
@@ -67,7 +67,7 @@ def _lr_schedule(ppo: PPOSettings, num_env_steps: int) -> Any:
     return [*warm, [ppo.lr_warmup_steps, ppo.lr], *end]
 
 
-def _columnar_config(experiment: Experiment) -> RecurrentPPOConfig:
+def _columnar_config(experiment: ActingExperiment) -> RecurrentPPOConfig:
     """What is special to our own PPO."""
     ppo = experiment.ppo
     if experiment.env.vectorization != "sync":
@@ -89,7 +89,7 @@ def _columnar_config(experiment: Experiment) -> RecurrentPPOConfig:
     return config
 
 
-def _fit_model(experiment: Experiment) -> PolicyConfig:
+def _fit_model(experiment: ActingExperiment) -> PolicyConfig:
     """Looks at the environment once and settles what its spaces mean for the model."""
     env = make_env(experiment.env)
     try:

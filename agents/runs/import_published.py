@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.run_directory.directory import check_free, config_of, created
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.published import OfficialModel, load_official
@@ -52,7 +52,7 @@ def _config(official: OfficialModel, args: Mapping[str, Any]) -> dict[str, Any]:
         wrappers=_wrappers(args, is_grid=is_grid),
         max_episode_steps=args.get("max_environment_steps"),
     )
-    return config_of(Experiment(name="imported", env=env, model=official.model.config))
+    return config_of(ActingExperiment(name="imported", env=env, model=official.model.config))
 
 
 def _wrappers(args: Mapping[str, Any], *, is_grid: bool) -> tuple[str, ...]:

@@ -12,13 +12,13 @@ from typing import Any
 
 from ctm_rl.agents.cluster.session import without_known_noise
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
-from ctm_rl.agents.experiments.answering import SupervisedExperiment
+from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
 from ctm_rl.agents.run_directory.directory import MetricsWriter
 from ctm_rl.agents.run_directory.progress import Progress, Row
 from ctm_rl.agents.run_directory.upload import Mirror, closing_mirror, tell_news
 from ctm_rl.agents.run_directory.working_directory import no_results_at_home, num_threads
-from ctm_rl.agents.runs.task import MODULE, Learning
+from ctm_rl.agents.runs.task import MODULE, Task
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.store import CheckpointError
 from ctm_rl.errors import EnvFault, UserError
@@ -70,7 +70,7 @@ class Run:
         self,
         experiment: AnyExperiment,
         run_dir: Path,
-        learning: Learning,
+        learning: Task,
         config: Any,
         progress: Progress,
         started: float,
@@ -282,7 +282,7 @@ class Run:
         self._position.env_steps += steps
         self._position.seconds = ended - self._started
         if not math.isfinite(result["learners"][MODULE]["total_loss"]):
-            option = "--learning.lr" if isinstance(self._experiment, SupervisedExperiment) else "--ppo.lr"
+            option = "--learning.lr" if isinstance(self._experiment, AnsweringExperiment) else "--ppo.lr"
             raise Diverged(
                 f"the loss is no finite number in iteration {self._position.iteration}; lower {option}. "
                 f"The last checkpoint of {self.run_dir} is from before."

@@ -13,7 +13,7 @@ SAMPLE_TIMEOUT_SECONDS = 1800.0
 """How long a remote environment runner may take for its share of an iteration."""
 
 
-class Learning(Protocol):
+class Task(Protocol):
     """One kind of learning, for the length of a run."""
 
     @property

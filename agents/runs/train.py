@@ -10,16 +10,16 @@ from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.ship_package import tell_shipping
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
-from ctm_rl.agents.experiments.answering import SupervisedExperiment
+from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
 from ctm_rl.agents.run_directory.directory import config_of, created, locked, new_run_dir, read_config, write_config
 from ctm_rl.agents.run_directory.progress import Progress, SilentProgress
 from ctm_rl.agents.run_directory.upload import mirror_of
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, with_absolute_storage, working_inside
-from ctm_rl.agents.runs.acting_task import LearningToAct
-from ctm_rl.agents.runs.answering_task import LearningToAnswer
+from ctm_rl.agents.runs.acting_task import ActingTask
+from ctm_rl.agents.runs.answering_task import AnsweringTask
 from ctm_rl.agents.runs.run import Position, Run, is_used_up
-from ctm_rl.agents.runs.task import Learning
+from ctm_rl.agents.runs.task import Task
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.errors import UserError, expand
 
@@ -190,7 +190,7 @@ def _tell_start(experiment: AnyExperiment, nodes: Sequence[Node], progress: Prog
     progress.wait(f"{experiment.name}: {where}")
 
 
-def _prepare(experiment: AnyExperiment, request: StopRequest, *, is_placed: bool) -> tuple[Learning, Any, list[Node]]:
+def _prepare(experiment: AnyExperiment, request: StopRequest, *, is_placed: bool) -> tuple[Task, Any, list[Node]]:
     """Checks that the experiment can be run here; gives what is learned, the same as RLlib takes it, and the nodes."""
     prepare_environment(experiment)
     nodes = [] if is_placed else check_machine(experiment)
@@ -205,8 +205,8 @@ def _prepare(experiment: AnyExperiment, request: StopRequest, *, is_placed: bool
     return learning, config, nodes
 
 
-def learning_of(experiment: AnyExperiment) -> Learning:
+def learning_of(experiment: AnyExperiment) -> Task:
     """The kind of learning that an experiment asks for."""
-    if isinstance(experiment, SupervisedExperiment):
-        return LearningToAnswer(experiment)
-    return LearningToAct(experiment)
+    if isinstance(experiment, AnsweringExperiment):
+        return AnsweringTask(experiment)
+    return ActingTask(experiment)

@@ -7,7 +7,7 @@ from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 
-from ctm_rl.agents.experiments.acting import ASYNCHRONOUS, Experiment, PPOSettings
+from ctm_rl.agents.experiments.acting import ASYNCHRONOUS, ActingExperiment, PPOSettings
 from ctm_rl.agents.experiments.validation import scale_of_rewards
 from ctm_rl.agents.rllib.seeded_env_runner import SeededEnvRunner
 from ctm_rl.agents.stock.learner import REWARD_SCALE, CTMAPPOTorchLearner, CTMIMPALATorchLearner, CTMPPOTorchLearner
@@ -19,7 +19,7 @@ _WAIT_SECONDS = 0.05
 """How long an asynchronous algorithm waits for its environment runners before it looks again."""
 
 
-def stock_config(experiment: Experiment, model: PolicyConfig) -> AlgorithmConfig:
+def stock_config(experiment: ActingExperiment, model: PolicyConfig) -> AlgorithmConfig:
     """Gives what is special to RLlib's own algorithms, learners and environment runner.
 
     Args:
@@ -50,7 +50,7 @@ def stock_config(experiment: Experiment, model: PolicyConfig) -> AlgorithmConfig
     return config
 
 
-def longest_sequence(experiment: Experiment) -> int:
+def longest_sequence(experiment: ActingExperiment) -> int:
     """How long a sequence RLlib's learners may backpropagate through, in environment steps.
 
     V-trace reads on from step to step, and at the end of a sequence from its bootstrap value: with whole fragments that
@@ -75,7 +75,7 @@ def _ppo_config(ppo: PPOSettings) -> PPOConfig:
     return config
 
 
-def _vtrace_config(experiment: Experiment) -> IMPALAConfig:
+def _vtrace_config(experiment: ActingExperiment) -> IMPALAConfig:
     """What is special to APPO and IMPALA: environments are played on while the learner learns."""
     ppo = experiment.ppo
     config = APPOConfig() if experiment.algorithm == "appo" else IMPALAConfig()

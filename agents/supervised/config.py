@@ -10,8 +10,8 @@ from ray.rllib.utils.from_config import NotProvided
 from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.learner import SupervisedLearner
-from ctm_rl.agents.supervised.module import ThinkerModule
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.agents.supervised.module import AnsweringModule
+from ctm_rl.config import AnswerConfig
 
 
 class SupervisedConfig(AlgorithmConfig):
@@ -90,8 +90,8 @@ class SupervisedConfig(AlgorithmConfig):
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Returns a machine that reads vectors; other inputs need an encoder."""
-        model = ThinkerConfig(encoder="none", num_heads=0, input_dim=1)
-        return RLModuleSpec(module_class=ThinkerModule, model_config=dataclasses.asdict(model))
+        model = AnswerConfig(encoder="none", num_heads=0, input_dim=1)
+        return RLModuleSpec(module_class=AnsweringModule, model_config=dataclasses.asdict(model))
 
     def get_default_learner_class(self) -> type:
         """Returns the learner that reads samples."""

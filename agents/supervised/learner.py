@@ -15,7 +15,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch
 from torch import Tensor
 
 from ctm_rl.agents.rllib.columns import counted, to_device
-from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, ThinkerModule
+from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, AnsweringModule
 from ctm_rl.agents.supervised.optimisation import QuantileClipper, learning_rate, parameter_groups
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS
 from ctm_rl.agents.supervised.scoring import Tally, loss_of, tally
@@ -99,7 +99,7 @@ class SupervisedLearner(TorchLearner):
         if least is not None:
             num_ticks = int(torch.randint(least, thought.certainties.shape[-1] + 1, ()))
             thought = Thought(thought.predictions[..., :num_ticks], thought.certainties[..., :num_ticks])
-        return loss_of(self.config.learning, self._thinker.model.config, thought, batch[TARGETS])
+        return loss_of(self.config.learning, self._answering_module.model.config, thought, batch[TARGETS])
 
     def score(self, samples: Mapping[str, Any]) -> Tally:
         """Answers samples as they are answered after learning, and counts what is right.
@@ -110,16 +110,16 @@ class SupervisedLearner(TorchLearner):
         Returns:
             The sums.
         """
-        thinker = self._thinker
-        is_training = thinker.training
-        thinker.eval()
+        module = self._answering_module
+        is_training = module.training
+        module.eval()
         try:
             with torch.no_grad(), self._autocast():
                 batch = to_device(samples, self._device)
-                thought = thinker.think(batch[OBSERVATIONS])
-            return tally(self.config.learning, thinker.model.config, thought, batch[TARGETS])
+                thought = module.think(batch[OBSERVATIONS])
+            return tally(self.config.learning, module.model.config, thought, batch[TARGETS])
         finally:
-            thinker.train(is_training)
+            module.train(is_training)
 
     def get_own_state(self) -> dict[str, Any]:
         """What learning goes on from, beside weights and optimiser."""
@@ -138,9 +138,9 @@ class SupervisedLearner(TorchLearner):
             self._scaler.load_state_dict(dict(state["scaler"]))
 
     @property
-    def _thinker(self) -> ThinkerModule:
+    def _answering_module(self) -> AnsweringModule:
         module = self.module[DEFAULT_MODULE_ID].unwrapped()
-        assert isinstance(module, ThinkerModule)
+        assert isinstance(module, AnsweringModule)
         return module
 
     @property
@@ -157,7 +157,7 @@ class SupervisedLearner(TorchLearner):
     def _take_steps(self, batches: Iterable[dict[str, Any]]) -> None:
         """Takes an optimiser step for every batch, and logs how it went."""
         settings = self.config.learning
-        self._thinker.train()
+        self._answering_module.train()
         losses, norms, rate = [], [], 0.0
         for batch in batches:
             rate = learning_rate(settings, self.num_steps_taken, self.config.num_total_steps)
@@ -201,7 +201,7 @@ class SupervisedLearner(TorchLearner):
         for optimizer in self._optimizer_parameters:
             self._scaler.step(optimizer)
         self._scaler.update()
-        project_(self._thinker)
+        project_(self._answering_module)
         return total, norm
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:

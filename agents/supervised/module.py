@@ -10,7 +10,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
 from ctm_rl.agents.experiments.answering import LossKind
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 from ctm_rl.engine.cuda_graph import CapturedAnswers
 from ctm_rl.errors import UserError
 from ctm_rl.models.answering import Thought, build_model
@@ -22,17 +22,17 @@ CERTAINTIES = "certainties"
 """What ``forward_train`` gives."""
 
 
-class ThinkerModule(TorchRLModule):
+class AnsweringModule(TorchRLModule):
     """A ``ContinuousThoughtMachine``, or a baseline in its place, for supervised learning.
 
-    Args of the constructor are RLlib's. ``model_config`` holds the fields of ``ThinkerConfig``, which must fit the
-    spaces, see ``fit_thinker``.
+    Args of the constructor are RLlib's. ``model_config`` holds the fields of ``AnswerConfig``, which must fit the
+    spaces, see ``fit_answer_config``.
     """
 
     def setup(self) -> None:
         """Builds the model; RLlib calls this once, from the constructor."""
         super().setup()
-        config = rebuild_config(ThinkerConfig, self.model_config)
+        config = rebuild_config(AnswerConfig, self.model_config)
         self.model = build_model(config)
         self._captured = CapturedAnswers() if config.use_graph else None
 
@@ -52,9 +52,9 @@ class ThinkerModule(TorchRLModule):
         return {PREDICTIONS: thought.predictions, CERTAINTIES: thought.certainties}
 
 
-def fit_thinker(
-    config: ThinkerConfig, observation_space: gym.Space, action_space: gym.Space, loss: LossKind
-) -> ThinkerConfig:
+def fit_answer_config(
+    config: AnswerConfig, observation_space: gym.Space, action_space: gym.Space, loss: LossKind
+) -> AnswerConfig:
     """Settles what follows from a task's spaces: how many answers there are, and how large an input is.
 
     Args:
@@ -99,7 +99,7 @@ def _count_answers(space: gym.Space) -> tuple[int, int]:
     )
 
 
-def _input_dim(config: ThinkerConfig, space: gym.Space) -> int:
+def _input_dim(config: AnswerConfig, space: gym.Space) -> int:
     """Channels of pictures, or size of vectors, that the encoder reads."""
     encoder = config.encoder
     if encoder == "digits":

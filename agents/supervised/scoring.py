@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ctm_rl.agents.experiments.answering import LearningSettings
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 from ctm_rl.metrics import at_tick, emissions, most_certain_tick
 from ctm_rl.models.answering import Thought
 from ctm_rl.models.losses import answer_loss, group, sorting_loss
 
 
 def loss_of(
-    settings: LearningSettings, config: ThinkerConfig, thought: Thought, targets: Int[Tensor, "B ..."]
+    settings: LearningSettings, config: AnswerConfig, thought: Thought, targets: Int[Tensor, "B ..."]
 ) -> Float[Tensor, ""]:
     """The loss that the settings name.
 
@@ -43,7 +43,7 @@ def loss_of(
     )
 
 
-def _uses_most_certain(settings: LearningSettings, config: ThinkerConfig) -> bool:
+def _uses_most_certain(settings: LearningSettings, config: AnswerConfig) -> bool:
     """Whether the most certain tick counts beside the best one, or the last."""
     if settings.halt_certainty is not None:
         return True
@@ -53,7 +53,7 @@ def _uses_most_certain(settings: LearningSettings, config: ThinkerConfig) -> boo
     return config.kind == "ctm" or is_picture
 
 
-def most_certain_answer(config: ThinkerConfig, thought: Thought) -> Float[Tensor, "B G C"]:
+def most_certain_answer(config: AnswerConfig, thought: Thought) -> Float[Tensor, "B G C"]:
     """Reads each sample at its most certain tick, among those that answer.
 
     Args:
@@ -85,7 +85,7 @@ class Tally(NamedTuple):
         return Tally(*(sum(values) for values in zip(*tallies, strict=True)))
 
 
-def tally(settings: LearningSettings, config: ThinkerConfig, thought: Thought, targets: Int[Tensor, "B ..."]) -> Tally:
+def tally(settings: LearningSettings, config: AnswerConfig, thought: Thought, targets: Int[Tensor, "B ..."]) -> Tally:
     """Counts what is right in a batch; classes are read at each sample's most certain tick.
 
     Args:

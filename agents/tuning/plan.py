@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctm_rl.agents.experiments.answering import SupervisedExperiment
+from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, build, from_json, to_json
 from ctm_rl.agents.run_directory.progress import Row
-from ctm_rl.agents.runs.acting_task import LearningToAct
-from ctm_rl.agents.runs.answering_task import LearningToAnswer
+from ctm_rl.agents.runs.acting_task import ActingTask
+from ctm_rl.agents.runs.answering_task import AnsweringTask
 from ctm_rl.agents.tuning.options import DEFAULT_NUM_SAMPLES, TuneOptions
 from ctm_rl.agents.tuning.search_space import Config, Search, check_searches, parse_search, with_values
 from ctm_rl.errors import UserError
@@ -90,7 +90,7 @@ class Sweep:
     @property
     def metric(self) -> str:
         """By what trials are compared."""
-        is_supervised = isinstance(self.experiment, SupervisedExperiment)
+        is_supervised = isinstance(self.experiment, AnsweringExperiment)
         return self.options.metric or ("accuracy" if is_supervised else "episode_return_mean")
 
     @property
@@ -123,9 +123,9 @@ class Sweep:
 
     def _metrics(self) -> tuple[str, ...]:
         """Numbers that the trials tell."""
-        if isinstance(self.experiment, SupervisedExperiment):
-            return LearningToAnswer(self.experiment).metrics
-        return LearningToAct.metrics
+        if isinstance(self.experiment, AnsweringExperiment):
+            return AnsweringTask(self.experiment).metrics
+        return ActingTask.metrics
 
 
 def is_sweep(directory: Path) -> bool:

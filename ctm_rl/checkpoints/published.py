@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ctm_rl.checkpoints.published_settings import PublishedSettings, task_of
-from ctm_rl.config import PolicyConfig, ThinkerConfig
+from ctm_rl.config import AnswerConfig, PolicyConfig
 from ctm_rl.machine.pairing import diagonal
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, Thought, build_model
@@ -110,7 +110,7 @@ class OfficialModel:
         given = {name: weights[original] for name, original in self._published.items()}
         settings = PublishedSettings(self.args, given, self.task, self.kind)
         self.model: ActorCritic | ContinuousThoughtMachine | FeedForwardModel
-        self.model = settings.policy() if self.task == "rl" else build_model(settings.thinker())
+        self.model = settings.policy_config() if self.task == "rl" else build_model(settings.answer_config())
         self._translations = {name: self._translate(name) for name in self.model.state_dict() if self._is_shared(name)}
         self._unused = self._load(given)
         self.model.project_()
@@ -142,9 +142,9 @@ class OfficialModel:
         )
 
     @property
-    def config(self) -> ThinkerConfig:
+    def config(self) -> AnswerConfig:
         """The config of a supervised model."""
-        assert isinstance(self.model.config, ThinkerConfig)
+        assert isinstance(self.model.config, AnswerConfig)
         return self.model.config
 
     def to_official_state_dict(self) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ctm_rl.config import PairingKind, PolicyConfig, PositionKind, ThinkerConfig
+from ctm_rl.config import AnswerConfig, PairingKind, PolicyConfig, PositionKind
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.spaces.actions import Choices
 from ctm_rl.spaces.observations import grid_layout, vector_layout
@@ -52,7 +52,7 @@ class PublishedSettings:
         if kind not in ("ctm", "lstm", "ff") or (kind == "ff" and task == "rl"):
             raise ValueError(f"unknown kind of model {kind!r} for task {task}; known are ctm, lstm and ff.")
 
-    def policy(self) -> ActorCritic:
+    def policy_config(self) -> ActorCritic:
         """An agent of the published sizes, not yet with its weights."""
         is_grid = "MiniGrid" in str(self._get("env_id"))
         prefix = "recurrent_model.backbone."
@@ -78,14 +78,14 @@ class PublishedSettings:
         )
         return ActorCritic(config, layout, Choices(sizes=(len(self._weight("actor.4.weight")),)))
 
-    def thinker(self) -> ThinkerConfig:
+    def answer_config(self) -> AnswerConfig:
         """The config of a supervised model of the published sizes."""
         num_groups = {"parity": "parity_sequence_length", "mazes": "maze_route_length"}.get(self._task)
         groups = 1 if num_groups is None else self._get(num_groups)
         head = "output_projector.6.bias" if self._kind == "ff" else "output_projector.0.bias"
         has_attention = self._task != "sort" and self._kind != "ff"
         is_question = self._task == "qamnist"
-        return ThinkerConfig(
+        return AnswerConfig(
             **self._core(),
             kind="mlp" if self._kind == "ff" else self._kind,  # pyright: ignore[reportArgumentType]
             pairing=self._pairing(),

@@ -32,6 +32,8 @@ FOLDER = "checkpoints"
 
 _ITERATION = re.compile(r"iteration-(\d+)")
 _PARTIAL = ".partial-"
+_RENAMED_ENTRIES = {"thinker": "model"}
+"""Entries of a state as version 0.1.0 named them, and their names now."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -126,7 +128,7 @@ def load(path: Path) -> dict[str, Any]:
         _refuse(path, f"its content cannot be read ({error})")
     if not isinstance(state, dict):
         _refuse(path, "it holds no state")
-    return state
+    return {_RENAMED_ENTRIES.get(str(name), str(name)): value for name, value in state.items()}
 
 
 def latest(run_dir: Path) -> Path:

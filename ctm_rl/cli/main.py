@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import ctm_rl
 from ctm_rl.agents.bench.settings import CLUSTER, CONTENDERS, ENVS, SCALING, BenchOptions
-from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.tuning.options import TuneOptions
 from ctm_rl.agents.tuning.search_space import FORMS
@@ -156,7 +156,7 @@ def _resume(arguments: list[str]) -> None:
     changed = {name: getattr(options, name) for name in (*stays, "storage")}
     experiment = checked(lambda: dataclasses.replace(kept, **changed))
     if options.tolerate_env_faults:
-        if not isinstance(experiment, Experiment):
+        if not isinstance(experiment, ActingExperiment):
             raise UserError("--tolerate-env-faults is for runs that act; this one answers.")
         env = dataclasses.replace(experiment.env, tolerate_faults=True)
         experiment = dataclasses.replace(experiment, env=env)
@@ -235,7 +235,7 @@ def _cluster_check(arguments: list[str]) -> None:
         from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 
         experiment = load("cartpole")
-        assert isinstance(experiment, Experiment)
+        assert isinstance(experiment, ActingExperiment)
         return build_algorithm_config(experiment)
 
     console = Console(stderr=True)
@@ -275,9 +275,9 @@ def _bench(arguments: list[str]) -> None:
         _write(read(expand(options.markdown)))
         return
     experiment, rest, prog = choose(prog.removeprefix("ctm-rl "), others, load("cartpole-paper"))
-    if not isinstance(experiment, Experiment):
+    if not isinstance(experiment, ActingExperiment):
         raise UserError(f"bench measures learning to act, and {experiment.name} learns to answer.")
-    experiment = parse(Experiment, rest, prog, default=experiment, also=BenchOptions)
+    experiment = parse(ActingExperiment, rest, prog, default=experiment, also=BenchOptions)
     from ctm_rl.agents.bench.output import measure
 
     if kind == SCALING:

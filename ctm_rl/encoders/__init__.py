@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from ctm_rl.config import RESNETS, ThinkerConfig
+from ctm_rl.config import RESNETS, AnswerConfig
 from ctm_rl.encoders.categories import CategoriesEncoder
 from ctm_rl.encoders.control import ControlEncoder
 from ctm_rl.encoders.conv import ConvEncoder
@@ -67,7 +67,7 @@ class PartsEncoder(nn.Module):
 ObservationEncoder = PartEncoder | PartsEncoder
 
 
-def build_input_encoder(config: ThinkerConfig) -> InputEncoder:
+def build_input_encoder(config: AnswerConfig) -> InputEncoder:
     """The encoder that ``config.encoder`` names, for data that attention looks at: [B, ...] to [B, C, places]."""
     if config.encoder in RESNETS:
         return ImageEncoder(config.encoder, config.input_dim)

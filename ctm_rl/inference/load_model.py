@@ -9,15 +9,15 @@ import torch
 
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.store import CheckpointError
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, build_model
 from ctm_rl.models.rebuild_config import rebuild_config
 
-THINKER_ENTRY = "thinker"
+MODEL_ENTRY = "model"
 """Under this name a checkpoint holds the model of a run that learned to answer."""
 
 
-def load_thinker(path: str | Path, device: str | torch.device = "cpu") -> ContinuousThoughtMachine | FeedForwardModel:
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> ContinuousThoughtMachine | FeedForwardModel:
     """Loads the model of a run that learned to answer.
 
     Args:
@@ -32,16 +32,16 @@ def load_thinker(path: str | Path, device: str | torch.device = "cpu") -> Contin
     """
     place = checkpoint.find(Path(path))
     state = checkpoint.load(place)
-    if THINKER_ENTRY not in state:
+    if MODEL_ENTRY not in state:
         raise CheckpointError(f"{place} holds no model that answers; Policy.from_checkpoint loads one that acts.")
-    return rebuild_thinker(place, state).to(device)
+    return rebuild_model(place, state).to(device)
 
 
-def rebuild_thinker(place: Path, state: Mapping[str, Any]) -> ContinuousThoughtMachine | FeedForwardModel:
-    """Rebuilds the model that a checkpoint's state describes; see ``load_thinker``."""
+def rebuild_model(place: Path, state: Mapping[str, Any]) -> ContinuousThoughtMachine | FeedForwardModel:
+    """Rebuilds the model that a checkpoint's state describes; see ``load_model``."""
     try:
-        entry = state[THINKER_ENTRY]
-        model = build_model(rebuild_config(ThinkerConfig, entry["config"]))
+        entry = state[MODEL_ENTRY]
+        model = build_model(rebuild_config(AnswerConfig, entry["config"]))
         model.load_state_dict(entry["weights"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
@@ -50,5 +50,5 @@ def rebuild_thinker(place: Path, state: Mapping[str, Any]) -> ContinuousThoughtM
 
 
 def describe(model: ContinuousThoughtMachine | FeedForwardModel) -> dict[str, Any]:
-    """What a checkpoint holds of a model, under ``THINKER_ENTRY``: its configuration and weights."""
+    """What a checkpoint holds of a model, under ``MODEL_ENTRY``: its configuration and weights."""
     return {"config": dataclasses.asdict(model.config), "weights": dict(model.state_dict())}

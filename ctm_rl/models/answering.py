@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from ctm_rl.config import RESNETS, CoreConfig, ThinkerConfig, check_at_least
+from ctm_rl.config import RESNETS, AnswerConfig, CoreConfig, check_at_least
 from ctm_rl.encoders import build_input_encoder
 from ctm_rl.encoders.digits import QuestionEncoder
 from ctm_rl.encoders.parity import ParityEncoder
@@ -44,7 +44,7 @@ class ContinuousThoughtMachine(nn.Module):
         config: all sizes and choices; ``self.config`` has a baseline's width settled.
     """
 
-    def __init__(self, config: ThinkerConfig) -> None:
+    def __init__(self, config: AnswerConfig) -> None:
         super().__init__()
         if config.kind == "mlp":
             raise ValueError("kind mlp does not tick; use build_model or FeedForwardModel.")
@@ -223,7 +223,7 @@ class FeedForwardModel(nn.Module):
         config: with kind ``mlp``; ``self.config`` has its width settled.
     """
 
-    def __init__(self, config: ThinkerConfig) -> None:
+    def __init__(self, config: AnswerConfig) -> None:
         super().__init__()
         if config.kind != "mlp":
             raise ValueError(f"FeedForwardModel needs kind mlp, got {config.kind!r}.")
@@ -252,7 +252,7 @@ class FeedForwardModel(nn.Module):
         """A feed-forward network has no parameters with limits."""
 
 
-def build_model(config: ThinkerConfig) -> ContinuousThoughtMachine | FeedForwardModel:
+def build_model(config: AnswerConfig) -> ContinuousThoughtMachine | FeedForwardModel:
     """The model that ``config.kind`` names."""
     return FeedForwardModel(config) if config.kind == "mlp" else ContinuousThoughtMachine(config)
 
@@ -268,7 +268,7 @@ def build_core(
     return baseline(num_features, baseline_dim, num_baseline_layers, config.dropout)
 
 
-def _build_network(config: ThinkerConfig) -> FeedForward | QuestionFeedForward:
+def _build_network(config: AnswerConfig) -> FeedForward | QuestionFeedForward:
     """The feed-forward network that reads what the encoder does."""
     assert config.baseline_dim is not None
     output_dim = config.num_groups * config.num_classes * (config.num_ticks if config.is_emitted else 1)

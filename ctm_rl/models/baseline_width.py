@@ -7,9 +7,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from ctm_rl.config import PolicyConfig, ThinkerConfig
+from ctm_rl.config import AnswerConfig, PolicyConfig
 
-Config = TypeVar("Config", PolicyConfig, ThinkerConfig)
+Config = TypeVar("Config", PolicyConfig, AnswerConfig)
 
 
 def count_parameters(build: Callable[[], nn.Module]) -> int:

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ctm_rl.config import ThinkerConfig, check_at_least
+from ctm_rl.config import AnswerConfig, check_at_least
 from ctm_rl.models.answering import Thought
 
 LOOKAHEAD = 5
@@ -204,7 +204,7 @@ def sorting_loss(predictions: Float[Tensor, "B C K"], targets: Int[Tensor, "B N"
 
 
 def answer_loss(
-    config: ThinkerConfig,
+    config: AnswerConfig,
     thought: Thought,
     targets: Int[Tensor, "B ..."],
     *,

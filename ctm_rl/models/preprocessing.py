@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 
 NOTHING = -3
 """Stands in a question where it has ended."""
@@ -15,7 +15,7 @@ Shown = Tensor | Mapping[str, Tensor]
 """An observation of B rows: one tensor, or several by name."""
 
 
-def model_inputs(config: ThinkerConfig, shown: Shown) -> tuple[Tensor, Int[Tensor, "B N"] | None]:
+def model_inputs(config: AnswerConfig, shown: Shown) -> tuple[Tensor, Int[Tensor, "B N"] | None]:
     """Makes a model's inputs of a batch of observations.
 
     Args:
@@ -41,7 +41,7 @@ def model_inputs(config: ThinkerConfig, shown: Shown) -> tuple[Tensor, Int[Tenso
     return shown.float(), None
 
 
-def pixels(config: ThinkerConfig, pictures: UInt8[Tensor, "B H W C"]) -> Float[Tensor, "B C H W"]:
+def pixels(config: AnswerConfig, pictures: UInt8[Tensor, "B H W C"]) -> Float[Tensor, "B C H W"]:
     """Bytes as numbers, shifted and scaled channel by channel, channels first."""
     mean, std = (torch.tensor(values, device=pictures.device) for values in (config.pixel_mean, config.pixel_std))
     # (x / 255 - mean) / std in one product and one sum

@@ -11,7 +11,7 @@ from paths import ROOT
 
 from ctm_rl.agents.run_directory.directory import read_metrics
 from ctm_rl.cli.main import main
-from ctm_rl.inference.load_model import load_thinker
+from ctm_rl.inference.load_model import load_model
 from ctm_rl.inference.policy import Policy
 
 DOCUMENT = ROOT / "docs" / "environments.md"
@@ -95,7 +95,7 @@ def test_a_model_learns_on_every_single_step_task(
     heads = () if name == "sorting" else ("--model.num-heads", "2")  # a vector has no places to attend to
     two_iterations_and_an_evaluation((name, *TINY_ANSWERING, *heads), capsys)
     experiment = json.loads(Path("a/config.json").read_text())
-    config = load_thinker("a").config
+    config = load_model("a").config
     rows[f"{experiment['env']['id']} ({name})"] = (
         f"for encoder {config.encoder}",
         f"{config.num_groups} answers, one of {config.num_classes}",

@@ -15,7 +15,7 @@ import ctm_rl
 from ctm_rl.agents.cluster import node_probe
 from ctm_rl.agents.cluster import ship_package as shipping
 from ctm_rl.agents.cluster.capacity import Node
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.run_directory.directory import read_metrics
 from ctm_rl.checkpoints import store as checkpoint
 
@@ -81,7 +81,7 @@ def test_runners_are_packed_or_spread_and_give_their_room_back(folder: Path, add
 
 def test_placement_of_no_runners_is_refused() -> None:
     with pytest.raises(ValueError, match="placement has no effect without num_env_runners"):
-        Experiment(name="a", env=EnvConfig(id="b"), placement="spread")
+        ActingExperiment(name="a", env=EnvConfig(id="b"), placement="spread")
 
 
 def nodes(*names: str, lacking: tuple[str, ...] = ()) -> list[Node]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from ctm_rl.config import PolicyConfig, ThinkerConfig
+from ctm_rl.config import AnswerConfig, PolicyConfig
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.models.answering import build_model
 from ctm_rl.spaces.actions import Choices
@@ -86,4 +86,4 @@ def test_published_lstm_agents_have_their_number_of_parameters(task: str, width:
 )  # fmt: skip
 def test_published_models_have_their_number_of_parameters(sizes: dict[str, Any], expected: int) -> None:
     with torch.device("meta"):
-        assert count(build_model(ThinkerConfig(**sizes))) == expected
+        assert count(build_model(AnswerConfig(**sizes))) == expected

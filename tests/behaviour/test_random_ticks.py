@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ctm_rl import PolicyConfig
 from ctm_rl.agents.evaluation import episodes as evaluation
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.rllib.columns import to_device
 from ctm_rl.agents.run_directory.directory import config_of, write_config
 from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
@@ -210,7 +210,7 @@ def test_a_policy_takes_as_many_ticks_as_it_is_given() -> None:
 def run(tmp_path: Path) -> Iterator[Path]:
     """A run with an untrained policy for CartPole."""
     model = dataclasses.replace(CONFIG, num_neurons=16)
-    experiment = Experiment(name="cartpole", env=EnvConfig(id="CartPole-v1"), model=model)
+    experiment = ActingExperiment(name="cartpole", env=EnvConfig(id="CartPole-v1"), model=model)
     write_config(tmp_path, config_of(experiment))
     torch.manual_seed(5)
     checkpoint.save(tmp_path, 4, {POLICY_ENTRY: describe(ActorCritic(model, vector_layout(4), Choices(sizes=(2,))))})
@@ -234,7 +234,7 @@ def test_evaluation_reports_ticks_and_a_curve(run: Path) -> None:
         evaluation.evaluate(run, episodes=3, halt_certainty=0.5, halt_curve=True)
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ActingExperiment(
     name="small",
     env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",)),
     model=dataclasses.replace(CONFIG, num_neurons=9, encoder="auto", min_num_ticks=2),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import ray
 
-from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 from ctm_rl.configs import load
 
@@ -34,15 +34,15 @@ def three_cpus(tmp_path: Path) -> Iterator[None]:
     ray.shutdown()
 
 
-def experiment(name: str, num_env_runners: int, *, collect_ahead: bool = False) -> Experiment:
+def experiment(name: str, num_env_runners: int, *, collect_ahead: bool = False) -> ActingExperiment:
     loaded = load(name)
-    assert isinstance(loaded, Experiment)
+    assert isinstance(loaded, ActingExperiment)
     ppo = dataclasses.replace(loaded.ppo, collect_ahead=collect_ahead)
     return dataclasses.replace(loaded, ppo=ppo, num_env_runners=num_env_runners)
 
 
 @contextlib.contextmanager
-def built(one: Experiment) -> Iterator[Any]:
+def built(one: ActingExperiment) -> Iterator[Any]:
     algorithm: Any = build_algorithm_config(one).build_algo()
     try:
         yield algorithm
@@ -75,7 +75,7 @@ def test_a_learner_hardly_waits_for_env_runners_that_play_ahead() -> None:
     assert shares[True] < shares[False]
 
 
-def share_of_waiting(one: Experiment) -> float:
+def share_of_waiting(one: ActingExperiment) -> float:
     """Of the time of iterations, what the process that learns spends without anything to learn from."""
     waits, totals = [], []
     with built(one) as algorithm:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ctm_rl.config import CoreConfig, PolicyConfig, ThinkerConfig
+from ctm_rl.config import AnswerConfig, CoreConfig, PolicyConfig
 
 ATTENDED: dict[str, Any] = {"num_action_sync_neurons": 4}
 WRONG: list[tuple[type[CoreConfig], dict[str, Any], str]] = [
@@ -21,20 +21,20 @@ WRONG: list[tuple[type[CoreConfig], dict[str, Any], str]] = [
     (CoreConfig, {"num_self_pairs": 1}, "num_self_pairs only applies to random-pairing"),
     (CoreConfig, {"num_self_pairs": 17, "pairing": "random-pairing"}, "at most the number of pairs, 16, got 17"),
     (CoreConfig, {"max_decay_rate": 0.0}, "max_decay_rate must be above 0, got 0.0."),
-    (ThinkerConfig, {"encoder": "resnet9-1"}, "encoder must be one of resnet18-1"),
-    (ThinkerConfig, {"positions": "absolute"}, "positions must be one of none, fourier"),
-    (ThinkerConfig, {"kind": "ff"}, "kind must be one of ctm, lstm, gru, mlp; got 'ff'."),
-    (ThinkerConfig, {**ATTENDED, "kind": "mlp", "baseline_dim": 0}, "baseline_dim must be at least 1, got 0."),
-    (ThinkerConfig, {"kind": "gru"}, "num_action_sync_neurons must be at least 1 with attention"),
-    (ThinkerConfig, {**ATTENDED, "feature_dim": 6}, "feature_dim must be a multiple of num_heads = 4, got 6."),
-    (ThinkerConfig, {}, "num_action_sync_neurons must be at least 1 with attention"),
-    (ThinkerConfig, {**ATTENDED, "num_heads": 0}, "must be 0 without attention"),
-    (ThinkerConfig, {**ATTENDED, "num_heads": 0, "encoder": "parity"}, "set encoder to none, or num_heads above 0"),
-    (ThinkerConfig, {**ATTENDED, "encoder": "digits"}, "num_answer_ticks with the digits encoder must be at least 1"),
-    (ThinkerConfig, {**ATTENDED, "num_answer_ticks": 2}, "only apply to the digits encoder"),
-    (ThinkerConfig, {**ATTENDED, "positions": "fourier"}, "positions for the none encoder must be one of none; got"),
-    (ThinkerConfig, {**ATTENDED, "encoder": "parity", "positions": "rotational"}, "must be one of none, rotational-1d"),
-    (ThinkerConfig, {**ATTENDED, "encoder": "resnet18-1", "positions": "rotational-1d"}, "none, fourier, multi-f"),
+    (AnswerConfig, {"encoder": "resnet9-1"}, "encoder must be one of resnet18-1"),
+    (AnswerConfig, {"positions": "absolute"}, "positions must be one of none, fourier"),
+    (AnswerConfig, {"kind": "ff"}, "kind must be one of ctm, lstm, gru, mlp; got 'ff'."),
+    (AnswerConfig, {**ATTENDED, "kind": "mlp", "baseline_dim": 0}, "baseline_dim must be at least 1, got 0."),
+    (AnswerConfig, {"kind": "gru"}, "num_action_sync_neurons must be at least 1 with attention"),
+    (AnswerConfig, {**ATTENDED, "feature_dim": 6}, "feature_dim must be a multiple of num_heads = 4, got 6."),
+    (AnswerConfig, {}, "num_action_sync_neurons must be at least 1 with attention"),
+    (AnswerConfig, {**ATTENDED, "num_heads": 0}, "must be 0 without attention"),
+    (AnswerConfig, {**ATTENDED, "num_heads": 0, "encoder": "parity"}, "set encoder to none, or num_heads above 0"),
+    (AnswerConfig, {**ATTENDED, "encoder": "digits"}, "num_answer_ticks with the digits encoder must be at least 1"),
+    (AnswerConfig, {**ATTENDED, "num_answer_ticks": 2}, "only apply to the digits encoder"),
+    (AnswerConfig, {**ATTENDED, "positions": "fourier"}, "positions for the none encoder must be one of none; got"),
+    (AnswerConfig, {**ATTENDED, "encoder": "parity", "positions": "rotational"}, "must be one of none, rotational-1d"),
+    (AnswerConfig, {**ATTENDED, "encoder": "resnet18-1", "positions": "rotational-1d"}, "none, fourier, multi-f"),
     (PolicyConfig, {"encoder": "parity"}, "encoder must be one of auto, control, conv, grid, categories, text"),
     (PolicyConfig, {"kind": "ff"}, "kind must be one of ctm, lstm, gru, mlp; got 'ff'."),
     (PolicyConfig, {"kind": "lstm", "baseline_dim": 0}, "baseline_dim must be at least 1, got 0."),

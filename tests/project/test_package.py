@@ -3,6 +3,7 @@
 import ast
 import collections
 import graphlib
+import importlib
 import importlib.metadata
 import os
 import subprocess
@@ -163,18 +164,39 @@ def test_every_module_and_public_name_has_a_docstring() -> None:
     assert [name for module, tree in TREES.items() for name in undocumented(module, tree)] == []
 
 
-@pytest.mark.parametrize("package", ["ctm_rl", "ctm_rl.agents", "ctm_rl.envs"])
-def test_what_is_exported_is_declared_and_hides_no_module(package: str) -> None:
-    tree = TREES[package]
-    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-    (table,) = (node for node in ast.walk(tree) if isinstance(node, ast.Dict))
-    declared = {a.asname: n.module for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names}
-    assert declared == ast.literal_eval(table)
+EXPORTING = ["ctm_rl", "ctm_rl.agents", "ctm_rl.envs"]
+
+
+@pytest.mark.parametrize("package", EXPORTING)
+def test_what_a_stub_declares_is_exported_and_hides_no_module(package: str) -> None:
+    room = importlib.import_module(package)
+    assert room.__file__ is not None
+    stub = ast.parse(Path(room.__file__).with_suffix(".pyi").read_text())
+    declared = {a.asname: n.module for n in stub.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    assert declared
     for name, module in declared.items():
         assert module in TREES, f"{package} exports {name} from {module}, which does not exist"
         assert name in {getattr(node, "name", None) for node in TREES[module].body}
         # The module, once imported, would take the place of the export.
         assert f"{package}.{name}" not in MODULES
+        assert getattr(room, str(name)).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("package", "old", "new"),
+    [
+        ("ctm_rl", "ThinkerConfig", "AnswerConfig"),
+        ("ctm_rl", "load_thinker", "load_model"),
+        ("ctm_rl.agents", "Experiment", "ActingExperiment"),
+        ("ctm_rl.agents", "SupervisedExperiment", "AnsweringExperiment"),
+        ("ctm_rl.agents", "ThinkerModule", "AnsweringModule"),
+    ],
+)
+def test_an_old_name_still_works_with_a_warning(package: str, old: str, new: str) -> None:
+    room = importlib.import_module(package)
+    with pytest.warns(DeprecationWarning, match=f"{package}.{old} is now called {new}"):
+        found = getattr(room, old)
+    assert found is getattr(room, new)
 
 
 def test_an_unknown_export_is_an_attribute_error() -> None:

@@ -14,7 +14,7 @@ from ctm_rl.agents.bench.cluster.cost_model import Costs
 from ctm_rl.agents.bench.cluster.dummies import Simulation
 from ctm_rl.agents.bench.contender_rllib import ours
 from ctm_rl.agents.bench.timing import Timing
-from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.rollout import RolloutFragment, concatenate
 from ctm_rl.agents.rllib.columns import batch_of
@@ -35,7 +35,7 @@ class Measured(NamedTuple):
     """Environment steps of a share."""
 
 
-def measure_costs(experiment: Experiment, rounds: int, tell: Callable[[str], None]) -> Measured:
+def measure_costs(experiment: ActingExperiment, rounds: int, tell: Callable[[str], None]) -> Measured:
     """Trains a few iterations in this process, and passes what was played through the object store.
 
     Args:

@@ -7,7 +7,7 @@ from ctm_rl.agents.bench.cluster.cost_model import Costs, Layout, Network, Parts
 from ctm_rl.agents.bench.run import Tell, circumstances, running_ray
 from ctm_rl.agents.bench.settings import BenchOptions
 from ctm_rl.agents.cluster.session import count_cpus
-from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.errors import UserError
 
 _GIGABIT = 1e9 / 8
@@ -17,7 +17,7 @@ _LONGEST_WAIT = 1.0
 _BYTES = ("gathered", "scattered", "weight", "reduced")
 
 
-def cluster(experiment: Experiment, options: BenchOptions, command: str, tell: Tell) -> dict[str, Any]:
+def cluster(experiment: ActingExperiment, options: BenchOptions, command: str, tell: Tell) -> dict[str, Any]:
     """Measures the parts of an iteration, adds them up for clusters, and simulates what this machine can hold.
 
     Args:

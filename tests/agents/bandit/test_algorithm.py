@@ -22,18 +22,18 @@ from torch import Tensor
 from ctm_rl.agents.bandit.env_runner import ACTIONS, LOGP, BanditRunner
 from ctm_rl.agents.bandit.module import LOGITS, VALUES, BanditModule
 from ctm_rl.agents.experiments.answering import (
+    AnsweringExperiment,
     BanditSettings,
     HeldOutSettings,
     LearningSettings,
-    SupervisedExperiment,
     TaskConfig,
 )
 from ctm_rl.agents.experiments.settings import BudgetConfig
-from ctm_rl.agents.runs.answering_task import BANDIT_METRICS, LearningToAnswer
+from ctm_rl.agents.runs.answering_task import BANDIT_METRICS, AnsweringTask
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, REWARDS
 from ctm_rl.agents.supervised.scoring import Tally
 from ctm_rl.cli.main import main
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 from ctm_rl.configs import load
 from ctm_rl.errors import UserError
 
@@ -47,7 +47,7 @@ pytestmark = [
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 PARITY = "ctm_rl.envs:ctm_rl/Parity-v0"
-SMALL = ThinkerConfig(
+SMALL = AnswerConfig(
     encoder="none",
     num_heads=0,
     num_neurons=12,
@@ -56,7 +56,7 @@ SMALL = ThinkerConfig(
     nlm_hidden_dim=2,
     num_output_sync_neurons=5,
 )
-EXPERIMENT = SupervisedExperiment(
+EXPERIMENT = AnsweringExperiment(
     name="small",
     env=TaskConfig(id=PARITY, kwargs={"length": 3}),
     model=SMALL,
@@ -77,7 +77,7 @@ def changed(*, learning: dict[str, Any] | None = None, bandit: dict[str, Any] | 
         bandit=dataclasses.replace(EXPERIMENT.bandit, **(bandit or {})),
         **changes,
     )
-    return LearningToAnswer(experiment).build_config()
+    return AnsweringTask(experiment).build_config()
 
 
 @contextmanager
@@ -342,9 +342,9 @@ def test_what_rewards_cannot_teach_is_refused_with_the_reason(capsys: pytest.Cap
     assert "signal reward needs one answer at one tick; an order is spread over all ticks" in capsys.readouterr().err
     reward: dict[str, Any] = {"env": EXPERIMENT.env, "model": SMALL, "name": "x", "signal": "reward"}
     with pytest.raises(ValueError, match="use_most_certain cannot be False with signal reward"):
-        SupervisedExperiment(**reward, learning=LearningSettings(use_most_certain=False))
+        AnsweringExperiment(**reward, learning=LearningSettings(use_most_certain=False))
     with pytest.raises(ValueError, match=r"learning\.batch_size must be at least 2"):
-        SupervisedExperiment(**reward, learning=LearningSettings(batch_size=1))
+        AnsweringExperiment(**reward, learning=LearningSettings(batch_size=1))
     with pytest.raises(ValueError, match="bandit has no effect with signal label"):
         dataclasses.replace(EXPERIMENT, signal="label")
     wrong: list[dict[str, Any]] = [
@@ -367,7 +367,7 @@ def test_steps_of_the_whole_run_count_every_pass() -> None:
 @pytest.mark.parametrize("name", ["qa-mnist", "mnist"])
 def test_other_tasks_are_answered_and_learned_from(name: str) -> None:
     experiment = load(name)
-    assert isinstance(experiment, SupervisedExperiment)
+    assert isinstance(experiment, AnsweringExperiment)
     experiment = dataclasses.replace(
         experiment,
         signal="reward",
@@ -375,7 +375,7 @@ def test_other_tasks_are_answered_and_learned_from(name: str) -> None:
         learning=LearningSettings(loss=experiment.learning.loss, batch_size=6, num_steps_per_iteration=2),
         held_out=HeldOutSettings(num_samples=6),
     )
-    with built(LearningToAnswer(experiment).build_config()) as algorithm:
+    with built(AnsweringTask(experiment).build_config()) as algorithm:
         learner = algorithm.train()["learners"][DEFAULT_MODULE_ID]
         assert math.isfinite(learner["total_loss"])
         tally = algorithm.test()

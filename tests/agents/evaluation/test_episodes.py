@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ctm_rl.agents.evaluation import episodes as evaluation
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.run_directory.directory import config_of, write_config
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.config import PolicyConfig
@@ -65,7 +65,7 @@ def run(tmp_path: Path) -> Iterator[Path]:
     Diary.seeds.clear()
     Diary.episodes.clear()
     torch.manual_seed(5)
-    experiment = Experiment(name="diary", env=EnvConfig(id="Diary-v0"), model=CONFIG)
+    experiment = ActingExperiment(name="diary", env=EnvConfig(id="Diary-v0"), model=CONFIG)
     write_config(tmp_path, config_of(experiment))
     checkpoint.save(tmp_path, 4, {POLICY_ENTRY: describe(ActorCritic(CONFIG, vector_layout(2), Choices(sizes=(3,))))})
     yield tmp_path
@@ -119,7 +119,7 @@ def test_every_episode_begins_with_the_start_state(run: Path, monkeypatch: pytes
 
 
 def test_a_policy_that_does_not_fit_the_environment_is_refused(run: Path) -> None:
-    write_config(run, config_of(Experiment(name="other", env=EnvConfig(id="CartPole-v1"), model=CONFIG)))
+    write_config(run, config_of(ActingExperiment(name="other", env=EnvConfig(id="CartPole-v1"), model=CONFIG)))
     with pytest.raises(UserError, match="acts by 1 choice, one of 3, and the environment takes 1 choice, one of 2"):
         evaluation.evaluate(run, episodes=2)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.serialise import from_json, to_json
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.agents.rllib.environment import make_env
@@ -16,11 +16,11 @@ from ctm_rl.configs import describe, for_env, load, names
 from ctm_rl.configs.cartpole import cartpole, cartpole_window
 
 ALL = [*(load(name) for name in names()), for_env("Acrobot-v1")]
-ACTING = [experiment for experiment in ALL if isinstance(experiment, Experiment)]
+ACTING = [experiment for experiment in ALL if isinstance(experiment, ActingExperiment)]
 
 
 @pytest.mark.parametrize("experiment", ACTING, ids=lambda experiment: experiment.name)
-def test_every_experiment_that_acts_builds_and_its_environment_makes_one_step(experiment: Experiment) -> None:
+def test_every_experiment_that_acts_builds_and_its_environment_makes_one_step(experiment: ActingExperiment) -> None:
     env = make_env(experiment.env)
     env.reset(seed=3)
     observation = env.step(env.action_space.sample())[0]
@@ -29,7 +29,7 @@ def test_every_experiment_that_acts_builds_and_its_environment_makes_one_step(ex
 
 
 @pytest.mark.parametrize("experiment", ALL, ids=lambda experiment: experiment.name)
-def test_json_gives_the_experiment_back(experiment: Experiment) -> None:
+def test_json_gives_the_experiment_back(experiment: ActingExperiment) -> None:
     assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment
 
 
@@ -114,7 +114,7 @@ def test_a_wrong_configuration_is_refused_by_the_name_of_its_field(
     change: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     values = to_json(
-        Experiment(
+        ActingExperiment(
             name="example",
             env=EnvConfig(id="CartPole-v1"),
             model=PolicyConfig(),
@@ -144,14 +144,14 @@ def test_the_stock_algorithm_refuses_what_it_cannot_do(settings: dict[str, Any],
     ppo = PPOSettings(num_rollout_steps=64, **settings)
     env = EnvConfig(id="CartPole-v1")
     with pytest.raises(ValueError, match=message):
-        Experiment(name="a", env=env, ppo=ppo, algorithm="stock-ppo", num_learners=5)
+        ActingExperiment(name="a", env=env, ppo=ppo, algorithm="stock-ppo", num_learners=5)
 
 
 @pytest.mark.parametrize("algorithm", ["stock-ppo", "appo", "impala"])
 def test_stock_algorithms_refuse_to_normalise_what_is_seen(algorithm: Any) -> None:
     model = PolicyConfig(normalize_observations=True)
     with pytest.raises(ValueError, match=f"model.normalize_observations has no effect with algorithm {algorithm}"):
-        Experiment(name="a", env=EnvConfig(id="CartPole-v1"), model=model, algorithm=algorithm)
+        ActingExperiment(name="a", env=EnvConfig(id="CartPole-v1"), model=model, algorithm=algorithm)
 
 
 @pytest.mark.parametrize(
@@ -171,23 +171,25 @@ def test_an_asynchronous_algorithm_refuses_what_it_cannot_do(
 ) -> None:
     env = EnvConfig(id="CartPole-v1")
     with pytest.raises(ValueError, match=message) as caught:
-        Experiment(name="a", env=env, ppo=PPOSettings(**settings), algorithm=algorithm, **run)
+        ActingExperiment(name="a", env=env, ppo=PPOSettings(**settings), algorithm=algorithm, **run)
     assert "\n" not in str(caught.value)
-    Experiment(name="a", env=env, ppo=PPOSettings(clip=0.2), algorithm=algorithm, num_learners=2, num_env_runners=4)
+    ActingExperiment(
+        name="a", env=env, ppo=PPOSettings(clip=0.2), algorithm=algorithm, num_learners=2, num_env_runners=4
+    )
 
 
 def test_fields_left_out_keep_their_defaults() -> None:
-    assert from_json({"name": "a", "env": {"id": "b"}}) == Experiment(name="a", env=EnvConfig(id="b"))
+    assert from_json({"name": "a", "env": {"id": "b"}}) == ActingExperiment(name="a", env=EnvConfig(id="b"))
 
 
 def test_a_number_larger_than_any_float_is_no_crash() -> None:
     experiment = from_json({"name": "a", "env": {"id": "b"}, "ppo": {"lr": 10**400}})
-    assert isinstance(experiment, Experiment)
+    assert isinstance(experiment, ActingExperiment)
     assert experiment.ppo.lr == 1e300
 
 
 def test_whole_numbers_stand_for_numbers() -> None:
     experiment = from_json({"name": "a", "env": {"id": "b"}, "ppo": {"lr": 1}})
-    assert isinstance(experiment, Experiment)
+    assert isinstance(experiment, ActingExperiment)
     assert experiment.ppo.lr == 1.0
     assert isinstance(experiment.ppo.lr, float)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ctm_rl import PolicyConfig
 from ctm_rl.agents import CTMModule, RecurrentPPO, RecurrentPPOConfig
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.agents.ppo.algorithm import _shards
 from ctm_rl.agents.ppo.collector import Collector
@@ -58,7 +58,7 @@ SMALL = PolicyConfig(
 )
 WINDOW = dataclasses.replace(SMALL, sync_window=True)
 LSTM, GRU, MLP = (dataclasses.replace(SMALL, kind=kind) for kind in ("lstm", "gru", "mlp"))
-EXPERIMENT = Experiment(
+EXPERIMENT = ActingExperiment(
     name="small",
     env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",)),
     model=SMALL,

@@ -13,7 +13,7 @@ from picture_files import encode, random_pictures, write_cifar, write_folder, wr
 from tiny_runs import comparable
 
 from ctm_rl.agents.evaluation.episodes import evaluate
-from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings, SupervisedExperiment, TaskConfig
+from ctm_rl.agents.experiments.answering import AnsweringExperiment, HeldOutSettings, LearningSettings, TaskConfig
 from ctm_rl.agents.experiments.serialise import from_json, to_json
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.agents.run_directory.directory import read_config, read_metrics
@@ -24,10 +24,10 @@ from ctm_rl.agents.runs.answering_task import ANSWERING_METRICS, fit_model
 from ctm_rl.agents.runs.run import Run
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 from ctm_rl.configs import load, names
 from ctm_rl.errors import UserError
-from ctm_rl.inference.load_model import load_thinker
+from ctm_rl.inference.load_model import load_model
 from ctm_rl.models.preprocessing import model_inputs
 
 BATCH, STEPS = 8, 3
@@ -98,7 +98,7 @@ def test_a_run_leaves_metrics_and_a_model_that_is_evaluated_and_loaded(capsys: p
         assert message in said
         assert said.count("\n") == 1
 
-    model = load_thinker("a")
+    model = load_model("a")
     assert not model.training
     shown = torch.ones(2, 6)
     inputs, question = model_inputs(model.config, shown)
@@ -169,12 +169,12 @@ def test_wrong_combinations_are_refused_in_one_line_and_nothing_is_written(
 
 def test_an_environment_and_a_model_that_do_not_fit_are_refused() -> None:
     sorting = load("sorting")
-    assert isinstance(sorting, SupervisedExperiment)
+    assert isinstance(sorting, AnsweringExperiment)
     few = dataclasses.replace(sorting, model=dataclasses.replace(sorting.model, num_ticks=3))
     with pytest.raises(UserError, match=r"emits \d+ elements one by one: model.num_ticks must be at least that, got 3"):
         fit_model(few)
     digits = load("mnist")
-    assert isinstance(digits, SupervisedExperiment)
+    assert isinstance(digits, AnsweringExperiment)
     with pytest.raises(UserError, match=r"must choose other samples of .*Images-v0 than those learned from"):
         fit_model(dataclasses.replace(digits, env=TaskConfig(id=digits.env.id, kwargs={"dataset": "mnist"})))
     with pytest.raises(UserError, match=r"model.encoder parity reads a vector, and the environment shows Box"):
@@ -208,10 +208,10 @@ def test_a_baseline_of_matched_width_learns_to_answer(name: str, kind: str, caps
     result = json.loads(capsys.readouterr().out)
     assert result["episodes"] == 20
     assert read_config(Path("a")).model.baseline_dim is None
-    assert (load_thinker("a").config.baseline_dim or 0) > 1
+    assert (load_model("a").config.baseline_dim or 0) > 1
 
 
-SUPERVISED = [name for name in names() if isinstance(load(name), SupervisedExperiment)]
+SUPERVISED = [name for name in names() if isinstance(load(name), AnsweringExperiment)]
 
 
 @pytest.mark.parametrize("name", SUPERVISED)
@@ -227,7 +227,7 @@ NEEDS_DATA = {name for name in SUPERVISED if name.startswith(("cifar", "imagenet
 @pytest.mark.parametrize("name", [name for name in SUPERVISED if name not in NEEDS_DATA])
 def test_experiments_fit_their_environments(name: str) -> None:
     experiment = load(name)
-    assert isinstance(experiment, SupervisedExperiment)
+    assert isinstance(experiment, AnsweringExperiment)
     fitted = fit_model(experiment)
     # As large as published, without the memory.
     from ctm_rl.models.answering import build_model
@@ -245,21 +245,21 @@ def test_places_of_data_are_written_out_as_far_as_they_are_there(place: Path) ->
     changed = with_absolute_paths(
         dataclasses.replace(pictures("folder", "data", num_env_runners=0, iterations=1), env=env)
     )
-    assert isinstance(changed, SupervisedExperiment)
+    assert isinstance(changed, AnsweringExperiment)
     assert changed.env.kwargs == {"path": str(place / "data"), "folder": "north", "size": "data"}
     assert changed.env.held_out_kwargs == {"folder": str(place / "data")}
 
 
-def pictures(dataset: str, path: str, *, num_env_runners: int, iterations: int) -> SupervisedExperiment:
+def pictures(dataset: str, path: str, *, num_env_runners: int, iterations: int) -> AnsweringExperiment:
     """Pictures by a tiny model; five optimiser steps an iteration."""
-    return SupervisedExperiment(
+    return AnsweringExperiment(
         name="pictures",
         env=TaskConfig(
             id="ctm_rl.envs:ctm_rl/Images-v0",
             kwargs={"dataset": dataset, "path": path, "size": 32},
             held_out_kwargs={"split": "test"},
         ),
-        model=ThinkerConfig(
+        model=AnswerConfig(
             encoder="resnet18-1",
             positions="none",
             num_neurons=32,
@@ -323,7 +323,7 @@ def test_pictures_are_learned_tested_and_resumed_over_two_runners(
     run_dir = run.train(dataclasses.replace(experiment, run_dir="a"))
     longer = dataclasses.replace(experiment, budget=BudgetConfig(env_steps=40))
     kept = read_config(run_dir)
-    assert isinstance(kept, SupervisedExperiment)
+    assert isinstance(kept, AnsweringExperiment)
     assert kept.env.kwargs["path"] == str(place / "data")
     run.resume(run_dir, dataclasses.replace(kept, budget=longer.budget))
     rows = read_metrics(run_dir)

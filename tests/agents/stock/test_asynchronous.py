@@ -22,10 +22,10 @@ from torch import Tensor
 
 from ctm_rl import PolicyConfig
 from ctm_rl.agents import CTMModule
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.agents.rllib.episodes import finished_episodes
-from ctm_rl.agents.runs.acting_task import LearningToAct
+from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.algorithm_state import learner_state, restore
 from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 from ctm_rl.checkpoints import store as checkpoint
@@ -50,7 +50,7 @@ SMALL = PolicyConfig(
     baseline_dim=7,
     max_seq_len=10,
 )
-APPO = Experiment(
+APPO = ActingExperiment(
     name="small",
     env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",)),
     model=SMALL,
@@ -99,13 +99,13 @@ def batch_of(algorithm: Algorithm, episodes: list[Any]) -> Any:
 
 @BOTH
 @pytest.mark.parametrize("num_env_runners", [0, 1])
-def test_it_learns_with_decay_rates_inside_their_limits(experiment: Experiment, num_env_runners: int) -> None:
+def test_it_learns_with_decay_rates_inside_their_limits(experiment: ActingExperiment, num_env_runners: int) -> None:
     experiment = dataclasses.replace(experiment, num_env_runners=num_env_runners)
     with built(build_algorithm_config(experiment)) as algorithm:
         before = parameters_of(algorithm)
         results = [algorithm.train() for _ in range(3)]
         after = parameters_of(algorithm)
-        saved = LearningToAct(experiment).describe(algorithm)[POLICY_ENTRY]
+        saved = ActingTask(experiment).describe(algorithm)[POLICY_ENTRY]
     assert [name for name, value in after.items() if torch.equal(value, before[name])] == []
     rates = after["core.output_sync.decay_rate"]
     assert (rates >= 0).all()
@@ -126,7 +126,7 @@ def arrays(tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 
 @BOTH
-def test_the_value_after_a_fragment_counts(experiment: Experiment) -> None:
+def test_the_value_after_a_fragment_counts(experiment: ActingExperiment) -> None:
     ppo = dataclasses.replace(experiment.ppo, gamma=0.9, entropy_coefficient=0.0, reward_scale=0.2)
     # No episode ends within the fragment: all that follows is in the bootstrap value.
     env = EnvConfig(id="MountainCar-v0")
@@ -160,7 +160,7 @@ def test_the_value_after_a_fragment_counts(experiment: Experiment) -> None:
 
 
 @BOTH
-def test_rewards_are_scaled_for_the_learner_and_reported_raw(experiment: Experiment) -> None:
+def test_rewards_are_scaled_for_the_learner_and_reported_raw(experiment: ActingExperiment) -> None:
     ppo = dataclasses.replace(experiment.ppo, gamma=0.9)
     with built(build_algorithm_config(dataclasses.replace(experiment, ppo=ppo))) as algorithm:
         assert algorithm.env_runner is not None
@@ -173,7 +173,7 @@ def test_rewards_are_scaled_for_the_learner_and_reported_raw(experiment: Experim
 
 
 @BOTH
-def test_a_restored_algorithm_stands_where_it_was_saved(experiment: Experiment, tmp_path: Path) -> None:
+def test_a_restored_algorithm_stands_where_it_was_saved(experiment: ActingExperiment, tmp_path: Path) -> None:
     config = build_algorithm_config(experiment)
     with built(config) as algorithm:
         saved_result = [algorithm.train() for _ in range(3)][-1]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ctm_rl import PolicyConfig
 from ctm_rl.agents import CTMModule
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.agents.rllib.episodes import finished_episodes, seeds_of_envs
 from ctm_rl.agents.runs.algorithm_state import learner_state, restore
@@ -49,7 +49,7 @@ SMALL = PolicyConfig(
 )
 WINDOW = dataclasses.replace(SMALL, sync_window=True)
 LSTM, GRU, MLP = (dataclasses.replace(SMALL, kind=kind) for kind in ("lstm", "gru", "mlp"))
-EXPERIMENT = Experiment(
+EXPERIMENT = ActingExperiment(
     name="small",
     env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",)),
     model=SMALL,
@@ -145,7 +145,7 @@ def test_the_stock_path_keeps_decay_rates_inside_their_limits() -> None:
 
 
 @BOTH
-def test_every_finished_episode_is_reported_with_its_raw_return(experiment: Experiment) -> None:
+def test_every_finished_episode_is_reported_with_its_raw_return(experiment: ActingExperiment) -> None:
     # An episode spans several iterations here: 16 steps each, cut off after 40.
     env = EnvConfig(id="MountainCar-v0", max_episode_steps=40)
     with built(build_algorithm_config(dataclasses.replace(experiment, env=env))) as algorithm:
@@ -189,7 +189,7 @@ def test_rewards_are_scaled_for_the_learner_and_reported_raw(scale: float | None
     assert float(sum(episode.get_return() for episode in episodes)) == raw
 
 
-def losses_of(experiment: Experiment, num_iterations: int) -> list[Any]:
+def losses_of(experiment: ActingExperiment, num_iterations: int) -> list[Any]:
     """What training gives, but for times."""
     with built(build_algorithm_config(experiment)) as algorithm:
         results = [algorithm.train() for _ in range(num_iterations)]
@@ -206,7 +206,7 @@ def losses_of(experiment: Experiment, num_iterations: int) -> list[Any]:
 @BOTH
 @pytest.mark.parametrize("num_env_runners", [0, 1])
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(
-    experiment: Experiment, num_env_runners: int
+    experiment: ActingExperiment, num_env_runners: int
 ) -> None:
     experiment = dataclasses.replace(experiment, num_env_runners=num_env_runners)
     first = losses_of(experiment, 3)
@@ -226,7 +226,7 @@ def test_environments_are_seeded_apart() -> None:
 @BOTH
 @pytest.mark.parametrize("num_env_runners", [0, 1])
 def test_a_restored_algorithm_stands_where_it_was_saved(
-    experiment: Experiment, num_env_runners: int, tmp_path: Path
+    experiment: ActingExperiment, num_env_runners: int, tmp_path: Path
 ) -> None:
     experiment = dataclasses.replace(experiment, num_env_runners=num_env_runners)
     config = build_algorithm_config(experiment)
@@ -290,7 +290,7 @@ def test_a_learner_that_warms_up_learns_nothing_in_its_first_iteration() -> None
 
 
 @BOTH
-def test_a_restored_learner_takes_up_another_learning_rate_at_once(experiment: Experiment) -> None:
+def test_a_restored_learner_takes_up_another_learning_rate_at_once(experiment: ActingExperiment) -> None:
     with built(build_algorithm_config(experiment)) as algorithm:
         algorithm.train()
         state = learner_state(algorithm)

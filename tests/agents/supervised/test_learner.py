@@ -20,23 +20,23 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ctm_rl.agents.experiments.answering import (
+    AnsweringExperiment,
     HeldOutSettings,
     LearningSettings,
     LossKind,
-    SupervisedExperiment,
     TaskConfig,
 )
 from ctm_rl.agents.rllib.columns import batch_of
-from ctm_rl.agents.runs.answering_task import LearningToAnswer
+from ctm_rl.agents.runs.answering_task import AnsweringTask
 from ctm_rl.agents.supervised.algorithm import Supervised, _sample
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.learner import SupervisedLearner
-from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, ThinkerModule
+from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, AnsweringModule
 from ctm_rl.agents.supervised.sample_queue import Feed
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS
 from ctm_rl.agents.supervised.scoring import Tally, loss_of
 from ctm_rl.checkpoints.published import load_official
-from ctm_rl.config import ModelKind, ThinkerConfig
+from ctm_rl.config import AnswerConfig, ModelKind
 from ctm_rl.errors import UserError
 from ctm_rl.machine.certainty import certainty
 from ctm_rl.models.answering import Thought
@@ -51,7 +51,7 @@ pytestmark = [
 
 RENEW = "golden files come from running the published code; see tests/golden/README.md"
 LENGTH = 5
-SMALL = ThinkerConfig(
+SMALL = AnswerConfig(
     encoder="parity",
     positions="rotational-1d",
     num_neurons=12,
@@ -65,7 +65,7 @@ SMALL = ThinkerConfig(
     num_action_sync_neurons=4,
 )
 FITTED = dataclasses.replace(SMALL, num_groups=LENGTH, num_classes=2, input_dim=LENGTH)
-EXPERIMENT = SupervisedExperiment(
+EXPERIMENT = AnsweringExperiment(
     name="small",
     env=TaskConfig(id="ctm_rl.envs:ctm_rl/Parity-v0", kwargs={"length": LENGTH}),
     model=SMALL,
@@ -75,12 +75,12 @@ EXPERIMENT = SupervisedExperiment(
 )
 
 
-def learner_of(model: ThinkerConfig, learning: LearningSettings, num_steps: int = 100) -> SupervisedLearner:
+def learner_of(model: AnswerConfig, learning: LearningSettings, num_steps: int = 100) -> SupervisedLearner:
     """A learner in this process."""
     config = SupervisedConfig()
     config.environment("ctm_rl.envs:ctm_rl/Parity-v0", env_config={"length": LENGTH})
     config.training(learning=learning, num_total_steps=num_steps)
-    spec = RLModuleSpec(module_class=ThinkerModule, model_config=dataclasses.asdict(model))
+    spec = RLModuleSpec(module_class=AnsweringModule, model_config=dataclasses.asdict(model))
     config.rl_module(rl_module_spec=spec)
     config.debugging(seed=1, log_level="ERROR")
     spaces: dict[str, Any] = {DEFAULT_MODULE_ID: (Box(-1.0, 1.0, (LENGTH,)), Discrete(2))}  # nothing looks at them
@@ -90,7 +90,7 @@ def learner_of(model: ThinkerConfig, learning: LearningSettings, num_steps: int 
 
 
 def model_of(learner: SupervisedLearner) -> Any:
-    return learner._thinker.model
+    return learner._answering_module.model
 
 
 def parameters_of(learner: SupervisedLearner) -> dict[str, Tensor]:
@@ -305,9 +305,9 @@ def test_scores_count_what_is_right_and_leave_the_learner_as_it_was() -> None:
     learner = learner_of(dataclasses.replace(FITTED, dropout=0.5), LearningSettings(batch_size=8))
     columns = samples(11)
     before, generator = parameters_of(learner), torch.get_rng_state()
-    learner._thinker.train()
+    learner._answering_module.train()
     first = learner.score(columns)
-    assert learner._thinker.training
+    assert learner._answering_module.training
     assert learner.score(columns) == first
     assert torch.equal(generator, torch.get_rng_state())
     assert worst(before, parameters_of(learner)) == 0.0
@@ -330,9 +330,9 @@ def test_scores_count_what_is_right_and_leave_the_learner_as_it_was() -> None:
 
 
 @contextlib.contextmanager
-def built(experiment: SupervisedExperiment) -> Iterator[Supervised]:
+def built(experiment: AnsweringExperiment) -> Iterator[Supervised]:
     """An experiment's algorithm."""
-    algorithm = LearningToAnswer(experiment).build_config().build_algo()
+    algorithm = AnsweringTask(experiment).build_config().build_algo()
     assert isinstance(algorithm, Supervised)
     try:
         yield algorithm
@@ -360,7 +360,7 @@ def test_two_learners_equal_one_on_the_same_samples() -> None:
     weights = {name: value.clone() for name, value in model_of(one).state_dict().items()}
     with built(experiment) as algorithm:
         assert algorithm.learner_group is not None
-        on_learners(algorithm, lambda learner: learner._thinker.model.load_state_dict(weights))
+        on_learners(algorithm, lambda learner: learner._answering_module.model.load_state_dict(weights))
         for iteration in range(2):
             columns = samples(3 * 8, seed=iteration)
             rows = np.arange(3 * 8).reshape(3, 2, 4)  # step, learner, row
@@ -371,7 +371,7 @@ def test_two_learners_equal_one_on_the_same_samples() -> None:
             expected = update(one, columns)
             mean = np.mean([result[DEFAULT_MODULE_ID]["total_loss"].peek() for result in results])
             assert mean == pytest.approx(expected["total_loss"], rel=1e-5)
-        models = on_learners(algorithm, lambda learner: dict(learner._thinker.model.state_dict()))
+        models = on_learners(algorithm, lambda learner: dict(learner._answering_module.model.state_dict()))
         ours = model_of(one).state_dict()
         for model in models:
             for name, value in ours.items():

@@ -10,7 +10,7 @@ from torch import nn
 
 from ctm_rl.agents.experiments.answering import LearningSettings
 from ctm_rl.agents.supervised.optimisation import NUM_REMEMBERED, QuantileClipper, learning_rate, parameter_groups
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 from ctm_rl.models.answering import build_model
 
 SETTINGS = LearningSettings(lr=0.3, num_warmup_steps=4, schedule="constant")
@@ -43,7 +43,7 @@ def test_a_budget_shorter_than_the_warmup_ends_amid_it() -> None:
 
 def test_vectors_and_named_parameters_do_not_decay() -> None:
     model = build_model(
-        ThinkerConfig(
+        AnswerConfig(
             encoder="parity",
             num_neurons=9,
             history_length=4,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tiny_runs import TINY_ACTING, comparable
 
-from ctm_rl.agents.experiments.acting import Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.run_directory.directory import read_config, read_metrics
 from ctm_rl.agents.tuning.options import TuneOptions
 from ctm_rl.agents.tuning.plan import CHANGEABLE, Sweep, read_sweep
@@ -151,7 +151,7 @@ def test_what_cannot_be_done_is_told_in_one_line_and_leaves_nothing(
 def test_values_of_a_trial_are_those_of_its_experiment_checked_and_typed() -> None:
     config = {"ppo.lr": 1, "model.head_dims": [8, 9], "env.kwargs.length": 7, "budget.minutes": None, "seed": 5}
     experiment = with_values(load("cartpole"), config)
-    assert isinstance(experiment, Experiment)
+    assert isinstance(experiment, ActingExperiment)
     assert (experiment.ppo.lr, type(experiment.ppo.lr)) == (1.0, float)
     assert (experiment.model.head_dims, experiment.env.kwargs, experiment.seed) == ((8, 9), {"length": 7}, 5)
     with pytest.raises(ValueError, match=r"ppo\.num_epochs must be a whole number"):

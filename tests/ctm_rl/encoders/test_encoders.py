@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from reference import glu, layer_norm, linear
 from torch import Tensor, nn
 
-from ctm_rl.config import INPUT_ENCODERS, RESNETS, ThinkerConfig
+from ctm_rl.config import INPUT_ENCODERS, RESNETS, AnswerConfig
 from ctm_rl.encoders import IdentityEncoder, build_input_encoder, build_observation_encoder
 from ctm_rl.encoders.control import ControlEncoder
 from ctm_rl.encoders.digits import DigitEncoder, QuestionEncoder
@@ -287,7 +287,7 @@ def test_every_kind_of_input_encoder_can_be_built_by_name() -> None:
     others = [name for name in INPUT_ENCODERS if name not in RESNETS]
     classes = (ShallowWide, DigitEncoder, ParityEncoder, DigitEncoder, IdentityEncoder, ImageEncoder)
     for name, kind in zip((*others, "resnet34-2"), classes, strict=True):
-        config = ThinkerConfig(
+        config = AnswerConfig(
             encoder=name, num_action_sync_neurons=4, feature_dim=8, num_answer_ticks=int(name == "digits")
         )
         with torch.device("meta"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 from ctm_rl.engine import answering as ponder_module
 from ctm_rl.machine.core import CTMCore
 from ctm_rl.machine.reading import Glimpse, constant_reading
@@ -17,7 +17,7 @@ from ctm_rl.models import answering as models
 from ctm_rl.models.answering import ContinuousThoughtMachine, Thought
 
 B, K = 3, 5
-SMALL = ThinkerConfig(
+SMALL = AnswerConfig(
     num_neurons=19, history_length=3, num_ticks=K, nlm_hidden_dim=2, num_output_sync_neurons=4,
     num_action_sync_neurons=3, feature_dim=8, num_heads=2, num_classes=6,
 )  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctm_rl.config import PolicyConfig, ThinkerConfig
+from ctm_rl.config import AnswerConfig, PolicyConfig
 from ctm_rl.engine.cuda_graph import CapturedAnswers, CapturedUnrolls
 from ctm_rl.machine.core import Core
 from ctm_rl.models.actor_critic import ActorCritic
@@ -102,7 +102,7 @@ def test_graphs_are_left_behind_by_copies_and_journeys() -> None:
     assert not pickle.loads(pickle.dumps(fresh))._graphs
 
 
-THINKER = ThinkerConfig(
+THINKER = AnswerConfig(
     encoder="parity", positions="rotational-1d", num_neurons=13, history_length=4, num_ticks=3, nlm_hidden_dim=3,
     num_output_sync_neurons=4, num_action_sync_neurons=4, feature_dim=6, num_heads=2, num_groups=5, num_classes=2,
     input_dim=5,

@@ -11,22 +11,22 @@ from torch import Tensor
 
 from ctm_rl.agents.evaluation import episodes as evaluation
 from ctm_rl.agents.evaluation.halting_curve import HALT_THRESHOLDS, Batch, check_can_halt_answers, halting_curve
-from ctm_rl.agents.experiments.answering import SupervisedExperiment
+from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.run_directory.directory import config_of, write_config
 from ctm_rl.agents.runs.answering_task import fit_model
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 from ctm_rl.configs import load
 from ctm_rl.engine.unrolled_neuron_models import Neurons
 from ctm_rl.errors import UserError
-from ctm_rl.inference.load_model import THINKER_ENTRY, describe
+from ctm_rl.inference.load_model import MODEL_ENTRY, describe
 from ctm_rl.metrics import at_tick
 from ctm_rl.metrics.stopping import stopping_ticks
 from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel
 
 B, K = 13, 7
-SMALL = ThinkerConfig(
+SMALL = AnswerConfig(
     num_neurons=19, history_length=3, num_ticks=K, nlm_hidden_dim=2, num_output_sync_neurons=4,
     num_action_sync_neurons=3, feature_dim=8, num_heads=2, num_classes=6, baseline_dim=9,
 )  # fmt: skip
@@ -152,12 +152,12 @@ def test_a_curve_is_what_each_threshold_gives() -> None:
 def run(tmp_path: Path) -> Path:
     """A run with an untrained model for parity."""
     experiment = load("parity")
-    assert isinstance(experiment, SupervisedExperiment)
+    assert isinstance(experiment, AnsweringExperiment)
     model = fit_model(dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, num_ticks=K)))
     experiment = dataclasses.replace(experiment, model=model)
     write_config(tmp_path, config_of(experiment))
     torch.manual_seed(5)
-    checkpoint.save(tmp_path, 4, {THINKER_ENTRY: describe(ContinuousThoughtMachine(model))})
+    checkpoint.save(tmp_path, 4, {MODEL_ENTRY: describe(ContinuousThoughtMachine(model))})
     return tmp_path
 
 
@@ -183,5 +183,5 @@ def test_models_with_nothing_to_halt_are_refused() -> None:
         check_can_halt_answers(model, "order")
     with pytest.raises(UserError, match="kind mlp answers once"):
         check_can_halt_answers(
-            FeedForwardModel(ThinkerConfig(kind="mlp", encoder="resnet18-1", num_action_sync_neurons=1)), "classes"
+            FeedForwardModel(AnswerConfig(kind="mlp", encoder="resnet18-1", num_action_sync_neurons=1)), "classes"
         )

@@ -8,12 +8,12 @@ import torch
 from reference import certainty as slow_certainty
 from torch import Tensor
 
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 from ctm_rl.machine.certainty import certainty
 from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, Thought, build_model
 
 B, K = 3, 5
-SMALL = ThinkerConfig(
+SMALL = AnswerConfig(
     num_neurons=18, history_length=3, num_ticks=K, nlm_hidden_dim=2, num_output_sync_neurons=4,
     num_action_sync_neurons=3, feature_dim=8, num_heads=2, num_classes=6, baseline_dim=7,
 )  # fmt: skip

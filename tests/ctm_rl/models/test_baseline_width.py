@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ctm_rl.agents.bench.task import task_of
-from ctm_rl.agents.experiments.answering import SupervisedExperiment
+from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.runs.answering_task import fit_model
-from ctm_rl.config import ModelKind, PolicyConfig, ThinkerConfig
+from ctm_rl.config import AnswerConfig, ModelKind, PolicyConfig
 from ctm_rl.configs import load
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.models.answering import build_model
@@ -17,14 +17,14 @@ from ctm_rl.spaces.actions import Choices
 from ctm_rl.spaces.observations import vector_layout
 
 BASELINES: tuple[ModelKind, ...] = ("lstm", "gru", "mlp")
-THINKER = ThinkerConfig(encoder="resnet18-1", num_neurons=20, num_action_sync_neurons=4, feature_dim=8)
+THINKER = AnswerConfig(encoder="resnet18-1", num_neurons=20, num_action_sync_neurons=4, feature_dim=8)
 POLICY = PolicyConfig(encoder="control", num_neurons=30, sync_window=True, feature_dim=9, head_dims=(8, 5))
 baselines = pytest.mark.parametrize("kind", BASELINES)
 
 
-def size_of(config: PolicyConfig | ThinkerConfig) -> int:
+def size_of(config: PolicyConfig | AnswerConfig) -> int:
     """Parameters of a whole network, with real numbers in it."""
-    if isinstance(config, ThinkerConfig):
+    if isinstance(config, AnswerConfig):
         return count_parameters(lambda: build_model(config))
     return count_parameters(lambda: ActorCritic(config, vector_layout(4), Choices(sizes=(3,))))
 
@@ -37,10 +37,10 @@ def test_the_nearest_width_is_found(target: int, width: int) -> None:
 @baselines
 @pytest.mark.parametrize("config", [THINKER, POLICY], ids=["answers", "acts"])
 def test_a_baseline_without_a_width_is_nearer_than_its_neighbours(
-    config: PolicyConfig | ThinkerConfig, kind: ModelKind
+    config: PolicyConfig | AnswerConfig, kind: ModelKind
 ) -> None:
     config = dataclasses.replace(config, kind=kind)
-    if isinstance(config, ThinkerConfig):
+    if isinstance(config, AnswerConfig):
         found = build_model(config).config
     else:
         found = ActorCritic(config, vector_layout(4), Choices(sizes=(3,))).config
@@ -59,7 +59,7 @@ def test_the_baselines_of_an_experiment_have_the_parameters_of_its_machine(name:
     experiment = load(name)
     experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, kind=kind))
     with torch.device("meta"):
-        if isinstance(experiment, SupervisedExperiment):
+        if isinstance(experiment, AnsweringExperiment):
             config = fit_model(experiment)
             machine, baseline = (build_model(one) for one in (dataclasses.replace(config, kind="ctm"), config))
         else:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ctm_rl.config import ThinkerConfig
+from ctm_rl.config import AnswerConfig
 from ctm_rl.models import losses
 from ctm_rl.models.answering import Thought
 
@@ -245,7 +245,7 @@ def test_a_curriculum_that_never_looks_ahead_is_refused() -> None:
 def test_the_config_says_which_loss_an_answer_gets() -> None:
     predictions, certainties, targets = batch()
     sizes: dict[str, Any] = {"num_action_sync_neurons": 4, "num_classes": C}
-    sequence = ThinkerConfig(**sizes, encoder="parity", num_groups=G)
+    sequence = AnswerConfig(**sizes, encoder="parity", num_groups=G)
     thought = Thought(predictions.flatten(1, 2), certainties)
     for use_most_certain in (True, False):
         expected = losses.sequence_loss(predictions, certainties, targets, use_most_certain=use_most_certain)
@@ -254,8 +254,8 @@ def test_the_config_says_which_loss_an_answer_gets() -> None:
     assert losses.answer_loss(sequence, thought, targets, use_curriculum=True, lookahead=2) == expected
     one, thought = targets[:, 0], Thought(predictions[:, 0], certainties)
     expected = losses.classification_loss(predictions[:, 0], certainties, one)
-    assert losses.answer_loss(ThinkerConfig(**sizes), thought, one) == expected
-    questions = ThinkerConfig(**sizes, encoder="digits", num_answer_ticks=3)
+    assert losses.answer_loss(AnswerConfig(**sizes), thought, one) == expected
+    questions = AnswerConfig(**sizes, encoder="digits", num_answer_ticks=3)
     expected = losses.question_loss(predictions[:, 0], certainties, one, 3)
     assert losses.answer_loss(questions, thought, one) == expected
 

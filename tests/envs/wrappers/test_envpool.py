@@ -11,7 +11,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.vector import AutoresetMode
 
-from ctm_rl.agents.experiments.acting import EnvConfig, Experiment
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.rllib.environment import make_vector_env
 from ctm_rl.errors import UserError
 
@@ -186,7 +186,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stock_algorithms_refuse_a_pool() -> None:
     with pytest.raises(ValueError, match=r"env\.vectorization envpool is not for algorithm stock-ppo"):
-        Experiment(name="a", env=config(), algorithm="stock-ppo")
+        ActingExperiment(name="a", env=config(), algorithm="stock-ppo")
 
 
 def test_the_real_cartpole_moves_as_gymnasiums() -> None:
