@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from ctm_rl.envs.guard import timeout
 from ctm_rl.envs.guard.space_check import check_of
 from ctm_rl.envs.guard.timeout import TookTooLong, Watch
 from ctm_rl.errors import EnvFault
@@ -183,7 +184,7 @@ def say(error: BaseException, time_limit: float | None) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     if isinstance(error, TookTooLong):
-        frames = [frame for frame in frames if Path(frame.filename).name != "watch.py"]
+        frames = [frame for frame in frames if frame.filename != timeout.__file__]
         place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
         return f"took longer than {time_limit:g} seconds{place}"
     reason = " ".join(str(error).split())
