@@ -1,7 +1,6 @@
 """Pictures: what does this show?"""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -144,19 +143,10 @@ class ImagesEnv(SingleStepEnv):
     ``size``: height and width in pixels; default: as above.
     """
 
-    def __init__(
-        self,
-        dataset: str = "mnist",
-        path: str | Path | None = None,
-        split: str = "train",
-        augment: bool | None = None,
-        size: int | None = None,
-    ) -> None:
-        super().__init__(ImagesTask(dataset, path, split, augment, size))
+    task_class = ImagesTask
 
 
 class ImagesVectorEnv(SingleStepVectorEnv):
     """Many of ``ImagesEnv``, which share one data set."""
 
-    def __init__(self, num_envs: int, **arguments: Any) -> None:
-        super().__init__(num_envs, ImagesTask(**arguments))
+    task_class = ImagesTask

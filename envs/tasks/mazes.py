@@ -137,55 +137,13 @@ class MazeEnv(SingleStepEnv):
     both are the folder itself.
     """
 
-    def __init__(
-        self,
-        size: int = 19,
-        route_length: int = 100,
-        *,
-        generator: str | None = None,
-        passage_probability: float | None = None,
-        augment: bool = False,
-        folder: str | None = None,
-        split: str | None = None,
-    ) -> None:
-        super().__init__(
-            MazeTask(
-                size,
-                route_length,
-                generator=generator,
-                passage_probability=passage_probability,
-                augment=augment,
-                folder=folder,
-                split=split,
-            )
-        )
+    task_class = MazeTask
 
 
 class MazeVectorEnv(SingleStepVectorEnv):
     """Many of ``MazeEnv``, whose mazes are made all at once."""
 
-    def __init__(
-        self,
-        num_envs: int,
-        size: int = 19,
-        route_length: int = 100,
-        *,
-        generator: str | None = None,
-        passage_probability: float | None = None,
-        augment: bool = False,
-        folder: str | None = None,
-        split: str | None = None,
-    ) -> None:
-        task = MazeTask(
-            size,
-            route_length,
-            generator=generator,
-            passage_probability=passage_probability,
-            augment=augment,
-            folder=folder,
-            split=split,
-        )
-        super().__init__(num_envs, task)
+    task_class = MazeTask
 
 
 def _check_generator(generator: str | None, passage_probability: float | None, folder: str | None) -> tuple[str, float]:

@@ -52,12 +52,10 @@ class ParityEnv(SingleStepEnv):
     ``length``: places in the sequence, 64 by default. ``min_length``: the fewest that are drawn; ``None``: all are.
     """
 
-    def __init__(self, length: int = 64, min_length: int | None = None) -> None:
-        super().__init__(ParityTask(length, min_length))
+    task_class = ParityTask
 
 
 class ParityVectorEnv(SingleStepVectorEnv):
     """Many of ``ParityEnv``, whose sequences are made all at once."""
 
-    def __init__(self, num_envs: int, length: int = 64, min_length: int | None = None) -> None:
-        super().__init__(num_envs, ParityTask(length, min_length))
+    task_class = ParityTask

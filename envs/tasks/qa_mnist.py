@@ -125,32 +125,13 @@ class QAMnistEnv(SingleStepEnv):
     ``shift``: by how many pixels at most each digit is moved up or down and left or right, at random; 0 by default.
     """
 
-    def __init__(
-        self,
-        num_digits: Sequence[int] = (1, 4),
-        num_operations: Sequence[int] = (1, 4),
-        size: int = 32,
-        split: str = "train",
-        path: str | Path | None = None,
-        shift: int = 0,
-    ) -> None:
-        super().__init__(QAMnistTask(num_digits, num_operations, size, split, path, shift))
+    task_class = QAMnistTask
 
 
 class QAMnistVectorEnv(SingleStepVectorEnv):
     """Many of ``QAMnistEnv``, whose questions are made all at once, as long as each other."""
 
-    def __init__(
-        self,
-        num_envs: int,
-        num_digits: Sequence[int] = (1, 4),
-        num_operations: Sequence[int] = (1, 4),
-        size: int = 32,
-        split: str = "train",
-        path: str | Path | None = None,
-        shift: int = 0,
-    ) -> None:
-        super().__init__(num_envs, QAMnistTask(num_digits, num_operations, size, split, path, shift))
+    task_class = QAMnistTask
 
 
 def _check_range(name: str, value: Sequence[int], lowest: int = 1) -> tuple[int, int]:

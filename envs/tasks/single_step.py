@@ -1,7 +1,7 @@
 """Single-step environments: an input is shown, one answer is given and scored, and it is over."""
 
 import abc
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -100,13 +100,17 @@ class SingleStepEnv(gym.Env[Any, Any]):
     ``reset(options={"index": 3})`` shows a certain input, of a task that has a number of them.
 
     Args:
-        task: what is asked.
+        *args: of the task.
+        **kwargs: of the task.
     """
 
-    def __init__(self, task: SingleStepTask) -> None:
-        self.task = task
-        self.observation_space = task.observation_space
-        self.action_space = task.action_space
+    task_class: ClassVar[type[SingleStepTask]]
+    """What a subclass asks."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.task = self.task_class(*args, **kwargs)
+        self.observation_space = self.task.observation_space
+        self.action_space = self.task.action_space
         self._shown: Samples | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -152,14 +156,18 @@ class SingleStepVectorEnv(VectorEnv[Any, Any, Any]):
 
     Args:
         num_envs: N.
-        task: what is asked.
+        *args: of the task.
+        **kwargs: of the task.
     """
 
-    def __init__(self, num_envs: int, task: SingleStepTask) -> None:
+    task_class: ClassVar[type[SingleStepTask]]
+    """What a subclass asks."""
+
+    def __init__(self, num_envs: int, *args: Any, **kwargs: Any) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
         self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
-        self.task = task
+        self.task = task = self.task_class(*args, **kwargs)
         self.num_envs = num_envs
         self.single_observation_space = task.observation_space
         self.single_action_space = task.action_space

@@ -43,12 +43,10 @@ class SortingEnv(SingleStepEnv):
     ``length``: how many numbers, 30 by default.
     """
 
-    def __init__(self, length: int = 30) -> None:
-        super().__init__(SortingTask(length))
+    task_class = SortingTask
 
 
 class SortingVectorEnv(SingleStepVectorEnv):
     """Many of ``SortingEnv``, whose numbers are made all at once."""
 
-    def __init__(self, num_envs: int, length: int = 30) -> None:
-        super().__init__(num_envs, SortingTask(length))
+    task_class = SortingTask

@@ -112,11 +112,23 @@ class CountingTask(SingleStepTask):
         return Samples({"number": indices}, indices)
 
 
+class CountingEnv(SingleStepEnv):
+    """One environment of that task."""
+
+    task_class = CountingTask
+
+
+class CountingVectorEnv(SingleStepVectorEnv):
+    """Many of them."""
+
+    task_class = CountingTask
+
+
 def test_certain_samples_are_shown_when_asked_for() -> None:
-    shown, info = SingleStepEnv(CountingTask()).reset(options={"index": 7})
+    shown, info = CountingEnv().reset(options={"index": 7})
     assert shown == {"number": 7}
     assert info["target"] == 7
-    envs = SingleStepVectorEnv(3, CountingTask())
+    envs = CountingVectorEnv(3)
     assert envs.reset(options={"indices": [4, 0, 9]})[1]["target"].tolist() == [4, 0, 9]
     with pytest.raises(ValueError, match="there are 10 samples, counted from 0"):
         envs.reset(options={"indices": [4, 0, 10]})
