@@ -1,37 +1,36 @@
-"""A guard around an environment: what it must not do is told by name, step and seed, or survived."""
+"""A guard around one environment: its faults are reported with environment, step and seed, or survived."""
 
 import logging
 import math
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from ctm_rl.envs.guard import timeout
-from ctm_rl.envs.guard.space_check import check_of
-from ctm_rl.envs.guard.timeout import TookTooLong, Watch
+from ctm_rl.envs.guard.faults import Misbehaviour, describe
+from ctm_rl.envs.guard.space_check import make_check
+from ctm_rl.envs.guard.timeout import StepTimeout, StepTimer
 from ctm_rl.errors import EnvFault
 
 MAX_FAULTS_IN_A_ROW = 100
 """How many faults without a good step between them are survived."""
 
 _LOG = logging.getLogger(__name__)
+_NUMBERS = (float, int, np.floating, np.integer)
 
 
 class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
-    """Watches one environment: faults are errors of it, numbers that are none, and observations outside of its space.
+    """Checks every step of one environment: errors, timeouts and values that are not finite or outside their space.
 
-    A strict guard raises ``EnvFault``. A tolerant one makes the environment anew: it ends the episode as cut off, with
-    the last good observation and ``info["env_fault"]``, and counts it in ``num_faults``; a failed reset is tried again.
-    The new environment's seed follows from that of the old one.
+    A strict guard raises ``EnvFault``. A tolerant one recreates the environment: it ends the episode as truncated, with
+    the last good observation and ``info["env_fault"]``, and counts it in ``num_faults``; a failed reset is repeated.
+    The new environment's seed is derived from that of the old one.
 
     Args:
         make: makes the environment.
         name: of the environment, for messages.
-        time_limit: seconds that a step or a reset may take, see ``Watch``; ``None``: any.
+        time_limit: seconds that a step or a reset may take, see ``StepTimer``; ``None``: no limit.
         is_tolerant: go on after faults, up to 100 of them without a good step between.
         has_bounds: an observation outside the bounds of its space is a fault too.
     """
@@ -50,10 +49,9 @@ class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
         self._make = make
         self._name = name
         self._is_tolerant = is_tolerant
-        self._watch = Watch(time_limit)
-        self._time_limit = time_limit
-        self._check = check_of(self.env.observation_space, has_bounds=has_bounds)
-        self._check_quickly = check_of(self.env.observation_space, has_bounds=has_bounds, is_quick=True)
+        self._timer = StepTimer(time_limit)
+        self._check = make_check(self.env.observation_space, has_bounds=has_bounds)
+        self._quick_check = make_check(self.env.observation_space, has_bounds=has_bounds, is_quick=True)
         self._num_in_row = 0
         self._seed: int | None = None
         self._next_seed: int | None = None
@@ -65,7 +63,7 @@ class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
         """Begins an episode.
 
         Raises:
-            EnvFault: it failed, once too often.
+            EnvFault: the environment failed, and the guard is strict or has survived too many faults.
         """
         fault = None
         while True:
@@ -74,22 +72,18 @@ class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
             self._num_episodes = 1 if used is not None else self._num_episodes + 1
             self._seed = self._seed if used is None else used
             self._num_steps = 0
-            self._watch.prepare()
+            self._timer.prepare()
             try:
-                self._watch.start()
-                try:
+                with self._timer:
                     observation, info = self.env.reset(seed=used, options=options)
-                finally:
-                    self._watch.stop()
+                problem = self._check(observation)
+                if problem is None:
+                    break
+                raise Misbehaviour(f"returned an observation that {problem}")
             except EnvFault:
                 raise
-            except (Exception, TookTooLong) as error:  # an environment may raise anything
-                fault = self._survive(self._say(error), error)
-            else:
-                wrong = self._check(observation)
-                if wrong is None:
-                    break
-                fault = self._survive(f"returned an observation that {wrong}", None)
+            except (Exception, StepTimeout) as error:  # an environment may raise anything
+                fault = self._survive(error)
             seed = None
         self._last_good = observation
         return observation, info if fault is None else {**info, "env_fault": fault}
@@ -98,94 +92,68 @@ class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
         """Takes a step.
 
         Raises:
-            EnvFault: it failed, once too often.
+            EnvFault: the environment failed, and the guard is strict or has survived too many faults.
         """
         self._num_steps += 1
         try:
-            self._watch.start()
-            try:
+            with self._timer:
                 observation, reward, is_terminated, is_truncated, info = self.env.step(action)
-            finally:
-                self._watch.stop()
+            problem = self._quick_check(observation)
+            if problem is not None:
+                raise Misbehaviour(f"returned an observation that {problem}")
+            if not is_finite_number(reward):
+                shown = " ".join(repr(reward).split())[:60]
+                raise Misbehaviour(f"returned the reward {shown}, which is not a finite number")
         except EnvFault:
             raise
-        except (Exception, TookTooLong) as error:  # an environment may raise anything
-            return self._end(self._say(error), error)
-        wrong = self._check_quickly(observation)
-        if wrong is not None:
-            return self._end(f"returned an observation that {wrong}", None)
-        if not is_finite_number(reward):
-            return self._end(
-                f"returned the reward {' '.join(repr(reward).split())[:60]}, which is no finite number", None
-            )
+        except (Exception, StepTimeout) as error:  # an environment may raise anything
+            return self._last_good, 0.0, False, True, {"env_fault": self._survive(error)}
         self._num_in_row = 0
         self._last_good = observation
         return observation, reward, is_terminated, is_truncated, info
 
-    def _end(self, what: str, cause: BaseException | None) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Ends the episode after a fault."""
-        return self._last_good, 0.0, False, True, {"env_fault": self._survive(what, cause)}
-
-    def _survive(self, what: str, cause: BaseException | None) -> str:
-        """Notes a fault and makes the environment anew; gives what is told of it."""
-        text = f"environment {self._name} {what}, {self._where()}."
+    def _survive(self, error: BaseException) -> str:
+        """Counts a fault and recreates the environment; returns the fault's description."""
+        text = f"environment {self._name} {describe(error, self._timer.seconds)}, {self._where()}."
         if not self._is_tolerant:
-            raise EnvFault(text) from cause
+            raise EnvFault(text) from error
         self.num_faults += 1
         self._num_in_row += 1
         if self._num_in_row >= MAX_FAULTS_IN_A_ROW:
-            raise EnvFault(f"{self._num_in_row} faults in a row, the last one: {text}") from cause
+            raise EnvFault(f"{self._num_in_row} faults in a row, the last one: {text}") from error
         if math.log10(self.num_faults).is_integer():
-            _LOG.warning("fault %d, the environment is made anew: %s", self.num_faults, text)
-        self._renew()
+            _LOG.warning("fault %d, the environment is recreated: %s", self.num_faults, text)
+        self._recreate()
         return text
 
-    def _renew(self) -> None:
-        """Makes the environment anew."""
-        self._watch.start()
+    def _recreate(self) -> None:
+        """Closes the environment and makes it again."""
         try:
-            self.env.close()
-        except (Exception, TookTooLong):  # what is broken may break again
+            with self._timer:
+                self.env.close()
+        except (Exception, StepTimeout):  # what is broken may break again
             _LOG.debug("environment %s could not be closed.", self._name, exc_info=True)
-        finally:
-            self._watch.stop()
         try:
             self.env = self._make()
         except Exception as error:  # an environment may raise anything
-            raise EnvFault(f"environment {self._name} cannot be made anew: it {self._say(error)}.") from error
+            reason = describe(error, self._timer.seconds)
+            raise EnvFault(f"environment {self._name} cannot be recreated: it {reason}.") from error
         if self._seed is not None:
             (word,) = np.random.SeedSequence([self._seed, self.num_faults]).generate_state(1)
             self._next_seed = int(word) // 2
 
-    def _say(self, error: BaseException) -> str:
-        """What happened, and in which line."""
-        return say(error, self._time_limit)
-
     def _where(self) -> str:
         """Which step of which episode this is."""
         step = f"in step {self._num_steps} of" if self._num_steps else "at the start of"
-        if self._seed is None:
-            return f"{step} episode {self._num_episodes}, without a seed"
-        return f"{step} episode {self._num_episodes} from seed {self._seed}"
+        seed = ", without a seed" if self._seed is None else f" from seed {self._seed}"
+        return f"{step} episode {self._num_episodes}{seed}"
 
 
 def is_finite_number(reward: Any) -> bool:
     """Whether a reward, of whatever type, is one finite number."""
-    if isinstance(reward, (float, int, np.floating, np.integer)):
+    if isinstance(reward, _NUMBERS):
         return math.isfinite(reward)
     try:
         return np.size(reward) == 1 and bool(np.isfinite(reward).all())
     except TypeError:
         return False
-
-
-def say(error: BaseException, time_limit: float | None) -> str:
-    """What an environment did that raised: the error and its line, or that it took too long."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    if isinstance(error, TookTooLong):
-        frames = [frame for frame in frames if frame.filename != timeout.__file__]
-        place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-        return f"took longer than {time_limit:g} seconds{place}"
-    reason = " ".join(str(error).split())
-    return f"raised {type(error).__name__}{': ' if reason else ''}{reason[:200]}{place}"

@@ -1,4 +1,4 @@
-"""An environment that does what it must not, at a chosen step; imported by its id in processes of their own too."""
+"""An environment that fails at a chosen step; imported by its id, in other processes too."""
 
 import time
 from typing import Any
@@ -11,23 +11,23 @@ FAULTS = {
     "raise": r"raised ZeroDivisionError: on purpose \(faulty.py, line \d+\)",
     "nan": r"returned an observation that holds NaN at \[1\]",
     "infinite": r"returned an observation that holds inf at \[0\]",
-    "reward": r"returned the reward nan, which is no finite number",
-    "no reward": r"returned the reward None, which is no finite number",
+    "reward": r"returned the reward nan, which is not a finite number",
+    "no reward": r"returned the reward None, which is not a finite number",
     "shape": r"returned an observation that has shape \(3,\) instead of \(2,\)",
     "type": r"returned an observation that holds complex128 instead of float32",
     "bounds": r"returned an observation that holds 7.0 at \[1\], outside of its bounds \[0.0, 5.0\]",
     "hang": r"took longer than 0.2 seconds \(faulty.py, line \d+\)",
 }
-"""What can happen, and what is to be told of it."""
+"""Kinds of faults, each with the expected description."""
 
 
 class FaultyEnv(gym.Env):
-    """Shows a random number and the step; something happens in a step of some episodes, or at their start.
+    """Observes a random number and the step; fails in a step of some episodes, or at their start.
 
     Args:
-        fault: what, one of ``FAULTS``.
-        step: in which step; 0: at the start.
-        every: in one episode of so many, the first excepted.
+        fault: how it fails, one of ``FAULTS``.
+        step: in which step it fails; 0: at the start.
+        every: it fails in every so many-th episode.
     """
 
     observation_space = Box(np.zeros(2, np.float32), np.array([np.inf, 5], np.float32))
@@ -42,11 +42,11 @@ class FaultyEnv(gym.Env):
         super().reset(seed=seed)
         self.num_episodes += 1
         self.count = 0
-        return self._fail(self._show()), {}
+        return self._fail(self._observe()), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         self.count += 1
-        observation = self._fail(self._show())
+        observation = self._fail(self._observe())
         is_bad = self.fault in ("reward", "no reward") and self._is_due()
         reward = {"reward": float("nan"), "no reward": None}[self.fault] if is_bad else 1.0
         return observation, reward, self.count == 4, False, {}
@@ -54,7 +54,7 @@ class FaultyEnv(gym.Env):
     def _is_due(self) -> bool:
         return self.count == self.step_of_fault and self.num_episodes % self.every == 0
 
-    def _show(self) -> np.ndarray:
+    def _observe(self) -> np.ndarray:
         return np.array([self.np_random.random(), self.count], np.float32)
 
     def _fail(self, observation: np.ndarray) -> np.ndarray:
@@ -65,7 +65,7 @@ class FaultyEnv(gym.Env):
         if self.fault == "hang":
             try:
                 time.sleep(20)
-            except Exception:  # an environment that retries cannot keep the alarm
+            except Exception:  # an environment that retries cannot suppress the timeout
                 time.sleep(20)
         return {
             "nan": np.array([0, np.nan], np.float32),

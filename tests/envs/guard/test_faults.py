@@ -1,4 +1,4 @@
-"""Environments that fail: told by name, step and seed, or survived and counted."""
+"""Environments that fail: reported with name, step and seed, or survived and counted."""
 
 import io
 import json
@@ -28,12 +28,12 @@ from ctm_rl.agents.run_directory.directory import read_metrics
 from ctm_rl.agents.run_directory.progress import TerminalProgress
 from ctm_rl.cli.main import main
 from ctm_rl.envs.guard.single import MAX_FAULTS_IN_A_ROW, EnvGuard
-from ctm_rl.envs.guard.space_check import check_of
+from ctm_rl.envs.guard.space_check import make_check
 from ctm_rl.envs.guard.vector import VectorGuard
 from ctm_rl.errors import EnvFault
 
 FAULTY = "faulty:Faulty-v0"
-# What may ring an environment's alarm must not be pytest's own.
+# The alarm signal is needed by the environment's timer, so pytest must not use it for its own timeout.
 OWN_ALARM = pytest.mark.timeout(120, method="thread")
 
 
@@ -58,7 +58,7 @@ def play(env: gym.Env, num_episodes: int, seed: int = 9) -> list[tuple[int, dict
 
 @OWN_ALARM
 @pytest.mark.parametrize("fault", faulty.FAULTS)
-def test_a_fault_is_told_by_environment_step_and_seed(fault: str) -> None:
+def test_a_fault_is_reported_with_environment_step_and_seed(fault: str) -> None:
     env = make_env(config(fault))
     with pytest.raises(EnvFault) as raised:
         play(env, 2)
@@ -69,7 +69,7 @@ def test_a_fault_is_told_by_environment_step_and_seed(fault: str) -> None:
 
 @OWN_ALARM
 @pytest.mark.parametrize("fault", ["raise", "nan", "hang"])
-def test_a_fault_at_the_start_of_an_episode_is_told_too(fault: str) -> None:
+def test_a_fault_at_the_start_of_an_episode_is_reported_too(fault: str) -> None:
     with pytest.raises(EnvFault, match=r"at the start of episode 2 from seed 9\."):
         play(make_env(config(fault, step=0)), 2)
     with pytest.raises(EnvFault, match="at the start of episode 1, without a seed"):
@@ -85,7 +85,7 @@ def tolerant(fault: str, **changes: Any) -> EnvGuard:
 
 @OWN_ALARM
 @pytest.mark.parametrize("fault", faulty.FAULTS)
-def test_a_tolerant_guard_cuts_the_episode_off_and_goes_on_with_a_new_environment(fault: str) -> None:
+def test_a_tolerant_guard_truncates_the_episode_and_recreates_the_environment(fault: str) -> None:
     env = tolerant(fault)
     first = env.env
     ends = play(env, 5)
@@ -107,7 +107,7 @@ def test_the_last_good_observation_ends_an_episode_that_failed() -> None:
     assert (reward, is_terminated, is_truncated) == (0.0, False, True)
 
 
-def test_a_reset_that_fails_is_tried_again() -> None:
+def test_a_reset_that_fails_is_repeated() -> None:
     env = tolerant("raise", step=0)
     play(env, 1)
     _, info = env.reset()
@@ -132,18 +132,20 @@ def test_an_environment_that_always_fails_is_given_up(step: int) -> None:
 
 
 @OWN_ALARM
-def test_a_step_within_its_time_is_left_alone() -> None:
+def test_a_step_within_its_time_limit_is_not_interrupted() -> None:
     env = EnvGuard(lambda: faulty.FaultyEnv(every=100), "Faulty-v0", time_limit=0.2)
     for _ in range(3):
         play(env, 1)
-        # The clock does not run between steps.
+        # The timer does not run between steps.
         threading.Event().wait(0.3)
 
 
-def test_where_nothing_can_be_timed_it_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
-    from ctm_rl.envs.guard import timeout as watch
+def test_a_thread_in_which_steps_cannot_be_timed_logs_one_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: Any
+) -> None:
+    from ctm_rl.envs.guard import timeout
 
-    monkeypatch.setattr(watch._CLOCK, "has_said", False)
+    monkeypatch.setattr(timeout._ALARM, "has_warned", False)
     with caplog.at_level(logging.WARNING):
         env = EnvGuard(lambda: faulty.FaultyEnv(every=100), "Faulty-v0", time_limit=5.0)
         thread = threading.Thread(target=play, args=(env, 3))
@@ -167,9 +169,9 @@ INSIDE: list[tuple[Space, Any]] = [
 
 
 @pytest.mark.parametrize(("space", "observation"), INSIDE, ids=str)
-def test_what_lies_in_its_space_passes(space: Space, observation: Any) -> None:
-    assert check_of(space)(observation) is None
-    assert check_of(space, is_quick=True)(observation) is None
+def test_observations_in_their_space_pass(space: Space, observation: Any) -> None:
+    assert make_check(space)(observation) is None
+    assert make_check(space, is_quick=True)(observation) is None
 
 
 @pytest.mark.parametrize(
@@ -188,18 +190,18 @@ def test_what_lies_in_its_space_passes(space: Space, observation: Any) -> None:
     ],
     ids=str,
 )
-def test_what_lies_outside_of_its_space_is_told(space: Space, observation: Any, message: str) -> None:
-    assert re.search(message, check_of(space)(observation) or "")
+def test_observations_outside_their_space_are_described(space: Space, observation: Any, message: str) -> None:
+    assert re.search(message, make_check(space)(observation) or "")
 
 
-def test_bounds_need_not_be_looked_at() -> None:
+def test_the_check_of_bounds_can_be_switched_off() -> None:
     assert len(play(make_env(config("bounds", check_bounds=False)), 4)) == 4
-    assert check_of(Box(0, 1, (1,)), has_bounds=False)(np.array([np.nan])) == "holds NaN at [0]"
+    assert make_check(Box(0, 1, (1,)), has_bounds=False)(np.array([np.nan])) == "holds NaN at [0]"
 
 
 @pytest.mark.parametrize("fault", ["raise", "reward"])
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_the_environments_of_a_vector_tell_their_own_faults(vectorization: Any, fault: str) -> None:
+def test_the_environments_of_a_vector_report_their_own_faults(vectorization: Any, fault: str) -> None:
     env: Any = make_vector_env(config(fault, vectorization=vectorization), 3)
     env.reset(seed=[4, 5, 6])
     with pytest.raises(EnvFault, match=f"{faulty.FAULTS[fault]}, in step 2 of episode 2 from seed 4"):
@@ -221,7 +223,7 @@ def test_survived_faults_of_a_vector_are_counted_once(vectorization: Any) -> Non
     env.close()
 
 
-def test_a_process_that_does_not_answer_or_has_ended_is_told() -> None:
+def test_a_process_that_has_ended_is_reported() -> None:
     env: Any = make_vector_env(config("hang", every=100, vectorization="async", step_time_limit=100.0), 2)
     env.reset(seed=[1, 2])
     assert isinstance(env, gym.vector.AsyncVectorEnv)
@@ -231,7 +233,7 @@ def test_a_process_that_does_not_answer_or_has_ended_is_told() -> None:
 
 
 class BrokenVector(gym.vector.VectorEnv):
-    """A vector class of its own whose third step is no good."""
+    """A vector class whose third step fails."""
 
     metadata = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
@@ -264,7 +266,7 @@ class BrokenVector(gym.vector.VectorEnv):
         ("reward", "returned the reward inf in row 1"),
     ],
 )
-def test_a_vector_class_of_its_own_is_guarded_as_one(fault: str, message: str) -> None:
+def test_an_environments_own_vector_class_is_guarded_as_a_whole(fault: str, message: str) -> None:
     env = VectorGuard(BrokenVector(4, fault), "Broken-v0")
     env.reset(seed=7)
     with pytest.raises(
@@ -287,7 +289,7 @@ TRAIN = ("train", "--env", FAULTY, *TINY, "--run-dir", "a")
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-def test_a_run_ends_at_a_fault_with_a_checkpoint_and_can_go_on_with_faults(
+def test_a_run_ends_at_a_fault_with_a_checkpoint_and_resumes_tolerating_faults(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     kwargs = json.dumps({"fault": "nan", "every": 6})
@@ -321,13 +323,13 @@ def test_a_tolerant_run_counts_its_faults(algorithm: str) -> None:
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-def test_the_stock_runner_ends_with_the_same_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_stock_runner_ends_with_the_same_message(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TRAIN, "--algorithm", "stock-ppo", "--budget.env-steps", "75"]) == 1
     assert "ctm-rl: environment faulty:Faulty-v0 raised ZeroDivisionError: on purpose" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fault", ["hang"])
-def test_a_fault_in_another_process_arrives_as_one_line(place: Path, fault: str) -> None:
+def test_a_fault_in_another_process_is_reported_in_one_line(place: Path, fault: str) -> None:
     kwargs = json.dumps({"fault": fault})
     command = [sys.executable, "-c", "import sys; from ctm_rl.cli.main import main; sys.exit(main())", *TRAIN]
     command += ["--env-kwargs", kwargs, "--num-env-runners", "1", "--env.step-time-limit", "0.2"]
@@ -346,11 +348,11 @@ def test_progress_shows_faults() -> None:
     assert "return 2.000, 3 env faults, 10 steps/s" in output.getvalue()
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no alarm here")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no alarm signal")
 def test_the_alarm_does_not_outlive_the_program() -> None:
     program = (
         "import atexit, signal; atexit.register(lambda: print(signal.getitimer(signal.ITIMER_REAL)[1]));"
-        "from ctm_rl.envs.guard.timeout import Watch; Watch(60.0).prepare();"
+        "from ctm_rl.envs.guard.timeout import StepTimer; StepTimer(60.0).prepare();"
         "print(signal.getitimer(signal.ITIMER_REAL)[1])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
