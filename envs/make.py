@@ -11,7 +11,7 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from ctm_rl.envs.guard.single import EnvGuard
 from ctm_rl.envs.guard.vector import GuardedAsyncVectorEnv, VectorGuard, is_shareable
 from ctm_rl.envs.wrappers.by_name import HIDE_VELOCITIES, TIME_LIMIT, parse, wrap
-from ctm_rl.envs.wrappers.hide_velocity_vector import HideVelocityVector
+from ctm_rl.envs.wrappers.hide_velocity import HideVelocityVector
 from ctm_rl.errors import UserError
 
 _MODULES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}

@@ -1,7 +1,7 @@
-"""Wrappers by name: what a command line, a configuration or a Python program asks for, put around an environment."""
+"""Wrappers by name, as command lines and configurations request them."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -18,33 +18,33 @@ TIME_LIMIT = "time-limit"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """A wrapper that has a name."""
+    """A kind of wrapper that has a name."""
 
     wrap: Callable[[gym.Env, Any], gym.Env]
-    """Puts it around an environment; the second argument is its value."""
+    """Wraps an environment; the second argument is the value."""
     value: Literal["none", "number", "indices"] = "none"
-    """What follows the name: nothing, ``=N``, or ``=I,J,...``, which can be left out."""
+    """What follows the name: nothing, ``=N``, or ``=I,J,...``, which is optional."""
 
 
 class Named(NamedTuple):
-    """A wrapper that was asked for."""
+    """A requested wrapper."""
 
     name: str
     value: Any
-    """Its number; its indices or ``None``; ``None``."""
+    """By kind: ``None``, a number, or indices (``None`` where they are left out)."""
 
 
 def wrap(env: gym.Env, wrappers: Iterable[str]) -> gym.Env:
-    """Puts wrappers around an environment, the first innermost.
+    """Wraps an environment, the first wrapper innermost.
 
-    MiniGrid's observation space is made to say how many objects, colours and states there are, whatever is asked for.
+    MiniGrid's observation space always gets bounds that are the numbers of objects, colours and states.
 
     Args:
         env: any environment.
-        wrappers: their names, as ``["frame-skip=4", "time-limit=500"]``: ``hide-velocities`` (of classic control, or
-            ``hide-velocities=1,3`` with the entries' places), ``frame-skip=N``, ``time-limit=N``, ``grid-image``
-            (MiniGrid's image alone), ``grid-full`` (the whole grid for an image), ``grid-onehot``, and ``stagger`` (the
-            first episode is cut off at random).
+        wrappers: names such as ``["frame-skip=4", "time-limit=500"]``: ``hide-velocities`` (of classic control, or
+            ``hide-velocities=1,3`` with the indices), ``frame-skip=N``, ``time-limit=N``, ``grid-image`` (MiniGrid's
+            image alone), ``grid-full`` (an image of the whole grid), ``grid-onehot``, and ``stagger`` (the first
+            episode is truncated at a random step).
 
     Returns:
         The environment, wrapped.
@@ -54,40 +54,38 @@ def wrap(env: gym.Env, wrappers: Iterable[str]) -> gym.Env:
     """
     named = parse(wrappers)
     if _is_grid(env):
-        from ctm_rl.envs.wrappers.minigrid_fast_view import QuickView, has_plain_view
+        from ctm_rl.envs.wrappers.minigrid_fast_view import FastView, has_plain_view
         from ctm_rl.envs.wrappers.minigrid_views import TightGrid
 
-        env = TightGrid(QuickView(env) if has_plain_view(env) else env)
+        env = TightGrid(FastView(env) if has_plain_view(env) else env)
     for name, value in named:
         env = KINDS[name].wrap(env, value)
     return env
 
 
 def parse(wrappers: Iterable[str]) -> list[Named]:
-    """Reads names with their values.
+    """Parses names with their values.
 
     Raises:
-        UserError: one line that lists all there are.
+        UserError: there is no such wrapper, or its value is invalid.
     """
     if isinstance(wrappers, str):
         wrappers = wrappers.split()
-    return [_read(text) for text in wrappers]
+    return [_parse(text) for text in wrappers]
 
 
-def _read(text: str) -> Named:
-    """Reads one name with its value."""
+def _parse(text: str) -> Named:
+    """Parses one name with its value."""
     name, equals, value = text.partition("=")
     kind = KINDS.get(name)
     if kind is None:
         raise UserError(f"there is no wrapper {text!r}; there are {', '.join(map(_usage, KINDS))}.")
-    if kind.value == "none" and not equals:
-        return Named(name, None)
-    if kind.value == "indices" and not equals:
+    if kind.value != "number" and not equals:
         return Named(name, None)
     numbers = [int(part) for part in value.split(",") if part.strip().isdecimal()]
     is_complete = kind.value != "none" and bool(numbers) and len(numbers) == value.count(",") + 1
     if not is_complete or (kind.value == "number" and (len(numbers) > 1 or numbers[0] < 1)):
-        allowed = "N a whole number from 1" if kind.value == "number" else "as named"
+        allowed = "N an integer of at least 1" if kind.value == "number" else "as named"
         raise UserError(
             f"wrapper {name} is given as {_usage(name)} ({allowed}), got {text!r}; "
             f"there are {', '.join(map(_usage, KINDS))}."
@@ -96,12 +94,12 @@ def _read(text: str) -> Named:
 
 
 def _usage(name: str) -> str:
-    """A name with what follows it."""
+    """A name with the form of its value."""
     return name + {"none": "", "number": "=N", "indices": "[=INDEX,INDEX,...]"}[KINDS[name].value]
 
 
 def _is_grid(env: gym.Env) -> bool:
-    """Whether this is MiniGrid, without loading MiniGrid to find out."""
+    """Whether this is MiniGrid; does not import MiniGrid."""
     if "minigrid" not in sys.modules:
         return False
     from ctm_rl.envs.wrappers.minigrid_views import is_grid
@@ -109,13 +107,8 @@ def _is_grid(env: gym.Env) -> bool:
     return is_grid(env)
 
 
-def _hide_velocities(env: gym.Env, indices: Sequence[int] | None) -> gym.Env:
-    """Leaves velocities out."""
-    return HideVelocity(env, indices)
-
-
 def _limit_time(env: gym.Env, limit: int) -> gym.Env:
-    """Ends episodes after so many steps: takes the place of the limit there is, unless frames were skipped since."""
+    """Truncates episodes after so many steps; replaces the limit there is, unless frames have been skipped since."""
     inner = env
     while isinstance(inner, gym.Wrapper) and not isinstance(inner, FrameSkip):
         if isinstance(inner, gym.wrappers.TimeLimit):
@@ -125,32 +118,32 @@ def _limit_time(env: gym.Env, limit: int) -> gym.Env:
     if inner is env.unwrapped and "minigrid" in sys.modules:
         from minigrid.minigrid_env import MiniGridEnv
 
-        from ctm_rl.envs.wrappers.minigrid_views import set_max_steps
-
         if isinstance(inner, MiniGridEnv):
-            set_max_steps(env, limit)
+            inner.max_steps = limit  # MiniGrid's rewards decrease with the share of this limit that was used
+            if hasattr(inner, "fixed_max_steps"):  # BabyAI would choose another limit at every reset
+                inner.fixed_max_steps = True  # pyright: ignore[reportAttributeAccessIssue]
             return env
     return gym.wrappers.TimeLimit(env, limit)
 
 
-def _grid(function: str) -> Callable[[gym.Env, Any], gym.Env]:
-    """One of the functions of ``grids``, which loads MiniGrid."""
+def _minigrid(function: str) -> Callable[[gym.Env, Any], gym.Env]:
+    """A function of ``wrappers.minigrid_views``, which is imported when it is called."""
 
-    def put_around(env: gym.Env, value: None) -> gym.Env:
-        from ctm_rl.envs.wrappers import minigrid_views as grids
+    def apply(env: gym.Env, value: None) -> gym.Env:
+        from ctm_rl.envs.wrappers import minigrid_views
 
-        return getattr(grids, function)(env)
+        return getattr(minigrid_views, function)(env)
 
-    return put_around
+    return apply
 
 
 KINDS = {
-    HIDE_VELOCITIES: Kind(wrap=_hide_velocities, value="indices"),
+    HIDE_VELOCITIES: Kind(wrap=HideVelocity, value="indices"),
     "frame-skip": Kind(wrap=FrameSkip, value="number"),
     TIME_LIMIT: Kind(wrap=_limit_time, value="number"),
-    "grid-image": Kind(wrap=_grid("show_image")),
-    "grid-full": Kind(wrap=_grid("show_full")),
-    "grid-onehot": Kind(wrap=_grid("show_one_hot")),
+    "grid-image": Kind(wrap=_minigrid("show_image")),
+    "grid-full": Kind(wrap=_minigrid("show_full")),
+    "grid-onehot": Kind(wrap=_minigrid("show_one_hot")),
     "stagger": Kind(wrap=lambda env, value: StaggeredStart(env)),
 }
-"""All wrappers that have a name."""
+"""All wrappers by name."""

@@ -1,4 +1,4 @@
-"""MiniGrid's own view, several times faster: the same numbers, computed without building grids of objects."""
+"""MiniGrid's partial view, computed several times faster: the same numbers without intermediate grids of objects."""
 
 from functools import lru_cache
 from types import MethodType
@@ -12,62 +12,62 @@ from minigrid.core.world_object import Wall, WorldObj
 from minigrid.minigrid_env import MiniGridEnv
 
 _OWN = ("gen_obs", "gen_obs_grid", "get_view_exts")
-"""What an environment must have left as MiniGrid has it."""
+"""Methods that an environment must not override."""
 _DIRECTIONS = [(int(x), int(y)) for x, y in DIR_TO_VEC]
 _WALL = Wall()
 _UNSEEN, _EMPTY = bytes(3), bytes((OBJECT_TO_IDX["empty"], 0, 0))
 
 
-class QuickView(gym.Wrapper[Any, Any, Any, Any]):
-    """Has a MiniGrid environment compute what the agent sees in one pass over the cells in view.
+class FastView(gym.Wrapper[Any, Any, Any, Any]):
+    """Computes a MiniGrid agent's view in one pass over the cells in view.
 
-    MiniGrid cuts the view out as a grid of its own, turns it up to four times, each time a new grid again, looks where
-    light gets, and encodes what is left. Here the cells are read where they are, row after row away from the agent,
-    and where light gets is a number of bits for each row. The observations are the same, bit for bit.
+    MiniGrid slices the view out as a new grid, rotates it up to four times, each time into another grid, computes which
+    cells are visible, and encodes them. Here the cells are read in place, row by row away from the agent, and the
+    visible cells of a row are the bits of a number. The observations are the same, bit for bit.
 
     Args:
         env: a MiniGrid environment for which ``has_plain_view`` holds.
 
     Raises:
-        ValueError: it has a view of its own.
+        ValueError: it computes its view in another way.
     """
 
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
         if not has_plain_view(env):
-            raise ValueError(f"only environments with MiniGrid's own view can have it quickly, got {env}.")
-        # the environment's own step and reset call it by this name; a method, so that copies have their own
+            raise ValueError(f"only MiniGrid's own view can be computed fast, and {env} has another one.")
+        # step and reset of the environment call it by this name; a bound method, so that a copy gets its own
         grid_env: Any = env.unwrapped
         grid_env.gen_obs = MethodType(_observe, grid_env)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Takes a step, with an action that MiniGrid compares quickly: numpy's numbers are slow at it."""
+        """Takes a step with the action as an ``int``, which MiniGrid compares faster than NumPy's numbers."""
         return self.env.step(int(action))
 
 
 def has_plain_view(env: gym.Env) -> bool:
-    """Whether an environment is MiniGrid's and sees as MiniGrid does."""
+    """Whether an environment is MiniGrid's and computes its view as MiniGrid does."""
     kind = type(env.unwrapped)
     return issubclass(kind, MiniGridEnv) and all(getattr(kind, name) is getattr(MiniGridEnv, name) for name in _OWN)
 
 
 def view_of(env: MiniGridEnv) -> np.ndarray:
-    """Computes what the agent sees.
+    """Computes the agent's view.
 
     Args:
         env: after a reset; its grid is a plain ``Grid``.
 
     Returns:
         Object, colour and state of every cell in view, [across, along, 3], uint8; the agent stands in the middle
-        (across) of the end (along).
+        (across) of the last row (along).
     """
     size = env.agent_view_size
     rows = _cells_in_view(env, size)
     if env.see_through_walls:
         lit = [(1 << size) - 1] * size
     else:
-        lit = _light(rows, size)
-    rows[0][size // 2] = env.carrying  # shown where the agent stands
+        lit = _visible(rows, size)
+    rows[0][size // 2] = env.carrying  # is shown in the agent's own cell
     codes = [
         _code(cell) if is_lit >> across & 1 else _UNSEEN
         for row, is_lit in zip(reversed(rows), reversed(lit), strict=True)
@@ -77,7 +77,7 @@ def view_of(env: MiniGridEnv) -> np.ndarray:
 
 
 def _observe(env: MiniGridEnv) -> dict[str, Any]:
-    """What MiniGrid's own ``gen_obs`` gives."""
+    """Returns what MiniGrid's own ``gen_obs`` returns."""
     if type(env.grid) is not Grid:
         return type(env).gen_obs(env)
     return {"image": view_of(env), "direction": env.agent_dir, "mission": env.mission}
@@ -114,38 +114,38 @@ def _cells_in_view(env: MiniGridEnv, size: int) -> list[list[WorldObj | None]]:
     return rows + [[_WALL] * size for _ in range(size - num_rows)]
 
 
-def _light(rows: list[list[WorldObj | None]], size: int) -> list[int]:
-    """Which cells of each row are seen, a bit for each, from the agent's own row onwards."""
-    coming, lit = 1 << size // 2, []
+def _visible(rows: list[list[WorldObj | None]], size: int) -> list[int]:
+    """Which cells of each row are visible, a bit for each, from the agent's own row onwards."""
+    incoming, lit = 1 << size // 2, []
     for row in rows:
         clear = 0
         for across, cell in enumerate(row):
             if cell is None or cell.see_behind():
                 clear |= 1 << across
-        seen, coming = _spread(coming, clear, size)
-        lit.append(seen)
+        visible, incoming = _spread(incoming, clear, size)
+        lit.append(visible)
     return lit
 
 
 @lru_cache(maxsize=1 << 16)
 def _spread(lit: int, clear: int, size: int) -> tuple[int, int]:
-    """Spreads light along a row, to the right and then to the left, and from every clear cell on to the next row.
+    """Spreads visibility along a row, to the right and then to the left, and from every clear cell to the next row.
 
     Args:
-        lit: cells that light has come to, a bit for each.
-        clear: cells that let it through.
+        lit: cells that are visible from the row before, a bit for each.
+        clear: cells that can be seen through.
         size: cells in the row.
 
     Returns:
-        Cells of this row that are lit, and cells of the next one that light comes to.
+        Cells of this row that are visible, and cells of the next row that are visible from this one.
     """
-    onwards = 0
+    to_next = 0
     for across in range(size - 1):
         if (lit & clear) >> across & 1:
             lit |= 2 << across
-            onwards |= 3 << across
+            to_next |= 3 << across
     for across in range(size - 1, 0, -1):
         if (lit & clear) >> across & 1:
             lit |= 1 << across - 1
-            onwards |= 3 << across - 1
-    return lit, onwards
+            to_next |= 3 << across - 1
+    return lit, to_next

@@ -1,4 +1,4 @@
-"""MiniGrid: what of the grid is seen, and spaces that say how many objects, colours and states there are."""
+"""MiniGrid: which part of the grid is observed, with spaces bounded by the numbers of objects, colours and states."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ HIGHEST_DIRECTION = len(DIR_TO_VEC) - 1
 
 
 class TightGrid(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
-    """MiniGrid with a space that says what its image holds: ``Box(0, [10, 5, 2])`` per cell instead of 255 everywhere.
+    """MiniGrid with the true bounds of its image: ``Box(0, [10, 5, 2])`` per cell instead of 255 everywhere.
 
-    The sizes of embeddings can then be read from the space. Observations stay as they are.
+    The sizes of embeddings can then be read from the space. Observations are unchanged.
 
     Args:
         env: a MiniGrid environment.
@@ -37,54 +37,44 @@ def is_grid(env: gym.Env) -> bool:
     return isinstance(env.unwrapped, MiniGridEnv) and isinstance(space, Dict) and isinstance(space.get("image"), Box)
 
 
-def set_max_steps(env: gym.Env, limit: int) -> None:
-    """Gives MiniGrid another limit, by which it also counts its rewards down."""
-    assert isinstance(env.unwrapped, MiniGridEnv)
-    env.unwrapped.max_steps = limit
-    if hasattr(env.unwrapped, "fixed_max_steps"):  # BabyAI would choose another at every reset
-        env.unwrapped.fixed_max_steps = True  # pyright: ignore[reportAttributeAccessIssue]
-
-
 def show_image(env: gym.Env) -> gym.Env:
-    """Shows the image alone, without direction and mission.
+    """Observes the image alone, without direction and mission.
 
     Raises:
-        UserError: this is not MiniGrid, or its image is shown alone already.
+        UserError: this is not MiniGrid, or only its image is observed already.
     """
-    _check("grid-image", env)
+    _image_space("grid-image", env)
     return ImgObsWrapper(env)
 
 
 def show_full(env: gym.Env) -> gym.Env:
-    """Shows the whole grid instead of what the agent sees; its own cell then has its direction for a state.
+    """Observes the whole grid instead of the agent's view; the state of the agent's cell is its direction.
 
     Raises:
-        UserError: this is not MiniGrid, or has lost its observation's parts.
+        UserError: this is not MiniGrid, or parts of its observation are missing.
     """
-    _check("grid-full", env)
+    _image_space("grid-full", env)
     full = FullyObsWrapper(env)
     full.observation_space = _with_image(full, (HIGHEST_OBJECT, HIGHEST_COLOR, max(HIGHEST_STATE, HIGHEST_DIRECTION)))
     return full
 
 
 def show_one_hot(env: gym.Env) -> gym.Env:
-    """Shows what the agent sees as zeros and ones: 11 objects, 6 colours and 3 states of every cell.
+    """Observes the agent's view one-hot: 11 objects, 6 colours and 3 states of every cell.
 
     Raises:
-        UserError: this is not MiniGrid, or shows the whole grid, whose directions MiniGrid's encoding lacks.
+        UserError: this is not MiniGrid, or observes the whole grid, whose directions MiniGrid's encoding lacks.
     """
-    space = _check("grid-onehot", env)
+    space = _image_space("grid-onehot", env)
     if space.high.reshape(-1, space.shape[-1]).max(0).tolist() != [HIGHEST_OBJECT, HIGHEST_COLOR, HIGHEST_STATE]:
-        raise UserError(
-            "wrapper grid-onehot encodes what the agent sees; leave out grid-full or the second grid-onehot."
-        )
+        raise UserError("wrapper grid-onehot encodes the agent's view; leave out grid-full or the second grid-onehot.")
     encoded = OneHotPartialObsWrapper(env)
     encoded.observation_space = _with_image(encoded, (1,) * (HIGHEST_OBJECT + HIGHEST_COLOR + HIGHEST_STATE + 3))
     return encoded
 
 
-def _check(name: str, env: gym.Env) -> Box:
-    """The image's space, if there is one."""
+def _image_space(name: str, env: gym.Env) -> Box:
+    """Returns the image's space; refuses environments without an image."""
     if not is_grid(env):
         raise UserError(
             f"wrapper {name} is for MiniGrid's observations of image, direction and mission; "

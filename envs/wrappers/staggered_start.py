@@ -1,18 +1,19 @@
-"""Environments that are not all at the same moment of their episodes, though they have all begun at once."""
+"""A staggered start: environments that are reset together soon are at different steps of their episodes."""
 
 from typing import Any
 
 import gymnasium as gym
 
+from ctm_rl.envs.wrappers.time_limit import find_time_limit
 from ctm_rl.errors import UserError
 
 
 class StaggeredStart(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
-    """Cuts the first episode off at a random step; all later ones run as long as they do.
+    """Truncates the first episode at a random step; later episodes have their full length.
 
-    Where episodes mostly end by their time limit, environments that begin together stay together: a learner then sees
-    the beginning of all episodes, some iterations later their middle, and so on, and has forgotten the one by the time
-    it has learned the other. The cut is a truncation like that of the time limit.
+    Where most episodes end by their time limit, environments that begin together stay in step: a learner then sees
+    the beginning of all episodes, some iterations later their middle, and so on, and forgets the one while it learns
+    the other. The truncation is reported like that of the time limit.
 
     Args:
         env: an environment with a time limit.
@@ -24,19 +25,18 @@ class StaggeredStart(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructo
     def __init__(self, env: gym.Env) -> None:
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.Wrapper.__init__(self, env)
-        # What TimeLimit calls it, and what MiniGrid, which keeps its own limit, calls it.
-        names = [name for name in ("_max_episode_steps", "max_steps") if env.has_wrapper_attr(name)]
-        if not names:
+        limit = find_time_limit(env)
+        if limit is None:
             raise UserError(
                 f"wrapper stagger needs episodes with a time limit, and those of {env} have none; "
-                "time-limit=N before it gives them one."
+                "put time-limit=N before it."
             )
-        self._limit = int(env.get_wrapper_attr(names[0]))
+        self._limit = limit
         self._num_steps = 0
         self._end: int | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begins an episode, the first one with an end drawn from the environment's own generator."""
+        """Begins an episode; the end of the first one is drawn from the environment's own generator."""
         result = self.env.reset(seed=seed, options=options)
         is_first = self._num_steps == 0
         self._end = int(self.np_random.integers(1, self._limit, endpoint=True)) if is_first else None

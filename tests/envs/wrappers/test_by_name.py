@@ -1,4 +1,4 @@
-"""Wrappers that are asked for by name."""
+"""Wrappers by name."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ EMPTY, FOUR_ROOMS = "MiniGrid-Empty-5x5-v0", "MiniGrid-FourRooms-v0"
 
 
 class Counting(gym.Env):
-    """Shows how many steps have been taken, and pays as many."""
+    """Observes how many steps have been taken, and rewards as many."""
 
     observation_space = Box(0, 1000, (2,), np.float32)
     action_space = Discrete(2)
@@ -26,13 +26,13 @@ class Counting(gym.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.count = 0
-        return self._show(), {}
+        return self._observe(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.count += 1
-        return self._show(), float(self.count), self.count == 10, False, {}
+        return self._observe(), float(self.count), self.count == 10, False, {}
 
-    def _show(self) -> np.ndarray:
+    def _observe(self) -> np.ndarray:
         return np.full(2, self.count, np.float32)
 
 
@@ -57,23 +57,23 @@ def test_frames_are_skipped_up_to_the_end_and_their_rewards_summed() -> None:
     ]
 
 
-def test_wrappers_stand_in_the_order_given_the_first_innermost() -> None:
+def test_wrappers_are_applied_in_the_order_given_the_first_innermost() -> None:
     assert length(wrap(Counting(), ["frame-skip=2", "time-limit=3"])) == 3
     assert length(wrap(Counting(), ["time-limit=3", "frame-skip=2"])) == 2
     assert length(wrap(Counting(), "time-limit=3 frame-skip=2".split())) == 2
 
 
-def test_a_limit_takes_the_place_of_the_registered_one() -> None:
+def test_a_limit_replaces_the_registered_one() -> None:
     assert length(wrap(gym.make("MountainCar-v0"), ["time-limit=230"])) == 230
     assert length(make_env(EnvConfig(id="MountainCar-v0", max_episode_steps=230, wrappers=("hide-velocities",)))) == 230
 
 
-def test_a_skipped_frame_counts_for_the_cut_of_the_first_episode() -> None:
+def test_the_truncation_of_the_first_episode_counts_skipped_frames() -> None:
     first = [length(wrap(gym.make("MountainCar-v0"), ["frame-skip=50", "stagger"])) for _ in range(3)]
     assert max(first) <= 4
 
 
-def test_entries_can_be_hidden_by_their_places() -> None:
+def test_any_elements_can_be_hidden_by_index() -> None:
     env = wrap(Counting(), ["hide-velocities=1"])
     env.reset(seed=1)
     np.testing.assert_array_equal(env.step(0)[0], [1, 0])
@@ -90,7 +90,9 @@ def test_entries_can_be_hidden_by_their_places() -> None:
         (["grid-onehot", "grid-image"], (7, 7, 20), [1] * 20),
     ],
 )
-def test_grids_have_tight_spaces_that_hold_what_is_seen(names: list[str], shape: Any, highest: list[int]) -> None:
+def test_grids_have_tight_spaces_that_contain_the_observations(
+    names: list[str], shape: Any, highest: list[int]
+) -> None:
     env = gym.make(WRAPPED, env_id=FOUR_ROOMS, wrapper_names=names)
     space = env.observation_space
     image = space["image"] if isinstance(space, Dict) else space
@@ -98,14 +100,14 @@ def test_grids_have_tight_spaces_that_hold_what_is_seen(names: list[str], shape:
     assert (image.shape, image.dtype) == (shape, np.uint8)
     assert (image.high == np.array(highest)).all()
     assert isinstance(space, Dict) == ("grid-image" not in names)
-    # The guard would not let an observation outside of them pass.
+    # The guard raises for an observation outside them.
     env.reset(seed=1)
     env.action_space.seed(1)
     for _ in range(50):
         env.step(env.action_space.sample())
 
 
-def test_the_whole_grid_shows_the_agents_direction_for_a_state() -> None:
+def test_in_the_whole_grid_the_agents_state_is_its_direction() -> None:
     env = gym.make(WRAPPED, env_id=EMPTY, wrapper_names=["grid-full", "grid-image"])
     image, _ = env.reset(seed=1)
     seen = set()
@@ -115,14 +117,14 @@ def test_the_whole_grid_shows_the_agents_direction_for_a_state() -> None:
     assert seen == {0, 1, 2, 3}
 
 
-# MiniGrid's own view is not a picture in the sense that Gymnasium expects of bytes with three channels
+# Gymnasium expects bytes with three channels to be a colour image, which MiniGrid's view is not
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
-def test_gymnasium_finds_nothing_wrong_with_the_image_alone() -> None:
+def test_the_image_alone_passes_gymnasiums_check() -> None:
     check_env(gym.make(WRAPPED, env_id=EMPTY, wrapper_names=["grid-image"]).unwrapped, skip_render_check=True)
 
 
 @pytest.mark.parametrize("names", [["time-limit=8"], ["grid-full", "grid-image", "time-limit=8"]])
-def test_minigrids_rewards_go_by_the_limit_asked_for(names: list[str]) -> None:
+def test_minigrids_rewards_depend_on_the_requested_limit(names: list[str]) -> None:
     env = gym.make(WRAPPED, env_id=EMPTY, wrapper_names=names)
     assert length(env) == 8
     env.reset(seed=1)
@@ -131,7 +133,7 @@ def test_minigrids_rewards_go_by_the_limit_asked_for(names: list[str]) -> None:
     assert rewards[-1] == pytest.approx(1 - 0.9 * 5 / 8)
 
 
-def test_a_level_of_babyai_keeps_the_limit_through_its_resets() -> None:
+def test_a_level_of_babyai_keeps_the_limit_when_it_is_reset() -> None:
     env = gym.make(WRAPPED, env_id="minigrid:BabyAI-GoToLocal-v0", wrapper_names=["time-limit=5"])
     assert [length(env), length(env)] == [5, 5]
 
@@ -141,11 +143,11 @@ def test_a_level_of_babyai_keeps_the_limit_through_its_resets() -> None:
     [
         ("velocities", r"no wrapper 'velocities'; there are hide-velocities\[=INDEX,INDEX,...\], frame-skip=N, time-l"),
         ("frame-skip", "is given as frame-skip=N .* got 'frame-skip'"),
-        ("frame-skip=0", "N a whole number from 1"),
+        ("frame-skip=0", "N an integer of at least 1"),
         ("time-limit=2,3", "is given as time-limit=N"),
         ("hide-velocities=a", "is given as hide-velocities"),
         ("stagger=2", "is given as stagger "),
-        ("hide-velocities", "velocities of .*Counting.* are not known .* pass their indices"),
+        ("hide-velocities", "velocities in the observations of .*Counting.* are not known .* pass them"),
         ("hide-velocities=2", "at least 0 and below 2"),
         ("grid-image", "wrapper grid-image is for MiniGrid's observations"),
         ("stagger", "needs episodes with a time limit"),
@@ -158,7 +160,7 @@ def test_a_wrapper_that_is_unknown_or_does_not_fit_is_refused(name: str, message
 
 def test_encodings_that_minigrid_lacks_are_refused() -> None:
     for names in (["grid-full", "grid-onehot"], ["grid-onehot", "grid-onehot"]):
-        with pytest.raises(UserError, match="grid-onehot encodes what the agent sees"):
+        with pytest.raises(UserError, match="grid-onehot encodes the agent's view"):
             gym.make(WRAPPED, env_id=EMPTY, wrapper_names=names)
     with pytest.raises(UserError, match="wrapper grid-full is for"):
         gym.make(WRAPPED, env_id=EMPTY, wrapper_names=["grid-image", "grid-full"])
@@ -171,7 +173,7 @@ def test_a_refusal_names_the_environment() -> None:
         make_env(EnvConfig(id="CartPole-v1", kwargs={"lenth": 3}))
 
 
-def test_an_own_vector_class_is_taken_where_it_knows_the_wrappers() -> None:
+def test_an_environments_own_vector_class_is_used_where_it_supports_the_wrappers() -> None:
     def kind_of(*wrappers: str, **changes: Any) -> str:
         env = make_vector_env(EnvConfig(id="CartPole-v1", wrappers=wrappers, **changes), 2)
         env.close()
@@ -190,7 +192,7 @@ def test_an_own_vector_class_is_taken_where_it_knows_the_wrappers() -> None:
         ("Acrobot-v1", ("hide-velocities", "frame-skip=3", "time-limit=5")),
     ],
 )
-def test_processes_of_their_own_show_the_same(env_id: str, names: tuple[str, ...]) -> None:
+def test_environments_in_separate_processes_return_the_same(env_id: str, names: tuple[str, ...]) -> None:
     played = []
     for vectorization in ("sync", "async"):
         env: Any = make_vector_env(EnvConfig(id=env_id, wrappers=names, vectorization=vectorization), 2)

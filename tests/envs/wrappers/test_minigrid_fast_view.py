@@ -1,4 +1,4 @@
-"""MiniGrid's view computed quickly: the same observations, bit for bit, whatever happens."""
+"""MiniGrid's fast view returns the same observations as its own, bit for bit."""
 
 import copy
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from minigrid.minigrid_env import MiniGridEnv
 
-from ctm_rl.envs.wrappers.minigrid_fast_view import QuickView, has_plain_view
+from ctm_rl.envs.wrappers.minigrid_fast_view import FastView, has_plain_view
 
 IDS = (
     "MiniGrid-Empty-5x5-v0",
@@ -23,7 +23,7 @@ IDS = (
     "BabyAI-GoToObj-v0",
     "BabyAI-UnlockPickup-v0",
 )
-HANDY = [0, 1, 2, 2, 2, 3, 4, 5, 5]  # moves, picks up, opens; forward often
+ACTIONS = [0, 1, 2, 2, 2, 3, 4, 5, 5]  # moves, picks up, opens; forward often
 
 
 def make(env_id: str, **kwargs: Any) -> gym.Env:
@@ -40,42 +40,42 @@ def assert_same(got: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("env_id", IDS)
-def test_a_walk_shows_the_same(env_id: str) -> None:
-    plain, quick = make(env_id), QuickView(make(env_id))
-    actions = np.random.default_rng(0).choice(HANDY, 300)
-    assert_same(quick.reset(seed=3)[0], plain.reset(seed=3)[0])
+def test_a_walk_returns_the_same(env_id: str) -> None:
+    plain, fast = make(env_id), FastView(make(env_id))
+    actions = np.random.default_rng(0).choice(ACTIONS, 300)
+    assert_same(fast.reset(seed=3)[0], plain.reset(seed=3)[0])
     for action in actions:
         action = min(int(action), int(plain.action_space.n) - 1)  # pyright: ignore[reportAttributeAccessIssue]
-        (shown, *rest), (expected, *expected_rest) = quick.step(action), plain.step(action)
+        (shown, *rest), (expected, *expected_rest) = fast.step(action), plain.step(action)
         assert_same(shown, expected)
         assert rest == expected_rest
         if rest[1] or rest[2]:
-            assert_same(quick.reset()[0], plain.reset()[0])
+            assert_same(fast.reset()[0], plain.reset()[0])
 
 
 @pytest.mark.parametrize(
     "kwargs", [{"agent_view_size": 3}, {"agent_view_size": 11}, {"see_through_walls": True}], ids=str
 )
-def test_other_views_show_the_same(kwargs: dict[str, Any]) -> None:
-    plain, quick = make("MiniGrid-FourRooms-v0", **kwargs), QuickView(make("MiniGrid-FourRooms-v0", **kwargs))
-    assert_same(quick.reset(seed=4)[0], plain.reset(seed=4)[0])
-    for action in np.random.default_rng(1).choice(HANDY, 60):
-        assert_same(quick.step(int(action))[0], plain.step(int(action))[0])
+def test_other_view_settings_return_the_same(kwargs: dict[str, Any]) -> None:
+    plain, fast = make("MiniGrid-FourRooms-v0", **kwargs), FastView(make("MiniGrid-FourRooms-v0", **kwargs))
+    assert_same(fast.reset(seed=4)[0], plain.reset(seed=4)[0])
+    for action in np.random.default_rng(1).choice(ACTIONS, 60):
+        assert_same(fast.step(int(action))[0], plain.step(int(action))[0])
 
 
-def test_a_copy_sees_its_own_world() -> None:
-    quick = QuickView(make("MiniGrid-Empty-5x5-v0"))
-    quick.reset(seed=1)
-    twin = copy.deepcopy(quick)
-    before = quick.unwrapped.gen_obs()  # pyright: ignore[reportAttributeAccessIssue]
+def test_a_copy_observes_its_own_grid() -> None:
+    fast = FastView(make("MiniGrid-Empty-5x5-v0"))
+    fast.reset(seed=1)
+    twin = copy.deepcopy(fast)
+    before = fast.unwrapped.gen_obs()  # pyright: ignore[reportAttributeAccessIssue]
     twin.step(0)
-    assert_same(quick.unwrapped.gen_obs(), before)  # pyright: ignore[reportAttributeAccessIssue]
+    assert_same(fast.unwrapped.gen_obs(), before)  # pyright: ignore[reportAttributeAccessIssue]
     seen = twin.unwrapped.gen_obs()  # pyright: ignore[reportAttributeAccessIssue]
     assert_same(seen, MiniGridEnv.gen_obs(twin.unwrapped))  # pyright: ignore[reportArgumentType]
     assert seen["direction"] != before["direction"]
 
 
-def test_a_view_of_its_own_is_left_alone_or_refused() -> None:
+def test_an_environment_with_another_view_is_refused() -> None:
     assert not has_plain_view(gym.make("CartPole-v1"))
 
     class Blind(MiniGridEnv):
@@ -84,5 +84,5 @@ def test_a_view_of_its_own_is_left_alone_or_refused() -> None:
 
     blind = Blind.__new__(Blind)
     assert not has_plain_view(blind)
-    with pytest.raises(ValueError, match="only environments with MiniGrid's own view can have it quickly, got "):
-        QuickView(gym.make("CartPole-v1"))
+    with pytest.raises(ValueError, match=r"only MiniGrid's own view can be computed fast, and .*CartPole"):
+        FastView(gym.make("CartPole-v1"))

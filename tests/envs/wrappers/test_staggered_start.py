@@ -1,4 +1,4 @@
-"""Environments that begin together and do not stay together."""
+"""Staggered starts: environments that begin together and do not stay in step."""
 
 import gymnasium as gym
 import numpy as np
@@ -13,7 +13,7 @@ ENV = EnvConfig(id="MountainCar-v0", max_episode_steps=40, stagger_episodes=True
 
 
 def lengths(env: gym.Env, num_episodes: int) -> list[int]:
-    """Plays one action all the time; MountainCar then ends by its limit alone."""
+    """Lengths of episodes that repeat one action; MountainCar then ends by its limit alone."""
     found = []
     for episode in range(num_episodes):
         env.reset(seed=5 if episode == 0 else None)
@@ -26,7 +26,7 @@ def lengths(env: gym.Env, num_episodes: int) -> list[int]:
     return found
 
 
-def test_the_first_episode_alone_is_cut_and_by_the_seed() -> None:
+def test_only_the_first_episode_is_truncated_and_the_seed_decides_where() -> None:
     first, *rest = lengths(StaggeredStart(gym.make("MountainCar-v0", max_episode_steps=40)), 4)
     assert 1 <= first < 40
     assert rest == [40, 40, 40]
@@ -46,12 +46,12 @@ def test_environments_are_spread_over_their_episodes_in_training_and_not_in_eval
     assert lengths(make_env(ENV), 2) == [40, 40]
 
 
-def test_it_is_a_proper_environment() -> None:
+def test_it_passes_gymnasiums_check() -> None:
     env = gym.make("ctm_rl.envs:ctm_rl/Wrapped-v0", env_id="MountainCar-v0", wrapper_names=["stagger"])
     check_env(env.unwrapped, skip_render_check=True)
     assert env.spec is not None
 
 
-def test_without_a_limit_there_is_nothing_to_stagger() -> None:
+def test_an_environment_without_a_limit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"needs episodes with a time limit, and those of .*CartPole.* have none"):
         StaggeredStart(gym.make("CartPole-v1").unwrapped)

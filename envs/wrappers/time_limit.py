@@ -1,0 +1,11 @@
+"""The time limit of an environment, which Gymnasium and MiniGrid keep in different places."""
+
+import gymnasium as gym
+
+_NAMES = ("_max_episode_steps", "max_steps")
+"""The attribute of ``TimeLimit``, and that of MiniGrid, which keeps its own limit."""
+
+
+def find_time_limit(env: gym.Env) -> int | None:
+    """Returns after how many steps an environment truncates its episodes; ``None``: it has no limit."""
+    return next((int(env.get_wrapper_attr(name)) for name in _NAMES if env.has_wrapper_attr(name)), None)
