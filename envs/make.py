@@ -1,8 +1,8 @@
-"""Any environment by its id, with wrappers by name and a guard: what every run acts on."""
+"""Makes any environment by its id, with wrappers and a guard: the environments of every run."""
 
 import functools
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -10,12 +10,12 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from ctm_rl.envs.guard.single import EnvGuard
 from ctm_rl.envs.guard.vector import GuardedAsyncVectorEnv, VectorGuard, is_shareable
-from ctm_rl.envs.wrappers.by_name import HIDE_VELOCITIES, TIME_LIMIT, parse, wrap
+from ctm_rl.envs.wrappers.by_name import HIDE_VELOCITIES, TIME_LIMIT, Named, parse, wrap
 from ctm_rl.envs.wrappers.hide_velocity import HideVelocityVector
 from ctm_rl.errors import UserError
 
 _MODULES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
-"""What registers the environments whose names begin like this."""
+"""The module that registers the environments whose names begin like this."""
 
 Vectorization = Literal["vector_entry_point", "sync", "async"]
 
@@ -34,13 +34,13 @@ def make_wrapped(
 
     Args:
         env_id: Gymnasium's name of the environment; ``module:Name-v0`` imports the module first.
-        wrapper_names: what is put around it, the first innermost, see ``wrap``; ``gymnasium.make_vec`` has an argument
-            ``wrappers`` of its own.
-        arguments: handed to ``gymnasium.make``.
-        step_time_limit: seconds that a step or a reset may take; ``None``: any.
+        wrapper_names: its wrappers, the first innermost, see ``wrap``. The name ``wrappers`` is taken: it is an
+            argument of ``gymnasium.make_vec``.
+        arguments: passed to ``gymnasium.make``.
+        step_time_limit: seconds that a step or a reset may take; ``None``: no limit.
         tolerate_faults: go on after faults, see ``EnvGuard``.
         check_bounds: an observation outside the bounds of its space is a fault too.
-        use_envpool: has no effect on a single one.
+        use_envpool: has no effect on a single environment.
 
     Returns:
         The environment, wrapped and guarded.
@@ -69,37 +69,42 @@ def make_wrapped_vector(
 
     Args:
         num_envs: how many.
-        env_id: as for one.
-        wrapper_names: as for one.
-        arguments: as for one.
-        vectorization: ``vector_entry_point``: the environment's own vector class, where it has one that knows the
-            wrappers (``time-limit`` first, ``hide-velocities``) and faults are not tolerated, for only single
-            environments can be made anew; otherwise as ``sync``: one after the other; ``async``: a process for each.
-        step_time_limit: as for one; for a vector class, of a step of all.
-        tolerate_faults: as for one.
-        check_bounds: as for one.
-        use_envpool: play them in envpool, see ``PoolVector``; faults are not tolerated then.
+        env_id: as for ``make_wrapped``.
+        wrapper_names: as for ``make_wrapped``.
+        arguments: as for ``make_wrapped``.
+        vectorization: ``vector_entry_point``: the environment's own vector class, where there is one that supports the
+            wrappers (``time-limit`` first, ``hide-velocities``) and faults are not tolerated, because it cannot
+            recreate a single environment; otherwise as ``sync``: one after the other; ``async``: one process each.
+        step_time_limit: as for ``make_wrapped``; with a vector class, for a step of all environments.
+        tolerate_faults: as for ``make_wrapped``.
+        check_bounds: as for ``make_wrapped``.
+        use_envpool: run them in envpool, see ``EnvpoolVectorEnv``; faults are not tolerated then.
 
     Returns:
         The environments, wrapped and guarded.
 
     Raises:
-        UserError: envpool is asked for and cannot do this.
+        UserError: as for ``make_wrapped``, or envpool is requested and does not support this.
+        ValueError: as for ``make_wrapped``.
     """
+    names, arguments = tuple(wrapper_names), dict(arguments or {})
+    wrappers, env = parse(names), None
     if use_envpool:
         if tolerate_faults:
-            raise UserError("env.vectorization envpool makes no single environment anew; tolerate faults with auto.")
-        pool = _make_pool(num_envs, env_id, wrapper_names, arguments or {})
-        return VectorGuard(pool, env_id, time_limit=step_time_limit, has_bounds=check_bounds)
-    if vectorization == "vector_entry_point" and not tolerate_faults:
-        own = _make_own_vector(num_envs, env_id, wrapper_names, arguments or {})
-        if own is not None:
-            return VectorGuard(own, env_id, time_limit=step_time_limit, has_bounds=check_bounds)
+            raise UserError("env.vectorization envpool cannot recreate one environment; tolerate faults with auto.")
+        env = _make_pool(num_envs, env_id, names, arguments)
+    elif vectorization == "vector_entry_point" and not tolerate_faults:
+        env = _make_own_vector(num_envs, env_id, wrappers, arguments)
+    if env is not None:
+        for wrapper in wrappers:
+            if wrapper.name == HIDE_VELOCITIES:
+                env = HideVelocityVector(env, wrapper.value)
+        return VectorGuard(env, env_id, time_limit=step_time_limit, has_bounds=check_bounds)
     make = functools.partial(
         make_wrapped,
         env_id,
-        tuple(wrapper_names),
-        dict(arguments or {}),
+        names,
+        arguments,
         step_time_limit=step_time_limit,
         tolerate_faults=tolerate_faults,
         check_bounds=check_bounds,
@@ -114,19 +119,22 @@ def make_wrapped_vector(
 
 def _make(env_id: str, wrappers: Sequence[str], arguments: dict[str, Any]) -> gym.Env:
     """Makes one environment with its wrappers."""
-    parse(wrappers)
+    parse(wrappers)  # an unknown wrapper is reported before anything is made
     _import_for(env_id)
+    # The guard checks every step; Gymnasium's own checker would add a wrapper that checks the first step only.
+    return wrap(_call(gym.make, env_id, disable_env_checker=True, **arguments), wrappers)
+
+
+def _call(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls a function of Gymnasium; a ``TypeError`` becomes a ``ValueError``, which ``gymnasium.make`` lets through."""
     try:
-        # The guard looks at every step; Gymnasium's own checker would look at the first and then stand in the way.
-        env = gym.make(env_id, disable_env_checker=True, **arguments)
+        return make(*args, **kwargs)
     except TypeError as error:
-        # The outer gymnasium.make would add its own words to a TypeError.
         raise ValueError(str(error)) from error
-    return wrap(env, wrappers)
 
 
 def _import_for(env_id: str) -> None:
-    """Imports what registers an environment: the module before the colon, or the one that is known to."""
+    """Imports the module that registers an environment: the one before the colon, or the known one."""
     module, _, name = env_id.rpartition(":")
     known = (_MODULES[prefix] for prefix in _MODULES if name.startswith(prefix))
     module = module or next(known, "")
@@ -134,40 +142,29 @@ def _import_for(env_id: str) -> None:
         importlib.import_module(module)
 
 
-def _make_pool(num_envs: int, env_id: str, wrappers: Sequence[str], arguments: dict[str, Any]) -> VectorEnv:
-    """Makes environments in envpool."""
-    from ctm_rl.envs.wrappers.envpool import PoolVector
+def _make_pool(num_envs: int, env_id: str, names: Sequence[str], arguments: dict[str, Any]) -> VectorEnv:
+    """Makes environments in envpool, without hidden velocities."""
+    from ctm_rl.envs.wrappers.envpool import EnvpoolVectorEnv
 
-    named = parse(wrappers)
-    hidden = [item for item in named if item.name == HIDE_VELOCITIES]
-    model = make_wrapped(env_id, wrappers, arguments)
+    wrappers = [wrapper for wrapper in parse(names) if wrapper.name != HIDE_VELOCITIES]
+    model = make_wrapped(env_id, names, arguments)
     try:
-        env = PoolVector(num_envs, env_id, [item for item in named if item not in hidden], arguments, model)
+        return EnvpoolVectorEnv(num_envs, env_id, wrappers, arguments, model)
     finally:
         model.close()
-    for item in hidden:
-        env = HideVelocityVector(env, item.value)
-    return env
 
 
 def _make_own_vector(
-    num_envs: int, env_id: str, wrappers: Sequence[str], arguments: dict[str, Any]
+    num_envs: int, env_id: str, wrappers: Sequence[Named], arguments: dict[str, Any]
 ) -> VectorEnv | None:
-    """Makes an environment's own vector class, if it has one and that can do what is asked."""
-    named = parse(wrappers)
+    """Makes an environment's own vector class, without hidden velocities; ``None`` where it does not suffice."""
     _import_for(env_id)
     spec = gym.registry.get(env_id.rpartition(":")[2])
     if spec is None or spec.vector_entry_point is None:
         return None
-    limit = {}
-    if named and named[0].name == TIME_LIMIT and spec.max_episode_steps is not None:
-        limit = {"max_episode_steps": named.pop(0).value}
-    if any(item.name != HIDE_VELOCITIES for item in named):
+    others = [wrapper for wrapper in wrappers if wrapper.name != HIDE_VELOCITIES]
+    if others and others == list(wrappers[:1]) and others[0].name == TIME_LIMIT and spec.max_episode_steps is not None:
+        arguments = {**arguments, "max_episode_steps": others[0].value}
+    elif others:
         return None
-    try:
-        env = gym.make_vec(env_id, num_envs, gym.VectorizeMode.VECTOR_ENTRY_POINT, **{**arguments, **limit})
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-    for item in named:
-        env = HideVelocityVector(env, item.value)
-    return env
+    return _call(gym.make_vec, env_id, num_envs, gym.VectorizeMode.VECTOR_ENTRY_POINT, **arguments)

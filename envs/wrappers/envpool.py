@@ -1,4 +1,4 @@
-"""Environments that envpool plays in C++, many at once, in the place of Gymnasium's own."""
+"""Environments that envpool runs in C++, many at once, in place of Gymnasium's own."""
 
 import warnings
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ from ctm_rl.errors import UserError
 _GRID_IMAGE = "grid-image"
 _STAGGER = "stagger"
 _MAX_LIMIT = 2**20
-"""A pool without a time limit says some larger number."""
+"""A pool whose limit is larger has none."""
 
 
-class PoolVector(VectorEnv):
-    """A pool of environments as a vector that Gymnasium and RLlib know: ended ones are reset in the step after.
+class EnvpoolVectorEnv(VectorEnv):
+    """A pool of environments as a Gymnasium vector environment with autoreset mode NextStep.
 
-    envpool seeds a pool when it is made, so a reset with a seed makes a new one. It steps with one thread, as an
+    envpool seeds a pool when it is made, so a reset with a seed makes a new one. It uses one thread, because an
     environment runner is one process on one core.
 
     Args:
         num_envs: how many, N.
         env_id: envpool's name of the environment, which is Gymnasium's.
-        wrappers: ``time-limit=N``, ``grid-image`` (which MiniGrid needs: envpool spells its missions in bytes), and
-            ``stagger`` last.
-        arguments: handed to ``envpool.make_gymnasium``.
+        wrappers: ``time-limit=N``, ``grid-image`` (required for MiniGrid, whose missions envpool encodes as bytes),
+            and ``stagger`` last.
+        arguments: passed to ``envpool.make_gymnasium``.
         model: the same environment from Gymnasium, with its wrappers: its spaces are those of the pool.
 
     Raises:
-        UserError: envpool is not there, does not know the environment or its arguments, shows it in another way, or a
-            wrapper is not among those above.
+        UserError: envpool is not installed, does not know the environment or its arguments, has other spaces, or does
+            not support a wrapper.
     """
 
     _pool: Any = None
@@ -47,11 +47,11 @@ class PoolVector(VectorEnv):
         for name in names:
             if name not in (TIME_LIMIT, _GRID_IMAGE, _STAGGER):
                 raise UserError(
-                    f"env.vectorization envpool knows no wrapper {name}, but {TIME_LIMIT}, hide-velocities and "
-                    f"{_GRID_IMAGE}; auto knows all."
+                    f"env.vectorization envpool supports no wrapper {name}, but {TIME_LIMIT}, hide-velocities and "
+                    f"{_GRID_IMAGE}; auto supports all."
                 )
         limits = [("max_episode_steps", item.value) for item in wrappers if item.name == TIME_LIMIT]
-        self._make_arguments = {**arguments, **dict(limits), "num_envs": num_envs, "num_threads": 1}
+        self._pool_arguments = {**arguments, **dict(limits), "num_envs": num_envs, "num_threads": 1}
         self._env_id = env_id
         self._key = "image" if _GRID_IMAGE in names else None
         self._is_staggered = _STAGGER in names
@@ -74,11 +74,11 @@ class PoolVector(VectorEnv):
         """Begins an episode in every environment.
 
         Args:
-            seed: of all together, or one for each; ``None``: goes on with the generators there are.
-            options: none are known.
+            seed: one for all together, or one for each; ``None``: keep the current generators.
+            options: have no effect.
 
         Returns:
-            Observations [N, ...], and nothing else.
+            Observations [N, ...], and an empty dictionary.
         """
         if seed is not None:
             one = seed if isinstance(seed, int | np.integer) else [0 if item is None else item for item in seed]
@@ -88,33 +88,33 @@ class PoolVector(VectorEnv):
             self._pool = self._make((sequence.generate_state(self.num_envs) >> 1).tolist())
             self._np_random = np.random.default_rng(sequence.spawn(1)[0])
         observations, _ = self._pool.reset()
-        self._begin()
-        return self._seen(observations), {}
+        self._start_counting()
+        return self._selected(observations), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Takes a step in every environment, or resets it if its episode ended in the last one.
+        """Takes a step in every environment, or resets it if its episode ended in the previous step.
 
         Args:
             actions: [N, ...].
 
         Returns:
-            Observations [N, ...], rewards, terminated and truncated, [N] each, and nothing else.
+            Observations [N, ...], rewards, terminated and truncated, [N] each, and an empty dictionary.
         """
         observations, rewards, terminated, truncated = self._step(np.asarray(actions))
         self._num_steps += 1
         ended = terminated | truncated
         self._was_cut = (self._first_ends == self._num_steps) & ~ended
-        # The first episode alone is cut off.
+        # Only the first episode is truncated early.
         self._first_ends[ended] = 0
         return observations, rewards, terminated, truncated | self._was_cut, {}
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Ends the pool's threads."""
+        """Stops the pool's threads."""
         if self._pool is not None:
             self._pool.close()
 
     def _make(self, seeds: list[int]) -> Any:
-        """A pool with these seeds."""
+        """Makes a pool with these seeds."""
         try:
             import envpool  # pyright: ignore[reportMissingImports]
         except ImportError as error:
@@ -125,35 +125,35 @@ class PoolVector(VectorEnv):
             raise UserError(f"envpool has no environment {self._env_id}; env.vectorization auto takes any.")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of bounds that float32 holds less exactly
-                pool = envpool.make_gymnasium(self._env_id, seed=seeds, **self._make_arguments)
-                _ = pool.observation_space, pool.action_space  # made at the first look, and kept
+                warnings.simplefilter("ignore")  # about bounds that lose precision in float32
+                pool = envpool.make_gymnasium(self._env_id, seed=seeds, **self._pool_arguments)
+                _ = pool.observation_space, pool.action_space  # made when first read, and cached
                 return pool
-        except Exception as error:  # it refuses arguments in many ways
+        except Exception as error:  # it rejects arguments with many kinds of errors
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"envpool cannot make {self._env_id} with {self._make_arguments}: {reason}") from error
+            raise UserError(f"envpool cannot make {self._env_id} with {self._pool_arguments}: {reason}") from error
 
     def _check_spaces(self) -> None:
-        """Refuses a pool that is not the environment whose spaces a policy is built for."""
+        """Refuses a pool with other spaces than the environment that a policy is built for."""
         shown = self._pool.observation_space
         if self._key is not None:
             shown = shown[self._key]
         if isinstance(shown, gym.spaces.Dict):
             raise UserError(
-                f"envpool shows {self._env_id} in parts of its own, {', '.join(shown)}; for MiniGrid, "
-                f"--env.wrappers {_GRID_IMAGE} leaves the image alone."
+                f"envpool's observations of {self._env_id} have the parts {', '.join(shown)}; for MiniGrid, "
+                f"--env.wrappers {_GRID_IMAGE} selects the image."
             )
         taken = self._pool.action_space
         for what, own, other in (
-            ("shows", shown, self.single_observation_space),
+            ("observes", shown, self.single_observation_space),
             ("takes", taken, self.single_action_space),
         ):
             sizes = [int(space.n) if isinstance(space, Discrete) else space.shape for space in (own, other)]
             if sizes[0] != sizes[1]:
                 raise UserError(f"envpool's {self._env_id} {what} {own}, and Gymnasium's {other}; use auto.")
 
-    def _begin(self) -> None:
-        """Begins to count."""
+    def _start_counting(self) -> None:
+        """Starts counting steps, and draws where first episodes are truncated."""
         self._num_steps = 0
         self._was_cut = np.zeros(self.num_envs, bool)
         self._first_ends = np.zeros(self.num_envs, np.int64)
@@ -161,7 +161,7 @@ class PoolVector(VectorEnv):
             self._first_ends[:] = self.np_random.integers(1, self._limit, self.num_envs, endpoint=True)
 
     def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """A step in the pool, whose rows come in any order; those that were cut off without its knowing are reset."""
+        """Takes a step in the pool, whose rows come in any order; resets the rows that were truncated early."""
         rewards = np.zeros(self.num_envs)
         terminated, truncated = np.zeros((2, self.num_envs), bool)
         space = self.observation_space
@@ -170,17 +170,17 @@ class PoolVector(VectorEnv):
         others = None
         if cut.size:
             shown, info = self._pool.reset(env_id=cut.astype(np.int32))
-            observations[info["env_id"]] = self._seen(shown)
+            observations[info["env_id"]] = self._selected(shown)
             others = np.flatnonzero(~self._was_cut).astype(np.int32)
             actions = actions[others]
         if len(actions):
             shown, gained, is_over, is_late, info = self._pool.step(actions, others)
             rows = info["env_id"]
-            observations[rows], rewards[rows] = self._seen(shown), gained
+            observations[rows], rewards[rows] = self._selected(shown), gained
             terminated[rows], truncated[rows] = is_over, is_late
         return observations, rewards, terminated, truncated
 
-    def _seen(self, observations: Any) -> np.ndarray:
-        """What is shown of a pool's observations."""
+    def _selected(self, observations: Any) -> np.ndarray:
+        """The part of a pool's observations that is returned."""
         shown = observations if self._key is None else observations[self._key]
         return np.asarray(shown, self.observation_space.dtype)

@@ -1,4 +1,4 @@
-"""Environments in envpool: its protocol by a stand-in, and the real one against Gymnasium where it is installed."""
+"""Environments in envpool: its protocol with a stand-in, and the real one against Gymnasium where it is installed."""
 
 import sys
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ LIMIT = 6
 
 
 class StandInPool:
-    """What envpool 1.2 does, in the way its documentation says: an observation tells episode and step."""
+    """Behaves as envpool 1.2 is documented to; an observation contains episode, step and row."""
 
     observation_space: Any = Box(-10, 10, (4,))
     action_space: Any = Discrete(2)
@@ -38,7 +38,7 @@ class StandInPool:
         self.calls.append(("reset", len(rows)))
         self.steps[rows], self.is_over[rows] = 0, False
         self.episodes[rows] += 1
-        return self._show(rows), {"env_id": rows}
+        return self._observe(rows), {"env_id": rows}
 
     def step(self, action: np.ndarray, env_id: np.ndarray | None = None) -> Any:
         rows = np.arange(self.num_envs) if env_id is None else env_id
@@ -53,9 +53,9 @@ class StandInPool:
         order = np.argsort(-rows)  # any order is allowed
         rows = rows[order]
         ended = self.is_over[rows]
-        return self._show(rows), rewards[order], np.zeros(len(rows), bool), ended, {"env_id": rows}
+        return self._observe(rows), rewards[order], np.zeros(len(rows), bool), ended, {"env_id": rows}
 
-    def _show(self, rows: np.ndarray) -> np.ndarray:
+    def _observe(self, rows: np.ndarray) -> np.ndarray:
         shown = np.zeros((len(rows), 4), np.float32)
         shown[:, 0], shown[:, 1], shown[:, 2] = self.episodes[rows], self.steps[rows], rows
         return shown
@@ -66,7 +66,7 @@ class StandInPool:
 
 @pytest.fixture
 def pools(monkeypatch: pytest.MonkeyPatch) -> list[StandInPool]:
-    """Puts the stand-in in envpool's place; all that are made arrive here."""
+    """Replaces envpool by the stand-in; returns a list of all pools that are made."""
     made: list[StandInPool] = []
 
     def make(env_id: str, **arguments: Any) -> StandInPool:
@@ -103,7 +103,7 @@ def test_a_pool_is_a_vector_that_resets_in_the_next_step(pools: list[StandInPool
     assert seen[:, 0].tolist() == [2, 2, 2]
 
 
-def test_seeds_are_given_when_a_pool_is_made(pools: list[StandInPool]) -> None:
+def test_a_reset_with_a_seed_makes_a_pool_with_derived_seeds(pools: list[StandInPool]) -> None:
     env = make_vector_env(config(), 3)
     for seed in (5, 5, 6):
         env.reset(seed=seed)
@@ -114,7 +114,7 @@ def test_seeds_are_given_when_a_pool_is_made(pools: list[StandInPool]) -> None:
     assert all(0 <= seed < 2**31 for seed in first)
 
 
-def test_the_first_episodes_are_cut_off_and_nothing_else_is(pools: list[StandInPool]) -> None:
+def test_only_the_first_episodes_are_truncated_early(pools: list[StandInPool]) -> None:
     num_envs = 40
     env = make_vector_env(config(stagger_episodes=True), num_envs)
     env.reset(seed=1)
@@ -134,7 +134,7 @@ def test_the_first_episodes_are_cut_off_and_nothing_else_is(pools: list[StandInP
     assert {length for lengths in episode_lengths for length in lengths[1:]} == {LIMIT}
 
 
-def test_a_time_limit_and_hidden_velocities_go_with_a_pool(pools: list[StandInPool]) -> None:
+def test_a_time_limit_and_hidden_velocities_work_with_a_pool(pools: list[StandInPool]) -> None:
     env = make_vector_env(config(max_episode_steps=3, wrappers=("hide-velocities",)), 2)
     env.reset(seed=1)
     assert pools[-1].config["max_episode_steps"] == 3
@@ -149,13 +149,15 @@ def test_a_time_limit_and_hidden_velocities_go_with_a_pool(pools: list[StandInPo
         ({"id": "Taxi-v3"}, "envpool has no environment Taxi-v3"),
         (
             {"wrappers": ("frame-skip=2",)},
-            "knows no wrapper frame-skip, but time-limit, hide-velocities and grid-image",
+            "supports no wrapper frame-skip, but time-limit, hide-velocities and grid-image",
         ),
         ({"kwargs": {"sutton_barto_reward": True, "wrong": 1}}, "unexpected keyword"),
-        ({"tolerate_faults": True}, "makes no single environment anew"),
+        ({"tolerate_faults": True}, "cannot recreate one environment"),
     ],
 )
-def test_what_a_pool_cannot_do_is_one_line(pools: list[StandInPool], settings: dict[str, Any], message: str) -> None:
+def test_unsupported_settings_are_refused_in_one_line(
+    pools: list[StandInPool], settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message) as caught:
         make_vector_env(config(**settings), 2)
     assert "\n" not in str(caught.value)
@@ -164,8 +166,8 @@ def test_what_a_pool_cannot_do_is_one_line(pools: list[StandInPool], settings: d
 @pytest.mark.parametrize(
     ("attribute", "space", "message"),
     [
-        ("observation_space", Box(0, 1, (5,)), r"envpool's CartPole-v1 shows Box.*\(5,\)"),
-        ("observation_space", Dict(image=Box(0, 1, (5,))), "in parts of its own, image"),
+        ("observation_space", Box(0, 1, (5,)), r"envpool's CartPole-v1 observes Box.*\(5,\)"),
+        ("observation_space", Dict(image=Box(0, 1, (5,))), "have the parts image"),
         ("action_space", Discrete(3), r"takes Discrete\(3\), and Gymnasium's Discrete\(2\)"),
         ("action_space", Box(0, 1, ()), "takes Box"),
     ],
@@ -189,7 +191,7 @@ def test_stock_algorithms_refuse_a_pool() -> None:
         ActingExperiment(name="a", env=config(), algorithm="stock-ppo")
 
 
-def test_the_real_cartpole_moves_as_gymnasiums() -> None:
+def test_the_real_cartpole_moves_like_gymnasiums() -> None:
     pytest.importorskip("envpool")
     env = make_vector_env(config(max_episode_steps=20), 8)
     seen, _ = env.reset(seed=3)
@@ -209,10 +211,10 @@ def test_the_real_cartpole_moves_as_gymnasiums() -> None:
         was_over = terminated | truncated
 
 
-def test_the_real_grid_looks_as_gymnasiums() -> None:
+def test_the_real_grid_is_observed_like_gymnasiums() -> None:
     pytest.importorskip("envpool")
     settings: Any = {"id": "MiniGrid-Empty-5x5-v0", "wrappers": ("grid-image",), "max_episode_steps": 30}
-    # one room and one beginning, so that all that happens follows from the actions
+    # one room and one start, so that everything follows from the actions
     pool, own = (make_vector_env(EnvConfig(**settings, vectorization=kind), 4) for kind in ("envpool", "sync"))
     assert (pool.reset(seed=1)[0] == own.reset(seed=1)[0]).all()
     random = np.random.default_rng(0)
