@@ -1,7 +1,7 @@
-"""Gymnasium: what the machine acts on. Importing this package registers its environments.
+"""Gymnasium environments. Importing this package registers them.
 
 ``tasks`` (the paper's experiments as single-step environments), ``wrappers``, ``guard`` (environments that fail) and
-``data`` (images). Imports neither PyTorch nor Ray. What can be imported from here stands in ``__init__.pyi``.
+``data`` (images). Imports neither PyTorch nor Ray. The exported names are listed in ``__init__.pyi``.
 """
 
 from ctm_rl._lazy import lazy_exports

@@ -126,7 +126,7 @@ def _make(env_id: str, wrappers: Sequence[str], arguments: dict[str, Any]) -> gy
 
 
 def _call(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls a function of Gymnasium; a ``TypeError`` becomes a ``ValueError``, which ``gymnasium.make`` lets through."""
+    """Calls a function of Gymnasium; a ``TypeError`` becomes a ``ValueError``, which ``gymnasium.make`` passes on."""
     try:
         return make(*args, **kwargs)
     except TypeError as error:

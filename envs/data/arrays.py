@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ctm_rl.envs.data.images import ArrayPictures
+from ctm_rl.envs.data.images import ArrayImages
 
 IDX_NAMES = {"train": "train", "test": "t10k"}
-"""How MNIST's files call the splits."""
+"""The splits in the names of MNIST's files."""
 IDX_FOLDERS = (".", "MNIST/raw", "raw")
 CIFAR_FILES = {
     "cifar10": {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]},
@@ -20,48 +20,51 @@ CIFAR_FOLDERS = {"cifar10": (".", "cifar-10-batches-bin"), "cifar100": (".", "ci
 CIFAR_PICKLED = {"cifar10": ("cifar-10-batches-py", "data_batch_1"), "cifar100": ("cifar-100-python", "train")}
 """Folder and first file of the version in Python's pickles."""
 NUM_CLASSES = {"mnist": 10, "cifar10": 10, "cifar100": 100}
+SHAPES = {"mnist": (28, 1), "cifar10": (32, 3), "cifar100": (32, 3)}
+"""Size and channels of the small data sets, which are kept in memory."""
 
 
-def read_mnist_subset(split: str) -> ArrayPictures:
-    """The digits of MNIST shipped in this package: 4,000 to train on, 1,000 to test on, as many of every class.
+def read_mnist_subset(split: str) -> ArrayImages:
+    """Reads the digits of MNIST shipped in this package: 4,000 for training, 1,000 for testing, in balanced classes.
 
     Args:
         split: ``train`` or ``test``.
 
     Returns:
-        The pictures, [N, 28, 28, 1].
+        The images, [N, 28, 28, 1].
     """
     with (files("ctm_rl.envs.data") / "mnist.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        pictures, labels = arrays[f"{split}_pictures"], arrays[f"{split}_labels"]
-    return ArrayPictures(pictures[..., None], labels, NUM_CLASSES["mnist"], f"the shipped digits ({split})")
+        images, labels = arrays[f"{split}_pictures"], arrays[f"{split}_labels"]
+    return ArrayImages(images[..., None], labels, NUM_CLASSES["mnist"], f"the shipped digits ({split})")
 
 
-def find_idx(folder: Path, split: str) -> tuple[Path, Path] | None:
-    """MNIST's files of pictures and of labels of a split, packed by gzip or not; None where there are none."""
+def read_idx(folder: Path, split: str) -> ArrayImages | None:
+    """Reads MNIST's own format: an idx3 file of images and an idx1 file of labels, compressed by gzip or not.
+
+    Args:
+        folder: where the files are, or a usual sub-folder of it.
+        split: ``train`` or ``test``.
+
+    Returns:
+        The images, [N, 28, 28, 1]; None where the files are missing.
+
+    Raises:
+        ValueError: a file is damaged, or the two don't belong together.
+    """
     found: list[Path] = []
     for kind in ("images-idx3", "labels-idx1"):
         stem = f"{IDX_NAMES[split]}-{kind}-ubyte"
         names = [name + end for name in (stem, stem.replace("-idx", ".idx")) for end in ("", ".gz")]
         paths = (folder / place / name for place in IDX_FOLDERS for name in names)
         found += [path for path in paths if path.is_file()][:1]
-    return (found[0], found[1]) if len(found) == 2 else None
-
-
-def read_idx(pictures: Path, labels: Path) -> ArrayPictures:
-    """Reads MNIST's own format.
-
-    Args:
-        pictures: an idx3 file, packed by gzip or not.
-        labels: the idx1 file that belongs to it.
-
-    Returns:
-        The pictures, [N, H, W, 1].
-
-    Raises:
-        ValueError: a file is damaged, or the two don't belong together.
-    """
-    array = _read_idx_array(pictures, 3)
-    return ArrayPictures(array[..., None], _read_idx_array(labels, 1), NUM_CLASSES["mnist"], str(pictures))
+    if len(found) != 2:
+        return None
+    array, labels = _read_idx_array(found[0], 3), _read_idx_array(found[1], 1)
+    images = ArrayImages(array[..., None], labels, NUM_CLASSES["mnist"], str(found[0]))
+    height, width = array.shape[1:]
+    if height != 28 or width != 28:
+        raise ValueError(f"{images.source} has images of {height} x {width}, mnist's are 28 x 28.")
+    return images
 
 
 def _read_idx_array(path: Path, num_axes: int) -> np.ndarray:
@@ -69,23 +72,14 @@ def _read_idx_array(path: Path, num_axes: int) -> np.ndarray:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}); get it anew.") from error
+        raise ValueError(f"{path} cannot be read ({error}); download it again.") from error
     start = 4 + 4 * num_axes
     if data[:4] != bytes([0, 0, 8, num_axes]) or len(data) < start:
-        raise ValueError(f"{path} is no idx file of bytes with {num_axes} axes; get it anew.")
+        raise ValueError(f"{path} is not an idx file of bytes with {num_axes} axes; download it again.")
     shape = tuple(int(length) for length in np.frombuffer(data, ">u4", num_axes, 4))
     if len(data) != start + int(np.prod(shape, dtype=np.int64)):
-        raise ValueError(f"{path} should hold {shape} bytes and holds {len(data) - start} in all; get it anew.")
+        raise ValueError(f"{path} should hold {shape} bytes and holds {len(data) - start} in all; download it again.")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
-def find_cifar(folder: Path, dataset: str, split: str) -> list[Path] | None:
-    """The files of a split in the binary version of CIFAR; None where there are not all of them."""
-    for place in CIFAR_FOLDERS[dataset]:
-        paths = [folder / place / name for name in CIFAR_FILES[dataset][split]]
-        if all(path.is_file() for path in paths):
-            return paths
-    return None
 
 
 def find_pickled_cifar(folder: Path, dataset: str) -> Path | None:
@@ -94,28 +88,33 @@ def find_pickled_cifar(folder: Path, dataset: str) -> Path | None:
     return next((path for path in (folder / place / name, folder / name) if path.is_file()), None)
 
 
-def read_cifar(paths: list[Path], dataset: str) -> ArrayPictures:
-    """Reads the binary version of CIFAR: per picture its label (CIFAR-100: coarse, then fine), then three planes.
+def read_cifar(dataset: str, folder: Path, split: str) -> ArrayImages | None:
+    """Reads the binary version of CIFAR: per image its label (CIFAR-100: coarse, then fine), then three planes.
 
     Args:
-        paths: the files of a split, in order.
         dataset: ``cifar10`` or ``cifar100``.
+        folder: where the files are, or the usual sub-folder of it.
+        split: ``train`` or ``test``.
 
     Returns:
-        The pictures, [N, 32, 32, 3]; CIFAR-100's classes are the fine ones.
+        The images, [N, 32, 32, 3]; CIFAR-100's classes are the fine ones. None where a file is missing.
 
     Raises:
         ValueError: a file is damaged.
     """
+    candidates = ([folder / place / name for name in CIFAR_FILES[dataset][split]] for place in CIFAR_FOLDERS[dataset])
+    paths = next((paths for paths in candidates if all(path.is_file() for path in paths)), None)
+    if paths is None:
+        return None
     num_labels = 2 if dataset == "cifar100" else 1
     record = num_labels + 3 * 32 * 32
     parts: list[np.ndarray] = []
     for path in paths:
         data = np.fromfile(path, np.uint8)
         if len(data) == 0 or len(data) % record:
-            raise ValueError(f"{path} holds {len(data)} bytes, no multiple of {record}; get it anew.")
+            raise ValueError(f"{path} holds {len(data)} bytes, which is not a multiple of {record}; download it again.")
         parts.append(data.reshape(-1, record))
     rows = np.concatenate(parts)
-    pictures = rows[:, num_labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    images = rows[:, num_labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     source = f"{paths[0].parent} ({', '.join(path.name for path in paths)})"
-    return ArrayPictures(np.ascontiguousarray(pictures), rows[:, num_labels - 1], NUM_CLASSES[dataset], source)
+    return ArrayImages(np.ascontiguousarray(images), rows[:, num_labels - 1], NUM_CLASSES[dataset], source)

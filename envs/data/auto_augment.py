@@ -1,6 +1,6 @@
-"""AutoAugment for CIFAR: two out of many changes of colour and shape, as a search once found them to help.
+"""AutoAugment for CIFAR: pairs of changes of colour and shape that were found by a search.
 
-Source: arXiv:1805.09501, with the strengths of torchvision's edition of it (ten steps from none to the most).
+Source: arXiv:1805.09501, with the strengths of torchvision's implementation (ten steps from none to the strongest).
 """
 
 import math
@@ -17,7 +17,7 @@ Name = Literal[
     "posterize", "solarize", "auto_contrast", "equalize", "invert",
 ]  # fmt: skip
 Change = tuple[Name, float, int]
-"""What is done, how probably, and how strongly: 0 to 9 (0 where it has no strength)."""
+"""A change, its probability, and its strength: 0 to 9 (0 for changes without strength)."""
 
 CIFAR_POLICY: tuple[tuple[Change, Change], ...] = (
     (("invert", 0.1, 0), ("contrast", 0.2, 6)),
@@ -46,25 +46,25 @@ CIFAR_POLICY: tuple[tuple[Change, Change], ...] = (
     (("equalize", 0.8, 0), ("invert", 0.1, 0)),
     (("translate_y", 0.7, 9), ("auto_contrast", 0.9, 0)),
 )
-"""Of these pairs one is drawn for each picture; its two changes are made one after the other."""
+"""One of these pairs is drawn for each image; its two changes are made one after the other."""
 
 STRONGEST = 9
 
 
-def auto_augment(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Changes each picture by a pair of the policy drawn for it.
+def auto_augment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Changes each image by a pair of the policy drawn for it.
 
     Args:
-        pictures: uint8, [N, H, W, 3].
-        rng: where pairs, chances and directions come from.
+        images: uint8, [N, H, W, 3].
+        rng: draws pairs, chances and directions.
 
     Returns:
-        New pictures, [N, H, W, 3].
+        New images, [N, H, W, 3].
     """
-    num = len(pictures)
+    num = len(images)
     pairs = rng.integers(len(CIFAR_POLICY), size=num).tolist()
     chances, is_reversed = rng.random((num, 2)).tolist(), (rng.random((num, 2)) < 0.5).tolist()
-    changed = pictures.copy()
+    changed = images.copy()
     for row, pair in enumerate(pairs):
         wanted = [
             (name, -strength if backwards else strength)
@@ -74,7 +74,7 @@ def auto_augment(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             if drawn < chance
         ]
         if wanted:
-            image = Image.fromarray(pictures[row])
+            image = Image.fromarray(images[row])
             for name, strength in wanted:
                 image = apply(image, name, strength)
             changed[row] = as_array(image)
@@ -86,42 +86,42 @@ def apply(image: Image.Image, name: Name, strength: int) -> Image.Image:
 
     Args:
         image: red, green and blue.
-        name: which change.
-        strength: 0 to 9; below 0 in the other direction, for the changes that have two.
+        name: of the change.
+        strength: 0 to 9; negative in the other direction, for the changes that have two.
 
     Returns:
-        A new picture of the same size.
+        A new image of the same size.
     """
     return CHANGES[name](image, strength)
 
 
 def _transform(image: Image.Image, *coefficients: float) -> Image.Image:
-    """Each pixel (x, y) is read from (a x + b y + c, d x + e y + f); black where that lies outside."""
+    """Reads each pixel (x, y) from (a x + b y + c, d x + e y + f); black where that lies outside."""
     return image.transform(image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.NEAREST)
 
 
 def _shear(strength: int) -> float:
-    """By which share of its distance from the edge a row or column is shifted: at most 0.3."""
+    """Shift of a row or column relative to its distance from the edge: at most 0.3."""
     return 0.3 * strength / STRONGEST
 
 
 def _shift(length: int, strength: int) -> int:
-    """By how many pixels: at most 150/331 of the side."""
+    """Shift in pixels: at most 150/331 of the side."""
     return int(150 / 331 * length * strength / STRONGEST)
 
 
 def _enhance(kind: Callable[[Image.Image], Any]) -> Callable[[Image.Image, int], Image.Image]:
-    """Moves away from, or towards, a picture without colour, contrast and so on, by at most 0.9 of the way."""
+    """Extrapolates away from, or interpolates towards, an image without colour, contrast and so on, by at most 0.9."""
     return lambda image, strength: kind(image).enhance(1 + 0.9 * strength / STRONGEST)
 
 
 def _posterize(image: Image.Image, strength: int) -> Image.Image:
-    """Keeps only the highest bits of each value: 8 to 4."""
+    """Keeps the highest bits of each value: 8 to 4."""
     return ImageOps.posterize(image, 8 - round(abs(strength) * 4 / STRONGEST))
 
 
 def _solarize(image: Image.Image, strength: int) -> Image.Image:
-    """Inverts values from a threshold on, which falls from 255 to 0."""
+    """Inverts values above a threshold, which falls from 255 to 0 with the strength."""
     return ImageOps.solarize(image, math.ceil(255 - 255 * abs(strength) / STRONGEST))
 
 

@@ -1,4 +1,4 @@
-"""How pictures are changed before they are shown: cropped, flipped, resized."""
+"""Crops of images: shifted and flipped, at random places and sizes, or in the centre."""
 
 import math
 
@@ -8,25 +8,25 @@ from PIL import Image
 from ctm_rl.envs.data.images import as_array
 
 MIN_AREA, MIN_RATIO, MAX_RATIO = 0.08, 3 / 4, 4 / 3
-"""Least share of the picture that a random crop takes, and the range of its width over its height."""
-NUM_TRIES = 10
-NUM_CROP_DRAWS = 4 * NUM_TRIES + 1
-"""Random numbers that one random crop uses up at most: four a try, and one for the flip."""
+"""Least share of the image's area in a random crop, and the range of its width over its height."""
+NUM_ATTEMPTS = 10
+NUM_CROP_DRAWS = 4 * NUM_ATTEMPTS + 1
+"""Random numbers that one random crop consumes at most: four per attempt, and one for the flip."""
 
 
-def crop_and_flip(pictures: np.ndarray, rng: np.random.Generator, padding: int = 4) -> np.ndarray:
-    """Shifts each picture by up to some pixels, black coming in from the side, and mirrors half of them left to right.
+def crop_and_flip(images: np.ndarray, rng: np.random.Generator, padding: int = 4) -> np.ndarray:
+    """Shifts each image by a few pixels, fills the border with black, and flips half of them left to right.
 
     Args:
-        pictures: uint8, [N, H, W, C].
-        rng: where the shifts and flips come from.
+        images: uint8, [N, H, W, C].
+        rng: draws the shifts and flips.
         padding: the most pixels of a shift, in each direction.
 
     Returns:
-        New pictures, [N, H, W, C].
+        New images, [N, H, W, C].
     """
-    num, height, width = pictures.shape[:3]
-    padded = np.pad(pictures, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    num, height, width = images.shape[:3]
+    padded = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     top, left = rng.integers(2 * padding + 1, size=(2, num, 1))
     rows, columns = top + np.arange(height), left + np.arange(width)  # [N, H], [N, W]
     columns = np.where(rng.random((num, 1)) < 0.5, columns[:, ::-1], columns)
@@ -34,20 +34,20 @@ def crop_and_flip(pictures: np.ndarray, rng: np.random.Generator, padding: int =
 
 
 def random_crop_box(width: int, height: int, draws: np.ndarray) -> tuple[int, int, int, int]:
-    """Draws where to crop: a random share of the area (8 to 100 %) and aspect ratio (3/4 to 4/3), at a random place.
+    """Draws a box to crop: a random share of the area (8 to 100 %) and aspect ratio (3/4 to 4/3), at a random place.
 
-    Ten tries are made to fit one into the picture; failing that, the largest box in its middle whose ratio is allowed.
+    If none of ten attempts fits into the image, it is the largest centred box with an allowed ratio.
 
     Args:
-        width: of the picture.
-        height: of the picture.
+        width: of the image.
+        height: of the image.
         draws: uniform in [0, 1), [at least 40].
 
     Returns:
         Left, top, right and bottom, in pixels.
     """
     low, high = math.log(MIN_RATIO), math.log(MAX_RATIO)
-    for area, ratio, across, down in draws[: 4 * NUM_TRIES].reshape(NUM_TRIES, 4).tolist():
+    for area, ratio, across, down in draws[: 4 * NUM_ATTEMPTS].reshape(NUM_ATTEMPTS, 4).tolist():
         wanted = width * height * (MIN_AREA + (1 - MIN_AREA) * area)
         aspect = math.exp(low + (high - low) * ratio)
         w, h = round(math.sqrt(wanted * aspect)), round(math.sqrt(wanted / aspect))
@@ -61,10 +61,10 @@ def random_crop_box(width: int, height: int, draws: np.ndarray) -> tuple[int, in
 
 
 def random_resized_crop(image: Image.Image, size: int, draws: np.ndarray) -> np.ndarray:
-    """Crops at random, resizes bilinearly and mirrors every other time: the training view of ImageNet.
+    """Crops at random, resizes bilinearly and flips every other time: the training view of ImageNet.
 
     Args:
-        image: the picture, its header read.
+        image: an image of which the header is read.
         size: height and width of the view.
         draws: uniform in [0, 1), [NUM_CROP_DRAWS]; the same draws make the same view.
 
@@ -74,19 +74,19 @@ def random_resized_crop(image: Image.Image, size: int, draws: np.ndarray) -> np.
     box = random_crop_box(*image.size, draws)
     width, height = image.size
     shrink = min(box[2] - box[0], box[3] - box[1]) // size
-    # Where much more is there than is needed, a JPEG decodes at a half, a quarter or an eighth of its size, faster.
+    # A JPEG that is much larger than needed decodes faster at a half, a quarter or an eighth of its size.
     drafted = image.draft("RGB", (width // shrink, height // shrink)) if shrink > 1 else None
-    # The size drafted, before it is rounded up to whole pixels.
+    # The drafted size before it is rounded up to whole pixels.
     scale = 1 if drafted is None else drafted[1][2] / width
     array = _resize_box(image, size, (box[0] * scale, box[1] * scale, box[2] * scale, box[3] * scale))
     return array[:, ::-1] if draws[-1] < 0.5 else array
 
 
 def centre_crop(image: Image.Image, size: int) -> np.ndarray:
-    """Resizes the short side to 256/224 of ``size`` and cuts the middle out: the test view of ImageNet.
+    """Resizes the short side to 256/224 of ``size`` and crops the centre: the test view of ImageNet.
 
     Args:
-        image: the picture, its header read.
+        image: an image of which the header is read.
         size: height and width of the view.
 
     Returns:
@@ -94,17 +94,17 @@ def centre_crop(image: Image.Image, size: int) -> np.ndarray:
     """
     width, height = image.size
     short = round(size * 256 / 224)
-    # The long side's length is cut off to whole pixels, as usual with this view.
+    # The long side's length is truncated to whole pixels, as is usual for this view.
     resized = (short, short * height // width) if width <= height else (short * width // height, short)
     left, top = (float(round((length - size) / 2)) for length in resized)
     across, down = width / resized[0], height / resized[1]
-    # Resizing only what is seen gives the same pixels as resizing everything and cutting.
+    # Resizing only the crop gives the same pixels as resizing the image and cropping.
     return _resize_box(image, size, (left * across, top * down, (left + size) * across, (top + size) * down))
 
 
 def _resize_box(image: Image.Image, size: int, box: tuple[float, float, float, float]) -> np.ndarray:
-    """A box of the picture, resized, [size, size, 3]."""
-    # Scaling a box may carry its edge over the picture's by a rounding error.
+    """A box of the image, resized, [size, size, 3]."""
+    # Scaling may move the box beyond the image's edge by a rounding error.
     box = (box[0], box[1], min(box[2], image.width), min(box[3], image.height))
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     return as_array(rgb.resize((size, size), Image.Resampling.BILINEAR, box))

@@ -5,23 +5,23 @@ from typing import Any
 
 import numpy as np
 
-from ctm_rl.envs.data.images import EncodedPictures
-from ctm_rl.envs.data.parquet import LABEL_COLUMNS, PICTURE_COLUMNS
+from ctm_rl.envs.data.images import EncodedImages
+from ctm_rl.envs.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS, choose_column
 
 PREFIX = "hf:"
-"""A path that begins so names a data set of the hub: ``hf:NAME`` or ``hf:NAME:CONFIGURATION``."""
+"""Paths that begin like this name a data set of the hub: ``hf:NAME`` or ``hf:NAME:CONFIGURATION``."""
 
 
-def read_hub(path: str, names: tuple[str, ...], num_classes: int | None = None) -> EncodedPictures:
+def read_hub(path: str, names: tuple[str, ...], num_classes: int | None = None) -> EncodedImages:
     """Loads a data set by name, from the cache of ``datasets`` or from the network.
 
     Args:
         path: ``hf:NAME`` or ``hf:NAME:CONFIGURATION``.
-        names: what the split may be called; the first that is found counts.
-        num_classes: how many classes there are; default: as many as the data set names, or as there are.
+        names: names of the split; the first that is found is used.
+        num_classes: how many classes there are; default: as many as the data set names, or else as occur.
 
     Returns:
-        The pictures, not yet decoded.
+        The images, not yet decoded.
 
     Raises:
         ValueError: the library is missing, the data set cannot be loaded, or lacks the split or the columns.
@@ -33,7 +33,7 @@ def read_hub(path: str, names: tuple[str, ...], num_classes: int | None = None) 
     name, _, configuration = path.removeprefix(PREFIX).partition(":")
     try:
         found: Any = datasets.load_dataset(name, configuration or None)
-    # The library raises errors of many kinds, some of other libraries: no network, no such name, no such configuration.
+    # The library raises errors of many kinds, some of other libraries: no network, no such name or configuration.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path} cannot be loaded: {reason} Look for its name on huggingface.co/datasets.") from error
@@ -41,24 +41,16 @@ def read_hub(path: str, names: tuple[str, ...], num_classes: int | None = None) 
     if split is None:
         raise ValueError(f"{path} has no split {' or '.join(names)}; it has {', '.join(found)}.")
     table = found[split]
-    pictures, labels = (_column(path, table, columns) for columns in (PICTURE_COLUMNS, LABEL_COLUMNS))
+    images, labels = (choose_column(columns, list(table.features), path) for columns in (IMAGE_COLUMNS, LABEL_COLUMNS))
     classes = np.asarray(table[labels][:], np.int64)
     if num_classes is None:
         num_classes = getattr(table.features[labels], "num_classes", None)
     if num_classes is None:
         num_classes = int(classes.max(initial=-1)) + 1
-    encoded = table.select_columns([pictures]).cast_column(pictures, datasets.Image(decode=False))
+    encoded = table.select_columns([images]).cast_column(images, datasets.Image(decode=False))
 
     def locate(index: int) -> str | bytes:
-        picture = encoded[index][pictures]
-        return picture["bytes"] or picture["path"] or b""
+        image = encoded[index][images]
+        return image["bytes"] or image["path"] or b""
 
-    return EncodedPictures(classes, num_classes, f"{path} ({split})", locate)
-
-
-def _column(path: str, table: Any, names: tuple[str, ...]) -> str:
-    """The first of these columns that a table has."""
-    column = next((name for name in names if name in table.features), None)
-    if column is None:
-        raise ValueError(f"{path} has no column {' or '.join(names)}; it has {', '.join(table.features)}.")
-    return column
+    return EncodedImages(classes, num_classes, f"{path} ({split})", locate)

@@ -1,33 +1,32 @@
-"""Pictures with their classes, held as arrays or decoded one by one when they are asked for."""
+"""Images with their classes, kept as arrays or decoded one by one when they are read."""
 
-import abc
 import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 View = Callable[[Image.Image], np.ndarray]
-"""Makes an array uint8 [H, W, C] out of a picture whose header alone has been read."""
+"""Makes an array uint8 [H, W, C] of an image of which only the header has been read."""
 
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-"""What Pillow raises where a file holds no picture, or not all of one."""
+"""What Pillow raises where a file holds no image, or only part of one."""
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's name for that many channels."""
 
 
-class PictureSet(abc.ABC):
-    """Pictures, each with its class.
+class ImageSet:
+    """Images, each with its class.
 
     Args:
-        labels: the class of each picture, counted from 0, [N].
-        num_classes: how many classes there are; some may have no picture here.
-        source: where the pictures come from, for messages.
+        labels: the class of each image, counted from 0, [N].
+        num_classes: how many classes there are; some may have no image here.
+        source: where the images come from, for messages.
     """
 
     def __init__(self, labels: np.ndarray, num_classes: int, source: str) -> None:
@@ -35,53 +34,45 @@ class PictureSet(abc.ABC):
         self.num_classes = num_classes
         self.source = source
         if len(self.labels) == 0:
-            raise ValueError(f"{source} holds no pictures.")
+            raise ValueError(f"{source} holds no images.")
         if self.labels.min() < 0:
-            raise ValueError(f"{source} keeps its classes secret (they read {self.labels.min()}); take another split.")
+            raise ValueError(f"{source} hides its classes (they read {self.labels.min()}); take another split.")
         if self.labels.max() >= num_classes:
             raise ValueError(f"{source} has class {self.labels.max()}, but classes go from 0 to {num_classes - 1}.")
 
     def __len__(self) -> int:
-        """How many pictures there are."""
+        """How many images there are."""
         return len(self.labels)
 
-    @abc.abstractmethod
-    def pictures(self, indices: np.ndarray) -> Sequence[np.ndarray] | np.ndarray:
-        """The pictures at these places, each uint8 [H, W, C] in its own size."""
 
-
-class ArrayPictures(PictureSet):
-    """Pictures of one size, all in memory.
+class ArrayImages(ImageSet):
+    """Images of one size, all in memory.
 
     Args:
         array: uint8, [N, H, W, C].
         labels: the class of each, [N].
         num_classes: how many classes there are.
-        source: where the pictures come from, for messages.
+        source: where the images come from, for messages.
     """
 
     def __init__(self, array: np.ndarray, labels: np.ndarray, num_classes: int, source: str) -> None:
         super().__init__(labels, num_classes, source)
         if len(array) != len(self.labels):
-            raise ValueError(f"{source} has {len(array)} pictures but {len(self.labels)} classes of them.")
+            raise ValueError(f"{source} has {len(array)} images but {len(self.labels)} classes.")
         self.array = array
 
-    def pictures(self, indices: np.ndarray) -> np.ndarray:
-        """The pictures at these places, uint8 [n, H, W, C]."""
-        return self.array[indices]
 
+class EncodedImages(ImageSet):
+    """Images kept as files, each decoded when it is read.
 
-class EncodedPictures(PictureSet):
-    """Pictures kept as files, each decoded when it is asked for.
-
-    In place of one that cannot be decoded stands the next one that can. How many were found broken so far is
-    ``num_broken``; the first of them is reported by a warning.
+    An image that cannot be decoded is replaced by the next one that can. ``num_broken`` is the number of broken images
+    found so far; the first of them is reported by a warning.
 
     Args:
         labels: the class of each, [N].
         num_classes: how many classes there are.
-        source: where the pictures come from, for messages.
-        locate: gives the path or the bytes of the picture at a place.
+        source: where the images come from, for messages.
+        locate: returns the path or the bytes of the image at an index.
     """
 
     def __init__(
@@ -94,42 +85,38 @@ class EncodedPictures(PictureSet):
 
     @property
     def num_broken(self) -> int:
-        """How many pictures were asked for and could not be decoded."""
+        """How many of the images read so far could not be decoded."""
         return len(self._broken)
 
-    def pictures(self, indices: np.ndarray) -> list[np.ndarray]:
-        """The pictures at these places as they are, red, green and blue, uint8 [H, W, 3] each."""
-        return [self.read(int(index), as_array)[0] for index in indices]
-
     def read(self, index: int, view: View) -> tuple[np.ndarray, int]:
-        """Decodes a picture, or the next one that can be decoded.
+        """Decodes an image, or the next one that can be decoded.
 
         Args:
-            index: its place, from 0 to below N.
-            view: what is made of it; what it raises of ``BROKEN`` counts as a broken picture.
+            index: from 0 to below N.
+            view: makes an array of it; the image is broken if it raises one of ``BROKEN``.
 
         Returns:
-            What the view made, and the place of the picture it was made of.
+            The array, and the index of the image that it was made of.
 
         Raises:
-            ValueError: no picture can be decoded.
+            ValueError: no image can be decoded.
         """
-        for place in range(index, index + len(self)):
-            place %= len(self)
-            made = self.try_read(place, view)
-            if made is not None:
-                return made, place
+        for candidate in range(index, index + len(self)):
+            candidate %= len(self)
+            array = self.try_read(candidate, view)
+            if array is not None:
+                return array, candidate
             if not self._has_warned:
                 self._has_warned = True
                 warnings.warn(
-                    f"picture {place} of {self.source} cannot be decoded, the next one stands in for it; further ones "
-                    "are counted in num_broken.",
+                    f"image {candidate} of {self.source} cannot be decoded and is replaced by the next one; "
+                    "further ones are counted in num_broken.",
                     stacklevel=2,
                 )
-        raise ValueError(f"none of the {len(self)} pictures of {self.source} can be decoded.")
+        raise ValueError(f"none of the {len(self)} images of {self.source} can be decoded.")
 
     def try_read(self, index: int, view: View) -> np.ndarray | None:
-        """Decodes a picture; None where it is broken, which is counted."""
+        """Decodes an image; returns None where it is broken, and counts it."""
         if index in self._broken:
             return None
         try:
@@ -142,42 +129,42 @@ class EncodedPictures(PictureSet):
 
 
 def as_array(image: Image.Image, num_channels: int = 3) -> np.ndarray:
-    """A picture as it is, uint8 [H, W, num_channels]."""
+    """An image as it is, uint8 [H, W, num_channels]."""
     mode = MODES[num_channels]
     array = np.asarray(image if image.mode == mode else image.convert(mode))
     return array[:, :, None] if num_channels == 1 else array
 
 
-def decode_all(encoded: EncodedPictures, size: int, num_channels: int) -> ArrayPictures:
-    """Decodes small pictures once and for all; broken ones are left out, and a warning says how many.
+def decode_all(encoded: EncodedImages, size: int, num_channels: int) -> ArrayImages:
+    """Decodes small images once and for all; broken ones are left out, and a warning reports how many.
 
     Args:
-        encoded: the pictures.
-        size: height and width they are brought to, where they have another.
+        encoded: the images.
+        size: height and width, to which images of another size are resized.
         num_channels: 1 (grey) or 3 (red, green, blue).
 
     Returns:
-        The pictures, [N - broken ones, size, size, num_channels].
+        The images, [N - broken ones, size, size, num_channels].
     """
 
     def view(image: Image.Image) -> np.ndarray:
         return resize_all(as_array(image, num_channels)[None], size)[0]
 
-    read = [encoded.try_read(index, view) for index in range(len(encoded))]
-    is_good = np.array([picture is not None for picture in read])
+    decoded = [encoded.try_read(index, view) for index in range(len(encoded))]
+    is_good = np.array([array is not None for array in decoded])
     if not is_good.any():
-        raise ValueError(f"none of the {len(encoded)} pictures of {encoded.source} can be decoded.")
+        raise ValueError(f"none of the {len(encoded)} images of {encoded.source} can be decoded.")
     if not is_good.all():
         warnings.warn(
-            f"{(~is_good).sum()} of the {len(encoded)} pictures of {encoded.source} cannot be decoded: left out.",
+            f"{(~is_good).sum()} of the {len(encoded)} images of {encoded.source} cannot be decoded: left out.",
             stacklevel=2,
         )
-    array = np.stack([picture for picture in read if picture is not None])
-    return ArrayPictures(array, encoded.labels[is_good], encoded.num_classes, encoded.source)
+    kept = np.stack([array for array in decoded if array is not None])
+    return ArrayImages(kept, encoded.labels[is_good], encoded.num_classes, encoded.source)
 
 
 def resize_all(array: np.ndarray, size: int) -> np.ndarray:
-    """Resizes pictures bilinearly; those of the wanted size already are given back as they are.
+    """Resizes images bilinearly; an array that has the size already is returned itself.
 
     Args:
         array: uint8, [N, H, W, C], C 1 or 3.
@@ -189,7 +176,7 @@ def resize_all(array: np.ndarray, size: int) -> np.ndarray:
     if array.shape[1:3] == (size, size):
         return array
     resized = np.empty((len(array), size, size, array.shape[3]), np.uint8)
-    for picture, into in zip(array, resized, strict=True):
-        image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
-        into[:] = as_array(image.resize((size, size), Image.Resampling.BILINEAR), picture.shape[2])
+    for pixels, into in zip(array, resized, strict=True):
+        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        into[:] = as_array(image.resize((size, size), Image.Resampling.BILINEAR), pixels.shape[2])
     return resized

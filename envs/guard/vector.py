@@ -90,7 +90,7 @@ class GuardedAsyncVectorEnv(AsyncVectorEnv):
         env_fns: functions that make the guarded environments.
         name: of the environment, for messages.
         time_limit: what their guards allow; a process gets twice that and ten seconds; ``None``: no limit.
-        **kwargs: handed to ``AsyncVectorEnv``.
+        **kwargs: passed to ``AsyncVectorEnv``.
     """
 
     def __init__(self, env_fns: list[Any], name: str, *, time_limit: float | None = None, **kwargs: Any) -> None:

@@ -1,18 +1,17 @@
-"""Which passages of a maze are open: depth-first search, Wilson's algorithm, percolation; many mazes at once."""
+"""Open passages of many mazes at once: depth-first search, Wilson's algorithm and percolation."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from ctm_rl.envs.tasks.maze_moves import DOWN, LEFT, RIGHT, UP
+from ctm_rl.envs.tasks.maze_moves import DIRECTION_BITS, DOWN, LEFT, RIGHT, UP
 
 _DIE = 12
-"""Sides of a die that chooses among one, two, three or four ways with equal probability."""
+"""Sides of a die that chooses uniformly among one, two, three or four directions."""
 _STEPS_PER_DRAW = 32
-"""Steps for which dice are drawn at once, and after which it is asked whether any maze still has cells to visit."""
+"""Steps for which dice are drawn at once, and after which it is checked whether all cells are visited."""
 _OPPOSITE = (DOWN, UP, RIGHT, LEFT)
 _STAY = 4
-_WEIGHTS = np.array([[1], [2], [4], [8]], np.uint8)
 
 
 class Passages(NamedTuple):
@@ -25,25 +24,25 @@ class Passages(NamedTuple):
 
 
 def depth_first(rng: np.random.Generator, num_mazes: int, num_cells: int) -> Passages:
-    """Perfect mazes by randomised depth-first search: long winding corridors with few dead ends.
+    """Generates perfect mazes by randomised depth-first search: long winding corridors with few dead ends.
 
-    Each maze starts at a random cell and goes to a random one of the neighbours not yet visited, or back by one cell
-    where there is none. All mazes take a step together; what a step does is read from tables.
+    Each search starts at a random cell and moves to a random unvisited neighbour, or backtracks by one cell where there
+    is none. All mazes take a step together; the effect of a step is read from tables.
 
     Args:
-        rng: where randomness comes from.
+        rng: source of randomness.
         num_mazes: N.
         num_cells: n, at least 2.
 
     Returns:
-        Passages that join all cells without a loop.
+        Passages that connect all cells without a loop.
     """
-    # a spare row above and below, and a spare column, which is the right border of a row and the left one of the next
+    # padded by a row above and below, and a column that is the right border of a row and the left border of the next
     width = num_cells + 1
     is_cell = np.zeros((num_cells + 2) * width + 1, bool)
     is_cell[:-1].reshape(-1, width)[1:-1, :-1] = True
     unvisited = np.tile(is_cell, num_mazes)
-    way_back = np.full(len(unvisited), _STAY << 4, np.uint8)
+    direction_back = np.full(len(unvisited), _STAY << 4, np.uint8)
     start = rng.choice(np.flatnonzero(is_cell), num_mazes)
     position = start + np.arange(num_mazes) * len(is_cell)
     unvisited[position] = False
@@ -55,45 +54,42 @@ def depth_first(rng: np.random.Generator, num_mazes: int, num_cells: int) -> Pas
             if num_steps >= num_cells**2 - 1 and not unvisited.any():
                 break
             dice = rng.integers(_DIE, size=(_STEPS_PER_DRAW, num_mazes), dtype=np.uint8)
-        is_way = unvisited.take(position + to_neighbours, mode="clip")
-        ways = np.bitwise_or.reduce(is_way * _WEIGHTS, axis=0)  # a bit for each of up, down, left, right
-        case = way_back.take(position, mode="clip") | dice[num_steps % _STEPS_PER_DRAW]
-        case = (ways.astype(np.intp) << 7) + case
+        is_unvisited = unvisited.take(position + to_neighbours, mode="clip")
+        unvisited_bits = np.bitwise_or.reduce(is_unvisited * DIRECTION_BITS, axis=0)
+        case = direction_back.take(position, mode="clip") | dice[num_steps % _STEPS_PER_DRAW]
+        case = (unvisited_bits.astype(np.intp) << 7) + case
         to_mark = position + marked.take(case, mode="clip")
-        way_back[to_mark] = mark.take(case, mode="clip")
+        direction_back[to_mark] = mark.take(case, mode="clip")
         unvisited[to_mark] = False
         position += move.take(case, mode="clip")
         num_steps += 1
-    cells = way_back.reshape(num_mazes, -1)[:, :-1].reshape(num_mazes, -1, width)[:, 1:-1, :-1] >> 4
+    cells = direction_back.reshape(num_mazes, -1)[:, :-1].reshape(num_mazes, -1, width)[:, 1:-1, :-1] >> 4
     return _passages(cells)
 
 
 def wilson(rng: np.random.Generator, num_mazes: int, num_cells: int) -> Passages:
-    """Perfect mazes, each as likely as any other: many short dead ends.
+    """Generates perfect mazes uniformly at random: many short dead ends.
 
     Wilson's algorithm in its parallel form (Propp and Wilson, 1998: cycle popping). Every cell but one points to a
-    random neighbour; cells on a cycle of pointers point anew, until there is no cycle. In which order cycles go does
-    not matter, so all of all mazes go at once.
+    random neighbour; cells on a cycle of pointers draw another one, until there is no cycle. The order of the cycles
+    does not matter, so those of all mazes are resolved at once.
 
     Args:
-        rng: where randomness comes from.
+        rng: source of randomness.
         num_mazes: N.
         num_cells: n, at least 2.
 
     Returns:
-        Passages that join all cells without a loop.
+        Passages that connect all cells without a loop.
     """
     area = num_cells**2
     neighbours, directions = _neighbour_tables(num_cells)
-    way = np.empty((num_mazes, area), np.uint8)
     unfinished = np.arange(num_mazes)
     root = rng.integers(area, size=num_mazes)
     dice = rng.integers(_DIE, size=(num_mazes, area), dtype=np.uint8)
     at_root = np.arange(num_mazes), root
-    pointer = np.take_along_axis(neighbours[None], dice[:, :, None], axis=2)[:, :, 0]
-    pointer[at_root] = root
-    way[:] = np.take_along_axis(directions[None], dice[:, :, None], axis=2)[:, :, 0]
-    way[at_root] = _STAY
+    pointer, to_parent = neighbours[np.arange(area), dice], directions[np.arange(area), dice]
+    pointer[at_root], to_parent[at_root] = root, _STAY
     while unfinished.size:
         in_maze = np.arange(unfinished.size)
         is_cyclic = _is_on_cycle(pointer)
@@ -101,23 +97,23 @@ def wilson(rng: np.random.Generator, num_mazes: int, num_cells: int) -> Passages
         maze, cell = np.nonzero(is_cyclic)
         dice = rng.integers(_DIE, size=len(cell), dtype=np.uint8)
         pointer[maze, cell] = neighbours[cell, dice]
-        way[unfinished[maze], cell] = directions[cell, dice]
+        to_parent[unfinished[maze], cell] = directions[cell, dice]
         goes_on = is_cyclic.any(1)
         unfinished, root, pointer = unfinished[goes_on], root[goes_on], pointer[goes_on]
-    return _passages(way.reshape(num_mazes, num_cells, num_cells))
+    return _passages(to_parent.reshape(num_mazes, num_cells, num_cells))
 
 
 def percolation(rng: np.random.Generator, num_mazes: int, num_cells: int, passage_probability: float) -> Passages:
-    """Mazes with loops and cut-off parts: each passage is open with some probability, whatever the others are.
+    """Generates mazes with loops and unreachable parts: each passage is open with the same probability, independently.
 
     Args:
-        rng: where randomness comes from.
+        rng: source of randomness.
         num_mazes: N.
         num_cells: n, at least 2.
         passage_probability: above 0, at most 1.
 
     Returns:
-        Passages, at least one of them open in each maze: a maze without is drawn again.
+        Passages, at least one of them open in each maze: a maze without any is drawn again.
     """
     right = rng.random((num_mazes, num_cells, num_cells - 1), np.float32) < passage_probability
     down = rng.random((num_mazes, num_cells - 1, num_cells), np.float32) < passage_probability
@@ -129,7 +125,7 @@ def percolation(rng: np.random.Generator, num_mazes: int, num_cells: int, passag
 
 
 def draw_open(passages: Passages) -> np.ndarray:
-    """Which pixels are open: cells at odd rows and columns, passages between them, walls elsewhere.
+    """Computes which pixels are open: cells at odd rows and columns, passages between them, walls elsewhere.
 
     Args:
         passages: of N mazes with n x n cells.
@@ -145,54 +141,51 @@ def draw_open(passages: Passages) -> np.ndarray:
     return is_open
 
 
-def _passages(way: np.ndarray) -> Passages:
-    """The passages of trees whose cells know the way to their parent, [N, n, n]; the root stays."""
-    right = (way[:, :, :-1] == RIGHT) | (way[:, :, 1:] == LEFT)
-    down = (way[:, :-1] == DOWN) | (way[:, 1:] == UP)
+def _passages(to_parent: np.ndarray) -> Passages:
+    """The passages of trees, given each cell's direction to its parent, [N, n, n]; the root has ``_STAY``."""
+    right = (to_parent[:, :, :-1] == RIGHT) | (to_parent[:, :, 1:] == LEFT)
+    down = (to_parent[:, :-1] == DOWN) | (to_parent[:, 1:] == UP)
     return Passages(right, down)
 
 
 def _step_tables(width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What a step of the search does, by case: four bits of ways, the way back (0 to 4), a die (0 to 11).
+    """Tables of the effect of a step, by case: four bits of directions, the direction back (0 to 4), a die (0 to 11).
 
     Returns:
-        What up, down, left, right and staying add to a position; then for each case what is added to the position,
-        what is added to it to find the cell that is marked, and that cell's way back, in bits 4 to 6.
+        What up, down, left, right and staying add to a position; then, for each case, what is added to the position,
+        what is added to it to find the cell that is marked, and that cell's direction back, in bits 4 to 6.
     """
     deltas = np.array([-width, width, -1, 1, 0])
     move, marked, mark = np.zeros((16, 8, 16), np.intp), np.zeros((16, 8, 16), np.intp), np.zeros((16, 8, 16), np.uint8)
     back = np.arange(_STAY + 1)
-    move[0, back] = deltas[:, None]  # no way is left: the cell keeps its way back, which is gone
+    move[0, back] = deltas[:, None]  # nowhere to go: the search backtracks, and the cell keeps its direction back
     mark[0, back] = back[:, None] << 4
-    for ways in range(1, 16):
-        choices = [direction for direction in range(4) if ways >> direction & 1]
+    for bits in range(1, 16):
+        choices = [direction for direction in range(4) if bits >> direction & 1]
         for die in range(_DIE):
             direction = choices[die % len(choices)]
-            move[ways, :, die] = marked[ways, :, die] = deltas[direction]
-            mark[ways, :, die] = _OPPOSITE[direction] << 4
+            move[bits, :, die] = marked[bits, :, die] = deltas[direction]
+            mark[bits, :, die] = _OPPOSITE[direction] << 4
     return deltas, move.reshape(-1), marked.reshape(-1), mark.reshape(-1)
 
 
 def _neighbour_tables(num_cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which neighbour a die chooses for each cell, and in which direction it lies, [n * n, 12] each."""
-    neighbours = np.empty((num_cells**2, _DIE), np.intp)
+    """The neighbour that each side of the die chooses for each cell, and its direction, [n * n, 12] each."""
     directions = np.empty((num_cells**2, _DIE), np.uint8)
     for cell in range(num_cells**2):
         row, column = divmod(cell, num_cells)
-        ways = {UP: row > 0, DOWN: row < num_cells - 1, LEFT: column > 0, RIGHT: column < num_cells - 1}
-        choices = [direction for direction, is_way in ways.items() if is_way]
-        for die in range(_DIE):
-            directions[cell, die] = choices[die % len(choices)]
+        is_inside = {UP: row > 0, DOWN: row < num_cells - 1, LEFT: column > 0, RIGHT: column < num_cells - 1}
+        choices = [direction for direction in is_inside if is_inside[direction]]
+        directions[cell] = [choices[die % len(choices)] for die in range(_DIE)]
     deltas = np.array([-num_cells, num_cells, -1, 1])
-    neighbours[:] = np.arange(num_cells**2)[:, None] + deltas[directions]
-    return neighbours, directions
+    return np.arange(num_cells**2)[:, None] + deltas[directions], directions
 
 
 def _is_on_cycle(pointer: np.ndarray) -> np.ndarray:
-    """Which cells lie on a cycle of pointers, bool [N, n * n]: those where walks still are after many steps."""
+    """Which cells lie on a cycle of pointers, bool [N, n * n]: those that pointers still reach after many steps."""
     num_mazes, area = pointer.shape
     flat = (pointer + area * np.arange(num_mazes)[:, None]).reshape(-1)
-    for _ in range((area - 1).bit_length()):  # each time twice as many steps, at last as many as there are cells
+    for _ in range((area - 1).bit_length()):  # doubles the number of steps, up to at least the number of cells
         flat = flat.take(flat)
     is_cyclic = np.zeros(num_mazes * area, bool)
     is_cyclic[flat] = True

@@ -1,14 +1,14 @@
-"""Shortest routes through mazes, many mazes at once: breadth-first search over pixels, then down the distances."""
+"""Shortest routes through many mazes at once: breadth-first search over pixels, then descent of the distances."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from ctm_rl.envs.tasks.maze_moves import DELTAS, WAIT
+from ctm_rl.envs.tasks.maze_moves import DELTAS, DIRECTION_BITS, WAIT
 
 _WALL, _UNREACHED = -1, 0
 _CHECK_EVERY = 16
-"""Steps after which mazes that are done leave the search."""
+"""Steps after which solved mazes are removed from the search."""
 
 
 class Routes(NamedTuple):
@@ -17,17 +17,17 @@ class Routes(NamedTuple):
     moves: np.ndarray
     """Up, down, left, right (0 to 3), then waits (4), int64 [N, route_length]; longer routes are cut."""
     lengths: np.ndarray
-    """Moves of the whole route, however long, int64 [N]; -1 where there is none, and then ``moves`` waits."""
+    """Moves of the whole route, however long, int64 [N]; -1 where there is no route, and ``moves`` are waits."""
 
 
 def solve(is_open: np.ndarray, start_yx: np.ndarray, goal_yx: np.ndarray, route_length: int) -> Routes:
-    """Finds shortest routes; among equally short ones, up goes before down, left and right at every step.
+    """Finds shortest routes; among equally short ones, up precedes down, left and right at every step.
 
     Args:
-        is_open: where one can walk, bool [N, H, W].
+        is_open: pixels that are not walls, bool [N, H, W].
         start_yx: row and column, [N, 2], open.
-        goal_yx: likewise.
-        route_length: how many moves are told.
+        goal_yx: row and column, [N, 2], open.
+        route_length: how many moves are returned.
 
     Returns:
         The routes and their lengths.
@@ -44,28 +44,27 @@ def solve(is_open: np.ndarray, start_yx: np.ndarray, goal_yx: np.ndarray, route_
         distance -= 1
         is_nearer = field.take(position + to_neighbours) == np.maximum(distance, _UNREACHED)
         is_nearer &= distance > 0
-        move = _FIRST.take(np.bitwise_or.reduce(is_nearer * _WEIGHTS, axis=0))
+        move = _FIRST.take(np.bitwise_or.reduce(is_nearer * DIRECTION_BITS, axis=0))
         moves[place] = move
         position += deltas.take(move)
     return Routes(np.ascontiguousarray(moves.T), lengths)
 
 
 def distances(is_open: np.ndarray, source_yx: np.ndarray) -> np.ndarray:
-    """How far every pixel is from a source, in moves.
+    """Computes the distance of every pixel from a source, in moves.
 
     Args:
-        is_open: where one can walk, bool [N, H, W].
+        is_open: pixels that are not walls, bool [N, H, W].
         source_yx: row and column, [N, 2], open.
 
     Returns:
-        int32 [N, H, W]; -1 for walls and for what cannot be reached.
+        int32 [N, H, W]; -1 for walls and unreachable pixels.
     """
     num_mazes, height, width = is_open.shape
     field = _search(is_open, source_yx, None).reshape(num_mazes, height + 2, width + 2)[:, 1:-1, 1:-1]
     return np.where(field > 0, field - 1, -1)
 
 
-_WEIGHTS = np.array([[1], [2], [4], [8]], np.uint8)
 _FIRST = np.array([WAIT, *((bits & -bits).bit_length() - 1 for bits in range(1, 16))])
 """The first direction among those whose bits are set."""
 
@@ -73,7 +72,7 @@ _FIRST = np.array([WAIT, *((bits & -bits).bit_length() - 1 for bits in range(1, 
 def _search(is_open: np.ndarray, source_yx: np.ndarray, until_yx: np.ndarray | None) -> np.ndarray:
     """Distances plus 1 from a source, flat int32 over mazes with a border of one pixel; walls -1, unreached 0.
 
-    Mazes stop being searched soon after the pixel ``until_yx`` was reached, where one is named.
+    The search of a maze stops soon after the pixel ``until_yx`` is reached, where one is given.
     """
     num_mazes, height, width = is_open.shape
     bordered = np.full((num_mazes, height + 2, width + 2), _WALL, np.int32)
@@ -90,7 +89,7 @@ def _search(is_open: np.ndarray, source_yx: np.ndarray, until_yx: np.ndarray | N
             frontier = frontier[is_searching.take(frontier // area)]
         near = (frontier + to_neighbours).reshape(-1)
         found = near[field.take(near) == _UNREACHED]
-        # a pixel found from two sides is kept once: the last to write its number there finds it
+        # a pixel found from two sides is kept once: for the number that was written last
         number = np.arange(len(found), dtype=np.int32)
         field[found] = number
         frontier = found[field.take(found) == number]
@@ -99,6 +98,6 @@ def _search(is_open: np.ndarray, source_yx: np.ndarray, until_yx: np.ndarray | N
 
 
 def _flat(yx: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Where pixels lie in a flat array over mazes with a border of one pixel, [N]."""
+    """Indices of pixels in a flat array over mazes with a border of one pixel, [N]."""
     num_mazes, height, width = shape
     return (np.arange(num_mazes) * (height + 2) + yx[:, 0] + 1) * (width + 2) + yx[:, 1] + 1

@@ -1,4 +1,4 @@
-"""Cumulative parity: at each place of a sequence of -1 and 1, was the number of -1 so far odd?"""
+"""Cumulative parity as a single-step task: for each prefix of a sequence of -1 and 1, is the number of -1 odd?"""
 
 import numpy as np
 from gymnasium.spaces import Box, MultiDiscrete
@@ -7,7 +7,7 @@ from ctm_rl.envs.tasks.single_step import Samples, SingleStepEnv, SingleStepTask
 
 
 class ParityTask(SingleStepTask):
-    """Sequences of -1 and 1 with their parities; see ``ParityEnv``."""
+    """Sequences of -1 and 1 with their cumulative parities; see ``ParityEnv``."""
 
     def __init__(self, length: int = 64, min_length: int | None = None) -> None:
         if length < 1:
@@ -21,7 +21,7 @@ class ParityTask(SingleStepTask):
         """Draws sequences [N, length] and their parities [N, length]."""
         num_words = -(-self.length // 8)
         drawn = np.frombuffer(rng.bytes(num_samples * num_words), np.uint8).reshape(num_samples, num_words)
-        is_negative = np.unpackbits(drawn, axis=1, count=self.length)  # eight places from every byte drawn
+        is_negative = np.unpackbits(drawn, axis=1, count=self.length)  # eight elements from every byte drawn
         if self.min_length is not None:
             lengths = rng.integers(self.min_length, self.length + 1, (num_samples, 1))
             is_negative &= np.arange(self.length) < lengths
@@ -30,32 +30,32 @@ class ParityTask(SingleStepTask):
 
 
 class ParityEnv(SingleStepEnv):
-    """Tells for every beginning of a sequence whether it holds an odd number of -1. Source: arXiv:2505.05522.
+    """Predicts for every prefix of a sequence whether it holds an odd number of -1. Source: arXiv:2505.05522.
 
     ## Observation space
     ``Box(-1, 1, (length,), float32)``, each value -1 or 1.
 
     ## Action space
-    ``MultiDiscrete([2] * length)``: 1 where the number of -1 so far, this place included, is odd.
+    ``MultiDiscrete([2] * length)``: 1 where the number of -1 up to and including this element is odd.
 
     ## Rewards
-    The share of places that are right, in [0, 1].
+    The share of correct elements, in [0, 1].
 
     ## Starting state
-    Every value is -1 or 1 with equal probability; with ``min_length`` only the first values, whose number is drawn from
-    ``min_length`` to ``length``, and the others are 1: sequences are as hard as they are long.
+    Every value is -1 or 1 with equal probability. With ``min_length``, only a prefix is random, whose length is drawn
+    from ``min_length`` to ``length``, and the rest is 1: shorter sequences are easier.
 
     ## Episode end
     After one step.
 
     ## Arguments
-    ``length``: places in the sequence, 64 by default. ``min_length``: the fewest that are drawn; ``None``: all are.
+    ``length``: of the sequence, 64 by default. ``min_length``: of the random prefix; ``None``: all values are random.
     """
 
     task_class = ParityTask
 
 
 class ParityVectorEnv(SingleStepVectorEnv):
-    """Many of ``ParityEnv``, whose sequences are made all at once."""
+    """A vector of ``ParityEnv`` whose sequences are made in one batch."""
 
     task_class = ParityTask

@@ -1,4 +1,4 @@
-"""Sorting: in which order do these numbers stand?"""
+"""Sorting as a single-step task: the order of some numbers."""
 
 import numpy as np
 from gymnasium.spaces import Box, MultiDiscrete
@@ -22,7 +22,7 @@ class SortingTask(SingleStepTask):
 
 
 class SortingEnv(SingleStepEnv):
-    """Gives the indices of some numbers, least number first. Source: arXiv:2505.05522.
+    """Sorts numbers by their indices, least number first. Source: arXiv:2505.05522.
 
     ## Observation space
     ``Box(-inf, inf, (length,), float32)``.
@@ -31,7 +31,7 @@ class SortingEnv(SingleStepEnv):
     ``MultiDiscrete([length] * length)``: the index of the least number, of the next one, and so on.
 
     ## Rewards
-    The share of places that are right, in [0, 1].
+    The share of correct elements, in [0, 1].
 
     ## Starting state
     Every number is drawn from the standard normal distribution.
@@ -47,6 +47,6 @@ class SortingEnv(SingleStepEnv):
 
 
 class SortingVectorEnv(SingleStepVectorEnv):
-    """Many of ``SortingEnv``, whose numbers are made all at once."""
+    """A vector of ``SortingEnv`` whose numbers are made in one batch."""
 
     task_class = SortingTask

@@ -53,11 +53,12 @@ def wrap(env: gym.Env, wrappers: Iterable[str]) -> gym.Env:
         UserError: there is no such wrapper, or it does not fit this environment.
     """
     named = parse(wrappers)
-    if _is_grid(env):
+    if "minigrid" in sys.modules:  # otherwise this is not MiniGrid, which is then not imported
         from ctm_rl.envs.wrappers.minigrid_fast_view import FastView, has_plain_view
-        from ctm_rl.envs.wrappers.minigrid_views import TightGrid
+        from ctm_rl.envs.wrappers.minigrid_views import TightGrid, is_grid
 
-        env = TightGrid(FastView(env) if has_plain_view(env) else env)
+        if is_grid(env):
+            env = TightGrid(FastView(env) if has_plain_view(env) else env)
     for name, value in named:
         env = KINDS[name].wrap(env, value)
     return env
@@ -96,15 +97,6 @@ def _parse(text: str) -> Named:
 def _usage(name: str) -> str:
     """A name with the form of its value."""
     return name + {"none": "", "number": "=N", "indices": "[=INDEX,INDEX,...]"}[KINDS[name].value]
-
-
-def _is_grid(env: gym.Env) -> bool:
-    """Whether this is MiniGrid; does not import MiniGrid."""
-    if "minigrid" not in sys.modules:
-        return False
-    from ctm_rl.envs.wrappers.minigrid_views import is_grid
-
-    return is_grid(env)
 
 
 def _limit_time(env: gym.Env, limit: int) -> gym.Env:

@@ -135,22 +135,18 @@ class EnvpoolVectorEnv(VectorEnv):
 
     def _check_spaces(self) -> None:
         """Refuses a pool with other spaces than the environment that a policy is built for."""
-        shown = self._pool.observation_space
-        if self._key is not None:
-            shown = shown[self._key]
-        if isinstance(shown, gym.spaces.Dict):
+        observed = self._pool.observation_space if self._key is None else self._pool.observation_space[self._key]
+        if isinstance(observed, gym.spaces.Dict):
             raise UserError(
-                f"envpool's observations of {self._env_id} have the parts {', '.join(shown)}; for MiniGrid, "
+                f"envpool's observations of {self._env_id} have the parts {', '.join(observed)}; for MiniGrid, "
                 f"--env.wrappers {_GRID_IMAGE} selects the image."
             )
-        taken = self._pool.action_space
-        for what, own, other in (
-            ("observes", shown, self.single_observation_space),
-            ("takes", taken, self.single_action_space),
-        ):
+        pairs = {"observes": (observed, self.single_observation_space)}
+        pairs["takes"] = (self._pool.action_space, self.single_action_space)
+        for verb, (own, other) in pairs.items():
             sizes = [int(space.n) if isinstance(space, Discrete) else space.shape for space in (own, other)]
             if sizes[0] != sizes[1]:
-                raise UserError(f"envpool's {self._env_id} {what} {own}, and Gymnasium's {other}; use auto.")
+                raise UserError(f"envpool's {self._env_id} {verb} {own}, and Gymnasium's {other}; use auto.")
 
     def _start_counting(self) -> None:
         """Starts counting steps, and draws where first episodes are truncated."""
@@ -169,18 +165,18 @@ class EnvpoolVectorEnv(VectorEnv):
         (cut,) = np.nonzero(self._was_cut)
         others = None
         if cut.size:
-            shown, info = self._pool.reset(env_id=cut.astype(np.int32))
-            observations[info["env_id"]] = self._selected(shown)
+            observed, info = self._pool.reset(env_id=cut.astype(np.int32))
+            observations[info["env_id"]] = self._selected(observed)
             others = np.flatnonzero(~self._was_cut).astype(np.int32)
             actions = actions[others]
         if len(actions):
-            shown, gained, is_over, is_late, info = self._pool.step(actions, others)
+            observed, gained, is_over, is_late, info = self._pool.step(actions, others)
             rows = info["env_id"]
-            observations[rows], rewards[rows] = self._selected(shown), gained
+            observations[rows], rewards[rows] = self._selected(observed), gained
             terminated[rows], truncated[rows] = is_over, is_late
         return observations, rewards, terminated, truncated
 
     def _selected(self, observations: Any) -> np.ndarray:
         """The part of a pool's observations that is returned."""
-        shown = observations if self._key is None else observations[self._key]
-        return np.asarray(shown, self.observation_space.dtype)
+        observed = observations if self._key is None else observations[self._key]
+        return np.asarray(observed, self.observation_space.dtype)

@@ -63,10 +63,7 @@ def view_of(env: MiniGridEnv) -> np.ndarray:
     """
     size = env.agent_view_size
     rows = _cells_in_view(env, size)
-    if env.see_through_walls:
-        lit = [(1 << size) - 1] * size
-    else:
-        lit = _visible(rows, size)
+    lit = [(1 << size) - 1] * size if env.see_through_walls else _visible(rows, size)
     rows[0][size // 2] = env.carrying  # is shown in the agent's own cell
     codes = [
         _code(cell) if is_lit >> across & 1 else _UNSEEN

@@ -19,7 +19,7 @@ OBSERVED: dict[str, Space] = {
     "Words": Text(12),
     "Nested": Dict({"camera": Box(0, 255, (16, 16, 1), np.uint8), "more": Tuple((Discrete(3), Text(5), SIGNAL))}),
 }
-"""What toy environments show, by the name between ``toy/`` and ``-v0``; there are two actions."""
+"""Observation spaces of toy environments with two actions, by the name between ``toy/`` and ``-v0``."""
 DONE: dict[str, Space] = {
     "Starting": Discrete(3, start=-1),
     "Switches": MultiBinary(3),
@@ -28,11 +28,11 @@ DONE: dict[str, Space] = {
     "Unbounded": Box(-np.inf, np.inf, (2,)),
     "Grid": MultiDiscrete(np.array([[2, 3], [4, 5]])),
 }
-"""What toy environments take; a vector is seen."""
+"""Action spaces of toy environments with a vector of observations, by name."""
 
 
 class NoiseEnv(gym.Env):
-    """Shows samples of its space for eight steps, and takes nothing but what its action space holds."""
+    """Observes samples of its space for eight steps, and refuses actions outside its action space."""
 
     def __init__(self, observation_space: Space, action_space: Space) -> None:
         self.observation_space, self.action_space = observation_space, action_space

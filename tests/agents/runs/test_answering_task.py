@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from picture_files import encode, random_pictures, write_cifar, write_folder, write_parquet
+from image_files import encode, random_images, write_cifar, write_folder, write_parquet
 from tiny_runs import comparable
 
 from ctm_rl.agents.evaluation.episodes import evaluate
@@ -282,24 +282,24 @@ def pictures(dataset: str, path: str, *, num_env_runners: int, iterations: int) 
 
 def write_imagenet_folder(place: Path) -> None:
     for split, count in (("train", 12), ("val", 6)):
-        write_folder(place, split, random_pictures(count, 40, 48), [index % 3 for index in range(count)], "JPEG")
+        write_folder(place, split, random_images(count, 40, 48), [index % 3 for index in range(count)], "JPEG")
 
 
 def write_imagenet_parquet(place: Path) -> None:
     for split, count in (("train", 12), ("validation", 6)):
-        encoded: list[bytes | None] = [encode(picture, "JPEG") for picture in random_pictures(count, 40, 48)]
+        encoded: list[bytes | None] = [encode(picture, "JPEG") for picture in random_images(count, 40, 48)]
         write_parquet(place / f"{split}-00000-of-00001.parquet", encoded, [index % 3 for index in range(count)])
 
 
 def write_cifar10(place: Path) -> None:
     for number in range(1, 6):
-        write_cifar(place / f"data_batch_{number}.bin", random_pictures(4, seed=number), [0, 1, 2, 3])
-    write_cifar(place / "test_batch.bin", random_pictures(6), [0, 1, 2, 3, 4, 5])
+        write_cifar(place / f"data_batch_{number}.bin", random_images(4, seed=number), [0, 1, 2, 3])
+    write_cifar(place / "test_batch.bin", random_images(6), [0, 1, 2, 3, 4, 5])
 
 
 def write_cifar100(place: Path) -> None:
     for split, count in (("train", 12), ("test", 6)):
-        encoded: list[bytes | None] = [encode(picture) for picture in random_pictures(count)]
+        encoded: list[bytes | None] = [encode(picture) for picture in random_images(count)]
         path = place / f"{split}-00000-of-00001.parquet"
         write_parquet(path, encoded, list(range(count)), columns=("img", "fine_label"))
 

@@ -1,4 +1,4 @@
-"""Data sets of pictures: every format gives the pictures and classes that were written, and says what is wrong."""
+"""Data sets of images: every format returns the images and classes that were written, and reports what is wrong."""
 
 import pickle
 import sys
@@ -6,26 +6,26 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import image_files as files
 import numpy as np
-import picture_files as files
 import pytest
 from make_mnist_subset import split_digits
 
 from ctm_rl.envs.data import parquet
 from ctm_rl.envs.data.human_labels import read_human_labels
-from ctm_rl.envs.data.images import ArrayPictures, EncodedPictures, resize_all
-from ctm_rl.envs.data.open_dataset import open_pictures
+from ctm_rl.envs.data.images import ArrayImages, EncodedImages, resize_all
+from ctm_rl.envs.data.open_dataset import open_images
 
 
-def test_the_shipped_digits_are_balanced_and_shared_by_no_two_splits() -> None:
-    train, test = (open_pictures("mnist", split=split) for split in ("train", "test"))
-    assert isinstance(train, ArrayPictures)
-    assert isinstance(test, ArrayPictures)
+def test_the_shipped_digits_are_balanced_and_the_splits_disjoint() -> None:
+    train, test = (open_images("mnist", split=split) for split in ("train", "test"))
+    assert isinstance(train, ArrayImages)
+    assert isinstance(test, ArrayImages)
     assert (train.array.shape, test.array.shape) == ((4000, 28, 28, 1), (1000, 28, 28, 1))
     assert np.bincount(train.labels).tolist() == [400] * 10
     assert np.bincount(test.labels).tolist() == [100] * 10
-    assert not {picture.tobytes() for picture in train.array} & {picture.tobytes() for picture in test.array}
-    # published mean and deviation of MNIST, which models scale by
+    assert not {image.tobytes() for image in train.array} & {image.tobytes() for image in test.array}
+    # published mean and standard deviation of MNIST, with which models normalise
     assert train.array.mean() / 255 == pytest.approx(0.1307, abs=0.002)
     assert train.array.std() / 255 == pytest.approx(0.3081, abs=0.002)
 
@@ -43,15 +43,15 @@ def test_digits_are_split_by_class() -> None:
     "names", ["{}-images-idx3-ubyte {}-labels-idx1-ubyte", "{}-images.idx3-ubyte.gz {}-labels.idx1-ubyte.gz"]
 )
 def test_idx_files_are_read(place: str, names: str, tmp_path: Path) -> None:
-    written = {"train": files.random_pictures(5, 28, 28, 1), "t10k": files.random_pictures(3, 28, 28, 1, seed=1)}
-    for split, pictures in written.items():
-        images, labels = names.format(split, split).split()
-        files.write_idx(tmp_path / place / images, pictures[..., 0])
-        files.write_idx(tmp_path / place / labels, np.arange(len(pictures)) + 4)
-    for split, pictures in zip(("train", "test"), written.values(), strict=True):
-        read = open_pictures("mnist", tmp_path, split)
-        assert np.array_equal(read.pictures(np.arange(len(pictures))), pictures)
-        assert read.labels.tolist() == [4, 5, 6, 7, 8][: len(pictures)]
+    written = {"train": files.random_images(5, 28, 28, 1), "t10k": files.random_images(3, 28, 28, 1, seed=1)}
+    for split, images in written.items():
+        image_name, label_name = names.format(split, split).split()
+        files.write_idx(tmp_path / place / image_name, images[..., 0])
+        files.write_idx(tmp_path / place / label_name, np.arange(len(images)) + 4)
+    for split, images in zip(("train", "test"), written.values(), strict=True):
+        read = open_images("mnist", tmp_path, split)
+        assert np.array_equal(files.read_all(read, range(len(images))), images)
+        assert read.labels.tolist() == [4, 5, 6, 7, 8][: len(images)]
         assert read.num_classes == 10
 
 
@@ -59,118 +59,118 @@ def test_a_damaged_idx_file_is_named(tmp_path: Path) -> None:
     images, labels = tmp_path / "train-images-idx3-ubyte", tmp_path / "train-labels-idx1-ubyte"
     files.write_idx(images, np.zeros((5, 28, 28)))
     files.write_idx(labels, np.zeros(4))
-    with pytest.raises(ValueError, match=r"has 5 pictures but 4 classes"):
-        open_pictures("mnist", tmp_path)
+    with pytest.raises(ValueError, match=r"has 5 images but 4 classes"):
+        open_images("mnist", tmp_path)
     images.write_bytes(images.read_bytes()[:-3])
     with pytest.raises(ValueError, match=r"should hold \(5, 28, 28\) bytes and holds 3917 in all"):
-        open_pictures("mnist", tmp_path)
+        open_images("mnist", tmp_path)
     images.write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match="is no idx file of bytes with 3 axes"):
-        open_pictures("mnist", tmp_path)
+    with pytest.raises(ValueError, match="is not an idx file of bytes with 3 axes"):
+        open_images("mnist", tmp_path)
     files.write_idx(images, np.zeros((4, 20, 20)))
-    with pytest.raises(ValueError, match="has pictures of 20 x 20, mnist's are 28 x 28"):
-        open_pictures("mnist", tmp_path)
+    with pytest.raises(ValueError, match="has images of 20 x 20, mnist's are 28 x 28"):
+        open_images("mnist", tmp_path)
     images.rename(images.with_suffix(".gz"))
     with pytest.raises(ValueError, match=r"gz cannot be read \(Not a gzipped file"):
-        open_pictures("mnist", tmp_path)
+        open_images("mnist", tmp_path)
 
 
 @pytest.mark.parametrize("place", [".", "cifar-10-batches-bin"])
 def test_the_binary_version_of_cifar_10_is_read(place: str, tmp_path: Path) -> None:
-    written = files.random_pictures(10)
+    written = files.random_images(10)
     for batch in range(5):
         files.write_cifar(
             tmp_path / place / f"data_batch_{batch + 1}.bin", written[2 * batch :][:2], [batch, 9 - batch]
         )
     files.write_cifar(tmp_path / place / "test_batch.bin", written[:3], [7, 8, 9])
-    train, test = open_pictures("cifar10", tmp_path), open_pictures("cifar10", tmp_path, "test")
-    assert np.array_equal(train.pictures(np.arange(10)), written)
+    train, test = open_images("cifar10", tmp_path), open_images("cifar10", tmp_path, "test")
+    assert np.array_equal(files.read_all(train, range(10)), written)
     assert train.labels.tolist() == [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]
-    assert np.array_equal(test.pictures(np.array([2, 0])), written[[2, 0]])
+    assert np.array_equal(files.read_all(test, [2, 0]), written[[2, 0]])
     assert (test.labels.tolist(), test.num_classes) == ([7, 8, 9], 10)
 
 
 def test_the_binary_version_of_cifar_100_has_fine_classes(tmp_path: Path) -> None:
-    written = files.random_pictures(2)
+    written = files.random_images(2)
     files.write_cifar(tmp_path / "cifar-100-binary/train.bin", written, [3, 4], [97, 98])
-    read = open_pictures("cifar100", tmp_path)
-    assert np.array_equal(read.pictures(np.arange(2)), written)
+    read = open_images("cifar100", tmp_path)
+    assert np.array_equal(files.read_all(read, range(2)), written)
     assert (read.labels.tolist(), read.num_classes) == ([97, 98], 100)
     with (tmp_path / "cifar-100-binary/train.bin").open("ab") as file:
         file.write(b"more")
-    with pytest.raises(ValueError, match=r"train.bin holds 6152 bytes, no multiple of 3074"):
-        open_pictures("cifar100", tmp_path)
+    with pytest.raises(ValueError, match=r"train.bin holds 6152 bytes, which is not a multiple of 3074"):
+        open_images("cifar100", tmp_path)
 
 
 class Bomb:
-    """What a pickle may do to those who load it."""
+    """An object that runs code when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return exec, ("raise SystemExit('code of a data file was run')",)
 
 
 @pytest.mark.parametrize(("dataset", "file"), [("cifar10", "cifar-10-batches-py/data_batch_1"), ("cifar100", "train")])
-def test_pickled_cifar_is_refused_and_the_way_out_named(dataset: str, file: str, tmp_path: Path) -> None:
+def test_pickled_cifar_is_refused_and_the_alternative_is_named(dataset: str, file: str, tmp_path: Path) -> None:
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ValueError, match=r"is a pickle, which can run code when it is read.*binary\.tar\.gz"):
-        open_pictures(dataset, tmp_path)
+    with pytest.raises(ValueError, match=r"is a pickle, which is not read because it can run code.*binary\.tar\.gz"):
+        open_images(dataset, tmp_path)
 
 
 def test_folders_are_read_in_order_and_numbered_as_in_train(tmp_path: Path) -> None:
-    pictures = files.random_pictures(4, 20, 30)
-    files.write_folder(tmp_path, "train", pictures, [2, 0, 1, 0])
-    files.write_folder(tmp_path, "val", pictures[:1], [2])
-    (tmp_path / "train/class_0/notes.txt").write_text("no picture")
+    images = files.random_images(4, 20, 30)
+    files.write_folder(tmp_path, "train", images, [2, 0, 1, 0])
+    files.write_folder(tmp_path, "val", images[:1], [2])
+    (tmp_path / "train/class_0/notes.txt").write_text("no image")
     (tmp_path / "train/.hidden").mkdir()
-    train, test = open_pictures("folder", tmp_path), open_pictures("imagenet", tmp_path, "test")
+    train, test = open_images("folder", tmp_path), open_images("imagenet", tmp_path, "test")
     assert train.labels.tolist() == [0, 0, 1, 2]
-    assert all(np.array_equal(a, b) for a, b in zip(train.pictures(np.arange(4)), pictures[[1, 3, 2, 0]], strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(files.read_all(train, range(4)), images[[1, 3, 2, 0]], strict=True))
     assert (test.labels.tolist(), test.num_classes) == ([2], 3)
-    files.write_folder(tmp_path, "val", pictures[:1], [5])
-    with pytest.raises(ValueError, match=r"has a class 'class_5' that .*train has not"):
-        open_pictures("folder", tmp_path, "test")
+    files.write_folder(tmp_path, "val", images[:1], [5])
+    with pytest.raises(ValueError, match=r"has a class 'class_5' that .*train does not have"):
+        open_images("folder", tmp_path, "test")
 
 
 def test_imagenet_tests_on_val_and_others_on_test(tmp_path: Path) -> None:
-    pictures = files.random_pictures(3)
-    files.write_folder(tmp_path, "val", pictures[:1], [0])
-    files.write_folder(tmp_path, "test", pictures[:2], [0, 0])
-    assert len(open_pictures("imagenet", tmp_path, "test")) == 1
-    assert len(open_pictures("folder", tmp_path, "test")) == 2
+    images = files.random_images(3)
+    files.write_folder(tmp_path, "val", images[:1], [0])
+    files.write_folder(tmp_path, "test", images[:2], [0, 0])
+    assert len(open_images("imagenet", tmp_path, "test")) == 1
+    assert len(open_images("folder", tmp_path, "test")) == 2
 
 
 def test_cifar_and_mnist_are_read_from_folders_too(tmp_path: Path) -> None:
-    files.write_folder(tmp_path, "train", files.random_pictures(2, 40, 50), [0, 1], "JPEG")
+    files.write_folder(tmp_path, "train", files.random_images(2, 40, 50), [0, 1], "JPEG")
     for dataset, shape in {"cifar10": (2, 32, 32, 3), "mnist": (2, 28, 28, 1)}.items():
-        read = open_pictures(dataset, tmp_path)
-        assert isinstance(read, ArrayPictures)
+        read = open_images(dataset, tmp_path)
+        assert isinstance(read, ArrayImages)
         assert (read.array.shape, read.num_classes) == (shape, 10)
 
 
 @pytest.mark.parametrize("columns", [("image", "label"), ("img", "fine_label")])
 @pytest.mark.parametrize("layout", ["data/{}-0000{}-of-00002.parquet", "{}/{}.parquet"])
 def test_parquet_files_are_read(columns: tuple[str, str], layout: str, tmp_path: Path) -> None:
-    pictures = files.random_pictures(8, 24, 20)
-    encoded: list[bytes | None] = [files.encode(picture) for picture in pictures]
+    images = files.random_images(8, 24, 20)
+    encoded: list[bytes | None] = [files.encode(image) for image in images]
     files.write_parquet(tmp_path / layout.format("train", 0), encoded[:3], [5, 0, 1], columns)
     files.write_parquet(tmp_path / layout.format("train", 1), encoded[3:6], [2, 2, 3], columns)
     files.write_parquet(tmp_path / layout.format("validation", 0), encoded[6:], [4, 4], columns)
-    train, test = open_pictures("imagenet", tmp_path), open_pictures("folder", tmp_path, "test")
+    train, test = open_images("imagenet", tmp_path), open_images("folder", tmp_path, "test")
     assert train.labels.tolist() == [5, 0, 1, 2, 2, 3]
     order = np.array([4, 0, 5, 2, 3, 1])
-    assert all(np.array_equal(a, b) for a, b in zip(train.pictures(order), pictures[order], strict=True))
-    # the classes are counted where one learns
+    assert all(np.array_equal(a, b) for a, b in zip(files.read_all(train, order), images[order], strict=True))
+    # the classes are those of the training split
     assert (test.labels.tolist(), test.num_classes, train.num_classes) == ([4, 4], 6, 6)
 
 
 def test_few_row_groups_of_a_large_parquet_file_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = files.random_pictures(6)
-    encoded: list[bytes | None] = [files.encode(picture) for picture in pictures]
+    images = files.random_images(6)
+    encoded: list[bytes | None] = [files.encode(image) for image in images]
     files.write_parquet(tmp_path / "train.parquet", encoded, [0] * 6)
     monkeypatch.setattr(parquet, "CACHE_BYTES", 5 * len(encoded[0] or b"") + 200)
     rows = parquet._Rows([tmp_path / "train.parquet"])
-    assert [rows.picture_bytes(index) for index in (0, 2, 0, 4, 5, 1, 3)] == [encoded[i] for i in (0, 2, 0, 4, 5, 1, 3)]
+    assert [rows.image_bytes(index) for index in (0, 2, 0, 4, 5, 1, 3)] == [encoded[i] for i in (0, 2, 0, 4, 5, 1, 3)]
     assert list(rows._cache) == [0, 1]
 
 
@@ -180,29 +180,29 @@ def test_a_parquet_file_names_its_classes_or_lacks_a_column(tmp_path: Path) -> N
 
     path = tmp_path / "train.parquet"
     features = '{"info": {"features": {"label": {"names": ["cat", "dog", "eel"], "_type": "ClassLabel"}}}}'
-    table = pa.table({"image": [files.encode(files.random_pictures(1)[0])], "label": [1]})
+    table = pa.table({"image": [files.encode(files.random_images(1)[0])], "label": [1]})
     pq.write_table(table.replace_schema_metadata({"huggingface": features}), path)
-    assert open_pictures("folder", tmp_path).num_classes == 3
+    assert open_images("folder", tmp_path).num_classes == 3
     pq.write_table(table.rename_columns(["image", "kind"]), path)
     with pytest.raises(ValueError, match="has no column fine_label or label; it has image, kind"):
-        open_pictures("folder", tmp_path)
+        open_images("folder", tmp_path)
     for wrong in (["cat"], pa.array([None], pa.int64())):
         pq.write_table(table.set_column(1, "label", pa.array(wrong)), path)
-        with pytest.raises(ValueError, match=r"column label of .*train.parquet must hold whole numbers"):
-            open_pictures("folder", tmp_path)
+        with pytest.raises(ValueError, match=r"column label of .*train.parquet must hold integers"):
+            open_images("folder", tmp_path)
     pq.write_table(table.set_column(1, "label", pa.array([-1])), path)
-    with pytest.raises(ValueError, match=r"keeps its classes secret \(they read -1\); take another split"):
-        open_pictures("imagenet", tmp_path)
+    with pytest.raises(ValueError, match=r"hides its classes \(they read -1\); take another split"):
+        open_images("imagenet", tmp_path)
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(ValueError, match=r"has a damaged parquet file \(.*\); get it anew"):
-        open_pictures("folder", tmp_path)
+    with pytest.raises(ValueError, match=r"has a damaged parquet file \(.*\); download it again"):
+        open_images("folder", tmp_path)
 
 
-def test_reading_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_parquet_without_pyarrow_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files.write_parquet(tmp_path / "train.parquet", [b""], [0])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ValueError, match=r"needs pyarrow: pip install pyarrow"):
-        open_pictures("folder", tmp_path)
+        open_images("folder", tmp_path)
 
 
 def spoil(data: bytes) -> bytes:
@@ -210,79 +210,81 @@ def spoil(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
 
-def test_broken_small_pictures_are_left_out_and_counted(tmp_path: Path) -> None:
-    pictures = files.random_pictures(4)
-    encoded: list[bytes | None] = [files.encode(picture) for picture in pictures]
+def test_broken_small_images_are_left_out_and_counted(tmp_path: Path) -> None:
+    images = files.random_images(4)
+    encoded: list[bytes | None] = [files.encode(image) for image in images]
     encoded[1:3] = [spoil(encoded[1] or b""), None]
     files.write_parquet(tmp_path / "train.parquet", encoded, [0, 1, 2, 3])
-    with pytest.warns(UserWarning, match=r"2 of the 4 pictures of .*train.parquet\) cannot be decoded: left out"):
-        read = open_pictures("cifar10", tmp_path)
+    with pytest.warns(UserWarning, match=r"2 of the 4 images of .*train.parquet\) cannot be decoded: left out"):
+        read = open_images("cifar10", tmp_path)
     assert read.labels.tolist() == [0, 3]
-    assert np.array_equal(read.pictures(np.arange(2)), pictures[[0, 3]])
+    assert np.array_equal(files.read_all(read, range(2)), images[[0, 3]])
 
 
-def test_a_broken_picture_is_replaced_by_the_next_good_one_and_reported_once(tmp_path: Path) -> None:
-    pictures = files.random_pictures(5)
-    files.write_folder(tmp_path, "train", pictures, [0, 1, 2, 3, 4])
+def test_a_broken_image_is_replaced_by_the_next_good_one_and_reported_once(tmp_path: Path) -> None:
+    images = files.random_images(5)
+    files.write_folder(tmp_path, "train", images, [0, 1, 2, 3, 4])
     for number in (1, 2, 4):
         path = tmp_path / f"train/class_{number}/00{number}.PNG"
         path.write_bytes(spoil(path.read_bytes()))
-    read = open_pictures("folder", tmp_path)
-    assert isinstance(read, EncodedPictures)
-    with pytest.warns(UserWarning, match=r"picture 1 of .*train cannot be decoded, the next one stands in") as told:
-        shown = read.pictures(np.arange(5))
-    assert len(told) == 1
-    assert all(np.array_equal(a, pictures[b]) for a, b in zip(shown, [0, 3, 3, 3, 0], strict=True))
+    read = open_images("folder", tmp_path)
+    assert isinstance(read, EncodedImages)
+    with pytest.warns(UserWarning, match=r"image 1 of .*train cannot be decoded and is replaced") as warned:
+        shown = files.read_all(read, range(5))
+    assert len(warned) == 1
+    assert all(np.array_equal(a, images[b]) for a, b in zip(shown, [0, 3, 3, 3, 0], strict=True))
     assert read.num_broken == 3
-    again = read.pictures(np.array([2]))  # silently, since warnings are errors here
-    assert np.array_equal(again[0], pictures[3])
+    again = files.read_all(read, [2])  # silently, since warnings are errors here
+    assert np.array_equal(again[0], images[3])
 
 
-def test_a_data_set_of_broken_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_data_set_of_broken_images_is_refused(tmp_path: Path) -> None:
     files.write_parquet(tmp_path / "train.parquet", [b"", None], [0, 1])
-    with pytest.raises(ValueError, match="none of the 2 pictures of"):
-        open_pictures("cifar10", tmp_path)
-    read = open_pictures("folder", tmp_path)
+    with pytest.raises(ValueError, match="none of the 2 images of"):
+        open_images("cifar10", tmp_path)
+    read = open_images("folder", tmp_path)
     with (
-        pytest.warns(UserWarning, match="picture 1 of"),
-        pytest.raises(ValueError, match="none of the 2 pictures of"),
+        pytest.warns(UserWarning, match="image 1 of"),
+        pytest.raises(ValueError, match="none of the 2 images of"),
     ):
-        read.pictures(np.array([1]))
+        files.read_all(read, [1])
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10", "cifar100", "imagenet", "folder"])
-def test_a_missing_data_set_is_told_in_one_line(dataset: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"^{dataset} was looked for in .*/nowhere, which is no folder: \w+") as told:
-        open_pictures(dataset, tmp_path / "nowhere")
-    assert "\n" not in str(told.value)
-    with pytest.raises(ValueError, match=rf"^no test pictures of {dataset} in .*; looked for .*parquet: \w+") as told:
-        open_pictures(dataset, tmp_path, "test")
-    assert "\n" not in str(told.value)
+def test_a_missing_data_set_is_reported_in_one_line(dataset: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^{dataset} was looked for in .*/nowhere, which is not a folder: \w+"
+    ) as raised:
+        open_images(dataset, tmp_path / "nowhere")
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match=rf"^no test images of {dataset} in .*; looked for .*parquet: \w+") as raised:
+        open_images(dataset, tmp_path, "test")
+    assert "\n" not in str(raised.value)
 
 
-def test_wrong_names_are_told(tmp_path: Path) -> None:
+def test_wrong_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"dataset must be one of mnist, .*, folder, got 'minst'"):
-        open_pictures("minst")
+        open_images("minst")
     with pytest.raises(ValueError, match="split must be one of train, test, got 'val'"):
-        open_pictures("mnist", split="val")
-    with pytest.raises(ValueError, match="dataset cifar10 needs a path to where it lies: get cifar-10-binary"):
-        open_pictures("cifar10")
-    files.write_folder(tmp_path, "train", files.random_pictures(1), [0])
-    with pytest.raises(ValueError, match=r"no test pictures of folder in .*looked for a folder test or val or"):
-        open_pictures("folder", tmp_path, "test")
+        open_images("mnist", split="val")
+    with pytest.raises(ValueError, match="dataset cifar10 needs a path: get cifar-10-binary"):
+        open_images("cifar10")
+    files.write_folder(tmp_path, "train", files.random_images(1), [0])
+    with pytest.raises(ValueError, match=r"no test images of folder in .*looked for a folder test or val or"):
+        open_images("folder", tmp_path, "test")
 
 
-def test_class_folders_without_pictures_and_too_many_classes_are_refused(tmp_path: Path) -> None:
+def test_class_folders_without_images_and_too_many_classes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train/cats").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"the class folders in .*train hold no pictures \(\.jpg"):
-        open_pictures("folder", tmp_path)
-    files.write_folder(tmp_path, "train", files.random_pictures(10), list(range(10)))
+    with pytest.raises(ValueError, match=r"the class folders in .*train hold no images \(\.jpg"):
+        open_images("folder", tmp_path)
+    files.write_folder(tmp_path, "train", files.random_images(10), list(range(10)))
     with pytest.raises(ValueError, match="train has class 10, but classes go from 0 to 9"):
-        open_pictures("cifar10", tmp_path)  # the empty folder counts as the first class
+        open_images("cifar10", tmp_path)  # the empty folder counts as the first class
 
 
 class FakeTable:
-    """As much of a table of the library ``datasets`` as is used."""
+    """The part of a table of the library ``datasets`` that is used."""
 
     def __init__(self, columns: dict[str, list[Any]], num_classes: int) -> None:
         self.columns = columns
@@ -304,10 +306,10 @@ class FakeTable:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> np.ndarray:
-    """Stands in for the library ``datasets``; gives the pictures of the data set ``some/set``."""
-    pictures = files.random_pictures(2)
-    (tmp_path / "1.png").write_bytes(files.encode(pictures[1]))
-    shown = [{"bytes": files.encode(pictures[0]), "path": None}, {"bytes": None, "path": str(tmp_path / "1.png")}]
+    """Replaces the library ``datasets``; returns the images of the data set ``some/set``."""
+    images = files.random_images(2)
+    (tmp_path / "1.png").write_bytes(files.encode(images[1]))
+    shown = [{"bytes": files.encode(images[0]), "path": None}, {"bytes": None, "path": str(tmp_path / "1.png")}]
 
     def load_dataset(name: str, configuration: str | None) -> dict[str, FakeTable]:
         if (name, configuration) != ("some/set", "small"):
@@ -317,26 +319,26 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> np.ndarray:
     library = ModuleType("datasets")
     library.__dict__.update(load_dataset=load_dataset, Image=lambda **arguments: arguments)
     monkeypatch.setitem(sys.modules, "datasets", library)
-    return pictures
+    return images
 
 
 def test_a_data_set_of_the_hub_is_read(hub: np.ndarray) -> None:
-    read = open_pictures("folder", "hf:some/set:small")
-    assert all(np.array_equal(a, b) for a, b in zip(read.pictures(np.arange(2)), hub, strict=True))
+    read = open_images("folder", "hf:some/set:small")
+    assert all(np.array_equal(a, b) for a, b in zip(files.read_all(read, range(2)), hub, strict=True))
     assert (read.labels.tolist(), read.num_classes) == ([1, 0], 7)
 
 
-def test_what_the_hub_lacks_is_told(hub: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_in_the_hub_is_reported(hub: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"^hf:other cannot be loaded: no data set other\. Look for its name"):
-        open_pictures("folder", "hf:other")
+        open_images("folder", "hf:other")
     with pytest.raises(ValueError, match="hf:some/set:small has no column image or img; it has text"):
-        open_pictures("folder", "hf:some/set:small", "test")
+        open_images("folder", "hf:some/set:small", "test")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"needs Hugging Face's library: pip install 'ctm-rl\[datasets\]'"):
-        open_pictures("folder", "hf:some/set")
+        open_images("folder", "hf:some/set")
 
 
-def test_resizing_keeps_flat_pictures_flat() -> None:
+def test_resizing_keeps_flat_images_flat() -> None:
     flat = np.full((2, 28, 28, 1), 77, np.uint8)
     assert np.array_equal(resize_all(flat, 32), np.full((2, 32, 32, 1), 77))
     assert resize_all(flat, 28) is flat
@@ -365,17 +367,17 @@ def test_wrong_human_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"read from \.npy and \.csv files, got"):
         read_human_labels(tmp_path / "people.txt")
     np.save(path, np.array([Bomb()], object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"no plain array of numbers \(pickles are not read\)"):
+    with pytest.raises(ValueError, match=r"not a plain array of numbers \(pickles are not read\)"):
         read_human_labels(path)
-    for wrong, told in {
-        "1": "must hold a row per picture and a column per class, got shape",
+    for wrong, message in {
+        "1": "must hold a row per image and a column per class, got shape",
         "1 2; 0 0": "row 1 of .* sums to 0",
         "1 -2; 0 1": "must hold counts or shares, finite and at least 0",
         "1 nan; 0 1": "must hold counts or shares, finite and at least 0",
     }.items():
         np.save(path, np.array([[float(cell) for cell in row.split()] for row in wrong.split(";")]))
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             read_human_labels(path)
     (tmp_path / "people.csv").write_text("a,b\n1,2\n3\n")
-    with pytest.raises(ValueError, match="must hold rows of as many numbers each"):
+    with pytest.raises(ValueError, match="must hold rows of equally many numbers"):
         read_human_labels(tmp_path / "people.csv")

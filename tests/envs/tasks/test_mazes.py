@@ -1,14 +1,13 @@
-"""Mazes: pictures, solver and routes agree with a plain search of the picture; generators, turning, the environment."""
+"""Mazes: images, solver and routes agree with a plain search of the image; generators, symmetries, the environment."""
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from maze_reference import BLACK, GREEN, RED, WHITE, colours, draw, find, shortest, walk
+from maze_reference import BLACK, GREEN, RED, WHITE, colours, draw, find, route_lengths, shortest, walk
 
 from ctm_rl.envs.tasks.maze_generation import Passages, depth_first, draw_open, percolation, wilson
 from ctm_rl.envs.tasks.maze_images import as_codes, locate, paint, turn
-from ctm_rl.envs.tasks.maze_moves import route_lengths
 from ctm_rl.envs.tasks.maze_solver import distances, solve
 from ctm_rl.envs.tasks.mazes import GENERATORS, MazeTask
 from ctm_rl.envs.tasks.single_step import SingleStepEnv
@@ -28,17 +27,15 @@ def generate(generator: str, seed: int, num_mazes: int, num_cells: int) -> Passa
 @pytest.mark.parametrize("is_augmented", [False, True])
 @pytest.mark.parametrize("size", [5, 9, 19, 39])
 @pytest.mark.parametrize("generator", GENERATORS)
-def test_routes_are_the_shortest_by_a_search_of_the_picture_alone(
-    generator: str, size: int, is_augmented: bool
-) -> None:
+def test_routes_are_the_shortest_by_a_search_of_the_image_alone(generator: str, size: int, is_augmented: bool) -> None:
     task = MazeTask(size, LONG, generator=generator, augment=is_augmented)
     inputs, targets = draw(task, size, 200 // size)
-    for picture, route in zip(inputs, targets, strict=True):
-        pixels = walk(picture, route)
-        goal = find(picture, GREEN)
+    for image, route in zip(inputs, targets, strict=True):
+        pixels = walk(image, route)
+        goal = find(image, GREEN)
         assert pixels[-1] == goal
-        assert len(pixels) - 1 == shortest(picture)[goal] > 0
-        assert task.observation_space.contains(picture)
+        assert len(pixels) - 1 == shortest(image)[goal] > 0
+        assert task.observation_space.contains(image)
         assert task.action_space.contains(route)
 
 
@@ -47,18 +44,18 @@ def test_routes_are_the_shortest_by_a_search_of_the_picture_alone(
 def test_mazes_are_perfect(generator: str, size: int) -> None:
     inputs, _ = draw(MazeTask(size, generator=generator), size, 15)
     num_cells = size // 2
-    for picture in inputs:
-        shown = colours(picture)
+    for image in inputs:
+        shown = colours(image)
         is_open = {pixel for pixel, colour in shown.items() if colour != BLACK}
         assert all((y, x) in is_open for y in range(1, size, 2) for x in range(1, size, 2))
         assert not any((y, x) in is_open for y in range(0, size, 2) for x in range(0, size, 2))
         assert not any(0 in pixel or size - 1 in pixel for pixel in is_open)
         assert len(is_open) == num_cells**2 + num_cells**2 - 1  # cells, and one passage less
-        assert len(shortest(picture)) == len(is_open)  # all hang together
+        assert len(shortest(image)) == len(is_open)  # all are connected
         assert sorted(set(shown.values())) == sorted([BLACK, WHITE, RED, GREEN])
 
 
-def test_percolation_opens_its_share_of_passages_and_never_none() -> None:
+def test_percolation_opens_its_share_of_passages_and_at_least_one() -> None:
     passages = percolation(np.random.default_rng(3), 400, 9, 0.6)
     assert passages.right.mean() == pytest.approx(0.6, abs=0.01)
     assert passages.down.mean() == pytest.approx(0.6, abs=0.01)
@@ -141,13 +138,13 @@ def test_distances_and_the_search_agree_on_every_pixel(generator: str) -> None:
     field = distances(is_open, start_yx)
     codes = is_open.astype(np.uint8)
     codes[:, 5, 5] = 2
-    for picture, found in zip(paint(codes), field, strict=True):
-        reached = shortest(picture)
+    for image, found in zip(paint(codes), field, strict=True):
+        reached = shortest(image)
         for pixel in np.ndindex(found.shape):
             assert found[pixel] == reached.get((pixel[0], pixel[1]), -1)
 
 
-def test_a_solver_may_walk_along_the_border_and_knows_when_there_is_no_way() -> None:
+def test_the_solver_uses_open_borders_and_detects_that_there_is_no_route() -> None:
     is_open = np.ones((3, 4, 6), bool)
     is_open[1, :, 2] = False  # cut in two
     is_open[2, :3, 2] = False  # open at the bottom alone
@@ -170,7 +167,7 @@ def test_a_long_route_is_cut_and_a_short_one_waits() -> None:
     assert np.array_equal(route_lengths(cut), np.minimum(route_lengths(whole), 20))
 
 
-def test_each_of_the_eight_symmetries_moves_the_route_with_the_picture() -> None:
+def test_each_of_the_eight_symmetries_moves_the_route_with_the_image() -> None:
     inputs, targets = draw(MazeTask(9, LONG), 10, 8)
     codes = as_codes(inputs)
     same = np.repeat(codes[:1], 8, axis=0), np.repeat(targets[:1], 8, axis=0)
@@ -179,12 +176,12 @@ def test_each_of_the_eight_symmetries_moves_the_route_with_the_picture() -> None
     assert np.array_equal(turned[1], np.rot90(codes[0]))
     assert np.array_equal(turned[4], np.fliplr(codes[0]))
     assert len({maze.tobytes() for maze in turned}) == 8
-    for picture, route in zip(paint(turned), moves, strict=True):
-        assert walk(picture, route)[-1] == find(picture, GREEN)
+    for image, route in zip(paint(turned), moves, strict=True):
+        assert walk(image, route)[-1] == find(image, GREEN)
     assert np.array_equal(np.sort(turned, axis=None), np.sort(same[0], axis=None))
 
 
-def test_augmented_mazes_come_in_all_eight_ways() -> None:
+def test_augmented_mazes_have_all_eight_symmetries() -> None:
     plain = draw(MazeTask(9), 11, 400)[0]
     augmented = draw(MazeTask(9, augment=True), 11, 400)[0]
     seen = np.zeros(8, int)
@@ -194,7 +191,7 @@ def test_augmented_mazes_come_in_all_eight_ways() -> None:
     assert (seen > 25).all()  # 50 on average
 
 
-def test_mazes_beyond_the_first_batch_are_as_good() -> None:
+def test_mazes_beyond_the_first_batch_are_solved_too() -> None:
     inputs, targets = draw(MazeTask(5), 2, 1030)
     assert len(inputs) == len(targets) == 1030
     assert walk(inputs[1029], targets[1029])[-1] == find(inputs[1029], GREEN)
@@ -204,18 +201,18 @@ def test_mazes_beyond_the_first_batch_are_as_good() -> None:
 def test_no_two_mazes_have_the_same_walls_and_a_seed_makes_them_again(generator: str) -> None:
     task = MazeTask(19, generator=generator, augment=True)
     batches = [draw(task, seed, 100)[0] for seed in (2, 3)]
-    assert len({picture.any(-1).tobytes() for batch in batches for picture in batch}) == 200
+    assert len({image.any(-1).tobytes() for batch in batches for image in batch}) == 200
     assert np.array_equal(draw(task, 2, 100)[0], batches[0])
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
-def test_environment_keeps_gymnasiums_rules(generator: str) -> None:
+def test_the_environment_passes_gymnasiums_check(generator: str) -> None:
     env = gym.make(ENV_ID, size=9, route_length=30, generator=generator, augment=True).unwrapped
     assert isinstance(env, SingleStepEnv)
     check_env(env, skip_render_check=True)
 
 
-def test_the_share_of_right_moves_is_the_reward_and_seeds_repeat() -> None:
+def test_the_reward_is_the_share_of_correct_moves_and_seeds_repeat() -> None:
     envs = gym.make_vec(ENV_ID, num_envs=5, size=9, route_length=30)
     inputs, info = envs.reset(seed=1)
     again, _ = envs.reset(seed=1)
@@ -240,12 +237,12 @@ def test_the_share_of_right_moves_is_the_reward_and_seeds_repeat() -> None:
         ({"generator": "dfs", "folder": "somewhere"}, "a folder holds them: leave one of the two out"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments: dict, message: str) -> None:
+def test_invalid_arguments_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MazeTask(**arguments)
 
 
-def test_pictures_that_show_something_else_are_refused() -> None:
+def test_images_of_another_shape_or_colour_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \[N, H, W, 3\], got \[5, 5, 3\]"):
         as_codes(np.zeros((5, 5, 3), np.uint8))
     with pytest.raises(ValueError, match="black, white, red"):

@@ -1,18 +1,18 @@
-"""Questions about digits: what is asked, what is right, and which digits are shown."""
+"""Questions about digits: the questions, the correct answers and the digits."""
 
 import time
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import image_files as files
 import numpy as np
-import picture_files as files
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.utils.env_checker import check_env
 
-from ctm_rl.envs.data.images import ArrayPictures
-from ctm_rl.envs.data.open_dataset import open_pictures
+from ctm_rl.envs.data.images import ArrayImages
+from ctm_rl.envs.data.open_dataset import open_images
 from ctm_rl.envs.tasks.qa_mnist import QAMnistEnv, QAMnistTask
 from ctm_rl.envs.tasks.single_step import Samples, SingleStepEnv
 from ctm_rl.models.preprocessing import NOTHING
@@ -20,11 +20,11 @@ from ctm_rl.models.preprocessing import NOTHING
 ID = "ctm_rl.envs:ctm_rl/QAMnist-v0"
 
 
-def digits_by_picture(split: str = "train") -> dict[bytes, int]:
-    """Which digit each shipped picture is."""
-    pictures = open_pictures("mnist", split=split)
-    assert isinstance(pictures, ArrayPictures)
-    return {p.tobytes(): int(label) for p, label in zip(pictures.array, pictures.labels, strict=True)}
+def digits_by_image(split: str = "train") -> dict[bytes, int]:
+    """The digit in each shipped image."""
+    images = open_images("mnist", split=split)
+    assert isinstance(images, ArrayImages)
+    return {p.tobytes(): int(label) for p, label in zip(images.array, images.labels, strict=True)}
 
 
 def rows(samples: Samples) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def rows(samples: Samples) -> list[dict[str, Any]]:
     return [{name: part[row] for name, part in samples.inputs.items()} for row in range(len(samples.targets))]
 
 
-def test_the_environment_keeps_gymnasiums_rules() -> None:
+def test_the_environment_passes_gymnasiums_check() -> None:
     for arguments in ({}, {"num_digits": [2, 3], "num_operations": (1, 1), "size": 28, "split": "test"}):
         env = gym.make(ID, **arguments).unwrapped
         assert isinstance(env, SingleStepEnv)
@@ -51,26 +51,26 @@ def test_spaces_are_those_of_the_most_digits_and_operations() -> None:
     assert task.num_samples is None
 
 
-def test_answers_are_right_digit_by_digit() -> None:
-    digit_of = digits_by_picture()
+def test_targets_are_correct_digit_by_digit() -> None:
+    digit_of = digits_by_image()
     task, rng = QAMnistTask(size=28), np.random.default_rng(1)
     seen = set()
     for _ in range(60):
         samples = task.sample(rng, 5)
-        for shown, target in zip(rows(samples), samples.targets, strict=True):
-            assert task.observation_space.contains(shown)
-            num_digits = shown["num_digits"]
-            digits = [digit_of[picture.tobytes()] for picture in shown["digits"][:num_digits]]
-            assert not shown["digits"][num_digits:].any()
-            question = [int(part) for part in shown["question"]]
-            asked = question[: question.index(-3)] if -3 in question else question
-            assert set(question[len(asked) :]) <= {-3}
-            value = digits[asked[0]]
-            for operator, index in zip(asked[1::2], asked[2::2], strict=True):
+        for observed, target in zip(rows(samples), samples.targets, strict=True):
+            assert task.observation_space.contains(observed)
+            num_digits = observed["num_digits"]
+            digits = [digit_of[image.tobytes()] for image in observed["digits"][:num_digits]]
+            assert not observed["digits"][num_digits:].any()
+            question = [int(part) for part in observed["question"]]
+            used = question[: question.index(-3)] if -3 in question else question
+            assert set(question[len(used) :]) <= {-3}
+            value = digits[used[0]]
+            for operator, index in zip(used[1::2], used[2::2], strict=True):
                 assert operator in (-1, -2)
                 value = (value + digits[index] if operator == -1 else value - digits[index]) % 10
             assert value == target
-            seen.add((int(num_digits), len(asked) // 2))
+            seen.add((int(num_digits), len(used) // 2))
     assert seen == {(digits, operations) for digits in range(1, 5) for operations in range(1, 5)}
 
 
@@ -92,16 +92,16 @@ def test_a_batch_shares_its_numbers_and_draws_the_rest_evenly() -> None:
 
 
 def test_train_and_test_share_no_digit() -> None:
-    shown = {}
+    used = {}
     for split in ("train", "test"):
         samples = QAMnistTask((4, 4), (1, 1), 28, split).sample(np.random.default_rng(3), 500)
-        pictures = {picture.tobytes() for row in rows(samples) for picture in row["digits"]}
-        assert pictures <= set(digits_by_picture(split))
-        shown[split] = pictures
-    assert not shown["train"] & shown["test"]
+        images = {image.tobytes() for row in rows(samples) for image in row["digits"]}
+        assert images <= set(digits_by_image(split))
+        used[split] = images
+    assert not used["train"] & used["test"]
 
 
-def test_same_seed_asks_the_same_and_a_vector_scores_answers() -> None:
+def test_the_same_seed_returns_the_same_and_a_vector_scores_answers() -> None:
     envs = gym.make_vec(ID, num_envs=6, num_digits=(2, 2))
     first, info = envs.reset(seed=3)
     again, _ = envs.reset(seed=3)
@@ -109,28 +109,28 @@ def test_same_seed_asks_the_same_and_a_vector_scores_answers() -> None:
     assert envs.observation_space.contains(first)
     answers = info["target"].copy()
     answers[4:] = (answers[4:] + 1) % 10
-    _, rewards, ended, _, told = envs.step(answers)
+    _, rewards, ended, _, infos = envs.step(answers)
     assert rewards.tolist() == [1, 1, 1, 1, 0, 0]
     assert ended.all()
-    assert np.array_equal(told["final_info"]["target"], info["target"])
-    assert envs.observation_space.contains(told["final_obs"])
+    assert np.array_equal(infos["final_info"]["target"], info["target"])
+    assert envs.observation_space.contains(infos["final_obs"])
 
 
 def test_other_digits_are_taken_from_a_path(tmp_path: Path) -> None:
-    pictures = np.full((3, 28, 28), 9, np.uint8)
-    files.write_idx(tmp_path / "train-images-idx3-ubyte.gz", pictures)
+    images = np.full((3, 28, 28), 9, np.uint8)
+    files.write_idx(tmp_path / "train-images-idx3-ubyte.gz", images)
     files.write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.array([7, 7, 7]))
-    shown, info = QAMnistEnv((1, 1), (1, 1), path=tmp_path).reset(seed=4)
-    assert (shown["digits"] == 9).all()
-    assert info["target"] == {-1: 4, -2: 0}[int(shown["question"][1])]
+    observed, info = QAMnistEnv((1, 1), (1, 1), path=tmp_path).reset(seed=4)
+    assert (observed["digits"] == 9).all()
+    assert info["target"] == {-1: 4, -2: 0}[int(observed["question"][1])]
 
 
-def test_without_operation_the_question_is_an_index_and_its_digit_the_answer() -> None:
-    digit_of = digits_by_picture()
+def test_without_operations_the_question_is_an_index_and_its_digit_the_answer() -> None:
+    digit_of = digits_by_image()
     samples = QAMnistTask((3, 3), (0, 0), size=28).sample(np.random.default_rng(6), 50)
-    for shown, target in zip(rows(samples), samples.targets, strict=True):
-        (index,) = shown["question"]
-        assert digit_of[shown["digits"][index, ..., 0].tobytes()] == target
+    for observed, target in zip(rows(samples), samples.targets, strict=True):
+        (index,) = observed["question"]
+        assert digit_of[observed["digits"][index, ..., 0].tobytes()] == target
     task = QAMnistTask((3, 3), (0, 1))
     questions = [task.sample(np.random.default_rng(seed), 5).inputs["question"] for seed in range(20)]
     assert {tuple((question == NOTHING).sum(1)) for question in questions} == {(0,) * 5, (2,) * 5}  # by batch
@@ -156,7 +156,7 @@ def test_questions_are_made_fast() -> None:
     assert 256 / min(seconds) > 20_000
 
 
-def test_digits_are_moved_by_up_to_the_shift() -> None:
+def test_digits_are_shifted_by_up_to_the_shift() -> None:
     plain, moved = (QAMnistTask((1, 2), (1, 1), 8, shift=shift) for shift in (0, 2))
     digits = moved.sample(np.random.default_rng(0), 400).inputs["digits"]
     assert digits.shape[1:] == (2, 8, 8, 1)

@@ -1,4 +1,4 @@
-"""Single-step environments: what they show, what they call right, and that they keep Gymnasium's rules."""
+"""Single-step environments: observations, scores, and Gymnasium's check."""
 
 import gymnasium as gym
 import numpy as np
@@ -12,17 +12,17 @@ from ctm_rl.envs.tasks.sorting import SortingEnv, SortingTask
 IDS = ["ctm_rl.envs:ctm_rl/Parity-v0", "ctm_rl.envs:ctm_rl/Sorting-v0"]
 
 
-# numbers of a normal distribution have no bounds, and Gymnasium wonders about them
+# numbers of a normal distribution have no bounds, about which Gymnasium warns
 @pytest.mark.filterwarnings("ignore:.*A Box observation space m..imum value is -?infinity:UserWarning")
 @pytest.mark.parametrize("env_id", IDS)
-def test_environment_keeps_gymnasiums_rules(env_id: str) -> None:
+def test_environments_pass_gymnasiums_check(env_id: str) -> None:
     env = gym.make(env_id, length=7).unwrapped
     assert isinstance(env, SingleStepEnv)
     check_env(env, skip_render_check=True)
 
 
 @pytest.mark.parametrize("env_id", IDS)
-def test_same_seed_shows_the_same_and_another_shows_another(env_id: str) -> None:
+def test_the_same_seed_returns_the_same_and_another_seed_does_not(env_id: str) -> None:
     env = gym.make(env_id, length=12)
     first, again, other = (env.reset(seed=seed)[0] for seed in (3, 3, 4))
     assert np.array_equal(first, again)
@@ -30,7 +30,7 @@ def test_same_seed_shows_the_same_and_another_shows_another(env_id: str) -> None
 
 
 @pytest.mark.parametrize("env_id", IDS)
-def test_the_right_answer_earns_one_and_a_wrong_element_its_share(env_id: str) -> None:
+def test_the_correct_answer_is_rewarded_with_one_and_a_wrong_element_costs_its_share(env_id: str) -> None:
     env = gym.make(env_id, length=5)
     _, info = env.reset(seed=1)
     target = info["target"]
@@ -42,7 +42,7 @@ def test_the_right_answer_earns_one_and_a_wrong_element_its_share(env_id: str) -
     assert env.step(wrong)[1] == pytest.approx(0.8)
 
 
-def test_parity_is_the_parity_of_every_beginning() -> None:
+def test_parity_is_that_of_every_prefix() -> None:
     inputs, targets = ParityTask(9).sample(np.random.default_rng(5), 6)
     for row, target in zip(inputs, targets, strict=True):
         for place in range(9):
@@ -69,7 +69,7 @@ def test_sorting_puts_the_numbers_in_order() -> None:
 
 
 @pytest.mark.parametrize("env_id", IDS)
-def test_a_vector_scores_every_answer_and_shows_the_next_inputs(env_id: str) -> None:
+def test_a_vector_scores_every_answer_and_returns_the_next_inputs(env_id: str) -> None:
     envs = gym.make_vec(env_id, num_envs=6, length=5)
     assert isinstance(envs, SingleStepVectorEnv)
     inputs, info = envs.reset(seed=1)
@@ -78,14 +78,14 @@ def test_a_vector_scores_every_answer_and_shows_the_next_inputs(env_id: str) -> 
     answers = info["target"].copy()
     answers[2:, 0] = (answers[2:, 0] + 1) % 2
     answers[4:, 0] = 1 - np.minimum(info["target"][4:, 0], 1)
-    following, rewards, ended, cut, told = envs.step(answers)
+    following, rewards, ended, cut, infos = envs.step(answers)
     assert rewards == pytest.approx([1, 1, *[0.8] * 4])
     assert ended.all()
     assert not cut.any()
-    assert np.array_equal(told["final_obs"], inputs)
-    assert np.array_equal(told["final_info"]["target"], info["target"])
+    assert np.array_equal(infos["final_obs"], inputs)
+    assert np.array_equal(infos["final_info"]["target"], info["target"])
     assert not np.array_equal(following, inputs)
-    assert np.array_equal(envs.step(told["target"])[1], np.ones(6))
+    assert np.array_equal(envs.step(infos["target"])[1], np.ones(6))
 
 
 def test_a_seed_makes_the_same_vector_again() -> None:
@@ -96,7 +96,7 @@ def test_a_seed_makes_the_same_vector_again() -> None:
 
 
 class CountingTask(SingleStepTask):
-    """Ten samples that are their own numbers."""
+    """Ten samples whose input and target are their index."""
 
     def __init__(self) -> None:
         super().__init__(gym.spaces.Dict(number=gym.spaces.Discrete(10)), gym.spaces.Discrete(10))
@@ -113,18 +113,18 @@ class CountingTask(SingleStepTask):
 
 
 class CountingEnv(SingleStepEnv):
-    """One environment of that task."""
+    """One environment of ``CountingTask``."""
 
     task_class = CountingTask
 
 
 class CountingVectorEnv(SingleStepVectorEnv):
-    """Many of them."""
+    """A vector of ``CountingEnv``."""
 
     task_class = CountingTask
 
 
-def test_certain_samples_are_shown_when_asked_for() -> None:
+def test_samples_can_be_chosen_by_index() -> None:
     shown, info = CountingEnv().reset(options={"index": 7})
     assert shown == {"number": 7}
     assert info["target"] == 7

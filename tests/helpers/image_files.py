@@ -1,7 +1,8 @@
-"""Small picture data sets that tests write to disk, in the formats they are published in."""
+"""Small image data sets that tests write to disk, in the formats they are published in."""
 
 import gzip
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +10,35 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
+from ctm_rl.envs.data.images import ArrayImages, EncodedImages, ImageSet, as_array
 
-def random_pictures(num: int, height: int = 32, width: int = 32, channels: int = 3, seed: int = 0) -> np.ndarray:
+
+def random_images(num: int, height: int = 32, width: int = 32, channels: int = 3, seed: int = 0) -> np.ndarray:
     """Noise, uint8 [num, height, width, channels]."""
     return np.random.default_rng(seed).integers(256, size=(num, height, width, channels), dtype=np.uint8)
 
 
-def encode(picture: np.ndarray, kind: str = "PNG") -> bytes:
-    """A picture as the bytes of a file."""
+def encode(image: np.ndarray, kind: str = "PNG") -> bytes:
+    """An image as the bytes of a file."""
     file = io.BytesIO()
-    Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(file, kind)
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(file, kind)
     return file.getvalue()
 
 
-def write_folder(folder: Path, split: str, pictures: np.ndarray, labels: list[int], kind: str = "PNG") -> None:
+def read_all(images: ImageSet, indices: Sequence[int] | np.ndarray) -> list[np.ndarray]:
+    """Some images of a data set, uint8 [H, W, C] each."""
+    if isinstance(images, EncodedImages):
+        return [images.read(int(index), as_array)[0] for index in indices]
+    assert isinstance(images, ArrayImages)
+    return list(images.array[np.asarray(indices)])
+
+
+def write_folder(folder: Path, split: str, images: np.ndarray, labels: list[int], kind: str = "PNG") -> None:
     """Writes ``split/class_LABEL/NUMBER.KIND``; JPEGs end in ``.JPEG`` as ImageNet's do."""
-    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         place = folder / split / f"class_{label}"
         place.mkdir(parents=True, exist_ok=True)
-        (place / f"{number:03}.{kind}").write_bytes(encode(picture, kind))
+        (place / f"{number:03}.{kind}").write_bytes(encode(image, kind))
 
 
 def write_parquet(
@@ -39,10 +50,10 @@ def write_parquet(
 ) -> None:
     """Writes a file in Hugging Face's layout with some rows in a group."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = pa.array(
+    images = pa.array(
         [{"bytes": data, "path": None} for data in encoded], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     )
-    parquet.write_table(pa.table({columns[0]: pictures, columns[1]: labels}), path, row_group_size=rows)
+    parquet.write_table(pa.table({columns[0]: images, columns[1]: labels}), path, row_group_size=rows)
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -52,9 +63,9 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
-def write_cifar(path: Path, pictures: np.ndarray, *labels: list[int]) -> None:
+def write_cifar(path: Path, images: np.ndarray, *labels: list[int]) -> None:
     """Writes CIFAR's binary version: labels, then the red, green and blue planes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [np.array(column, np.uint8)[:, None] for column in labels]
-    rows.append(pictures.transpose(0, 3, 1, 2).reshape(len(pictures), -1))
+    rows.append(images.transpose(0, 3, 1, 2).reshape(len(images), -1))
     path.write_bytes(np.concatenate(rows, 1).tobytes())
