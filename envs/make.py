@@ -125,7 +125,7 @@ def _make(env_id: str, wrappers: Sequence[str], arguments: dict[str, Any]) -> gy
     return wrap(_call(gym.make, env_id, disable_env_checker=True, **arguments), wrappers)
 
 
-def _call(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _call(make: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Calls a function of Gymnasium; a ``TypeError`` becomes a ``ValueError``, which ``gymnasium.make`` passes on."""
     try:
         return make(*args, **kwargs)

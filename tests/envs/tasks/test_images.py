@@ -13,6 +13,7 @@ from PIL import Image
 
 from ctm_rl.envs.data.auto_augment import CIFAR_POLICY, Name, apply, auto_augment
 from ctm_rl.envs.data.crops import NUM_CROP_DRAWS, centre_crop, crop_and_flip, random_crop_box, random_resized_crop
+from ctm_rl.envs.data.images import EncodedImages
 from ctm_rl.envs.tasks.images import ImagesEnv, ImagesTask
 from ctm_rl.envs.tasks.single_step import SingleStepEnv
 
@@ -111,6 +112,7 @@ def test_a_broken_image_changes_nothing_for_the_others(folder: dict[str, Any]) -
     path = sorted(Path(folder["path"]).glob("train/class_0/*"))[1]
     path.write_bytes(path.read_bytes()[:200])
     task = ImagesTask(**folder)
+    assert isinstance(task.images, EncodedImages)
     for _ in range(2):
         if task.images.num_broken == 0:
             with pytest.warns(UserWarning, match="image 1 of"):
