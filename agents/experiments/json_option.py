@@ -6,11 +6,15 @@ from typing import Annotated, Any
 from tyro.constructors import PrimitiveConstructorSpec
 
 
-def _read(values: list[str]) -> dict[str, Any]:
-    """Reads the object from a command line."""
+def read_json_object(values: list[str]) -> dict[str, Any]:
+    """Reads the object from the words of a command line.
+
+    Raises:
+        ValueError: it is not JSON, or not an object.
+    """
     found = json.loads(values[0])
     if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return found
 
 
@@ -19,7 +23,7 @@ JsonObject = Annotated[
     PrimitiveConstructorSpec(
         nargs=1,
         metavar="JSON",
-        instance_from_str=_read,
+        instance_from_str=read_json_object,
         is_instance=lambda value: isinstance(value, dict),
         str_from_instance=lambda value: [json.dumps(value)],
     ),

@@ -1,15 +1,14 @@
 """What is searched: a field of an experiment and the values it may take, read from text without executing any."""
 
-import dataclasses
 import itertools
 import json
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_origin
 
+from ctm_rl.agents.experiments.fields import closest_field, fields_of
 from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_json
 from ctm_rl.errors import UserError
 
@@ -188,7 +187,7 @@ def check_searches(experiment: AnyExperiment, searches: list[Search]) -> None:
     Raises:
         UserError: one line naming the field and what is allowed.
     """
-    known = _fields(type(experiment))
+    known = fields_of(type(experiment))
     for index, search in enumerate(searches):
         _check_field(search.field, known, experiment)
         if any(search.field == other.field for other in searches[:index]):
@@ -217,24 +216,8 @@ def _check_field(name: str, known: dict[str, Any], experiment: AnyExperiment) ->
     if name in _OF_THE_SWEEP:
         raise UserError(f"--search {name}: it is the sweep's own, and the same for all trials; search another field.")
     parent = name.rpartition(".")[0]
-    if name in known or known.get(parent) is dict:
+    if name in known or get_origin(known.get(parent)) is dict:
         return
-    leaves = {field.rpartition(".")[2]: field for field in reversed(known)}
-    leaf = name.rpartition(".")[2]
-    near = get_close_matches(name, list(known), n=1, cutoff=0.75)
-    near = [leaves[leaf]] if leaf in leaves else near or [leaves[one] for one in get_close_matches(leaf, leaves, n=1)]
-    hint = f"did you mean {near[0]}?" if near else f"ctm-rl train {experiment.name} --help lists all."
+    closest = closest_field(name, known)
+    hint = f"did you mean {closest}?" if closest else f"ctm-rl train {experiment.name} --help lists all."
     raise UserError(f"--search {name}: it is no field of the experiment; {hint}")
-
-
-def _fields(kind: Any, prefix: str = "") -> dict[str, Any]:
-    """All fields by their full names; ``dict`` for those that hold names of their own."""
-    found: dict[str, Any] = {}
-    hints = get_type_hints(kind)
-    for item in dataclasses.fields(kind):
-        name, hint = f"{prefix}{item.name}", hints[item.name]
-        if dataclasses.is_dataclass(hint):
-            found |= _fields(hint, f"{name}.")
-        else:
-            found[name] = dict if dict in (hint, getattr(hint, "__origin__", None)) or dict in get_args(hint) else hint
-    return found
