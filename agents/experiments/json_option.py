@@ -1,4 +1,4 @@
-"""An option whose value is a JSON object, such as the arguments of an environment."""
+"""A field that is a JSON object on the command line, such as the arguments of an environment."""
 
 import json
 from typing import Annotated, Any
@@ -28,4 +28,4 @@ JsonObject = Annotated[
         str_from_instance=lambda value: [json.dumps(value)],
     ),
 ]
-"""A field of this type is given as one word: ``--env.kwargs '{"length": 16}'``."""
+"""A field of this type takes one word: ``--env.kwargs '{"length": 16}'``."""

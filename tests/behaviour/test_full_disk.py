@@ -52,7 +52,7 @@ def fill(disk: Path) -> Path:
 
 def fill_between(first: int, last: int, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves no room on a disk from the end of one iteration to the beginning of another."""
-    learn = Run._learn
+    learn = Run._train
 
     def filled(self: Run) -> Row:
         if self._position.iteration == last:
@@ -62,7 +62,7 @@ def fill_between(first: int, last: int, disk: Path, monkeypatch: pytest.MonkeyPa
             fill(disk)
         return row
 
-    monkeypatch.setattr(Run, "_learn", filled)
+    monkeypatch.setattr(Run, "_train", filled)
 
 
 def test_a_disk_that_is_full_for_a_while_costs_no_line_and_no_checkpoint_that_was_whole(

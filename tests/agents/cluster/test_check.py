@@ -60,7 +60,7 @@ def test_a_node_without_the_package_is_told_and_does_not_stop_the_check(place: P
     assert (lacking["cpus"], lacking["ctm_rl"], lacking["env_steps_per_second"]) == (3.0, None, None)
     assert lacking["ray"] == whole["ray"]
     assert lacking["bandwidth_mb_s"] > 10
-    lack = f"{lacking['name']} has no ctm-rl, and this process has {ctm_rl.__version__}; a run brings it along."
+    lack = f"{lacking['name']} has no ctm-rl, and this process has {ctm_rl.__version__}; a run sends its own."
     assert report["problems"] == [lack]
 
 
@@ -71,7 +71,7 @@ def test_a_node_without_the_package_is_told_and_does_not_stop_the_check(place: P
         ({"torch": "2.13.0+cu128"}, []),
         ({"torch": "2.12.0+cpu"}, ["a has torch 2.12.0+cpu, and this process has 2.13.0+cpu."]),
         ({"torch": None}, ["a has no torch, and this process has 2.13.0+cpu."]),
-        ({"ctm-rl": "0", "files": "b"}, ["a has ctm-rl 0, and this process has 1; a run brings it along."]),
+        ({"ctm-rl": "0", "files": "b"}, ["a has ctm-rl 0, and this process has 1; a run sends its own."]),
         ({"files": "b"}, ["a has ctm-rl 1 too, but not the files of this process; a run brings them."]),
         (
             {"python": "3.12.1", "ray": "2.61.0"},
@@ -103,8 +103,8 @@ def test_a_node_that_does_not_answer_or_fails_is_told() -> None:
     ray.cancel(asked, force=True)
     assert cluster_check._answer(fail.remote(), 60, "b", "what is installed", problems) is None
     assert problems == [
-        "a does not say within 0.1 s what is installed.",
-        "b cannot say what is installed (ZeroDivisionError: on purpose).",
+        "a did not report its versions within 0.1 s.",
+        "b failed to report its versions (ZeroDivisionError: on purpose).",
     ]
 
 

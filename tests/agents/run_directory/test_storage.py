@@ -16,7 +16,7 @@ from ctm_rl.agents.experiments.serialise import to_json
 from ctm_rl.agents.run_directory import storage as storage_module
 from ctm_rl.agents.run_directory.directory import read_config, write_config
 from ctm_rl.agents.run_directory.storage import Storage, find_run, join
-from ctm_rl.agents.run_directory.upload import Mirror
+from ctm_rl.agents.run_directory.upload import Uploader
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
 from ctm_rl.configs import load
@@ -83,7 +83,7 @@ def test_the_newest_checkpoints_are_put_there_and_fetched_again(run_dir: Path, u
     assert checkpoint.load(checkpoint.latest(fetched))["iteration"] == 30
     assert (fetched / "metrics.jsonl").read_text() == "4\n"
     assert read_config(fetched) == read_config(run_dir)
-    with pytest.raises(UserError, match="has a run a already; name another --run-dir"):
+    with pytest.raises(UserError, match="already has a run a; name another --run-dir"):
         storage.prepare(is_new=True)
 
 
@@ -109,7 +109,7 @@ def test_a_checkpoint_that_was_put_there_in_part_is_not_seen(
         patch.setattr(Storage, "_write", stop_at(name, Storage._write))
         with pytest.raises(OSError, match="the line is dead"):
             storage.put(run_dir, save(run_dir, 2))
-    assert storage._whole() == ["iteration-000001"]
+    assert storage._list_complete() == ["iteration-000001"]
     storage.fetch(run_dir.with_name("b"))
     assert names(run_dir.with_name("b") / "checkpoints") == ["iteration-000001"]
     storage.put(run_dir, checkpoint.latest(run_dir))
@@ -135,27 +135,27 @@ def test_a_damaged_checkpoint_is_passed_over_and_nothing_is_left_where_all_are(r
 def test_an_outage_is_told_once_and_made_up_for_by_the_next_checkpoint(run_dir: Path, place: Path) -> None:
     storage = Storage(str(place / "store"), "a")
     storage.prepare(is_new=True)
-    mirror = Mirror(storage, run_dir)
+    uploader = Uploader(storage, run_dir)
 
     def put(iteration: int) -> list[str]:
-        mirror.put(save(run_dir, iteration))
-        assert mirror.wait(SECONDS)
-        return mirror.pop_news()
+        uploader.put(save(run_dir, iteration))
+        assert uploader.wait(SECONDS)
+        return uploader.pop_messages()
 
     assert put(1) == []
     (place / "store").rename(place / "away")
     (line,) = put(2)
     assert line == (
-        f"storage {place}/store/a is out of reach ({place}/store is gone); training goes on, the next checkpoint tries "
-        "again."
+        f"storage {place}/store/a is out of reach ({place}/store is gone); training continues, and the next checkpoint "
+        "will be tried again."
     )
     assert put(3) == []
     assert not (place / "store").exists()
     (place / "away").rename(place / "store")
     assert put(4) == [f"storage {place}/store/a can be reached again, and has the newest checkpoint."]
     assert names(place / "store/a/checkpoints") == ["iteration-000001", "iteration-000004"]
-    mirror.close()
-    assert mirror.pop_news() == []
+    uploader.close()
+    assert uploader.pop_messages() == []
 
 
 def test_training_does_not_wait_for_a_slow_storage_which_gets_the_newest(
@@ -171,23 +171,23 @@ def test_training_does_not_wait_for_a_slow_storage_which_gets_the_newest(
         assert may_go_on.wait(SECONDS)
 
     monkeypatch.setattr(storage, "put", put)
-    mirror = Mirror(storage, run_dir)
-    mirror.put(save(run_dir, 1))
+    uploader = Uploader(storage, run_dir)
+    uploader.put(save(run_dir, 1))
     assert begun.wait(SECONDS)
     for iteration in (2, 3, 4, 5):
-        mirror.put(save(run_dir, iteration))
-    assert not mirror.wait(0.01)
+        uploader.put(save(run_dir, iteration))
+    assert not uploader.wait(0.01)
     may_go_on.set()
-    assert mirror.wait(SECONDS)
+    assert uploader.wait(SECONDS)
     assert taken == ["iteration-000001", "iteration-000005"]
-    mirror.put(save(run_dir, 6))
-    mirror.close()
+    uploader.put(save(run_dir, 6))
+    uploader.close()
 
 
 def test_a_storage_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage_module, "ANSWER_SECONDS", 0.1)
     with pytest.raises(UserError, match=r"storage s3://a cannot be used: no answer within 0.1 s\."):
-        storage_module.in_time("s3://a", lambda: threading.Event().wait(SECONDS))
+        storage_module.with_timeout("s3://a", lambda: threading.Event().wait(SECONDS))
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_run_whose_directory_is_gone_goes_on_from_its_storage(
     assert checkpoint.iteration_of(checkpoint.latest(place / "store/a")) == 5
     capsys.readouterr()
     assert main(["resume", "store/a", "--run-dir", "elsewhere/a"]) == 2
-    assert "is not empty; name a new directory, or go on with its run" in capsys.readouterr().err
+    assert "is not empty; name a new directory, or continue its run" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -233,7 +233,7 @@ def test_a_run_goes_on_from_a_url(place: Path) -> None:
     assert train("cartpole", "--storage", "memory://bucket", iterations=1, run_dir="a") == 0
     assert main(["resume", "memory://bucket/a", "--budget.env-steps", budget(2)]) == 0
     assert [row["iteration"] for row in comparable("runs/a")] == [1, 2]
-    assert Storage("memory://bucket", "a")._whole()[0] == "iteration-000002"
+    assert Storage("memory://bucket", "a")._list_complete()[0] == "iteration-000002"
 
 
 @pytest.mark.usefixtures("ray_session", "place")
@@ -248,7 +248,7 @@ def test_training_goes_on_while_the_storage_is_out_of_reach(
     assert train("cartpole", *options, iterations=3, run_dir="a") == 0
     output, error = capsys.readouterr()
     assert error == ""
-    assert output.count("is out of reach (the line is dead); training goes on") == 1
+    assert output.count("is out of reach (the line is dead); training continues") == 1
     assert len(comparable("a")) == 3
 
 

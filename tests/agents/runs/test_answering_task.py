@@ -20,7 +20,8 @@ from ctm_rl.agents.run_directory.directory import read_config, read_metrics
 from ctm_rl.agents.run_directory.progress import Row
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths
 from ctm_rl.agents.runs import train as run
-from ctm_rl.agents.runs.answering_task import ANSWERING_METRICS, fit_model
+from ctm_rl.agents.runs.answering_task import ANSWERING_METRICS
+from ctm_rl.agents.runs.build_algorithm import fit_model
 from ctm_rl.agents.runs.run import Run
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
@@ -114,7 +115,7 @@ def test_a_run_leaves_metrics_and_a_model_that_is_evaluated_and_loaded(capsys: p
 
 def stop_after(iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has a run stop as by Ctrl-C when so many iterations have been learned."""
-    learn = Run._learn
+    learn = Run._train
 
     def counted(self: Run) -> Row:
         row = learn(self)
@@ -122,7 +123,7 @@ def stop_after(iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
             signal.raise_signal(signal.SIGINT)
         return row
 
-    monkeypatch.setattr(Run, "_learn", counted)
+    monkeypatch.setattr(Run, "_train", counted)
 
 
 @pytest.mark.usefixtures("ray_session", "place")
@@ -190,7 +191,7 @@ def test_choices_are_checked_when_python_gives_them_too(name: str, value: str) -
 
 
 def test_arguments_of_an_environment_are_what_json_can_hold() -> None:
-    with pytest.raises(ValueError, match=r"env.held_out_kwargs must be what JSON can hold: .*Path.* is not JSON"):
+    with pytest.raises(ValueError, match=r"env.held_out_kwargs must contain only values that JSON can hold: .*Path"):
         TaskConfig(id="ctm_rl/Images-v0", held_out_kwargs={"path": Path("here")})
 
 

@@ -232,7 +232,7 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(place: Path, signum: 
         process.send_signal(signum)
     output, error = process.communicate(timeout=60)
     assert process.returncode == code, error
-    assert error == "ctm-rl: stopped, a checkpoint is saved; go on with: ctm-rl resume a\n"
+    assert error == "ctm-rl: stopped, a checkpoint is saved; continue with: ctm-rl resume a\n"
     assert output.splitlines()[0] == "cartpole: starting Ray on this machine"
     rows = read_metrics(place / "a")
     assert checkpoint.iteration_of(checkpoint.latest(place / "a")) == rows[-1]["iteration"] == len(rows)
@@ -256,7 +256,7 @@ def test_a_stop_before_the_run_has_begun_leaves_nothing(place: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("cartpole", "--ppo.lr", "1e30", iterations=3, run_dir="a") == 1
     error = capsys.readouterr().err
-    assert error.startswith("ctm-rl: the loss is no finite number in iteration 1; lower --ppo.lr.")
+    assert error.startswith("ctm-rl: the loss is not finite in iteration 1; lower --ppo.lr.")
     assert error.count("\n") == 1
     assert checkpoint.iteration_of(checkpoint.latest(Path("a"))) == 0
 
@@ -291,13 +291,13 @@ def test_progress_is_one_live_line_on_a_terminal_however_narrow(width: int) -> N
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width)
     progress = TerminalProgress(BudgetConfig(env_steps=1_000_000), console)
-    progress.wait("loading")
-    progress.show({**ROW, "episode_return_mean": 41.5})
+    progress.show_waiting("loading")
+    progress.show_metrics({**ROW, "episode_return_mean": 41.5})
     with console.capture() as capture:
         console.print(progress)
     assert capture.get().count("\n") == 1
     assert "return 41.5" in capture.get()
-    progress.stop()
+    progress.show_stopping()
     with console.capture() as capture:
         console.print(progress)
     assert ("stopping" in capture.get()) == (width > 40)
@@ -313,9 +313,9 @@ def test_progress_is_plain_lines_in_a_file_the_last_one_always() -> None:
 
     file = io.StringIO()
     progress = TerminalProgress(BudgetConfig(env_steps=1_000_000), Console(file=file, width=20))
-    progress.wait("loading")
+    progress.show_waiting("loading")
     for iteration in (7, 8, 9):
-        progress.show({**ROW, "iteration": iteration})
+        progress.show_metrics({**ROW, "iteration": iteration})
     progress.close()
     facts = "no episode ended yet, 1,234 steps/s, 123k of 1M steps, 1:06:40"
     assert file.getvalue().splitlines() == ["loading", f"iteration 7: {facts}", f"iteration 9: {facts}"]

@@ -74,7 +74,7 @@ def everything_in(place: Path) -> dict[str, bytes]:
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
-    "command": (("trian",), "unknown command 'trian'; there are list, train,"),
+    "command": (("trian",), "unknown command 'trian'; allowed are list, train,"),
     "list with arguments": (("list", "all"), "takes no arguments"),
     "no experiment": (
         ("train",),
@@ -82,7 +82,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "experiment not first": (("train", "--seed", "2", "cartpole"), "needs an experiment first"),
     "two experiments": (("train", "cartpole", "--env", "CartPole-v1"), "only one of them is allowed"),
-    "experiment": (("train", "cartpol"), "unknown experiment 'cartpol'; there are cartpole, cartpole-"),
+    "experiment": (("train", "cartpol"), "unknown experiment 'cartpol'; allowed are cartpole, cartpole-"),
     "option": ((*TRAIN, "--model.num-tick", "2"), "unknown option --model.num-tick; did you mean --model.num-ticks?"),
     "option without its group": ((*TRAIN, "--lr", "1"), "unknown option --lr; did you mean --ppo.lr?"),
     "option like no other": ((*TRAIN, "--zzz", "1"), "all options are listed by ctm-rl train cartpole --help"),
@@ -146,15 +146,18 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "check's option": (("cluster-check", "--adress", "auto"), "unknown option --adress; did you mean --address?"),
     "storage empty": ((*TRAIN, "--storage", " "), "storage must name a directory or a URL; it is empty"),
     "storage in a file": ((*TRAIN, "--storage", "file/a"), "file/a cannot be used: Cannot create directory"),
-    "storage of no kind": ((*TRAIN, "--storage", "s4://a"), "Protocol not known: s4; there are paths, and URLs as"),
-    "storage beside the run": ((*TRAIN, "--storage", "."), "itself is; name another place, or leave it out"),
+    "storage of no kind": (
+        (*TRAIN, "--storage", "s4://a"),
+        "Protocol not known: s4; allowed are paths, and URLs such",
+    ),
+    "storage beside the run": ((*TRAIN, "--storage", "."), "itself is; name another place, or none"),
     "storage of another run": (
         ("train", "cartpole", "--storage", ".", "--run-dir", "new/imported"),
-        "has a run imported already; name another --run-dir, or go on with that run: ctm-rl resume",
+        "already has a run imported; name another --run-dir, or continue that run: ctm-rl resume",
     ),
     "resume a URL": (("resume", "file:///nowhere/a"), "file:///nowhere/a has no complete checkpoint"),
     "resume no run in a URL": (("resume", "memory://bucket"), "memory://bucket names no run in a storage"),
-    "resume's place": (("resume", "imported", "--run-dir", "new"), "and imported is none; leave it out"),
+    "resume's place": (("resume", "imported", "--run-dir", "new"), "and imported is local; leave it out"),
     "resume nothing": (("resume",), "ctm-rl: resume needs DIR"),
     "resume nowhere": (("resume", "none"), "none is not a run directory: there is no such directory"),
     "resume no run": (("resume", "empty"), "empty is not a run directory: it has no config.json"),
@@ -235,19 +238,22 @@ SAYS = "import sys; print({!r}, file=sys.stderr); sys.exit(1)"
 @pytest.mark.parametrize(
     ("probe", "message"),
     [
-        ("import time; time.sleep(60)", "is no Ray cluster that this process can join; is it the port of ray start"),
+        (
+            "import time; time.sleep(60)",
+            "is not a Ray cluster that this process can join; check that it is the port",
+        ),
         (
             SAYS.format("RuntimeError: This node is not in the cluster"),
             "(RuntimeError: This node is not in the cluster)",
         ),
-        (SAYS.format("RPC error: Missing authorization header"), "RAY_AUTH_MODE=token must be set"),
+        (SAYS.format("RPC error: Missing authorization header"), "set RAY_AUTH_MODE=token"),
         (
             SAYS.format("gcs_client.cc:1: Unauthenticated: InvalidAuthToken") + "; time.sleep(60)",
-            "RAY_AUTH_MODE=token must be set",
+            "set RAY_AUTH_MODE=token",
         ),
         (
             SAYS.format("Token authentication is enabled but Ray couldn't find an authentication token."),
-            "RAY_AUTH_MODE=token must be set",
+            "set RAY_AUTH_MODE=token",
         ),
         # Ray has found the token by itself, and goes on.
         (f"print('Token authentication is enabled. Set RAY_AUTH_MODE=disabled'); {nodes_of(3.0)}", " has 3; ask for"),
