@@ -43,6 +43,31 @@ def choose(
     Returns:
         The experiment, the remaining arguments, and the command with the experiment, for messages.
     """
+    choices, rest = _split(arguments)
+    if default is not None and not choices:
+        return default, rest, f"ctm-rl {command}"
+    if not choices:
+        raise UserError(
+            f"{command} needs an experiment first ({', '.join(names())}), or --env ID, or --config FILE; none is given."
+        )
+    if len(choices) > 1:
+        given = " and ".join(" ".join(filter(None, choice)) for choice in choices)
+        raise UserError(f"{command} takes one experiment, got {given}; only one of them is allowed.")
+    ((option, value),) = choices
+    prog = " ".join(filter(None, (f"ctm-rl {command}", option, value)))
+    if option == "--env":
+        experiment = checked(lambda: for_env(value))
+    elif option == "--config":
+        from ctm_rl.agents.run_directory.directory import load_config
+
+        experiment = load_config(expand(value))
+    else:
+        experiment = load(value)
+    return experiment, rest, prog
+
+
+def _split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Separates what names an experiment, as (option or empty, value), from the other arguments."""
     choices: list[tuple[str, str]] = []
     rest: list[str] = []
     remaining = list(arguments)
@@ -59,24 +84,7 @@ def choose(
                 raise UserError(f"{option} needs a value: {'an environment' if option == '--env' else 'a file'}.")
             value = remaining.pop(0)
         choices.append((option, value))
-    if default is not None and not choices:
-        return default, rest, f"ctm-rl {command}"
-    if len(choices) != 1:
-        problem = "only one of them is allowed" if choices else "none is given"
-        raise UserError(
-            f"{command} needs an experiment first ({', '.join(names())}), or --env ID, or --config FILE; {problem}."
-        )
-    ((option, value),) = choices
-    prog = " ".join(filter(None, (f"ctm-rl {command}", option, value)))
-    if option == "--env":
-        experiment = checked(lambda: for_env(value))
-    elif option == "--config":
-        from ctm_rl.agents.run_directory.directory import load_config
-
-        experiment = load_config(expand(value))
-    else:
-        experiment = load(value)
-    return experiment, rest, prog
+    return choices, rest
 
 
 def checked(make: Callable[[], AnyExperiment]) -> AnyExperiment:

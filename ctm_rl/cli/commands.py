@@ -78,7 +78,7 @@ class ResumeOptions:
     address: str | None = None
     """An existing Ray cluster, auto or host:port; None: start Ray on this machine."""
     placement: Placement | None = None
-    """In a cluster, put env runners on as few nodes as possible (pack), or evenly on all (spread); None: Ray does."""
+    """In a cluster, put env runners on few nodes (pack), or evenly on all (spread); None: Ray decides."""
     storage: str | None = None
     """A shared directory or a URL for copies of checkpoints and metrics; a run whose directory no longer exists is
     fetched from there."""

@@ -1,4 +1,4 @@
-"""A run's storage: what is there is whole, a run goes on from it, and training goes on without it."""
+"""A run's storage: its checkpoints are complete, a run can be resumed from it, and training continues without it."""
 
 import shutil
 import sys
@@ -43,7 +43,7 @@ def run_dir(place: Path) -> Path:
 
 
 def save(run_dir: Path, iteration: int) -> Path:
-    """A checkpoint that tells its iteration."""
+    """A checkpoint that holds its iteration."""
     return checkpoint.save(run_dir, iteration, {"iteration": iteration, "weights": torch.full((5,), float(iteration))})
 
 
@@ -68,7 +68,7 @@ def url(request: pytest.FixtureRequest, place: Path) -> str:
     ]
 
 
-def test_the_newest_checkpoints_are_put_there_and_fetched_again(run_dir: Path, url: str) -> None:
+def test_the_newest_checkpoints_are_uploaded_and_fetched_again(run_dir: Path, url: str) -> None:
     storage = Storage(url, "a")
     storage.prepare(is_new=True)
     for iteration in (1, 2, 30, 4):
@@ -99,7 +99,7 @@ def stop_at(name: str, write: Callable[..., None]) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("name", [checkpoint.TENSORS_FILE, checkpoint.STATE_FILE])
-def test_a_checkpoint_that_was_put_there_in_part_is_not_seen(
+def test_a_partly_uploaded_checkpoint_is_not_visible(
     run_dir: Path, url: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = Storage(url, "a")
@@ -117,7 +117,7 @@ def test_a_checkpoint_that_was_put_there_in_part_is_not_seen(
     assert names(run_dir.with_name("c") / "checkpoints") == ["iteration-000002"]
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_nothing_is_left_where_all_are(run_dir: Path, place: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped_and_if_all_are_nothing_is_left(run_dir: Path, place: Path) -> None:
     storage = Storage(str(place / "store"), "a")
     storage.prepare(is_new=True)
     for iteration in (1, 2):
@@ -132,7 +132,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_nothing_is_left_where_all_are(r
     assert not (place / "new").exists()
 
 
-def test_an_outage_is_told_once_and_made_up_for_by_the_next_checkpoint(run_dir: Path, place: Path) -> None:
+def test_an_outage_is_reported_once_and_ends_with_the_next_checkpoint(run_dir: Path, place: Path) -> None:
     storage = Storage(str(place / "store"), "a")
     storage.prepare(is_new=True)
     uploader = Uploader(storage, run_dir)
@@ -158,7 +158,7 @@ def test_an_outage_is_told_once_and_made_up_for_by_the_next_checkpoint(run_dir: 
     assert uploader.pop_messages() == []
 
 
-def test_training_does_not_wait_for_a_slow_storage_which_gets_the_newest(
+def test_training_does_not_wait_for_a_slow_storage_which_receives_the_newest(
     run_dir: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = Storage(str(place / "store"), "a")
@@ -184,7 +184,7 @@ def test_training_does_not_wait_for_a_slow_storage_which_gets_the_newest(
     uploader.close()
 
 
-def test_a_storage_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_that_does_not_answer_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage_module, "ANSWER_SECONDS", 0.1)
     with pytest.raises(UserError, match=r"storage s3://a cannot be used: no answer within 0.1 s\."):
         storage_module.with_timeout("s3://a", lambda: threading.Event().wait(SECONDS))
@@ -206,7 +206,7 @@ def test_a_run_in_a_storage_is_named_by_path_or_url(url: str, joined: str) -> No
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_run_whose_directory_is_gone_goes_on_from_its_storage(
+def test_a_run_whose_directory_is_deleted_continues_from_its_storage(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("cartpole", "--storage", "store", iterations=2, run_dir="a") == 0
@@ -217,7 +217,7 @@ def test_a_run_whose_directory_is_gone_goes_on_from_its_storage(
     assert main(["resume", "a", "--storage", "store", "--budget.env-steps", budget(4)]) == 0
     assert comparable("a")[:3] == before
     assert [row["iteration"] for row in comparable("store/a")] == [1, 2, 3, 4]
-    # By its path in the storage, on another machine, as it were.
+    # By its path in the storage, as on another machine.
     assert main(["resume", "store/a", "--budget.env-steps", budget(5), "--run-dir", "elsewhere/a"]) == 0
     assert [row["iteration"] for row in comparable("elsewhere/a")] == [1, 2, 3, 4, 5]
     assert read_config(place / "elsewhere/a").storage == str(place / "store")
@@ -228,7 +228,7 @@ def test_a_run_whose_directory_is_gone_goes_on_from_its_storage(
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_run_goes_on_from_a_url(place: Path) -> None:
+def test_a_run_continues_from_a_url(place: Path) -> None:
     empty_memory()
     assert train("cartpole", "--storage", "memory://bucket", iterations=1, run_dir="a") == 0
     assert main(["resume", "memory://bucket/a", "--budget.env-steps", budget(2)]) == 0
@@ -237,7 +237,7 @@ def test_a_run_goes_on_from_a_url(place: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-def test_training_goes_on_while_the_storage_is_out_of_reach(
+def test_training_continues_while_the_storage_is_out_of_reach(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def put(*_: Any) -> None:
@@ -252,7 +252,7 @@ def test_training_goes_on_while_the_storage_is_out_of_reach(
     assert len(comparable("a")) == 3
 
 
-def test_what_is_here_is_not_fetched(run_dir: Path, place: Path) -> None:
+def test_a_local_run_is_not_fetched(run_dir: Path, place: Path) -> None:
     assert find_run("a", None, None) == (run_dir, None)
     assert find_run("a", str(place / "store"), None) == (run_dir, str(place / "store"))
     assert find_run("gone", None, None) == (place / "gone", None)

@@ -1,4 +1,4 @@
-"""The command line: what it understands, and one line for every mistake, with nothing left behind."""
+"""The command line: the options it accepts, and one line for every mistake, with nothing left behind."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ TRAIN = ("train", "cartpole", "--run-dir", "new")
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden_dir: Path) -> Path:
-    """A working directory with all kinds of things that are no good."""
+    """A working directory with all kinds of invalid files and directories."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     assert main(["import", str(golden_dir / "ctm_cartpole.pt"), "--run-dir", "imported"]) == 0
@@ -201,7 +201,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("arguments, message", MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_in_one_line_and_leaves_nothing(
+def test_a_mistake_is_reported_in_one_line_and_leaves_nothing(
     place: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
     before = everything_in(place)
@@ -218,13 +218,13 @@ def test_a_mistake_is_told_in_one_line_and_leaves_nothing(
 
 @pytest.fixture
 def listener() -> Iterator[str]:
-    """The address of something that listens, and is no Ray."""
+    """The address of a server that is not Ray."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
 def nodes_of(*cpus: float) -> str:
-    """A probe that tells such nodes."""
+    """A probe that reports nodes with so many CPU cores."""
     nodes = [
         {"address": f"10.0.0.{index}", "resources": {"CPU": count}, "has_package": True}
         for index, count in enumerate(cpus)
@@ -255,7 +255,7 @@ SAYS = "import sys; print({!r}, file=sys.stderr); sys.exit(1)"
             SAYS.format("Token authentication is enabled but Ray couldn't find an authentication token."),
             "set RAY_AUTH_MODE=token",
         ),
-        # Ray has found the token by itself, and goes on.
+        # Ray has found the token by itself and continues.
         (f"print('Token authentication is enabled. Set RAY_AUTH_MODE=disabled'); {nodes_of(3.0)}", " has 3; ask for"),
         (SAYS.format("ConnectionError: Could not find any running Ray instance."), "found no Ray cluster on this mach"),
         (nodes_of(3.0), " has 3; ask for fewer."),
@@ -266,7 +266,7 @@ SAYS = "import sys; print({!r}, file=sys.stderr); sys.exit(1)"
         (nodes_of(8.0), "needs 1 GPUs, and the cluster at"),
     ],
 )
-def test_a_cluster_that_will_not_do_is_told_in_one_line(
+def test_an_unusable_cluster_is_reported_in_one_line(
     place: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -300,7 +300,7 @@ def test_help_loads_neither_torch_nor_ray(arguments: tuple[str, ...]) -> None:
     assert len(done.stdout) > 5
 
 
-def test_help_names_every_field_and_its_value(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_field_and_its_value(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "cartpole", "--help"]) == 0
     text = capsys.readouterr().out
     for name in ("--model.num-ticks", "--ppo.lr", "--budget.env-steps", "--num-env-runners", "--address", "--env.id"):
