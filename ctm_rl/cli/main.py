@@ -244,7 +244,7 @@ def _cluster_check(arguments: list[str]) -> None:
     _write((cluster_check.to_line if options.json else cluster_check.to_text)(report))
     if report.problems:
         raise cluster_check.ClusterDiffers(
-            "the cluster differs from this process, or a node failed a check; see the lines above."
+            "a node differs from this process, or failed a check; see the problems above."
         )
 
 

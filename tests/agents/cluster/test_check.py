@@ -52,7 +52,7 @@ def test_a_node_without_the_package_is_reported_and_does_not_stop_the_check(plac
         environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
         done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    assert done.stderr == "ctm-rl: not everything in the cluster agrees with this process.\n"
+    assert done.stderr == "ctm-rl: a node differs from this process, or failed a check; see the problems above.\n"
     report = json.loads(done.stdout)
     whole, lacking = sorted(report["nodes"], key=lambda node: node["cpus"])
     assert (whole["cpus"], whole["ctm_rl"]) == (1.0, ctm_rl.__version__)
