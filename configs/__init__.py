@@ -1,7 +1,7 @@
 """Complete experiments: each is a function that returns one checked experiment, ``registry`` has them by name.
 
-The first line of a function's docstring says what the experiment shows. Imports ``agents.experiments`` and the core's
-configurations; loads neither PyTorch nor Ray.
+The first line of a function's docstring is its description in ``ctm-rl list``. Imports ``agents.experiments`` and the
+core's configurations; loads neither PyTorch nor Ray.
 """
 
 from ctm_rl.configs.registry import describe as describe

@@ -1,61 +1,34 @@
-"""Acrobot that has to be remembered: velocities are hidden, so a policy cannot see which way it swings."""
+"""Acrobot that needs memory: velocities are hidden, so that one observation does not show which way it swings."""
 
-import dataclasses
+from dataclasses import replace
 
-from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.experiments.settings import BudgetConfig
-from ctm_rl.config import PolicyConfig
-from ctm_rl.configs.cartpole import cartpole_paper
+from ctm_rl.configs.cartpole import cartpole, cartpole_paper
 
 
 def acrobot() -> ActingExperiment:
     """Acrobot with hidden velocities, 500 steps; synchronisation over the last ticks."""
-    return ActingExperiment(
+    base = cartpole()
+    return replace(
+        base,
         name="acrobot",
         env=EnvConfig(id="Acrobot-v1", wrappers=("hide-velocities",), max_episode_steps=500, stagger_episodes=True),
-        model=PolicyConfig(
-            num_neurons=64,
-            history_length=10,
-            num_ticks=1,
-            nlm_hidden_dim=4,
-            num_output_sync_neurons=16,
-            sync_window=True,
-            # tossing a coin at every step never swings it up; a policy that keeps to an action for a while does
-            policy_gain=30.0,
-            feature_dim=64,
-            max_seq_len=32,
-        ),
-        ppo=PPOSettings(
-            lr=1e-3,
-            is_lr_annealed=True,
-            entropy_coefficient=0.01,
-            num_epochs=4,
-            num_minibatches=4,
-            num_rollout_steps=32,
-        ),
+        # a new random action at every step never swings it up; a policy that repeats an action for a while does
+        model=replace(base.model, num_ticks=1, sync_window=True, policy_gain=30.0),
         budget=BudgetConfig(env_steps=1_000_000),
-        num_env_runners=0,
-        num_envs_per_env_runner=64,
     )
 
 
 def acrobot_paper() -> ActingExperiment:
     """Acrobot with hidden velocities as published: one tick, 256 neurons, 2 million steps."""
-    return ActingExperiment(
+    base = cartpole_paper()
+    return replace(
+        base,
         name="acrobot-paper",
         env=EnvConfig(id="Acrobot-v1", wrappers=("hide-velocities",), max_episode_steps=500),
-        model=PolicyConfig(
-            num_neurons=256,
-            history_length=5,
-            num_ticks=1,
-            nlm_hidden_dim=4,
-            num_output_sync_neurons=16,
-            sync_window=True,
-            feature_dim=64,
-            max_seq_len=100,
-        ),
-        ppo=dataclasses.replace(cartpole_paper().ppo, lr=5e-4, num_epochs=1),
+        model=replace(base.model, num_neurons=256, history_length=5, num_ticks=1, feature_dim=64),
+        ppo=replace(base.ppo, lr=5e-4, num_epochs=1),
         budget=BudgetConfig(env_steps=2_000_000),
-        num_env_runners=0,
         num_envs_per_env_runner=12,
     )

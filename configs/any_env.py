@@ -1,4 +1,4 @@
-"""One experiment for any environment with a vector of numbers to observe and one of a few actions to choose."""
+"""One experiment for any environment, with settings for small control tasks."""
 
 import re
 
@@ -8,10 +8,10 @@ from ctm_rl.configs.cartpole import cartpole
 
 
 def for_env(env_id: str) -> ActingExperiment:
-    """The experiment of ``ctm-rl train --env ID``, with settings that do for small control tasks.
+    """Returns the experiment of ``ctm-rl train --env ID``, with settings for small control tasks.
 
     Args:
-        env_id: Gymnasium's name of the environment, as Acrobot-v1; module:Name-v0 imports the module first.
+        env_id: Gymnasium's id of the environment, such as Acrobot-v1; module:Name-v0 imports the module first.
 
     Returns:
         The experiment, named after the environment.

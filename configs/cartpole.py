@@ -1,6 +1,6 @@
-"""CartPole that has to be remembered: velocities are hidden, so a policy without memory stays near 50 steps."""
+"""CartPole that needs memory: velocities are hidden, so that a policy without memory stays near 50 steps."""
 
-import dataclasses
+from dataclasses import replace
 
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
@@ -21,7 +21,7 @@ def cartpole() -> ActingExperiment:
             feature_dim=64,
             max_seq_len=32,
         ),
-        # many environments for few steps: what a tick costs hardly grows with the rows
+        # many environments for few steps: the cost of a tick hardly grows with the rows of the batch
         ppo=PPOSettings(lr=1e-3, is_lr_annealed=True, num_epochs=4, num_minibatches=4, num_rollout_steps=32),
         budget=BudgetConfig(env_steps=250_000),
         num_env_runners=0,
@@ -30,40 +30,27 @@ def cartpole() -> ActingExperiment:
 
 
 def cartpole_window() -> ActingExperiment:
-    """The same, with synchronisation over the last ticks only, as published."""
-    experiment = cartpole()
-    return dataclasses.replace(
-        experiment, name="cartpole-window", model=dataclasses.replace(experiment.model, sync_window=True)
-    )
+    """CartPole with synchronisation over the last ticks only, as published."""
+    base = cartpole()
+    return replace(base, name="cartpole-window", model=replace(base.model, sync_window=True))
 
 
 def cartpole_paper() -> ActingExperiment:
     """CartPole with hidden velocities as published: two ticks, 128 neurons, 200 steps, 10M in all."""
-    return ActingExperiment(
+    base = cartpole_window()
+    return replace(
+        base,
         name="cartpole-paper",
-        env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",), max_episode_steps=200),
-        model=PolicyConfig(
-            num_neurons=128,
-            history_length=20,
-            num_ticks=2,
-            nlm_hidden_dim=4,
-            num_output_sync_neurons=16,
-            sync_window=True,
-            feature_dim=128,
-            max_seq_len=100,
-        ),
-        ppo=PPOSettings(
-            lr=1e-3,
-            is_lr_annealed=True,
+        env=replace(base.env, max_episode_steps=200),
+        model=replace(base.model, num_neurons=128, history_length=20, feature_dim=128, max_seq_len=100),
+        ppo=replace(
+            base.ppo,
             normalize_rewards=True,
             clip=0.1,
             entropy_coefficient=0.1,
             value_coefficient=0.25,
-            num_epochs=4,
-            num_minibatches=4,
             num_rollout_steps=100,
         ),
         budget=BudgetConfig(env_steps=10_000_000),
-        num_env_runners=0,
         num_envs_per_env_runner=256,
     )

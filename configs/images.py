@@ -1,6 +1,6 @@
-"""Pictures and their classes: MNIST, CIFAR and ImageNet."""
+"""Image classification: MNIST, CIFAR and ImageNet."""
 
-import dataclasses
+from dataclasses import replace
 
 from ctm_rl.agents.experiments.answering import AnsweringExperiment, HeldOutSettings, LearningSettings, TaskConfig
 from ctm_rl.agents.experiments.settings import BudgetConfig
@@ -10,7 +10,7 @@ IMAGES = "ctm_rl.envs:ctm_rl/Images-v0"
 
 
 def _task(dataset: str) -> TaskConfig:
-    """A data set; where it lies is given by ``--env.kwargs``."""
+    """The environment of a data set; ``--env.kwargs`` names its directory."""
     return TaskConfig(id=IMAGES, kwargs={"dataset": dataset}, held_out_kwargs={"split": "test"})
 
 
@@ -21,7 +21,7 @@ def mnist() -> AnsweringExperiment:
         env=_task("mnist"),
         model=AnswerConfig(
             encoder="conv",
-            positions="fourier",  # two layers see no farther than a third of a digit
+            positions="fourier",  # the receptive field of two layers is a third of a digit
             pixel_mean=(0.1307,),
             pixel_std=(0.3081,),
             input_dim=1,
@@ -71,33 +71,31 @@ def cifar10() -> AnsweringExperiment:
 
 def cifar100() -> AnsweringExperiment:
     """CIFAR-100 as published: 512 neurons, 50 ticks; needs --env.kwargs '{"path": DIR}'."""
-    return AnsweringExperiment(
+    base = cifar10()
+    return replace(
+        base,
         name="cifar100",
         env=_task("cifar100"),
-        model=AnswerConfig(
+        model=replace(
+            base.model,
             encoder="resnet34-2",
             pixel_mean=(0.5071, 0.4865, 0.4409),
             pixel_std=(0.2673, 0.2564, 0.2762),
             num_neurons=512,
             history_length=25,
-            num_ticks=50,
             synapse_depth=2,
             nlm_hidden_dim=16,
             feature_dim=256,
             num_heads=4,
-            pairing="random-pairing",
-            num_output_sync_neurons=256,
             num_action_sync_neurons=256,
         ),
-        learning=LearningSettings(batch_size=512, lr=1e-4, num_warmup_steps=1000, weight_decay=1e-3),
-        budget=BudgetConfig(env_steps=512 * 600_000),
-        held_out=HeldOutSettings(num_samples=10_000, num_iterations=100),
+        learning=replace(base.learning, weight_decay=1e-3),
     )
 
 
 def _cifar100_with(name: str, **changes: int) -> AnsweringExperiment:
-    experiment = cifar100()
-    return dataclasses.replace(experiment, name=name, model=dataclasses.replace(experiment.model, **changes))
+    base = cifar100()
+    return replace(base, name=name, model=replace(base.model, **changes))
 
 
 def cifar100_d128() -> AnsweringExperiment:
@@ -116,17 +114,17 @@ def cifar100_d1024() -> AnsweringExperiment:
 
 
 def cifar100_k25() -> AnsweringExperiment:
-    """CIFAR-100, ablation over thinking time: 25 ticks."""
+    """CIFAR-100, ablation over ticks: 25 ticks."""
     return _cifar100_with("cifar100-k25", num_ticks=25)
 
 
 def cifar100_k75() -> AnsweringExperiment:
-    """CIFAR-100, ablation over thinking time: 75 ticks."""
+    """CIFAR-100, ablation over ticks: 75 ticks."""
     return _cifar100_with("cifar100-k75", num_ticks=75)
 
 
 def cifar100_k100() -> AnsweringExperiment:
-    """CIFAR-100, ablation over thinking time: 100 ticks."""
+    """CIFAR-100, ablation over ticks: 100 ticks."""
     return _cifar100_with("cifar100-k100", num_ticks=100)
 
 

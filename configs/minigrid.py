@@ -1,53 +1,28 @@
-"""MiniGrid: a grid world seen in part, of which the policy has to remember what it has left behind."""
+"""MiniGrid: a grid world seen in part, so that the policy has to remember what it no longer sees."""
 
-import dataclasses
+from dataclasses import replace
 
-from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.experiments.settings import BudgetConfig
-from ctm_rl.config import PolicyConfig
-from ctm_rl.configs.cartpole import cartpole_paper
+from ctm_rl.configs.cartpole import cartpole, cartpole_paper
 
 
-def _small(
-    name: str,
-    env_id: str,
-    env_steps: int,
-    *,
-    num_ticks: int = 2,
-    entropy: float = 0.01,
-    entropy_final: float | None = None,
-) -> ActingExperiment:
-    """A small machine on the image alone, which is all that changes in these tasks."""
-    return ActingExperiment(
+def _small(name: str, env_id: str, env_steps: int, *, num_ticks: int = 2) -> ActingExperiment:
+    """A small machine on the image alone, the only part of the observation that changes in these tasks."""
+    base = cartpole()
+    return replace(
+        base,
         name=name,
         env=EnvConfig(id=env_id, wrappers=("grid-image",), stagger_episodes=True),
-        model=PolicyConfig(
-            num_neurons=64,
-            history_length=10,
-            num_ticks=num_ticks,
-            nlm_hidden_dim=4,
-            num_output_sync_neurons=16,
-            feature_dim=16,
-            max_seq_len=32,
-        ),
-        ppo=PPOSettings(
-            lr=1e-3,
-            is_lr_annealed=True,
-            # a goal is worth at most 1, once: scaled down, it would be lost in what values err by at the start
-            reward_scale=1.0,
-            entropy_coefficient=entropy,
-            entropy_coefficient_final=entropy_final,
-            num_epochs=4,
-            num_minibatches=4,
-            num_rollout_steps=32,
-        ),
+        model=replace(base.model, num_ticks=num_ticks, feature_dim=16),
+        # a goal is worth at most 1, once: scaled down, it would be smaller than the first errors of the values
+        ppo=replace(base.ppo, reward_scale=1.0),
         budget=BudgetConfig(env_steps=env_steps),
-        num_envs_per_env_runner=64,
     )
 
 
 def minigrid_empty() -> ActingExperiment:
-    """An empty room of 8 x 8: the way to the goal in the corner."""
+    """An empty room of 8 x 8: walk to the goal in the corner."""
     return _small("minigrid-empty", "MiniGrid-Empty-8x8-v0", 300_000)
 
 
@@ -57,15 +32,23 @@ def minigrid_doorkey() -> ActingExperiment:
 
 
 def minigrid_memory() -> ActingExperiment:
-    """Memory S7: see an object, walk away from it, and choose the like of it where the corridor forks."""
-    # going straight to the fork is worth half: without much entropy nobody looks back for what there is to remember
-    base = _small("minigrid-memory", "MiniGrid-MemoryS7-v0", 2_000_000, num_ticks=1, entropy=0.03, entropy_final=0.005)
-    # a machine as it is published begins with neurons that hardly answer to what is seen, and what they synchronise is
-    # lost in a step; these gains and a short window let a sight be told apart four steps later, before any learning
-    model = dataclasses.replace(base.model, nlm_gain=4.0, history_length=4, sync_window=True)
-    # Adam's very first step, at this rate, can leave a policy that is certain and a value that is far off
-    ppo = dataclasses.replace(base.ppo, lr=2e-3, is_lr_annealed=False, lr_warmup_steps=20_000, target_kl=0.02)
-    return dataclasses.replace(base, model=model, ppo=ppo)
+    """Memory S7: see an object, walk away from it, and choose the same object where the corridor forks."""
+    base = _small("minigrid-memory", "MiniGrid-MemoryS7-v0", 2_000_000, num_ticks=1)
+    # a machine as published begins with neurons that hardly react to their input, and what they synchronise is lost
+    # after one step; with this gain and a short window, observations differ four steps later, before any training
+    model = replace(base.model, nlm_gain=4.0, history_length=4, sync_window=True)
+    ppo = replace(
+        base.ppo,
+        # going straight to the fork returns half the reward: with less entropy the policy never looks at the object
+        entropy_coefficient=0.03,
+        entropy_coefficient_final=0.005,
+        # Adam's very first step, at this rate, can leave a policy that is certain and a value that is far off
+        lr=2e-3,
+        is_lr_annealed=False,
+        lr_warmup_steps=20_000,
+        target_kl=0.02,
+    )
+    return replace(base, model=model, ppo=ppo)
 
 
 def minigrid_keycorridor() -> ActingExperiment:
@@ -74,28 +57,29 @@ def minigrid_keycorridor() -> ActingExperiment:
 
 
 def minigrid_fourrooms() -> ActingExperiment:
-    """FourRooms, 100 steps: find the goal in one of four rooms; small and quick."""
+    """FourRooms, 100 steps: find the goal in one of four rooms; a small, quick model."""
     return _small("minigrid-fourrooms", "MiniGrid-FourRooms-v0", 3_000_000, num_ticks=1)
 
 
 def minigrid_fourrooms_paper() -> ActingExperiment:
     """FourRooms as published: one tick, 512 neurons, 300 steps, 300 million in all."""
-    return ActingExperiment(
+    base = cartpole_paper()
+    return replace(
+        base,
         name="minigrid-fourrooms-paper",
         env=EnvConfig(id="MiniGrid-FourRooms-v0", wrappers=("grid-image",), max_episode_steps=300),
-        model=PolicyConfig(
+        model=replace(
+            base.model,
             num_neurons=512,
             history_length=10,
             num_ticks=1,
             nlm_hidden_dim=16,
             num_output_sync_neurons=32,
-            sync_window=True,
-            feature_dim=128,
             max_seq_len=50,
         ),
-        ppo=dataclasses.replace(cartpole_paper().ppo, lr=1e-4, num_epochs=1, num_rollout_steps=50),
+        ppo=replace(base.ppo, lr=1e-4, num_epochs=1, num_rollout_steps=50),
         budget=BudgetConfig(env_steps=300_000_000),
-        # MiniGrid is Python: two processes play on two cores at once, and both cores learn while they wait
+        # MiniGrid is written in Python: two processes run it on two cores, and both cores learn while they wait
         num_env_runners=2,
         num_envs_per_env_runner=128,
         num_threads=2,

@@ -1,6 +1,6 @@
-"""Cumulative parity: whether each beginning of a sequence holds an odd number of -1."""
+"""Cumulative parity: whether each prefix of a sequence has an odd number of -1."""
 
-import dataclasses
+from dataclasses import replace
 
 from ctm_rl.agents.experiments.answering import (
     AnsweringExperiment,
@@ -16,7 +16,7 @@ PARITY = "ctm_rl.envs:ctm_rl/Parity-v0"
 
 
 def parity() -> AnsweringExperiment:
-    """Parity of every beginning of 16 values, small enough for two CPU cores."""
+    """Parity of every prefix of 16 values, small enough for two CPU cores."""
     return AnsweringExperiment(
         name="parity",
         env=TaskConfig(id=PARITY, kwargs={"length": 16}),
@@ -25,7 +25,7 @@ def parity() -> AnsweringExperiment:
             positions="rotational-1d",
             num_neurons=128,
             history_length=10,
-            num_ticks=10,  # places are learned one after the other, by steps: twenty ticks only make them dearer
+            num_ticks=10,  # positions are learned one after the other; twenty ticks only cost more
             nlm_hidden_dim=8,
             feature_dim=64,
             num_heads=4,
@@ -40,37 +40,36 @@ def parity() -> AnsweringExperiment:
 
 
 def parity_64() -> AnsweringExperiment:
-    """Parity of every beginning of 64 values as published: 1,024 neurons, 75 ticks."""
-    return AnsweringExperiment(
+    """Parity of every prefix of 64 values as published: 1,024 neurons, 75 ticks."""
+    base = parity()
+    return replace(
+        base,
         name="parity-64",
         env=TaskConfig(id=PARITY, kwargs={"length": 64}),
-        model=AnswerConfig(
-            encoder="parity",
-            positions="rotational-1d",
+        model=replace(
+            base.model,
             num_neurons=1024,
             history_length=25,
             num_ticks=75,
             nlm_hidden_dim=16,
             feature_dim=512,
             num_heads=8,
-            pairing="random",
-            num_output_sync_neurons=32,
-            num_action_sync_neurons=32,
         ),
         learning=LearningSettings(batch_size=64, lr=1e-4, num_warmup_steps=500, clip_quantile=0.9),
         budget=BudgetConfig(env_steps=64 * 200_000),
+        held_out=HeldOutSettings(),
     )
 
 
 def parity_bandit() -> AnsweringExperiment:
-    """Parity of every beginning of 8 values from nothing but the share of right places: a bandit."""
-    experiment = parity()
-    return dataclasses.replace(
-        experiment,
+    """Parity of every prefix of 8 values, learned from the share of right answers alone: a bandit."""
+    base = parity()
+    return replace(
+        base,
         name="parity-bandit",
         env=TaskConfig(id=PARITY, kwargs={"length": 8}),
-        model=dataclasses.replace(
-            experiment.model,
+        model=replace(
+            base.model,
             num_neurons=64,
             history_length=8,
             num_ticks=8,
@@ -83,7 +82,7 @@ def parity_bandit() -> AnsweringExperiment:
         learning=LearningSettings(
             batch_size=128, num_steps_per_iteration=4, lr=3e-3, num_warmup_steps=50, max_grad_norm=0.5
         ),
-        # Places are learned one after the other: those that wait must not be decided by chance meanwhile.
+        # Positions are learned one after the other: entropy keeps later ones from being decided by chance before.
         bandit=BanditSettings(entropy_coefficient=0.1),
         budget=BudgetConfig(env_steps=128 * 8000),
         held_out=HeldOutSettings(num_samples=1024, num_iterations=25),

@@ -1,11 +1,12 @@
-"""Questions about digits that have been seen before: what synchronisation remembers once they are out of sight."""
+"""Questions about digits shown earlier: what synchronisation remembers when they are no longer visible."""
+
+from dataclasses import replace
 
 from ctm_rl.agents.experiments.answering import AnsweringExperiment, HeldOutSettings, LearningSettings, TaskConfig
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.config import AnswerConfig
 
 QA_MNIST = "ctm_rl.envs:ctm_rl/QAMnist-v0"
-_MEAN, _STD = (0.1307,), (0.3081,)
 
 
 def qa_mnist() -> AnsweringExperiment:
@@ -14,14 +15,14 @@ def qa_mnist() -> AnsweringExperiment:
         name="qa-mnist",
         env=TaskConfig(
             id=QA_MNIST,
-            # half the batches ask for a digit itself: from sums alone, whether they are odd is learned very late
+            # half the batches ask for one digit: from sums alone, the parity of the answer is learned very late
             kwargs={"num_digits": [2, 2], "num_operations": [0, 1], "size": 16},
             held_out_kwargs={"split": "test", "num_operations": [1, 1]},
         ),
         model=AnswerConfig(
             encoder="digits",
-            pixel_mean=_MEAN,
-            pixel_std=_STD,
+            pixel_mean=(0.1307,),
+            pixel_std=(0.3081,),
             num_neurons=128,
             history_length=3,
             num_ticks=18,
@@ -43,25 +44,22 @@ def qa_mnist() -> AnsweringExperiment:
 
 def qa_mnist_10() -> AnsweringExperiment:
     """Questions about one to four digits as published: 1,024 neurons, ten ticks for each part."""
-    return AnsweringExperiment(
+    base = qa_mnist()
+    return replace(
+        base,
         name="qa-mnist-10",
         env=TaskConfig(id=QA_MNIST, held_out_kwargs={"split": "test"}),
-        model=AnswerConfig(
-            encoder="digits",
-            pixel_mean=_MEAN,
-            pixel_std=_STD,
+        model=replace(
+            base.model,
             num_neurons=1024,
             history_length=30,
             num_ticks=10,
             ticks_per_input=10,
             num_answer_ticks=10,
             nlm_hidden_dim=16,
-            feature_dim=64,
-            num_heads=4,
-            pairing="random",
-            num_output_sync_neurons=32,
-            num_action_sync_neurons=32,
         ),
         learning=LearningSettings(batch_size=64, lr=1e-4, num_warmup_steps=500),
         budget=BudgetConfig(env_steps=64 * 300_000),
+        held_out=HeldOutSettings(),
+        num_threads=1,
     )

@@ -1,4 +1,6 @@
-"""Sorting: numbers are put in order, one index emitted after the other while thinking."""
+"""Sorting: the order of numbers, emitted as one index after the other over the ticks."""
+
+from dataclasses import replace
 
 from ctm_rl.agents.experiments.answering import AnsweringExperiment, HeldOutSettings, LearningSettings, TaskConfig
 from ctm_rl.agents.experiments.settings import BudgetConfig
@@ -30,20 +32,20 @@ def sorting() -> AnsweringExperiment:
 
 def sorting_30() -> AnsweringExperiment:
     """The order of 30 numbers as published: 512 neurons, 50 ticks."""
-    return AnsweringExperiment(
+    base = sorting()
+    return replace(
+        base,
         name="sorting-30",
         env=TaskConfig(id=SORTING, kwargs={"length": 30}),
-        model=AnswerConfig(
-            encoder="none",
-            num_heads=0,
+        model=replace(
+            base.model,
             num_neurons=512,
             history_length=25,
             num_ticks=50,
             synapse_depth=4,
-            nlm_hidden_dim=4,
-            pairing="random-pairing",
             num_output_sync_neurons=32,
         ),
         learning=LearningSettings(loss="order", batch_size=32, lr=1e-3, num_warmup_steps=5000),
         budget=BudgetConfig(env_steps=32 * 100_000),
+        held_out=HeldOutSettings(),
     )

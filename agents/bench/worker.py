@@ -57,14 +57,14 @@ def _serve(task: dict[str, Any], answers: TextIO) -> None:
     """Builds the contender and answers."""
     from ctm_rl.agents.cluster.session import ray_for
     from ctm_rl.agents.cluster.signals import StopRequest
-    from ctm_rl.agents.run_directory.working_directory import no_results_at_home
+    from ctm_rl.agents.run_directory.working_directory import without_ray_results
 
     experiment, rival = from_json(task["experiment"]), RivalSettings(**task["rival"])
     assert isinstance(experiment, ActingExperiment)
     num_threads = int(task["num_threads"])
     with contextlib.ExitStack() as stack:
         if task["name"] != "sb3-lstm":
-            stack.enter_context(no_results_at_home())
+            stack.enter_context(without_ray_results())
             stack.enter_context(ray_for(experiment, StopRequest(lambda: None)))
         contender = make_contender(task["name"], experiment, num_threads, rival)
         try:

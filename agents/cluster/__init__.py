@@ -1,4 +1,4 @@
-"""Where a run computes: a local Ray or a cluster, its capacity, its signals, and this package on its nodes.
+"""A run's Ray: a local one or a cluster, its capacity, placement, signals, and this package on its nodes.
 
 Imports ``agents.experiments``; does not import ``runs``, which uses it.
 """

@@ -1,4 +1,4 @@
-"""Whether the processors that a run asks for are there: on all nodes together, and on a single one for each process."""
+"""Checks that a run's CPU cores and GPUs exist: in the whole cluster, and on a single node for each process."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from ctm_rl.agents.experiments.settings import RunSettings
 from ctm_rl.errors import UserError
 
 _MAX_NAMED = 8
-"""Nodes that a message names."""
+"""The most nodes that a message names."""
 
 
 class Node(NamedTuple):
@@ -17,75 +17,75 @@ class Node(NamedTuple):
     name: str
     """Its address."""
     cpus: float
-    """CPU cores that Ray may give away."""
+    """CPU cores that Ray may assign."""
     gpus: float
-    """GPUs that Ray may give away."""
+    """GPUs that Ray may assign."""
     has_package: bool
-    """Whether this package is there, file for file as it is here."""
+    """Whether this package is installed there with the same files as here."""
 
 
 def needed_cpus(experiment: RunSettings) -> float:
-    """How many CPU cores Ray has to set aside for a run, beside the training process itself."""
+    """Returns how many CPU cores Ray must reserve for a run, beside those of the training process."""
     learners = experiment.num_learners if experiment.num_gpus_per_learner == 0 else 0
     return experiment.num_env_runners * experiment.num_cpus_per_env_runner + learners
 
 
 def needed_gpus(experiment: RunSettings) -> float:
-    """How many GPUs a run learns on; without learners of their own, those of the training process."""
+    """Returns how many GPUs a run learns on; without separate learners, those of the training process."""
     return experiment.num_gpus_per_learner * max(1, experiment.num_learners)
 
 
 def check_capacity(experiment: RunSettings, where: str, nodes: Sequence[Node]) -> None:
-    """Refuses a run that would wait for ever for processors that are not there.
+    """Refuses a run that would wait forever for processors that do not exist.
 
     Args:
-        experiment: what is asked for.
+        experiment: what is to be run.
         where: the machine or cluster, for the message.
-        nodes: what is there, whoever uses it now.
+        nodes: what exists, whether it is in use or not.
 
     Raises:
-        UserError: there is too little, or too little in one place.
+        UserError: there are too few cores or GPUs, or too few on one node.
     """
     needed, num_cpus = needed_cpus(experiment), sum(node.cpus for node in nodes)
     size, count = experiment.num_cpus_per_env_runner, experiment.num_env_runners
     if needed > num_cpus:
         raise UserError(
             f"num_env_runners {count} x num_cpus_per_env_runner {size:g} and num_learners {experiment.num_learners} "
-            f"need {needed:g} CPU cores, and {where} has {_has(nodes, num_cpus, 'cpus')}; ask for fewer."
+            f"need {needed:g} CPU cores, and {where} has {_describe_total(nodes, num_cpus, 'cpus')}; ask for fewer."
         )
-    if count and size and _rooms([node.cpus for node in nodes], size) < count:
+    if count and size and _count_fitting([node.cpus for node in nodes], size) < count:
         _refuse_runners(experiment, where, nodes)
     gpus, num_gpus = needed_gpus(experiment), sum(node.gpus for node in nodes)
     each, num_learners = experiment.num_gpus_per_learner, max(1, experiment.num_learners)
-    if gpus and (gpus > num_gpus or _rooms([node.gpus for node in nodes], each) < num_learners):
+    if gpus and (gpus > num_gpus or _count_fitting([node.gpus for node in nodes], each) < num_learners):
         raise UserError(
             f"num_gpus_per_learner {each:g} for {num_learners} learners needs {gpus:g} GPUs, and {where} has "
-            f"{_has(nodes, num_gpus, 'gpus')}; 0 learns on the CPU."
+            f"{_describe_total(nodes, num_gpus, 'gpus')}; 0 learns on the CPU."
         )
 
 
 def _refuse_runners(experiment: RunSettings, where: str, nodes: Sequence[Node]) -> None:
-    """There are cores enough, and not in one place.
+    """Refuses environment runners that do not fit on single nodes, though there are enough cores in all.
 
     Raises:
         UserError: always.
     """
     size = experiment.num_cpus_per_env_runner
-    room = _rooms([node.cpus for node in nodes], size)
-    fits = f"{room} of {experiment.num_env_runners} fit" if room else "it fits on no node"
+    num_fitting = _count_fitting([node.cpus for node in nodes], size)
+    fits = f"{num_fitting} of {experiment.num_env_runners} fit" if num_fitting else "it fits on no node"
     raise UserError(
         f"num_cpus_per_env_runner {size:g} must be free on one node, and {fits}: {where} has "
-        f"{_has(nodes, sum(node.cpus for node in nodes), 'cpus')} CPU cores; ask for fewer."
+        f"{_describe_total(nodes, sum(node.cpus for node in nodes), 'cpus')} CPU cores; ask for fewer."
     )
 
 
-def _rooms(sizes: Sequence[float], size: float) -> int:
-    """How many processes of a size find room."""
+def _count_fitting(sizes: Sequence[float], size: float) -> int:
+    """How many processes of a size fit."""
     return sum(math.floor(there / size + 1e-9) for there in sizes)
 
 
-def _has(nodes: Sequence[Node], total: float, what: str) -> str:
-    """How much there is; of several nodes, how much on each."""
+def _describe_total(nodes: Sequence[Node], total: float, what: str) -> str:
+    """The total, and the share of each node if there are several."""
     if len(nodes) == 1:
         return f"{total:g}"
     named = [f"{node.name} {getattr(node, what):g}" for node in nodes[:_MAX_NAMED]]

@@ -1,4 +1,4 @@
-"""What a cluster is like before anything runs on it: every node's size, versions, way to this process, and speed."""
+"""``ctm-rl cluster-check``: every node's size, versions, connection to this process, and speed."""
 
 import contextlib
 import dataclasses
@@ -19,32 +19,32 @@ PAYLOAD_MB = 64
 NUM_ROUND_TRIPS = 10
 PLAY_SECONDS = 2.0
 ANSWER_SECONDS = 60.0
-"""How long a node may take for an answer, beside what it is asked to do."""
+"""How long a node may take to answer, beyond the time of the measurement itself."""
 _MIB, _GIB = 2**20, 2**30
 
 
 class ClusterDiffers(UserError):
-    """Something in the cluster is not as it is here."""
+    """A node of the cluster differs from this process, or failed a check."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeReport:
-    """One node; ``None`` where it had no answer."""
+    """The results of one node; ``None`` where it did not answer."""
 
     name: str
-    """Its address; with the beginning of Ray's id where nodes share one."""
+    """Its address, with the beginning of Ray's id if several nodes share the address."""
     address: str
     """Its address."""
     id: str
     """Ray's id."""
     cpus: float
-    """CPU cores that Ray may give away."""
+    """CPU cores that Ray may assign."""
     gpus: float
-    """GPUs that Ray may give away."""
+    """GPUs that Ray may assign."""
     memory_gib: float
-    """Memory that Ray may give away."""
+    """Memory that Ray may assign."""
     object_store_gib: float
     """Size of its object store."""
     python: str | None = None
@@ -56,33 +56,33 @@ class NodeReport:
     ctm_rl: str | None = None
     """Version of this package there."""
     round_trip_ms: float | None = None
-    """From this process to the node and back, with next to nothing to carry: the median."""
+    """Median time of a tiny message from this process to the node and back."""
     bandwidth_mb_s: float | None = None
-    """Megabytes (2**20) a second, from one object store to the other and back."""
+    """Megabytes (2**20 bytes) per second, from one object store to the other and back."""
     env_steps_per_second: float | None = None
-    """CartPole played there by one process, with our untrained policy."""
+    """Speed of CartPole in one process there, with our untrained policy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterReport:
-    """All nodes, and what does not agree with this process."""
+    """The results of all nodes, and how they differ from this process."""
 
     nodes: list[NodeReport]
-    """Those alive."""
+    """The nodes that are alive."""
     driver: dict[str, str | None]
-    """Versions here."""
+    """Versions in this process."""
     problems: list[str]
-    """A line each."""
+    """One line for each difference or failure."""
 
 
-def check_cluster(build_config: Callable[[], Any], address: str | None, tell: Callable[[str], None]) -> ClusterReport:
-    """Joins a cluster, or starts a Ray of its own, and looks at every node.
+def check_cluster(build_config: Callable[[], Any], address: str | None, show: Callable[[str], None]) -> ClusterReport:
+    """Joins a cluster, or starts Ray on this machine, and examines every node.
 
     Args:
-        build_config: gives the configuration of the algorithm that is played to see how fast a node is; called once
-            Ray's settings stand, since it imports Ray.
+        build_config: returns the configuration of the algorithm that measures a node's speed; it imports Ray, so it
+            is called after ``prepare_environment``.
         address: auto or host:port; ``None``: this machine.
-        tell: is told what is being done.
+        show: shows what is being done.
 
     Raises:
         UserError: no cluster answers there.
@@ -92,21 +92,21 @@ def check_cluster(build_config: Callable[[], Any], address: str | None, tell: Ca
     except ValueError as error:
         raise UserError(str(error)) from error
     prepare_environment(settings)
-    tell(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
+    show(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     check_machine(settings)
     request = StopRequest(lambda: None)
     with (
         request,
-        # Ray puts the working directory on its workers' path, and what is installed there is what counts.
+        # Ray puts the working directory on its workers' path; only what is installed on the node is to count.
         tempfile.TemporaryDirectory() as directory,
         contextlib.chdir(directory),
         ray_for(settings, request),
     ):
-        return _look(build_config(), tell, request.check)
+        return _examine(build_config(), show, request.check)
 
 
-def _look(config: Any, tell: Callable[[str], None], check: Callable[[], None]) -> ClusterReport:
-    """Asks all nodes at once, except for what they would take from each other: the way to this process."""
+def _examine(config: Any, show: Callable[[str], None], check: Callable[[], None]) -> ClusterReport:
+    """Examines all nodes at once, except for their connections to this process, which would share its bandwidth."""
     from ctm_rl.agents.cluster import node_probe
 
     nodes = node_probe.alive_nodes()
@@ -114,59 +114,61 @@ def _look(config: Any, tell: Callable[[str], None], check: Callable[[], None]) -
     driver = node_probe.describe()
     probes = {node["id"]: node_probe.probe_on(node["id"]) for node in nodes}
     names = _names(nodes)
-    tell(f"asking {len(nodes)} nodes what is installed")
-    asked = {key: probe.describe.remote() for key, probe in probes.items()}
-    facts = {key: _answer(asked[key], ANSWER_SECONDS, names[key], "what is installed", problems) for key in asked}
+    show(f"asking {len(nodes)} nodes what is installed")
+    pending = {key: probe.describe.remote() for key, probe in probes.items()}
+    facts = {
+        key: _answer(answer, ANSWER_SECONDS, names[key], "its versions", problems) for key, answer in pending.items()
+    }
     check()
     for key, found in facts.items():
         problems += [] if found is None else compare(names[key], found, driver)
-    tell(f"playing for {PLAY_SECONDS:g} s")
-    able = [key for key, found in facts.items() if found is not None and found["ctm-rl"] is not None]
-    playing = {key: probes[key].play.remote(config, PLAY_SECONDS) for key in able}
+    show(f"playing for {PLAY_SECONDS:g} s")
+    complete = [key for key, found in facts.items() if found is not None and found["ctm-rl"] is not None]
+    playing = {key: probes[key].play.remote(config, PLAY_SECONDS) for key in complete}
     limit = PLAY_SECONDS + ANSWER_SECONDS
-    speeds = {key: _answer(playing[key], limit, names[key], "how fast it plays", problems) for key in playing}
+    speeds = {key: _answer(playing[key], limit, names[key], "its speed", problems) for key in playing}
     reports = []
     for node in nodes:
         key = node["id"]
         check()
-        tell(f"sending {PAYLOAD_MB} MB to {names[key]} and back")
-        way = None if facts[key] is None else _way(probes[key], names[key], problems)
-        reports.append(_report(node, names[key], facts[key] or {}, way, speeds.get(key)))
+        show(f"sending {PAYLOAD_MB} MB to {names[key]} and back")
+        connection = None if facts[key] is None else _measure_connection(probes[key], names[key], problems)
+        reports.append(_report(node, names[key], facts[key] or {}, connection, speeds.get(key)))
     return ClusterReport(nodes=reports, driver=driver, problems=problems)
 
 
 def compare(name: str, node: dict[str, str | None], driver: dict[str, str | None]) -> list[str]:
-    """What is installed otherwise on a node than here, a line each.
+    """Returns how the installation on a node differs from the one here, one line for each difference.
 
     Args:
-        name: the node's.
+        name: the node's name.
         node: what is installed there, see ``node_probe.describe``.
         driver: what is installed here.
     """
     lines = []
     for what in ("python", "ray", "torch", "ctm-rl"):
         there, here = node[what], driver[what]
-        remedy = "; a run brings it along" if what == "ctm-rl" else ""
+        remedy = "; a run sends its own" if what == "ctm-rl" else ""
         if there is None:
             lines.append(f"{name} has no {what}, and this process has {here}{remedy}.")
         elif _public(there) != _public(here):
             lines.append(f"{name} has {what} {there}, and this process has {here}{remedy}.")
     if node["ctm-rl"] == driver["ctm-rl"] and node["files"] != driver["files"]:
-        lines.append(f"{name} has ctm-rl {node['ctm-rl']} too, but not the files of this process; a run brings them.")
+        lines.append(f"{name} has ctm-rl {node['ctm-rl']} too, but not the files of this process; a run sends its own.")
     return lines
 
 
 def to_text(report: ClusterReport) -> str:
-    """A table for a person, and below it what does not agree."""
+    """Returns a table, and below it the differences from this process."""
     head = ("node", "CPUs", "GPUs", "memory", "object store", "python", "ray", "torch", "ctm-rl")
-    rows: list[tuple[str, ...]] = [(*head, "round trip", f"{PAYLOAD_MB} MB there and back", "env steps/s")]
+    rows: list[tuple[str, ...]] = [(*head, "round trip", f"{PAYLOAD_MB} MB round trip", "env steps/s")]
     for node in report.nodes:
         versions = (node.python, node.ray, node.torch, node.ctm_rl)
         sizes = (f"{node.memory_gib:.1f} GiB", f"{node.object_store_gib:.1f} GiB")
         numbers = (
-            _shown(node.round_trip_ms, ".1f", " ms"),
-            _shown(node.bandwidth_mb_s, ",.0f", " MB/s"),
-            _shown(node.env_steps_per_second, ",.0f", ""),
+            _format(node.round_trip_ms, ".1f", " ms"),
+            _format(node.bandwidth_mb_s, ",.0f", " MB/s"),
+            _format(node.env_steps_per_second, ",.0f", ""),
         )
         known = [version or "-" for version in versions]
         rows.append((node.name, f"{node.cpus:g}", f"{node.gpus:g}", *sizes, *known, *numbers))
@@ -177,36 +179,36 @@ def to_text(report: ClusterReport) -> str:
 
 
 def to_line(report: ClusterReport) -> str:
-    """One line of JSON for a program."""
+    """Returns one line of JSON."""
     return json.dumps(dataclasses.asdict(report), allow_nan=False) + "\n"
 
 
-def _answer(asked: Any, seconds: float, name: str, what: str, problems: list[str]) -> Any:
-    """Waits for a node's answer; where there is none, says why and gives None."""
+def _answer(pending: Any, seconds: float, name: str, what: str, problems: list[str]) -> Any:
+    """Waits for a node's answer; None if it fails, which is added to the problems."""
     import ray
     from ray.exceptions import GetTimeoutError, RayError
 
     try:
-        return ray.get(asked, timeout=seconds)
+        return ray.get(pending, timeout=seconds)
     except GetTimeoutError:
-        problems.append(f"{name} does not say within {seconds:g} s {what}.")
+        problems.append(f"{name} did not report {what} within {seconds:g} s.")
     except RayError as error:
         cause = getattr(error, "cause", None) or error
         reason = next((line.strip() for line in reversed(str(cause).splitlines()) if line.strip()), "")
-        problems.append(f"{name} cannot say {what} ({type(cause).__name__}: {reason}).")
+        problems.append(f"{name} failed to report {what} ({type(cause).__name__}: {reason}).")
     return None
 
 
-def _way(probe: Any, name: str, problems: list[str]) -> tuple[float, float] | None:
-    """Milliseconds of a round trip, and megabytes a second."""
+def _measure_connection(probe: Any, name: str, problems: list[str]) -> tuple[float, float] | None:
+    """Returns milliseconds of a round trip, and megabytes per second; None if the node failed."""
     import numpy as np
 
     payload = np.zeros(PAYLOAD_MB * _MIB, np.uint8)
     seconds: list[float] = []
-    # The first of each kind makes connections, and room in the stores.
+    # The first message of each size opens connections and allocates memory in the object stores.
     for content in (*[0] * (NUM_ROUND_TRIPS + 1), payload, payload, payload):
         began = time.perf_counter()
-        if _answer(probe.echo.remote(content), ANSWER_SECONDS, name, "what it is sent", problems) is None:
+        if _answer(probe.echo.remote(content), ANSWER_SECONDS, name, "its connection", problems) is None:
             return None
         seconds.append(time.perf_counter() - began)
     rate = 2 * PAYLOAD_MB / min(seconds[-2:])
@@ -217,10 +219,10 @@ def _report(
     node: dict[str, Any],
     name: str,
     facts: dict[str, str | None],
-    way: tuple[float, float] | None,
+    connection: tuple[float, float] | None,
     speed: float | None,
 ) -> NodeReport:
-    """Puts together what is known of a node."""
+    """Combines the results of a node."""
     resources = node["resources"]
     return NodeReport(
         name=name,
@@ -234,14 +236,14 @@ def _report(
         ray=facts.get("ray"),
         torch=facts.get("torch"),
         ctm_rl=facts.get("ctm-rl"),
-        round_trip_ms=None if way is None else round(way[0], 2),
-        bandwidth_mb_s=None if way is None else round(way[1], 1),
+        round_trip_ms=None if connection is None else round(connection[0], 2),
+        bandwidth_mb_s=None if connection is None else round(connection[1], 1),
         env_steps_per_second=None if speed is None else round(speed, 1),
     )
 
 
 def _names(nodes: list[dict[str, Any]]) -> dict[str, str]:
-    """Each node's name by its id."""
+    """Every node's name by its id."""
     addresses = [node["address"] for node in nodes]
     return {
         node["id"]: node["address"] if addresses.count(node["address"]) == 1 else f"{node['address']}/{node['id'][:6]}"
@@ -250,10 +252,10 @@ def _names(nodes: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _public(version: str | None) -> str | None:
-    """A version without what tells how it was built, as +cpu."""
+    """A version without its build label, such as +cpu."""
     return None if version is None else version.partition("+")[0]
 
 
-def _shown(value: float | None, form: str, unit: str) -> str:
-    """A number for the table."""
+def _format(value: float | None, form: str, unit: str) -> str:
+    """A number in the table."""
     return "-" if value is None else f"{value:{form}}{unit}"

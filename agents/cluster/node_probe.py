@@ -1,6 +1,6 @@
-"""What a node of a cluster is asked; the node may lack this package, so the questions travel there by value.
+"""Examines a node of a cluster from an actor on it; the node may lack this package, so the code is sent by value.
 
-Nothing of this package may be imported here except inside a function that needs it on the node.
+Nothing of this package may be imported here, except inside a function that needs it on the node.
 """
 
 import hashlib
@@ -24,26 +24,26 @@ _SUFFIXES = (".py", ".pyi", ".npz", ".typed")
 
 
 class NodeProbe:
-    """Lives on the node that is asked."""
+    """An actor on the node that is examined."""
 
     def describe(self) -> dict[str, str | None]:
-        """What is installed there, see ``describe``."""
+        """Returns what is installed there, see ``describe``."""
         return describe()
 
     def echo(self, payload: Any) -> Any:
-        """Sends a copy back through the node's object store."""
+        """Returns a copy through the node's object store."""
         return payload + 0
 
     def play(self, config: Any, seconds: float) -> float:
-        """How fast the node plays, see ``play``."""
+        """Measures the node's speed, see ``play``."""
         return play(config, seconds)
 
 
 def probe_on(node_id: str) -> Any:
-    """Starts a ``NodeProbe`` on a node, however busy that is; gives the actor's handle.
+    """Starts a ``NodeProbe`` on a node, however busy it is, and returns the actor's handle.
 
     Args:
-        node_id: Ray's, in hexadecimal digits.
+        node_id: Ray's id, in hexadecimal digits.
     """
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     pinned: Any = NodeAffinitySchedulingStrategy(node_id, soft=False)
@@ -51,7 +51,7 @@ def probe_on(node_id: str) -> Any:
 
 
 def alive_nodes() -> list[dict[str, Any]]:
-    """The nodes of the cluster that this process has joined: ``id``, ``address`` and ``resources`` of each."""
+    """Returns the nodes of the cluster that this process has joined: ``id``, ``address`` and ``resources`` of each."""
     nodes = [
         {"id": node["NodeID"], "address": node["NodeManagerAddress"], "resources": dict(node["Resources"])}
         for node in ray.nodes()
@@ -61,21 +61,21 @@ def alive_nodes() -> list[dict[str, Any]]:
 
 
 def survey(seconds: float) -> list[dict[str, Any]]:
-    """Like ``alive_nodes``, with ``has_package`` besides: whether the node answers in time that it has our very files.
+    """Returns ``alive_nodes`` with ``has_package``: whether the node answers in time that it has the same files as we.
 
     Args:
         seconds: for all nodes together.
     """
     nodes, own = alive_nodes(), digest(package_files())
-    asked = [probe_on(node["id"]).describe.remote() for node in nodes]
-    done = set(ray.wait(asked, num_returns=len(asked), timeout=seconds)[0]) if asked else set()
-    for node, answer in zip(nodes, asked, strict=True):
-        node["has_package"] = answer in done and _files(answer) == own
+    answers = [probe_on(node["id"]).describe.remote() for node in nodes]
+    done = set(ray.wait(answers, num_returns=len(answers), timeout=seconds)[0]) if answers else set()
+    for node, answer in zip(nodes, answers, strict=True):
+        node["has_package"] = answer in done and _digest_in(answer) == own
     return nodes
 
 
-def _files(answer: Any) -> str | None:
-    """The digest in an answer, if it is one."""
+def _digest_in(answer: Any) -> str | None:
+    """The digest in an answer; None if the node failed."""
     try:
         found: Any = ray.get(answer)
     except RayError:
@@ -84,7 +84,7 @@ def _files(answer: Any) -> str | None:
 
 
 def describe() -> dict[str, str | None]:
-    """Versions of Python, ray, torch and ctm-rl here, and the digest of the latter's files; None: not installed."""
+    """Returns the versions of Python, ray, torch and ctm-rl, and the digest of our files; None: not installed."""
     try:
         version = str(importlib.import_module(PACKAGE).__version__)
     except ImportError:
@@ -99,17 +99,17 @@ def describe() -> dict[str, str | None]:
 
 
 def package_files() -> dict[str, Path]:
-    """The package's files by their names in it, as they are once installed: ``agents/runs/train.py``."""
+    """Returns the package's files by their names in the installed package, such as ``agents/runs/train.py``."""
     spec = importlib.util.find_spec(PACKAGE)
     assert spec is not None and spec.submodule_search_locations
     root = next(iter(spec.submodule_search_locations))
-    # In a checkout three of its folders are links.
+    # In a checkout, three of its folders are links.
     walked = (Path(folder) / name for folder, _, names in os.walk(root, followlinks=True) for name in names)
     return {path.relative_to(root).as_posix(): path for path in walked if path.suffix in _SUFFIXES}
 
 
 def digest(files: dict[str, Path]) -> str:
-    """One number for names and content of files."""
+    """Returns a digest of the names and contents of files."""
     total = hashlib.sha256()
     for name in sorted(files):
         content = hashlib.sha256(files[name].read_bytes()).hexdigest()
@@ -118,11 +118,11 @@ def digest(files: dict[str, Path]) -> str:
 
 
 def play(config: Any, seconds: float) -> float:
-    """Plays an algorithm's environments with its untrained policy for a while; gives environment steps a second.
+    """Plays an algorithm's environments with its untrained policy; returns environment steps per second.
 
     Args:
-        config: of the algorithm, as RLlib takes it; its environment runners give columns.
-        seconds: for how long, after a first rollout that does not count.
+        config: RLlib's configuration of the algorithm; its environment runners return columns.
+        seconds: how long to play, after a first rollout that does not count.
     """
     runner = config.env_runner_cls(config=config, worker_index=0, num_workers=0)
     try:
@@ -136,7 +136,7 @@ def play(config: Any, seconds: float) -> float:
 
 
 def _installed(name: str) -> str | None:
-    """The version of an installed distribution."""
+    """The version of an installed distribution; None: not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Where environment runners go in a cluster of several nodes; RLlib leaves that to Tune, and to Ray without it."""
+"""Places environment runners on the nodes of a cluster, which RLlib leaves to Tune, or to Ray without Tune."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from ctm_rl.agents.experiments.settings import Placement
 
 
 @contextlib.contextmanager
-def placed(placement: Placement | None) -> Iterator[None]:
+def placed_env_runners(placement: Placement | None) -> Iterator[None]:
     """Places the environment runners of the algorithms that are built inside the body.
 
     Args:
-        placement: pack, spread, or ``None``: as Ray does.
+        placement: pack, spread, or ``None``: Ray decides.
     """
     if placement is None:
         yield
@@ -34,36 +34,36 @@ def placed(placement: Placement | None) -> Iterator[None]:
 
 
 class _SpreadGroup(EnvRunnerGroup):
-    """Environment runners evenly over all nodes; one that is restarted goes wherever there is room."""
+    """Environment runners spread evenly over all nodes; a restarted one goes wherever there is room."""
 
     def _setup(self, **kwargs: Any) -> None:
-        """Makes the runners; inside a Tune trial they go where Tune has made room."""
+        """Makes the runners; inside a Tune trial they go where Tune has reserved resources."""
         if ray.util.get_current_placement_group() is None:
             self._remote_args["scheduling_strategy"] = "SPREAD"
         super()._setup(**kwargs)
 
 
 class _PackedGroup(EnvRunnerGroup):
-    """Environment runners in a placement group, on as few nodes as hold them.
+    """Environment runners in a placement group, on as few nodes as possible.
 
-    Runners that die with their node come back together, once there is room for all of them.
+    Runners that die with their node are restarted together, once there is room for all of them.
     """
 
-    _room: PlacementGroup | None = None
+    _placement_group: PlacementGroup | None = None
 
     def _setup(self, *, num_env_runners: int = 0, **kwargs: Any) -> None:
-        """Reserves the room, then makes the runners; inside a Tune trial they go where Tune has made room."""
+        """Reserves resources, then makes the runners; inside a Tune trial they go where Tune has reserved resources."""
         if num_env_runners and ray.util.get_current_placement_group() is None:
             args = self._remote_args
             sizes = {"CPU": args["num_cpus"], "GPU": args["num_gpus"], **(args["resources"] or {})}
             bundle = {name: size for name, size in sizes.items() if size}
-            self._room = placement_group([bundle] * num_env_runners, strategy="PACK")
-            args["scheduling_strategy"] = PlacementGroupSchedulingStrategy(self._room)
+            self._placement_group = placement_group([bundle] * num_env_runners, strategy="PACK")
+            args["scheduling_strategy"] = PlacementGroupSchedulingStrategy(self._placement_group)
         super()._setup(num_env_runners=num_env_runners, **kwargs)
 
     def stop(self) -> None:
-        """Ends the runners and gives the room back."""
+        """Stops the runners and releases their resources."""
         super().stop()
-        if self._room is not None:
-            remove_placement_group(self._room)
-            self._room = None
+        if self._placement_group is not None:
+            remove_placement_group(self._placement_group)
+            self._placement_group = None

@@ -1,4 +1,4 @@
-"""Where a run computes: a Ray of its own on this machine, or an existing cluster, checked before anything is made."""
+"""Starts a Ray on this machine or joins an existing cluster, after checking that it can run the experiment."""
 
 import contextlib
 import json
@@ -24,10 +24,10 @@ from ctm_rl.errors import UserError
 _CONNECT_SECONDS = 3.0
 _JOIN_SECONDS = 45.0
 _ANSWER_SECONDS = 20.0
-"""How long nodes may take to say whether they have this package; one that does not gets it."""
+"""How long nodes may take to answer whether they have this package; one that does not answer is sent it."""
 _LOG = logging.getLogger(__name__)
 
-# Run in a process of its own: a driver that meets a port that is not Ray's retries for minutes, then exits.
+# Run in a separate process: a driver that connects to a port that is not Ray's retries for minutes, then exits.
 _PROBE = """
 import json, sys, ray
 from ctm_rl.agents.cluster.node_probe import survey
@@ -37,11 +37,11 @@ print("NODES" + json.dumps(survey(float(sys.argv[2]))), flush=True)
 
 
 def prepare_environment(experiment: RunSettings) -> None:
-    """Sets what Ray reads from the environment when it is imported, as far as nobody has set it; call it before that.
+    """Sets the environment variables that Ray reads when it is imported, unless they are set; call it before that.
 
-    No GPUs are hidden from the training process, and nothing is reported to Ray's makers. A Ray of our own gets a token
-    of its own: otherwise Ray would write one into the home directory, which may not be writable, and from then on
-    every ``ray start`` would ask for it.
+    No GPUs are hidden from the training process, and no usage statistics are sent. A local Ray gets its own token:
+    otherwise Ray would write one into the home directory, which may not be writable, and every later ``ray start``
+    would require it.
     """
     if "ray" in sys.modules:
         return
@@ -53,10 +53,10 @@ def prepare_environment(experiment: RunSettings) -> None:
 
 
 def check_machine(experiment: RunSettings) -> list[Node]:
-    """Refuses a run that would wait for ever for processors that are not there.
+    """Refuses a run that would wait forever for processors that do not exist.
 
     Returns:
-        The nodes of the cluster; of a Ray of our own, this machine.
+        The nodes of the cluster; without a cluster, this machine.
 
     Raises:
         UserError: the cluster cannot be joined, or has too few CPU cores or GPUs.
@@ -70,7 +70,7 @@ def check_machine(experiment: RunSettings) -> list[Node]:
 
 
 def _this_machine(experiment: RunSettings) -> Node:
-    """What a Ray of our own has."""
+    """The node of a local Ray."""
     num_gpus = 0
     if needed_gpus(experiment) > 0:
         import torch
@@ -80,7 +80,7 @@ def _this_machine(experiment: RunSettings) -> Node:
 
 
 def count_cpus() -> int:
-    """How many CPU cores this process may use."""
+    """Returns how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -88,20 +88,20 @@ def count_cpus() -> int:
 def ray_for(
     experiment: RunSettings, request: StopRequest, nodes: Sequence[Node] = (), *, num_cpus: float = 0.0
 ) -> Iterator[None]:
-    """Has a Ray running inside the body: the one that already runs in this process, the cluster, or one of its own.
+    """Provides Ray inside the body: the one already initialised in this process, the cluster, or a local one.
 
-    What this started, it stops. Ray and RLlib log errors only.
+    A Ray that this function started is stopped afterwards. Ray and RLlib log errors only.
 
     Args:
-        experiment: says which.
-        request: gets its signals back, which Ray takes.
+        experiment: names the cluster, or none.
+        request: takes its signals over again after Ray has installed its own handlers.
         nodes: of the cluster, from ``check_machine``; those without this package are sent it.
-        num_cpus: CPU cores that a Ray of its own has at least, whatever the machine has.
+        num_cpus: the least number of CPU cores that a local Ray gets, whatever the machine has.
     """
     import ray
 
     with warnings.catch_warnings():
-        # RLlib warns of its own deprecated calls.
+        # RLlib warns about its own deprecated calls.
         warnings.simplefilter("ignore", DeprecationWarning)
         is_own = not ray.is_initialized()
         if is_own:
@@ -114,7 +114,7 @@ def ray_for(
                         logging_level=logging.ERROR,
                     )
             else:
-                # Several Rays may run on one machine; "local" joins none of them.
+                # Several Rays may run on one machine; "local" starts another and joins none of them.
                 ray.init(
                     address="local",
                     num_cpus=max(count_cpus(), math.ceil(max(num_cpus, needed_cpus(experiment)))),
@@ -134,7 +134,7 @@ def ray_for(
 
 @contextlib.contextmanager
 def without_known_noise() -> Iterator[None]:
-    """Keeps what Ray's native parts say of every RLlib environment runner off the terminal; the rest appears later."""
+    """Holds stderr back inside the body, then writes it without a warning that Ray has for every RLlib runner."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as caught:
@@ -151,7 +151,7 @@ def without_known_noise() -> Iterator[None]:
 
 
 def _probe(address: str) -> list[Node]:
-    """Joins a cluster from a process of its own and tells its nodes."""
+    """Joins a cluster from a separate process and returns its nodes."""
     if address != "auto":
         host, _, port = address.rpartition(":")
         try:
@@ -161,7 +161,7 @@ def _probe(address: str) -> list[Node]:
                 f"no Ray cluster answers at address {address} ({error}); "
                 "start one there with ray start --head, or leave --address out."
             ) from error
-    said = []
+    output = []
     command = [sys.executable, "-c", _PROBE, address, str(_ANSWER_SECONDS)]
     with (
         # Ray puts the working directory on its workers' path, and what is installed there is what counts.
@@ -175,43 +175,43 @@ def _probe(address: str) -> list[Node]:
             for line in probe.stdout:
                 if line.startswith("NODES"):
                     return [_node(values) for values in json.loads(line.removeprefix("NODES"))]
-                said.append(line)
-                if _asks_for_token(line):
-                    probe.kill()  # it would go on asking
+                output.append(line)
+                if _requires_token(line):
+                    probe.kill()  # it would retry for minutes
         finally:
             deadline.cancel()
-    _LOG.debug("joining %s failed: %s", address, said)
-    raise UserError(_explain(address, said))
+    _LOG.debug("joining %s failed: %s", address, output)
+    raise UserError(_explain(address, output))
 
 
 def _node(values: dict[str, Any]) -> Node:
-    """A node as the probe tells it."""
+    """A node, from the probe's JSON."""
     resources = values["resources"]
     return Node(values["address"], resources.get("CPU", 0.0), resources.get("GPU", 0.0), values["has_package"])
 
 
-def _asks_for_token(line: str) -> bool:
-    """Whether a line of Ray's tells that the cluster wants to know who is there."""
-    # Not whatever names RAY_AUTH_MODE: Ray also says so where it has found the token by itself.
+def _requires_token(line: str) -> bool:
+    """Whether a line of Ray's output says that the cluster requires a token."""
+    # Not every line with RAY_AUTH_MODE: Ray also names it when it has found the token by itself.
     refusals = ("Unauthenticated", "Missing authorization header", "AuthToken", "find an authentication token")
     return any(words in line for words in refusals)
 
 
-def _explain(address: str, said: list[str]) -> str:
-    """Why a cluster could not be joined, from what Ray wrote."""
-    if any(_asks_for_token(line) for line in said):
+def _explain(address: str, output: list[str]) -> str:
+    """Why a cluster could not be joined, from Ray's output."""
+    if any(_requires_token(line) for line in output):
         return (
-            f"the Ray cluster at address {address} asks for a token: RAY_AUTH_MODE=token must be set, "
+            f"the Ray cluster at address {address} requires a token: set RAY_AUTH_MODE=token, "
             "with the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token."
         )
-    if any("Could not find any running Ray instance" in line for line in said):
+    if any("Could not find any running Ray instance" in line for line in output):
         return (
             f"address {address} found no Ray cluster on this machine; "
-            "start one with ray start --head, or leave --address out for a Ray of its own."
+            "start one with ray start --head, or leave --address out to start Ray on this machine."
         )
-    last = next((line for line in reversed(said) if line.startswith(("ConnectionError", "RuntimeError"))), "")
+    last = next((line for line in reversed(output) if line.startswith(("ConnectionError", "RuntimeError"))), "")
     reason = f" ({' '.join(last.split())})" if last else ""
     return (
-        f"what answers at address {address} is no Ray cluster that this process can join{reason}; "
-        "is it the port of ray start, and is this machine one of its nodes?"
+        f"what answers at address {address} is not a Ray cluster that this process can join{reason}; "
+        "check that it is the port of ray start, and that this machine is one of its nodes."
     )

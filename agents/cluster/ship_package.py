@@ -1,4 +1,4 @@
-"""Sends this package to nodes that lack it: a cluster needs nothing but what the package itself needs."""
+"""Sends this package to nodes that lack it, so that a cluster needs only the package's dependencies."""
 
 import contextlib
 import shutil
@@ -12,30 +12,30 @@ from ctm_rl.agents.cluster.capacity import Node
 
 
 def lacking(nodes: Sequence[Node]) -> list[str]:
-    """The nodes where this package is missing, or another one."""
+    """Returns the nodes where this package is missing or differs."""
     return [node.name for node in nodes if not node.has_package]
 
 
-def tell_shipping(nodes: Sequence[Node]) -> str | None:
-    """One line about what will be sent; ``None``: nothing."""
+def describe_shipping(nodes: Sequence[Node]) -> str | None:
+    """Returns one line about what will be sent; ``None``: nothing."""
     names = lacking(nodes)
     if not names:
         return None
     which = ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"
-    return f"ctm-rl {ctm_rl.__version__} goes with the run: {len(names)} of {len(nodes)} nodes lack it ({which})"
+    return f"ctm-rl {ctm_rl.__version__} is sent with the run: {len(names)} of {len(nodes)} nodes lack it ({which})"
 
 
 @contextlib.contextmanager
 def runtime_env(nodes: Sequence[Node]) -> Iterator[dict[str, Any]]:
-    """Gives the runtime environment that Ray is to join a cluster with; it is read from the disk inside the body.
+    """Prepares the runtime environment for joining a cluster; Ray reads it from the disk inside the body.
 
-    Where one node lacks the package, the workers of all nodes get it from here, so that all have the same.
+    If one node lacks the package, the workers of all nodes get it from here, so that all have the same.
 
     Args:
         nodes: of the cluster.
 
     Yields:
-        What ``ray.init`` takes; empty where nothing has to be sent.
+        The argument for ``ray.init``; empty if nothing has to be sent.
     """
     if not lacking(nodes):
         yield {}
@@ -45,10 +45,10 @@ def runtime_env(nodes: Sequence[Node]) -> Iterator[dict[str, Any]]:
 
 
 def stage(folder: Path) -> Path:
-    """Copies the package as it is once installed: the rooms of a checkout lie beside it, and belong into it.
+    """Copies the package's files in their installed layout; in a checkout, some of its folders are links.
 
     Args:
-        folder: where to.
+        folder: the directory to copy into.
 
     Returns:
         The package's directory in it.

@@ -1,4 +1,4 @@
-"""Stopping a run from outside without breaking it: the first signal waits for a safe moment, the second does not."""
+"""Stops a run on SIGINT or SIGTERM: the first signal waits for a safe moment, the second does not."""
 
 import signal
 import threading
@@ -12,9 +12,9 @@ class RunInterrupted(KeyboardInterrupt):
     """A run was stopped by a signal.
 
     Attributes:
-        run_dir: the run's directory; ``None`` when the run had not begun and nothing was written.
+        run_dir: the run's directory; ``None``: nothing has been written.
         signum: the signal.
-        is_saved: whether a checkpoint holds everything up to the stop.
+        is_saved: whether the last checkpoint holds everything up to the stop.
     """
 
     def __init__(self, run_dir: str | None, signum: int | None, *, is_saved: bool) -> None:
@@ -26,27 +26,27 @@ class RunInterrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Catches SIGINT and SIGTERM while it is entered; elsewhere than in the main thread Python allows no such thing.
+    """Catches SIGINT and SIGTERM while it is entered; has no effect outside of the main thread.
 
-    The first signal is only noted: raised in the midst of an import, or of what Ray is doing, an exception would get
-    lost or leave processes behind. A second one raises ``KeyboardInterrupt`` where the program stands.
+    The first signal is only recorded: an exception raised during an import, or inside Ray, would get lost or leave
+    processes behind. A second one raises ``KeyboardInterrupt`` at once.
 
     Args:
-        tell: called at the first signal, from the signal's handler.
+        on_stop: called at the first signal, from the signal handler.
 
     Attributes:
         signum: the first signal; ``None``: there was none.
         run_dir: the run that a stop leaves behind; ``None``: nothing has been written.
     """
 
-    def __init__(self, tell: Callable[[], None]) -> None:
+    def __init__(self, on_stop: Callable[[], None]) -> None:
         self.signum: int | None = None
         self.run_dir: str | None = None
-        self._tell = tell
+        self._on_stop = on_stop
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        """Takes the signals over."""
+        """Installs the handlers."""
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.getsignal(number) for number in SIGNALS}
             self.take()
@@ -55,23 +55,23 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Gives them back."""
+        """Restores the handlers from before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
     def take(self) -> None:
-        """Takes the signals over again: Ray takes SIGTERM when it starts."""
+        """Installs the handlers again: Ray installs its own for SIGTERM when it starts."""
         for number in self._before:
-            signal.signal(number, self._note)
+            signal.signal(number, self._handle)
 
     def check(self) -> None:
-        """Raises ``KeyboardInterrupt`` if a signal has come: a safe moment to stop."""
+        """Raises ``KeyboardInterrupt`` if a signal has come; called where it is safe to stop."""
         if self.signum is not None:
             raise KeyboardInterrupt
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        """Remembers the first signal; the second is not to wait."""
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        """Records the first signal; stops at once at the second."""
         if self.signum is not None:
             raise KeyboardInterrupt
         self.signum = signum
-        self._tell()
+        self._on_stop()

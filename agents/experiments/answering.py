@@ -1,4 +1,4 @@
-"""A run that learns to answer: a single-step environment, a model that thinks about its inputs, and how it learns."""
+"""An experiment that answers: a single-step environment, a model that answers its inputs, and how it is trained."""
 
 import json
 from dataclasses import dataclass, field
@@ -17,49 +17,49 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskConfig:
-    """The single-step environment whose inputs are answered."""
+    """The single-step environment whose inputs the model answers."""
 
     id: str
-    """Gymnasium's name of the environment, as ctm_rl/Parity-v0; module:Name-v0 imports the module first. Its info must
-    hold the right answer under "target"."""
+    """Gymnasium's id of the environment, such as ctm_rl/Parity-v0; module:Name-v0 imports the module first. Its info
+    must hold the right answer under "target"."""
     kwargs: JsonObject = field(default_factory=dict)
-    """Arguments of the environment, as '{"length": 16}'."""
+    """Arguments of the environment, such as '{"length": 16}'."""
     held_out_kwargs: JsonObject = field(default_factory=dict)
-    """Arguments that differ when held-out samples are answered, as '{"split": "test"}'."""
+    """Arguments that differ for held-out samples, such as '{"split": "test"}'."""
 
     def __post_init__(self) -> None:
-        """Refuses what names no environment."""
+        """Refuses an empty id, and arguments that JSON cannot hold."""
         if not self.id.strip():
-            raise ValueError("env.id must name an environment, as ctm_rl/Parity-v0; it is empty.")
+            raise ValueError("env.id must name an environment, such as ctm_rl/Parity-v0; it is empty.")
         for name in ("kwargs", "held_out_kwargs"):
             try:
                 json.dumps(getattr(self, name))
             except (TypeError, ValueError) as error:
-                raise ValueError(f"env.{name} must be what JSON can hold: {error}.") from error
+                raise ValueError(f"env.{name} must contain only values that JSON can hold: {error}.") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LearningSettings:
-    """How a model learns: the kind of answer, batches, optimiser and schedule."""
+    """How the model is trained: the kind of answer, batches, optimiser and schedule."""
 
     loss: LossKind = "classes"
-    """classes: cross-entropy at every tick; route: the same along the beginning of a route that is right so far, and a
-    few steps on; order: connectionist temporal classification over the ticks."""
+    """classes: cross-entropy at every tick; route: the same on the part of a route that is right from its start, and a
+    few steps beyond; order: connectionist temporal classification over the ticks."""
     use_most_certain: bool | None = None
-    """Count the most certain tick beside the best one; False: the last tick; None: as published, the last tick for
-    baselines, except on pictures with one answer."""
+    """Which tick the loss uses besides the best one: True: the most certain; False: the last; None: as published, the
+    last one for baselines, except for images with one answer, and otherwise the most certain."""
     min_num_ticks: int | None = None
-    """Learn each time from the first ticks alone, their number drawn from this to model.num_ticks, so that the model
-    comes to its answers early and can halt; None: from all ticks."""
+    """Compute each loss from the first ticks alone, their number drawn between this and model.num_ticks, so that the
+    model answers early and can halt; None: from all ticks."""
     halt_certainty: float | None = None
-    """Count the first tick that is so certain in place of the most certain one, so that a model that is to halt there
-    learns to be right there; None: the most certain tick."""
+    """In the loss, use the first tick that is at least this certain in place of the most certain one, so that a model
+    that halts there learns to be right there; None: the most certain tick."""
     batch_size: int = 64
     """Samples of one optimiser step, all learners together."""
     num_steps_per_iteration: int = 50
-    """Optimiser steps of one iteration; their samples travel together."""
+    """Optimiser steps of one iteration; their samples are sent together."""
     num_accumulated: int = 1
-    """Parts in which each learner's share of a batch goes through the model, one after the other, to save memory."""
+    """Parts that each learner's share of a batch is divided into, processed one after the other to save memory."""
     lr: float = 1e-3
     """Learning rate of AdamW after the warm-up."""
     schedule: Schedule = "cosine"
@@ -67,19 +67,19 @@ class LearningSettings:
     num_warmup_steps: int = 100
     """Optimiser steps over which the learning rate rises from 0."""
     milestones: tuple[int, ...] = ()
-    """multistep: the optimiser steps at which it falls."""
+    """multistep: the optimiser steps at which the learning rate falls."""
     lr_decay: float = 0.1
-    """multistep: by which factor."""
+    """multistep: the factor by which it falls."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
     undecayed: tuple[str, ...] = ("bias", "norm", "start_", "decay_rate", "temperature")
     """Parameters are not decayed if their name contains one of these, or if they have one dimension only."""
     max_grad_norm: float | None = None
-    """Scale gradients down to this global norm; None: not."""
+    """Scale gradients down to this global norm; None: do not."""
     clip_quantile: float | None = None
-    """Scale each parameter's gradient down to this quantile of its own last 1,000 norms; None: not."""
+    """Scale each parameter's gradient down to this quantile of its last 1,000 norms; None: do not."""
     precision: Precision = "float32"
-    """Of the forward pass; float16 scales the loss."""
+    """Number format of the forward pass; float16 scales the loss."""
 
     def __post_init__(self) -> None:
         """Refuses settings that cannot learn."""
@@ -108,7 +108,7 @@ class LearningSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BanditSettings:
-    """How a model learns from rewards alone: proximal policy optimisation of answers that are drawn.
+    """How the model is trained from rewards alone: proximal policy optimisation of randomly drawn answers.
 
     Batches, optimiser and schedule are those of ``learning``.
     """
@@ -122,7 +122,7 @@ class BanditSettings:
     value_coefficient: float = 0.5
     """Weight of the value loss, half the squared error."""
     num_epochs: int = 1
-    """Passes over each iteration's samples, batch by batch as they were drawn, in an order of its own each."""
+    """Passes over each iteration's samples; batches stay as they were drawn, each pass shuffles their order."""
 
     def __post_init__(self) -> None:
         """Refuses settings that cannot learn."""
@@ -136,17 +136,17 @@ class BanditSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOutSettings:
-    """How often, and on how much, a run is tested while it learns."""
+    """Tests during training: how often, and on which samples."""
 
     num_samples: int = 1000
-    """Held-out samples; of a finite set, at most all of it."""
+    """Held-out samples of a test; of a finite data set, at most all of it."""
     num_iterations: int = 10
-    """Iterations between two tests; the last iteration is always followed by one."""
+    """Iterations between two tests; there is always one after the last iteration."""
     seed: int = 0
-    """The same seed makes the same samples; training never sees them."""
+    """The same seed makes the same samples; training uses none of them."""
 
     def __post_init__(self) -> None:
-        """Refuses what tests nothing."""
+        """Refuses settings that test nothing."""
         check_number("held_out.num_samples", self.num_samples, at_least=1)
         check_number("held_out.num_iterations", self.num_iterations, at_least=1)
         check_number("held_out.seed", self.seed, at_least=0, at_most=MAX_SEED)
@@ -154,24 +154,24 @@ class HeldOutSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnsweringExperiment(RunSettings):
-    """A whole run that learns to answer: what is asked, by which model, how it learns, for how long and where."""
+    """An experiment that answers: environment, model, training, budget and machines."""
 
     env: TaskConfig
-    """The environment. A sample is one environment step."""
+    """The environment; a sample is one environment step."""
     model: AnswerConfig
-    """The model; what follows from the environment's spaces is set by them."""
+    """The model; sizes that follow from the environment's spaces are set automatically."""
     signal: Signal = "label"
-    """label: from the right answers, with the machine's own loss; reward: by proximal policy optimisation from nothing
-    but how right each answer was."""
+    """label: learn from the right answers, with the machine's own loss; reward: learn from the share of right elements
+    of its own answers alone, by proximal policy optimisation."""
     learning: LearningSettings = field(default_factory=LearningSettings)
-    """How it learns; from rewards, the loss tells only what kind of answer it is."""
+    """How it is trained; with signal reward, the loss only determines the kind of answer."""
     bandit: BanditSettings = field(default_factory=BanditSettings)
-    """How it learns from rewards alone, beside what learning says."""
+    """More settings for training with signal reward."""
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
-    """How it is tested meanwhile."""
+    """Tests during training."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be run, as far as that shows without looking at the machine."""
+        """Refuses what cannot be run on any machine."""
         RunSettings.__post_init__(self)
         learning = self.learning
         if self.signal not in get_args(Signal):
@@ -195,13 +195,13 @@ class AnsweringExperiment(RunSettings):
 
     @property
     def num_steps(self) -> int:
-        """Optimiser steps of the whole budget; from rewards, each sample is learned from in every pass."""
+        """Optimiser steps of the whole budget; with signal reward, every pass uses each sample."""
         num_batches = -(-self.budget.env_steps // self.learning.batch_size)
         return num_batches * (self.bandit.num_epochs if self.signal == "reward" else 1)
 
 
 def _check_ticks(experiment: AnsweringExperiment) -> None:
-    """Refuses to learn from the first ticks alone where they do not answer, or are more than there are."""
+    """Refuses ``min_num_ticks`` for models that do not answer at every tick, and above the number of ticks."""
     model, learning, least = experiment.model, experiment.learning, experiment.learning.min_num_ticks
     if least is None:
         return
@@ -214,7 +214,7 @@ def _check_ticks(experiment: AnsweringExperiment) -> None:
 
 
 def _check_halting(experiment: AnsweringExperiment) -> None:
-    """Refuses a certainty to halt at where the most certain tick does not count."""
+    """Refuses ``halt_certainty`` where the loss does not use the most certain tick."""
     learning, kind = experiment.learning, experiment.model.kind
     if learning.halt_certainty is None:
         return
@@ -226,11 +226,11 @@ def _check_halting(experiment: AnsweringExperiment) -> None:
 
 
 def _check_signal(experiment: AnsweringExperiment) -> None:
-    """Refuses what cannot be learned from the signal, and what would have no effect with it."""
+    """Refuses settings that the signal cannot train, and settings that have no effect with it."""
     learning = experiment.learning
     if experiment.signal == "label":
         if experiment.bandit != BanditSettings():
-            raise ValueError("bandit has no effect with signal label; leave it as it is by default.")
+            raise ValueError("bandit has no effect with signal label; leave it at its defaults.")
         return
     if learning.loss == "order":
         raise ValueError(
@@ -239,5 +239,5 @@ def _check_signal(experiment: AnsweringExperiment) -> None:
         )
     if learning.use_most_certain is False:
         raise ValueError("learning.use_most_certain cannot be False with signal reward: answers are read at that tick.")
-    # Advantages are taken relative to the batch's mean.
+    # Advantages are relative to the batch's mean.
     check_number("learning.batch_size", learning.batch_size, at_least=2, at_most=MAX_STEPS)

@@ -1,4 +1,4 @@
-"""An option whose value is a JSON object, such as the arguments of an environment."""
+"""A field that is a JSON object on the command line, such as the arguments of an environment."""
 
 import json
 from typing import Annotated, Any
@@ -6,11 +6,15 @@ from typing import Annotated, Any
 from tyro.constructors import PrimitiveConstructorSpec
 
 
-def _read(values: list[str]) -> dict[str, Any]:
-    """Reads the object from a command line."""
+def read_json_object(values: list[str]) -> dict[str, Any]:
+    """Reads the object from the words of a command line.
+
+    Raises:
+        ValueError: it is not JSON, or not an object.
+    """
     found = json.loads(values[0])
     if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return found
 
 
@@ -19,9 +23,9 @@ JsonObject = Annotated[
     PrimitiveConstructorSpec(
         nargs=1,
         metavar="JSON",
-        instance_from_str=_read,
+        instance_from_str=read_json_object,
         is_instance=lambda value: isinstance(value, dict),
         str_from_instance=lambda value: [json.dumps(value)],
     ),
 ]
-"""A field of this type is given as one word: ``--env.kwargs '{"length": 16}'``."""
+"""A field of this type takes one word: ``--env.kwargs '{"length": 16}'``."""

@@ -1,4 +1,4 @@
-"""Experiments as JSON: written plainly, read strictly."""
+"""Writes experiments as JSON and reads them strictly."""
 
 import dataclasses
 import difflib
@@ -12,18 +12,18 @@ AnyExperiment = ActingExperiment | AnsweringExperiment
 
 
 def to_json(experiment: AnyExperiment) -> dict[str, Any]:
-    """Gives an experiment as what JSON can hold; ``from_json`` gives it back."""
+    """Returns an experiment as values that JSON can hold; ``from_json`` is the inverse."""
     return _plain(dataclasses.asdict(experiment))
 
 
 def from_json(values: object) -> AnyExperiment:
-    """Rebuilds an experiment, strictly: a field that is unknown, missing or of the wrong type is refused by its name.
+    """Builds an experiment, strictly: a field that is unknown, missing or of the wrong type is refused by its name.
 
     Args:
-        values: what ``json.load`` gave; fields with a default may be left out.
+        values: the result of ``json.load``; fields with a default may be left out.
 
     Returns:
-        The experiment, checked; one that has a ``signal`` learns to answer.
+        The experiment, checked; one with a ``signal`` answers, any other acts.
 
     Raises:
         ValueError: one line naming the field and what is allowed.
@@ -33,7 +33,7 @@ def from_json(values: object) -> AnyExperiment:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples become lists, the rest stays."""
+    """Replaces tuples by lists."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -42,19 +42,19 @@ def _plain(value: Any) -> Any:
 
 
 def build(kind: Any, values: object, path: str = "") -> Any:
-    """Makes a dataclass of a JSON object, strictly.
+    """Builds a dataclass from a JSON object, strictly.
 
     Args:
         kind: the dataclass.
-        values: what ``json.load`` gave.
-        path: names it in messages.
+        values: the result of ``json.load``.
+        path: the full name of the object in messages.
 
     Raises:
         ValueError: one line naming the field and what is allowed.
     """
     where = path or "experiment"
     if not isinstance(values, dict):
-        raise ValueError(f"{where} must be a JSON object of fields, got {_said(values)}.")
+        raise ValueError(f"{where} must be a JSON object of fields, got {_shorten(values)}.")
     hints = get_type_hints(kind)
     fields = {item.name: item for item in dataclasses.fields(kind)}
     for name in values:
@@ -69,7 +69,7 @@ def build(kind: Any, values: object, path: str = "") -> Any:
     try:
         return kind(**built)
     except ValueError as error:
-        # Model configurations name their fields alone; say whose they are.
+        # The models' configurations name their fields alone; the message names the group as well.
         message = str(error)
         if path and not message.startswith(f"{path}.") and message.split(" ", 1)[0] in fields:
             message = f"{path}.{message}"
@@ -88,28 +88,28 @@ def _convert(hint: Any, value: object, path: str) -> Any:
         return _convert(inner, value, path)
     if origin is Literal:
         if value not in arguments:
-            raise ValueError(f"{path} must be one of {', '.join(map(str, arguments))}; got {_said(value)}.")
+            raise ValueError(f"{path} must be one of {', '.join(map(str, arguments))}; got {_shorten(value)}.")
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{path} must be a list, got {_said(value)}.")
+            raise ValueError(f"{path} must be a list, got {_shorten(value)}.")
         return tuple(_convert(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value))
     return _convert_plain(dict if origin is dict else hint, value, path)
 
 
 def _convert_plain(hint: Any, value: object, path: str) -> Any:
     """Checks one JSON value against a plain type."""
-    # bool is an int to Python, not to a person.
+    # bool is a subclass of int in Python.
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(min(max(value, -(10**300)), 10**300))  # no float is larger than about 1e308
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a JSON object"}
-        raise ValueError(f"{path} must be {names[hint]}, got {_said(value)}.")
+        raise ValueError(f"{path} must be {names[hint]}, got {_shorten(value)}.")
     return value
 
 
-def _said(value: object) -> str:
-    """A value for a message, short."""
+def _shorten(value: object) -> str:
+    """A value in a message, shortened."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -120,7 +120,7 @@ def _join(path: str, name: str) -> str:
 
 
 def _nearest(name: str, choices: list[str]) -> str:
-    """What is allowed, with the closest one first when there is one."""
+    """Names the allowed choices, and the closest one first if there is one."""
     close = difflib.get_close_matches(name, choices, n=1)
     listed = ", ".join(choices)
     return f"did you mean {close[0]}? Allowed: {listed}" if close else f"allowed: {listed}"

@@ -1,4 +1,4 @@
-"""What every run has, whatever is learned in it: for how long, where, and on which machines."""
+"""Settings that every run has, whether it acts or answers: how long, where, and on which machines it trains."""
 
 import re
 from dataclasses import dataclass, field
@@ -15,10 +15,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetConfig:
-    """When a run is finished: whichever comes first. Both count over all resumes."""
+    """When a run is finished: at whichever limit comes first. Both count on when it is resumed."""
 
     env_steps: int = 1_000_000
-    """Steps taken in all environments together."""
+    """Steps of all environments together."""
     minutes: float | None = None
     """Wall time of training; None: no limit."""
 
@@ -31,42 +31,42 @@ class BudgetConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
-    """A run without what is learned in it."""
+    """The settings that every run has."""
 
     name: str
     """Name of the experiment; the default run directory begins with it."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
-    """How long it learns."""
+    """How long the run trains."""
     seed: int = 1
     """Seed of everything random in the run."""
     run_dir: str | None = None
-    """Where the run is written, new or empty; None: runs/<experiment>-<UTC time>."""
+    """The run's directory, new or empty; None: runs/<experiment>-<UTC time>."""
     num_env_runners: int = 0
-    """Processes that run the environments; 0: the training process does so itself."""
+    """Processes that run the environments; 0: the training process runs them itself."""
     num_cpus_per_env_runner: float = 1.0
-    """CPU cores Ray sets aside for each of these processes."""
+    """CPU cores that Ray reserves for each of these processes."""
     num_learners: int = 0
-    """Processes that learn; 0: the training process learns itself."""
+    """Processes that compute the updates; 0: the training process computes them itself."""
     num_threads: int = 1
-    """CPU threads of the training process; more than 1 only pays for large models on an idle machine."""
+    """CPU threads of the training process; more than 1 are only faster with large models on an idle machine."""
     num_gpus_per_learner: float = 0.0
-    """GPUs of each learner, at most 1; 0: learns on the CPU."""
+    """GPUs of each learner, at most 1; 0: it computes on the CPU."""
     address: str | None = None
-    """An existing Ray cluster: auto or host:port; None: a Ray of its own on this machine."""
+    """An existing Ray cluster, auto or host:port; None: start Ray on this machine."""
     placement: Placement | None = None
-    """In a cluster, put env runners on as few nodes as hold them (pack), or on as many as there are, evenly (spread);
-    None: as Ray does, beside the training process until half of that node is taken."""
+    """In a cluster, put env runners on as few nodes as possible (pack), or evenly on all (spread); None: Ray decides,
+    beginning with the node of the training process until half of it is in use."""
     storage: str | None = None
-    """A shared directory, or a URL as s3://bucket/runs, where checkpoints and metrics are put besides, under the name
-    of the run's directory; None: nowhere."""
+    """A shared directory, or a URL such as s3://bucket/runs, for copies of checkpoints and metrics, under the name of
+    the run's directory; None: no copies."""
     checkpoint_minutes: float = 5.0
-    """A checkpoint is written at least this often, and at every stop."""
+    """Minutes between two checkpoints; one more is written at every stop."""
     checkpoint_iterations: int | None = None
-    """Instead, a checkpoint is written every so many iterations. No checkpoint holds environments: new episodes begin
-    with each, so that a resumed run equals an uninterrupted one."""
+    """Iterations between two checkpoints, instead of minutes. Checkpoints do not contain environments, so new episodes
+    begin after each one; a resumed run then equals an uninterrupted one."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be run, as far as that shows without looking at the machine."""
+        """Refuses what cannot be run on any machine."""
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"name must be letters, digits, dots, dashes and underscores, got {self.name!r}.")
         check_number("seed", self.seed, at_least=0, at_most=MAX_SEED)
@@ -84,7 +84,7 @@ class RunSettings:
             check_number("checkpoint_iterations", self.checkpoint_iterations, at_least=1)
         if self.placement is not None and (self.num_env_runners < 1 or self.num_cpus_per_env_runner == 0):
             raise ValueError(
-                "placement has no effect without num_env_runners and num_cpus_per_env_runner; ask for some of both, or "
+                "placement has no effect without num_env_runners and num_cpus_per_env_runner; set both above 0, or "
                 "leave it out."
             )
         if self.address is not None and not _ADDRESS.fullmatch(self.address):

@@ -1,4 +1,4 @@
-"""What settings of a run have to keep to, whoever gives them; without torch or ray."""
+"""Checks shared by the settings of experiments and the configurations of algorithms; loads neither torch nor ray."""
 
 import math
 
@@ -11,7 +11,7 @@ def check_number(
     above: float | None = None,
     at_most: float | None = None,
 ) -> None:
-    """Raises ValueError, naming the limits, unless ``value`` is finite and inside them; NaN is inside nothing."""
+    """Raises ValueError, naming the limits, unless ``value`` is finite and within them; NaN never is."""
     is_inside = (
         (isinstance(value, int) or math.isfinite(value))
         and (at_least is None or value >= at_least)
@@ -29,13 +29,13 @@ def check_number(
 def check_rows(
     *, num_env_runners: int, num_envs_per_env_runner: int, num_learners: int, num_minibatches: int, prefix: str = ""
 ) -> None:
-    """Refuses environments that cannot be dealt out to learners and minibatches in equal parts.
+    """Refuses environments that cannot be divided equally among learners and minibatches.
 
     Args:
-        num_env_runners: processes that play; 0: one, the training process.
-        num_envs_per_env_runner: environments in each.
-        num_learners: processes that learn; 0: one, the training process.
-        num_minibatches: of each learner.
+        num_env_runners: processes that run the environments; 0: one, the training process.
+        num_envs_per_env_runner: environments in each of them.
+        num_learners: processes that compute the updates; 0: one, the training process.
+        num_minibatches: minibatches of each learner.
         prefix: put before ``num_minibatches`` in the message.
 
     Raises:
@@ -51,34 +51,31 @@ def check_rows(
     nearest = f"{below} or {above}" if below else f"{above}"
     raise ValueError(
         f"{prefix}num_minibatches {num_minibatches} x {learners} learners must divide the {num_envs} environments "
-        f"({runners} x {num_envs_per_env_runner}), for minibatches are whole environments; the nearest "
+        f"({runners} x {num_envs_per_env_runner}), since minibatches are whole environments; the nearest "
         f"num_envs_per_env_runner that work: {nearest}."
     )
 
 
 def check_ahead(*, collect_ahead: bool, num_env_runners: int, prefix: str = "") -> None:
-    """Refuses to play ahead where nobody else plays.
+    """Refuses ``collect_ahead`` without a separate process that runs the environments.
 
     Raises:
-        ValueError: one line that says what is needed.
+        ValueError: one line naming what is needed.
     """
     if collect_ahead and num_env_runners < 1:
         raise ValueError(
-            f"{prefix}collect_ahead needs num_env_runners of at least 1, got {num_env_runners}: the process that "
-            "learns cannot play meanwhile."
+            f"{prefix}collect_ahead needs num_env_runners of at least 1, got {num_env_runners}: the training "
+            "process cannot collect steps while it computes updates."
         )
 
 
 def scale_of_rewards(scale: float | None, gamma: float, *, is_normalised: bool) -> float:
-    """The factor of rewards: the one asked for, or the one that makes a value a mean of rewards instead of their sum.
+    """Returns the factor of the rewards; by default 1 - gamma, so that a value is a mean of rewards, not their sum.
 
     Args:
-        scale: asked for; ``None``: to be chosen.
+        scale: the configured factor; ``None``: the default.
         gamma: discount.
-        is_normalised: whether rewards have been brought to a common size already.
-
-    Returns:
-        The factor.
+        is_normalised: whether rewards are normalised already; the default is then 1.
     """
     if scale is not None:
         return scale

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: directory, metrics, progress, and copies in a remote storage.
+"""A run's directory: configuration, metrics, progress, and copies of its checkpoints in a storage.
 
 Imports ``agents.experiments`` and checkpoints; imports neither ``runs`` nor ``evaluation``, which both use it.
 """

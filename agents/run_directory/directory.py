@@ -1,4 +1,4 @@
-"""A run's directory: its configuration, one line of metrics an iteration, TensorBoard events and checkpoints."""
+"""A run's directory: its configuration, its lock, one line of metrics per iteration, and TensorBoard events."""
 
 import contextlib
 import fcntl
@@ -26,10 +26,10 @@ _LOG = logging.getLogger(__name__)
 
 
 def new_run_dir(experiment: AnyExperiment) -> Path:
-    """Chooses where a new run goes, absolute, and refuses a place where something is; creates nothing.
+    """Chooses the directory of a new run, absolute, and checks that it is free; creates nothing.
 
     Raises:
-        UserError: the directory has something in it, is a file, or cannot be written.
+        UserError: the directory is not empty, is a file, or cannot be written.
     """
     if experiment.run_dir is None:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -45,7 +45,7 @@ def new_run_dir(experiment: AnyExperiment) -> Path:
 
 
 def check_free(path: Path) -> None:
-    """Refuses a directory that is not new or empty, or cannot be written.
+    """Refuses a directory that is neither new nor empty, or cannot be written.
 
     Raises:
         UserError: one line naming the directory and the way out.
@@ -55,31 +55,31 @@ def check_free(path: Path) -> None:
             raise UserError(f"--run-dir {path} is a file; name a new or empty directory.")
         if path.is_dir() and any(path.iterdir()):
             raise UserError(
-                f"--run-dir {path} is not empty; name a new directory, or go on with its run: ctm-rl resume {path}."
+                f"--run-dir {path} is not empty; name a new directory, or continue its run: ctm-rl resume {path}."
             )
         parent = next(place for place in (path, *path.parents) if place.exists())
     except OSError as error:
         raise UserError(f"--run-dir {path} cannot be used: {error.strerror}; name another directory.") from error
     if not parent.is_dir():
-        raise UserError(f"--run-dir {path} cannot be made: {parent} is a file; name another directory.")
+        raise UserError(f"--run-dir {path} cannot be created: {parent} is a file; name another directory.")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError(f"--run-dir {path} cannot be made: {parent} is not writable; name another directory.")
+        raise UserError(f"--run-dir {path} cannot be created: {parent} is not writable; name another directory.")
 
 
 @contextlib.contextmanager
-def created(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> Iterator[Callable[[], None]]:
-    """Makes a run's directory with its ``config.json``; if the body fails early, all of it is removed again.
+def created_directory(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> Iterator[Callable[[], None]]:
+    """Creates a run's directory with its ``config.json``; removes all of it again if the body fails early.
 
     Args:
         path: new or empty, from ``new_run_dir``.
-        config: what ``config.json`` will hold.
-        file: another name for it.
+        config: content of ``config.json``.
+        file: the name of that file.
 
     Yields:
-        A function to call when the directory is worth keeping, whatever happens later.
+        A function that keeps the directory, whatever happens afterwards.
 
     Raises:
-        UserError: the directory cannot be made.
+        UserError: the directory cannot be created.
     """
     missing = [place for place in (path, *path.parents) if not place.exists()]
     try:
@@ -87,7 +87,7 @@ def created(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> Iter
         write_config(path, config, file)
     except OSError as error:
         _remove(path, missing)
-        raise UserError(f"--run-dir {path} cannot be made: {error.strerror}; name another directory.") from error
+        raise UserError(f"--run-dir {path} cannot be created: {error.strerror}; name another directory.") from error
     is_kept = False
 
     def keep() -> None:
@@ -103,7 +103,7 @@ def created(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> Iter
 
 
 def _remove(path: Path, missing: list[Path]) -> None:
-    """Empties a directory, and removes it with those above it that were not there before."""
+    """Empties a directory, and removes those directories, itself or above it, that did not exist before."""
     for item in path.iterdir() if path.is_dir() else ():
         if item.is_dir():
             shutil.rmtree(item)
@@ -115,22 +115,22 @@ def _remove(path: Path, missing: list[Path]) -> None:
 
 
 def config_of(experiment: AnyExperiment) -> dict[str, Any]:
-    """What ``config.json`` holds: the experiment without its place, so that it can be trained again elsewhere."""
+    """Returns the content of ``config.json``: the experiment without its ``run_dir``."""
     return {**to_json(experiment), "run_dir": None}
 
 
 def write_config(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> None:
-    """Writes ``config.json``, at once or not at all."""
+    """Writes ``config.json`` atomically."""
     partial = path / f".{file}"
     partial.write_text(json.dumps(config, indent=2) + "\n")
     os.replace(partial, path / file)
 
 
 def check_is_run(path: Path) -> None:
-    """Refuses what is no run directory.
+    """Refuses a path that is not a run directory.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not.
     """
     if not path.is_dir():
         raise UserError(f"{path} is not a run directory: there is no such directory.")
@@ -142,7 +142,7 @@ def read_config(path: Path) -> AnyExperiment:
     """Reads the experiment of a run.
 
     Raises:
-        UserError: it is no run directory, or its configuration cannot be read.
+        UserError: it is not a run directory, or its configuration cannot be read.
     """
     check_is_run(path)
     return load_config(path / CONFIG_FILE)
@@ -152,16 +152,16 @@ def load_config(path: Path) -> AnyExperiment:
     """Reads an experiment from a JSON file.
 
     Raises:
-        UserError: the file is missing, is no JSON, or its fields are wrong.
+        UserError: the file is missing, is not JSON, or its fields are wrong.
     """
     try:
         values = json.loads(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; name a config.json of a run.") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}; name the config.json of a run.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}.") from error
     if isinstance(values, dict) and "task" in values and "env" not in values:
-        raise UserError(f"{path} is of an imported model for {values['task']}; it can be evaluated, not trained.")
+        raise UserError(f"{path} describes an imported model for {values['task']}; it can be evaluated, not trained.")
     try:
         return from_json(values)
     except ValueError as error:
@@ -170,10 +170,10 @@ def load_config(path: Path) -> AnyExperiment:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keeps a second process from writing into the same run.
+    """Locks a run against a second process inside the body.
 
     Raises:
-        UserError: another process does.
+        UserError: another process holds the lock.
     """
     with (path / _LOCK_FILE).open("w") as file:
         try:
@@ -181,18 +181,18 @@ def locked(path: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"{path} is in use: another process trains in it; wait for it, or stop it.") from None
         except OSError as error:
-            _LOG.warning("%s cannot be locked (%s); take care not to train in it twice.", path, error.strerror)
+            _LOG.warning("%s cannot be locked (%s); do not train in it twice at a time.", path, error.strerror)
         yield
 
 
 class MetricsWriter:
     """Writes ``metrics.jsonl`` and TensorBoard events.
 
-    While they cannot be written, as on a full disk, the log says so once; lines are kept until they can be.
+    While they cannot be written, as on a full disk, lines are kept in memory; the log reports it once.
 
     Args:
         path: the run's directory.
-        iteration: iterations already learned; later lines, of work that is done again, are cut off.
+        iteration: iterations trained so far; lines of later iterations, which are trained again, are removed.
         metrics: keys of each line, in their order.
     """
 
@@ -209,7 +209,7 @@ class MetricsWriter:
         self._events: Any = self._make_events(purge_step=iteration + 1 if iteration else None)
 
     def write(self, row: dict[str, float | None]) -> None:
-        """Appends one line, complete, with exactly the keys it was made for."""
+        """Appends one complete line; its keys must be exactly those of the run's metrics."""
         assert set(row) == set(self._metrics)
         ordered = {name: _finite(row[name]) for name in self._metrics}
         self._pending += json.dumps(ordered, allow_nan=False).encode() + b"\n"
@@ -222,10 +222,10 @@ class MetricsWriter:
                     self._events.add_scalar(name, value, int(row["iteration"] or 0))
         except OSError as error:
             self._events = None
-            _LOG.warning("TensorBoard's events cannot be written (%s); they end here.", error.strerror)
+            _LOG.warning("TensorBoard events cannot be written (%s); no more will be.", error.strerror)
 
-    def cut(self, iteration: int) -> None:
-        """Takes the lines after an iteration back, whose work is done again."""
+    def truncate(self, iteration: int) -> None:
+        """Removes the lines after an iteration, which are trained again."""
         self._flush()
         self._file.close()
         _truncate(self._path, iteration)
@@ -235,7 +235,7 @@ class MetricsWriter:
             self._events = self._make_events(purge_step=iteration + 1)
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Writes the remaining lines and closes the files."""
         self._flush()
         self._file.close()
         if self._events is not None:
@@ -243,31 +243,31 @@ class MetricsWriter:
                 self._events.close()
 
     def _flush(self) -> None:
-        """Writes as much as goes."""
+        """Writes as many of the kept lines as the disk takes."""
         try:
             while self._pending:
                 self._pending = self._pending[self._file.write(self._pending) :]
             self._is_failing = False
         except OSError as error:
             if not self._is_failing:
-                _LOG.warning("%s cannot be written (%s); its lines are kept until it can.", self._path, error.strerror)
+                _LOG.warning("%s cannot be written (%s); its lines are kept in memory.", self._path, error.strerror)
             self._is_failing = True
 
 
 def read_metrics(path: Path) -> list[dict[str, float | None]]:
-    """Reads a run's metrics, one entry an iteration; a last line cut short by a crash is left out."""
+    """Reads a run's metrics, one row per iteration; skips a last line that a crash cut short."""
     file = path / METRICS_FILE
     rows = []
     for line in file.read_text().splitlines() if file.is_file() else ():
         try:
             rows.append(json.loads(line))
         except ValueError:
-            _LOG.warning("%s has a broken line, left out.", file)
+            _LOG.warning("skipped a broken line of %s.", file)
     return rows
 
 
 def _truncate(file: Path, iteration: int) -> None:
-    """Keeps the lines up to an iteration."""
+    """Removes the lines after an iteration."""
     if not file.is_file():
         return
     kept = [row for row in read_metrics(file.parent) if (row["iteration"] or 0) <= iteration]
@@ -277,5 +277,5 @@ def _truncate(file: Path, iteration: int) -> None:
 
 
 def _finite(value: float | None) -> float | None:
-    """JSON knows neither NaN nor infinity."""
+    """Returns the value; None for NaN and infinity, which JSON does not have."""
     return None if value is None or not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""What a person sees of a run: one live line on a terminal, plain lines elsewhere."""
+"""A run's progress on the screen: one live line on a terminal, plain lines elsewhere."""
 
 import time
 from typing import Protocol
@@ -14,46 +14,48 @@ from ctm_rl.agents.experiments.settings import BudgetConfig
 
 Row = dict[str, float | None]
 
+"""One line of metrics, by its keys."""
+
 SECONDS_BETWEEN_LINES = 5.0
 
 
 class Progress(Protocol):
-    """Is told how a run goes."""
+    """Shows how a run goes."""
 
-    def wait(self, message: str) -> None:
-        """Something takes a while."""
+    def show_waiting(self, message: str) -> None:
+        """Shows what the run is waiting for, until something else is shown."""
         ...
 
-    def say(self, message: str) -> None:
-        """Something worth a line of its own."""
+    def write(self, message: str) -> None:
+        """Writes a line that stays."""
         ...
 
-    def show(self, row: Row) -> None:
-        """An iteration has been learned."""
+    def show_metrics(self, row: Row) -> None:
+        """Shows the metrics of the newest iteration."""
         ...
 
-    def stop(self) -> None:
-        """The run has been asked to stop; called from a signal's handler, so it may only take note."""
+    def show_stopping(self) -> None:
+        """Shows that the run is about to stop; called from a signal handler, so it may only set a flag."""
         ...
 
     def close(self) -> None:
-        """The run has stopped."""
+        """Ends the display."""
         ...
 
 
 class SilentProgress:
     """Shows nothing: for a run from Python."""
 
-    def wait(self, message: str) -> None:
+    def show_waiting(self, message: str) -> None:
         """Shows nothing."""
 
-    def say(self, message: str) -> None:
+    def write(self, message: str) -> None:
         """Shows nothing."""
 
-    def show(self, row: Row) -> None:
+    def show_metrics(self, row: Row) -> None:
         """Shows nothing."""
 
-    def stop(self) -> None:
+    def show_stopping(self) -> None:
         """Shows nothing."""
 
     def close(self) -> None:
@@ -61,10 +63,10 @@ class SilentProgress:
 
 
 class TerminalProgress:
-    """Writes to the terminal; where there is none, as into a file, a line every few seconds.
+    """Shows a live line on a terminal; elsewhere, as in a file, writes a line every few seconds.
 
     Args:
-        budget: when the run is finished.
+        budget: what the bar and the remaining time are computed from.
         console: where to write.
     """
 
@@ -77,34 +79,34 @@ class TerminalProgress:
         self._last_time = float("-inf")
         self._is_stopping = False
 
-    def wait(self, message: str) -> None:
-        """Shows what is waited for until there is something else; where there is no terminal, as a line."""
+    def show_waiting(self, message: str) -> None:
+        """Shows what the run is waiting for until something else is shown; without a terminal, as a line."""
         if not self._console.is_terminal:
-            self.say(message)
+            self.write(message)
             return
         self._end_waiting()
         self._status = self._console.status(message)
         self._status.start()
 
-    def say(self, message: str) -> None:
+    def write(self, message: str) -> None:
         """Writes a line, above the live one if there is one."""
         self._end_waiting()
         self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
-    def show(self, row: Row) -> None:
-        """Renews the live line, or writes a plain one when the last is some seconds old."""
+    def show_metrics(self, row: Row) -> None:
+        """Updates the live line; without a terminal, writes a line if the last one is some seconds old."""
         self._last_row = row
         if not self._console.is_terminal:
             if time.monotonic() - self._last_time >= SECONDS_BETWEEN_LINES:
-                self._write(row)
+                self._write_metrics(row)
             return
         self._end_waiting()
         if self._live is None:
             self._live = Live(self, console=self._console, refresh_per_second=4)
             self._live.start()
 
-    def stop(self) -> None:
-        """Has the live line say so when it is next drawn."""
+    def show_stopping(self) -> None:
+        """Makes the live line say so when it is next drawn."""
         self._is_stopping = True
 
     def close(self) -> None:
@@ -115,42 +117,37 @@ class TerminalProgress:
             self._live.stop()
             self._live = None
         elif self._last_row is not None:
-            self._write(self._last_row)
+            self._write_metrics(self._last_row)
         self._last_row = None
 
     def _end_waiting(self) -> None:
-        """Takes away what was waited for."""
+        """Removes what ``show_waiting`` has shown."""
         if self._status is not None:
             self._status.stop()
             self._status = None
 
-    def _write(self, row: Row) -> None:
-        """Writes one plain line."""
+    def _write_metrics(self, row: Row) -> None:
+        """Writes the metrics as one plain line."""
         self._last_time = time.monotonic()
         self._last_row = None
-        self.say(f"iteration {row['iteration']}: {_facts(row)}, {self._steps(row)}, {_clock(row['seconds'] or 0)}")
+        self.write(f"iteration {row['iteration']}: {_facts(row)}, {self._steps(row)}, {_clock(row['seconds'] or 0)}")
 
     def __rich__(self) -> Table:
-        """Gives the live line as it is now."""
+        """Returns the live line as it is now."""
         row = self._last_row
         line = Table.grid("", Column(no_wrap=True), padding=(0, 1))
         if row is None:
             return line
         clock = f"{_clock(row['seconds'] or 0)}, {_clock(self._remaining(row))} to go"
         ending = "stopping (Ctrl-C again: now)" if self._is_stopping else clock
-        bar = ProgressBar(total=1.0, completed=self._share(row), width=10 if self._console.width < 100 else 30)
+        bar = ProgressBar(
+            total=1.0, completed=used_share(self._budget, row), width=10 if self._console.width < 100 else 30
+        )
         line.add_row(bar, Text(f"{_facts(row)}, {self._steps(row)}, {ending}"))
         return line
 
-    def _share(self, row: Row) -> float:
-        """How much of the budget is used up."""
-        share = (row["env_steps"] or 0) / self._budget.env_steps
-        if self._budget.minutes is not None:
-            share = max(share, (row["seconds"] or 0) / 60 / self._budget.minutes)
-        return min(1.0, share)
-
     def _remaining(self, row: Row) -> float:
-        """About how many seconds are left."""
+        """An estimate of the seconds that are left."""
         speed = row["env_steps_per_second"] or 0
         remaining = max(0.0, self._budget.env_steps - (row["env_steps"] or 0)) / speed if speed else 0.0
         if self._budget.minutes is not None:
@@ -158,12 +155,20 @@ class TerminalProgress:
         return remaining
 
     def _steps(self, row: Row) -> str:
-        """Steps taken and allowed."""
+        """Steps taken, and steps in the budget."""
         return f"{_count(row['env_steps'] or 0)} of {_count(self._budget.env_steps)} steps"
 
 
+def used_share(budget: BudgetConfig, row: Row) -> float:
+    """Returns how much of a budget is used up at a line of metrics, from 0 to 1."""
+    share = (row["env_steps"] or 0) / budget.env_steps
+    if budget.minutes is not None:
+        share = max(share, (row["seconds"] or 0) / 60 / budget.minutes)
+    return min(1.0, share)
+
+
 def _facts(row: Row) -> str:
-    """How well it goes, and how fast."""
+    """Returns or accuracy, and speed."""
     if "episode_return_mean" in row:
         value = row["episode_return_mean"]
         shown = "no episode ended yet" if value is None else f"return {describe_return(value)}"
@@ -178,7 +183,7 @@ def _facts(row: Row) -> str:
 
 
 def _count(number: float) -> str:
-    """A number of steps in few letters: 950, 12.3k, 1.25M, 2G."""
+    """A number of steps, abbreviated: 950, 12.3k, 1.25M, 2G."""
     for unit in ("", "k", "M"):
         if number < 999.5:
             return f"{number:.3g}{unit}"
@@ -187,12 +192,12 @@ def _count(number: float) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """A duration, as 1:02:03 or 2:03."""
+    """A duration, such as 1:02:03 or 2:03."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def describe_return(value: float) -> str:
-    """A return for a person: where it is small, as in MiniGrid, where 1 is the best, digits after the point count."""
+    """A return with one decimal, or three if it is small, as in MiniGrid, where 1 is the best."""
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"

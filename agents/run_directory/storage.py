@@ -1,7 +1,7 @@
-"""A run's place in a shared directory or object store: its checkpoints there are whole or not to be seen.
+"""A run's copy in a shared directory or object store; a checkpoint there is either complete or not visible.
 
-The layout is that of a run directory. Each file is written under another name and then moved; of a checkpoint,
-``state.json``, which tells size and digest of the rest, comes last and goes first.
+The layout is that of a run directory. Each file is written under another name and then moved. ``state.json``, which
+holds the sizes and digests of a checkpoint's other files, is written last and removed first.
 """
 
 import json
@@ -19,14 +19,14 @@ from ctm_rl.agents.run_directory.directory import (
     METRICS_FILE,
     RUNS_FOLDER,
     check_free,
-    created,
+    created_directory,
     read_config,
 )
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.errors import UserError, expand
 
 ANSWER_SECONDS = 30.0
-"""How long a storage may take before it counts as out of reach."""
+"""How long a storage may take to answer before it counts as out of reach."""
 _CHUNK = 2**23
 _PARTIAL = ".partial-"
 _LOG = logging.getLogger(__name__)
@@ -34,49 +34,48 @@ Result = TypeVar("Result")
 
 
 def is_url(place: str) -> bool:
-    """Whether a place is named by a URL, and not by a path."""
+    """Whether a text is a URL, not a path."""
     return "://" in place
 
 
 class Storage:
-    """Where a run's checkpoints and metrics are put besides.
+    """The place where copies of a run's checkpoints and metrics are kept.
 
     Args:
-        url: a directory of runs: a path, or a URL that pyarrow or fsspec know.
+        url: a directory of runs: a path, or a URL that pyarrow or fsspec support.
         name: the run's own directory in it.
 
     Raises:
-        UserError: nothing here can read such a URL, or what it names is out of reach.
+        UserError: no installed library supports such a URL, or the storage is out of reach.
     """
 
     def __init__(self, url: str, name: str) -> None:
         self.url, self.name = url, name
-        self._files, self._base = in_time(url, lambda: _connect(url))
+        self._files, self._base = with_timeout(url, lambda: _connect(url))
         self.place = posixpath.join(self._base, name)
 
     def prepare(self, *, is_new: bool) -> None:
-        """Makes sure before a run that its place can be written, and before a new one that it is free.
+        """Checks before a run that the storage can be written, and before a new run that its place there is free.
 
         Raises:
-            UserError: it cannot, or is not.
+            UserError: it cannot be written, or is not free.
         """
-        if is_new and in_time(self.url, lambda: self._list("")):
+        if is_new and with_timeout(self.url, lambda: self._list("")):
             raise UserError(
-                f"--storage {self.url} has a run {self.name} already; name another --run-dir, or go on with that run: "
+                f"--storage {self.url} already has a run {self.name}; name another --run-dir, or continue that run: "
                 f"ctm-rl resume {join(self.url, self.name)}."
             )
-        in_time(self.url, self._try_out)
+        with_timeout(self.url, self._check_writable)
 
     def check_apart(self, run_dir: Path) -> None:
-        """Refuses to put a run besides where it is itself.
+        """Refuses a storage whose place for the run is the run's own directory.
 
         Raises:
-            UserError: it would be.
+            UserError: it is.
         """
         if self.is_at(run_dir):
             raise UserError(
-                f"--storage {self.url} is where {run_dir} itself is; name another place, or leave it out (--storage "
-                "None)."
+                f"--storage {self.url} is where {run_dir} itself is; name another place, or none (--storage None)."
             )
 
     def is_at(self, path: Path) -> bool:
@@ -84,7 +83,7 @@ class Storage:
         return self._is_local and Path(self.place).resolve() == path.resolve()
 
     def put(self, run_dir: Path, path: Path) -> None:
-        """Puts a checkpoint there, with the run's configuration and metrics so far; removes older ones.
+        """Copies a checkpoint there, with the run's configuration and metrics so far; removes older checkpoints.
 
         Args:
             run_dir: the run's directory.
@@ -94,7 +93,7 @@ class Storage:
             Exception: whatever the file system raises.
         """
         if self._is_local and not Path(self._base).is_dir():
-            # A share that is not mounted any more must not be written to the disk below.
+            # Where a share is no longer mounted, nothing must be written to the disk below its mount point.
             raise FileNotFoundError(f"{self._base} is gone")
         folder = posixpath.join(checkpoint.FOLDER, path.name)
         self._files.create_dir(self._at(folder), recursive=True)
@@ -107,7 +106,7 @@ class Storage:
             self._remove(posixpath.join(checkpoint.FOLDER, name))
 
     def fetch(self, run_dir: Path) -> None:
-        """Makes a run directory with the newest whole checkpoint that is there.
+        """Creates a run directory with the newest complete checkpoint of the storage.
 
         Args:
             run_dir: new or empty.
@@ -116,14 +115,14 @@ class Storage:
             UserError: there is none, or the storage is out of reach.
         """
         where = join(self.url, self.name)
-        config = in_time(where, lambda: self._read(CONFIG_FILE))
-        names = in_time(where, self._whole)
+        config = with_timeout(where, lambda: self._read(CONFIG_FILE))
+        names = with_timeout(where, self._list_complete)
         if config is None or not names:
             raise UserError(
-                f"{where} has no complete checkpoint; name a run that ctm-rl train --storage has put there."
+                f"{where} has no complete checkpoint; name a run that ctm-rl train --storage has copied there."
             )
         try:
-            with created(run_dir, json.loads(config)) as keep:
+            with created_directory(run_dir, json.loads(config)) as keep:
                 self._fetch_newest(run_dir, names)
                 metrics = self._read(METRICS_FILE)
                 if metrics is not None:
@@ -131,7 +130,7 @@ class Storage:
                 keep()
         except UserError:
             raise
-        except Exception as error:  # a file system's driver may raise anything
+        except Exception as error:  # the driver of a file system may raise anything
             raise UserError(f"{where} cannot be fetched: {describe_error(error)}.") from error
 
     @property
@@ -149,13 +148,13 @@ class Storage:
         found = self._files.get_file_info(FileSelector(self._at(folder).rstrip("/"), allow_not_found=True))
         return [info.base_name for info in found]
 
-    def _whole(self) -> list[str]:
-        """Checkpoints that have been put there to the end, newest first."""
+    def _list_complete(self) -> list[str]:
+        """The complete checkpoints, newest first."""
         names = checkpoint.newest_first(self._list(checkpoint.FOLDER))
         return [name for name in names if checkpoint.STATE_FILE in self._list(f"{checkpoint.FOLDER}/{name}")]
 
-    def _try_out(self) -> None:
-        """Writes something and removes it."""
+    def _check_writable(self) -> None:
+        """Writes a small file and removes it."""
         self._files.create_dir(self._base, recursive=True)
         mark = posixpath.join(self._base, f"{_PARTIAL}{self.name}")
         with self._files.open_output_stream(mark) as stream:
@@ -163,7 +162,7 @@ class Storage:
         self._files.delete_file(mark)
 
     def _write(self, source: Path, name: str) -> None:
-        """Writes a file, at once or not at all."""
+        """Writes a file atomically."""
         folder, base = posixpath.split(self._at(name))
         partial = posixpath.join(folder, f"{_PARTIAL}{base}")
         with source.open("rb") as file, self._files.open_output_stream(partial) as stream:
@@ -171,7 +170,7 @@ class Storage:
         self._files.move(partial, self._at(name))
 
     def _read(self, name: str) -> bytes | None:
-        """The content of a file, if there is one."""
+        """The content of a file; None if it does not exist."""
         try:
             with self._files.open_input_stream(self._at(name)) as stream:
                 return stream.read()
@@ -179,10 +178,10 @@ class Storage:
             return None
 
     def _fetch_newest(self, run_dir: Path, names: list[str]) -> None:
-        """Copies the newest checkpoint that proves whole when it is read.
+        """Copies the newest checkpoint whose sizes and digests are right.
 
         Raises:
-            CheckpointError: there is none.
+            CheckpointError: none is undamaged.
         """
         for name in names:
             folder = posixpath.join(checkpoint.FOLDER, name)
@@ -197,37 +196,37 @@ class Storage:
                 shutil.rmtree(target)
                 if name == names[-1]:
                     raise
-                _LOG.warning("passed over a damaged checkpoint: %s", self._at(folder))
+                _LOG.warning("skipped a damaged checkpoint: %s", self._at(folder))
             else:
                 return
 
     def _remove(self, folder: str) -> None:
-        """Removes a checkpoint; from its first file on it is none any more."""
+        """Removes a checkpoint; without its first file it no longer counts as one."""
         if checkpoint.STATE_FILE in self._list(folder):
             self._files.delete_file(self._at(f"{folder}/{checkpoint.STATE_FILE}"))
         self._files.delete_dir(self._at(folder))
 
 
 def find_run(place: str, storage: str | None, run_dir: str | None) -> tuple[Path, str | None]:
-    """Gives the local directory of a run that is to go on; makes it from its storage, if it is not here.
+    """Finds the local directory of a run that is to be resumed; fetches it from its storage if it does not exist here.
 
     Args:
         place: the run's directory, or its path or URL in a storage.
-        storage: the storage that was named besides; ``None``: none was.
-        run_dir: where to a run is fetched; ``None``: ``runs`` and its name.
+        storage: the storage named by ``--storage``; ``None``: none was.
+        run_dir: the directory to fetch the run into; ``None``: ``runs`` and its name.
 
     Returns:
-        The directory, and the storage that the run is in; ``None``: as its configuration says.
+        The directory, and the storage the run is in; ``None``: as its configuration says.
 
     Raises:
-        UserError: it cannot be fetched, or nothing is to be fetched.
+        UserError: the run cannot be fetched, or ``run_dir`` is given and nothing is to be fetched.
     """
     local = None if is_url(place) else expand(place).absolute()
     if local is None or _is_stored(local):
         base, name = _divide(place) if local is None else (str(local.parent), local.name)
         target = (Path(RUNS_FOLDER) / name if run_dir is None else expand(run_dir)).absolute()
     elif run_dir is not None:
-        raise UserError(f"--run-dir says where to a run in a storage is fetched, and {place} is none; leave it out.")
+        raise UserError(f"--run-dir is for a run that is fetched from a storage, and {place} is local; leave it out.")
     elif storage is None or local.exists():
         return local, storage
     else:
@@ -238,7 +237,7 @@ def find_run(place: str, storage: str | None, run_dir: str | None) -> tuple[Path
 
 
 def _is_stored(local: Path) -> bool:
-    """Whether a directory is no run directory, but what a run has put into its storage."""
+    """Whether a directory is not a run directory, but a run's copy in its storage."""
     if not (local / CONFIG_FILE).is_file():
         return False
     url = read_config(local).storage
@@ -248,11 +247,11 @@ def _is_stored(local: Path) -> bool:
 
 
 def _divide(place: str) -> tuple[str, str]:
-    """The storage that a run's URL lies in, and the run's name."""
+    """Splits a run's URL into its storage and its name."""
     split = urllib.parse.urlsplit(place)
     parent, name = posixpath.split(split.path.rstrip("/"))
     if not name:
-        raise UserError(f"{place} names no run in a storage; name one, as {join(place, 'cartpole')}.")
+        raise UserError(f"{place} names no run in a storage; name one, such as {join(place, 'cartpole')}.")
     return urllib.parse.urlunsplit(split._replace(path=parent)), name
 
 
@@ -264,12 +263,12 @@ def join(url: str, name: str) -> str:
     return urllib.parse.urlunsplit(split._replace(path=posixpath.join(split.path or "/", name)))
 
 
-def in_time(url: str, work: Callable[[], Result]) -> Result:
-    """Does something with a storage, and gives it up if that takes too long or fails.
+def with_timeout(url: str, work: Callable[[], Result]) -> Result:
+    """Calls a function that uses a storage; gives up if it takes longer than ``ANSWER_SECONDS``.
 
     Args:
         url: of the storage.
-        work: what to do; may go on in a thread of its own when it has been given up.
+        work: the function; after a timeout it may continue in its thread.
 
     Raises:
         UserError: one line that names the storage and the reason.
@@ -280,7 +279,7 @@ def in_time(url: str, work: Callable[[], Result]) -> Result:
     def run() -> None:
         try:
             results.append(work())
-        except BaseException as error:  # a file system's driver may raise anything
+        except BaseException as error:  # the driver of a file system may raise anything
             errors.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -295,7 +294,7 @@ def in_time(url: str, work: Callable[[], Result]) -> Result:
 
 
 def describe_error(error: BaseException) -> str:
-    """An error of a file system in one line."""
+    """Describes an error of a file system in one line."""
     text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
     return text.rstrip(".")
 
@@ -310,14 +309,14 @@ def _connect(url: str) -> tuple[Any, str]:
     try:
         return FileSystem.from_uri(url)
     except pyarrow.ArrowInvalid:
-        pass  # one of fsspec's, perhaps
+        pass  # perhaps fsspec supports it
     try:
         import fsspec
 
         files, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise UserError(
-            f"storage {url} cannot be used: {describe_error(error)}; there are paths, and URLs as file:///runs, "
-            "s3://bucket/runs, gs://bucket/runs, or any that fsspec knows."
+            f"storage {url} cannot be used: {describe_error(error)}; allowed are paths, and URLs such as file:///runs, "
+            "s3://bucket/runs, gs://bucket/runs, or any that fsspec supports."
         ) from error
     return PyFileSystem(FSSpecHandler(files)), path

@@ -1,4 +1,4 @@
-"""Puts a run's checkpoints into its storage while training goes on, whether the storage can be reached or not."""
+"""Copies a run's checkpoints to its storage while training continues, whether the storage can be reached or not."""
 
 import contextlib
 import threading
@@ -9,15 +9,15 @@ from ctm_rl.agents.experiments.settings import RunSettings
 from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.storage import Storage, describe_error, join
 
-_QUIET_SECONDS, _LAST_SECONDS = 2.0, 600.0
-"""How long the end of a run waits for its last checkpoint to arrive without, and after, a word."""
+_SILENT_SECONDS, _MAX_SECONDS = 2.0, 600.0
+"""How long the end of a run waits for its last upload: first without a message, then at most."""
 
 
-class Mirror:
-    """Puts checkpoints into a storage, in a thread of its own and one after the other; of several waiting, the newest.
+class Uploader:
+    """Copies checkpoints to a storage in its own thread, one at a time; of several waiting, only the newest.
 
     Args:
-        storage: where to.
+        storage: the run's storage.
         run_dir: the run's directory.
     """
 
@@ -26,12 +26,12 @@ class Mirror:
         self._waiting: Path | None = None
         self._is_busy = self._is_closed = False
         self._is_reached = True
-        self._news: list[str] = []
+        self._messages: list[str] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
     def put(self, path: Path) -> None:
-        """Has a checkpoint put there soon; returns at once."""
+        """Schedules a checkpoint; returns at once."""
         with self._changed:
             self._waiting = path
             self._changed.notify_all()
@@ -39,22 +39,22 @@ class Mirror:
             self._thread = threading.Thread(target=self._work, daemon=True)
             self._thread.start()
 
-    def pop_news(self) -> list[str]:
-        """Lines to be told, since the last call: that the storage is out of reach, or can be reached again."""
+    def pop_messages(self) -> list[str]:
+        """Returns the messages since the last call: that the storage is out of reach, or can be reached again."""
         with self._changed:
-            news, self._news = self._news, []
-        return news
+            messages, self._messages = self._messages, []
+        return messages
 
     def wait(self, seconds: float) -> bool:
-        """Waits until nothing is waiting any more; gives whether it is so."""
+        """Waits until no upload is left; returns whether that is so."""
         with self._changed:
             return self._changed.wait_for(lambda: self._waiting is None and not self._is_busy, seconds)
 
     def close(self) -> None:
-        """Puts nothing more; what is under way goes on as long as the process."""
+        """Starts no more uploads; one that is running continues as long as the process."""
         with self._changed:
             if self._waiting is not None or self._is_busy:
-                self._news.append(f"storage {self._where} did not get the last checkpoint in time.")
+                self._messages.append(f"storage {self._where} did not get the last checkpoint in time.")
             self._waiting, self._is_closed = None, True
             self._changed.notify_all()
 
@@ -63,7 +63,7 @@ class Mirror:
         return join(self._storage.url, self._storage.name)
 
     def _work(self) -> None:
-        """Runs until it is closed."""
+        """Uploads until it is closed; runs in the thread."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting is not None or self._is_closed)
@@ -74,28 +74,29 @@ class Mirror:
             failure = None
             try:
                 self._storage.put(self._run_dir, path)
-            except Exception as error:  # a file system's driver may raise anything
+            except Exception as error:  # the driver of a file system may raise anything
                 failure = describe_error(error)
             with self._changed:
                 self._is_busy = False
-                # Newer ones may have pushed this one out of the run: the storage is slow, and there is a next one.
+                # A checkpoint may have been replaced by newer ones meanwhile: the storage is slow, not out of reach.
                 if failure is None or path.is_dir():
-                    self._note(failure)
+                    self._update_reached(failure)
                 self._changed.notify_all()
 
-    def _note(self, failure: str | None) -> None:
-        """Tells an outage once, and its end."""
+    def _update_reached(self, failure: str | None) -> None:
+        """Adds a message at the beginning of an outage and at its end."""
         if failure is not None and self._is_reached:
-            self._news.append(
-                f"storage {self._where} is out of reach ({failure}); training goes on, the next checkpoint tries again."
+            self._messages.append(
+                f"storage {self._where} is out of reach ({failure}); training continues, and the next checkpoint will "
+                "be tried again."
             )
         if failure is None and not self._is_reached:
-            self._news.append(f"storage {self._where} can be reached again, and has the newest checkpoint.")
+            self._messages.append(f"storage {self._where} can be reached again, and has the newest checkpoint.")
         self._is_reached = failure is None
 
 
-def mirror_of(experiment: RunSettings, run_dir: Path, *, is_new: bool) -> Mirror | None:
-    """What puts the run's checkpoints into its storage, if it has one.
+def uploader_for(experiment: RunSettings, run_dir: Path, *, is_new: bool) -> Uploader | None:
+    """Returns what copies the run's checkpoints to its storage; None if it has no storage.
 
     Raises:
         UserError: the storage cannot be used.
@@ -105,24 +106,24 @@ def mirror_of(experiment: RunSettings, run_dir: Path, *, is_new: bool) -> Mirror
     storage = Storage(experiment.storage, run_dir.name)
     storage.check_apart(run_dir)
     storage.prepare(is_new=is_new)
-    return Mirror(storage, run_dir)
+    return Uploader(storage, run_dir)
 
 
-def tell_news(mirror: Mirror | None, progress: Progress) -> None:
-    """Says what has become of the storage."""
-    for line in mirror.pop_news() if mirror is not None else ():
-        progress.say(line)
+def report_upload(uploader: Uploader | None, progress: Progress) -> None:
+    """Writes the uploader's new messages."""
+    for line in uploader.pop_messages() if uploader is not None else ():
+        progress.write(line)
 
 
 @contextlib.contextmanager
-def closing_mirror(mirror: Mirror | None, progress: Progress) -> Iterator[None]:
-    """Waits after the body, however it ends, for the last checkpoint to arrive in the storage."""
+def finishing_upload(uploader: Uploader | None, progress: Progress) -> Iterator[None]:
+    """Waits after the body, however it ends, until the last checkpoint is in the storage."""
     try:
         yield
     finally:
-        if mirror is not None:
-            if not mirror.wait(_QUIET_SECONDS):
-                progress.say("waiting for the storage to take the last checkpoint")
-                mirror.wait(_LAST_SECONDS)
-            mirror.close()
-            tell_news(mirror, progress)
+        if uploader is not None:
+            if not uploader.wait(_SILENT_SECONDS):
+                progress.write("waiting for the upload of the last checkpoint")
+                uploader.wait(_MAX_SECONDS)
+            uploader.close()
+            report_upload(uploader, progress)

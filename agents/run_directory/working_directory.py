@@ -1,4 +1,4 @@
-"""Where a run works: its directory, its threads, and where its data lie as seen from there."""
+"""The process around a run: its working directory, absolute paths, CPU threads, and RLlib's results directory."""
 
 import contextlib
 import dataclasses
@@ -16,9 +16,9 @@ from ctm_rl.errors import expand
 
 
 def with_absolute_paths(experiment: AnyExperiment) -> AnyExperiment:
-    """Writes out where data and storage lie, as seen from here: a run changes its directory, others have others.
+    """Makes the paths of data and storage absolute, since a run changes its working directory.
 
-    Of the environment's arguments ``path`` and ``folder`` are changed, where they name something that is there.
+    Of the environment's arguments, ``path`` and ``folder`` are changed if they name something that exists.
     """
 
     def absolute(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -33,14 +33,14 @@ def with_absolute_paths(experiment: AnyExperiment) -> AnyExperiment:
 
 
 def with_absolute_storage(experiment: AnyExperiment) -> AnyExperiment:
-    """Writes out where the storage lies, unless it is a URL."""
+    """Makes the storage's path absolute, unless it is a URL."""
     if experiment.storage is None or is_url(experiment.storage):
         return experiment
     return dataclasses.replace(experiment, storage=str(expand(experiment.storage).absolute()))
 
 
 def _absolute(value: Any) -> Any:
-    """A path written out, if it is one."""
+    """The absolute path, if the value is a path that exists; otherwise the value."""
     if not isinstance(value, str) or not value:
         return value
     place = expand(value).absolute()
@@ -49,9 +49,9 @@ def _absolute(value: Any) -> Any:
 
 @contextlib.contextmanager
 def working_inside(run_dir: Path, experiment: AnyExperiment) -> Iterator[None]:
-    """Works from the run's directory, and leaves the user's modules on the path of a Ray of our own.
+    """Changes into the run's directory, and keeps the user's modules importable by the workers of a Ray started here.
 
-    Ray puts the driver's directory on its workers' path, and a checkout there would hide the installed package.
+    Ray puts the driver's working directory on its workers' path; a checkout there would hide the installed package.
     """
     before = Path.cwd()
     path = os.environ.get("PYTHONPATH")
@@ -70,7 +70,7 @@ def working_inside(run_dir: Path, experiment: AnyExperiment) -> Iterator[None]:
 
 @contextlib.contextmanager
 def num_threads(count: int) -> Iterator[None]:
-    """Computes with so many CPU threads inside the body."""
+    """Sets the number of PyTorch's CPU threads inside the body."""
     import torch
 
     before = torch.get_num_threads()
@@ -82,8 +82,8 @@ def num_threads(count: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_results_at_home() -> Iterator[None]:
-    """RLlib makes an empty directory in ~/ray_results for every algorithm; inside the body in a temporary one."""
+def without_ray_results() -> Iterator[None]:
+    """Makes RLlib use a temporary directory inside the body, instead of one in ~/ray_results for every algorithm."""
     from ray.tune.trainable import trainable
 
     name = "DEFAULT_STORAGE_PATH"

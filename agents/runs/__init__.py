@@ -1,4 +1,4 @@
-"""Training from start to stop: building the algorithm, iterating, checkpoints, resuming.
+"""Training runs: building the algorithm, iterating, writing checkpoints, resuming.
 
 Imports the algorithms, ``run_directory`` and ``cluster``; imported by ``tuning`` and ``bench``.
 """

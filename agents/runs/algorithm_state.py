@@ -1,4 +1,4 @@
-"""What an RLlib algorithm, ours or stock, must remember to go on: plain values out, plain values in, no pickles."""
+"""Reads and restores the state of an RLlib algorithm, ours or stock, as plain values without pickles."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -29,19 +29,20 @@ from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.learner import SupervisedLearner
 
 _OURS = (RecurrentPPOLearner, SupervisedLearner, CTMAPPOTorchLearner)
-"""Learners that have something of their own to remember."""
+"""Learners with state of their own, see ``get_own_state``."""
 _LIFETIME_SUM = "lifetime_sum"
 _ENV_STEPS = f"{ENV_RUNNER_RESULTS}--{NUM_ENV_STEPS_SAMPLED_LIFETIME}"
 
 
 def learner_state(algorithm: Algorithm) -> dict[str, Any]:
-    """Collects everything that learning goes on from.
+    """Returns everything that training continues from.
 
-    Weights, the optimiser's moments, lifetime counters (schedules go by them), the state of the connectors, the random
-    generators of this process, of every learner and of every environment runner, and the statistics of rewards.
+    That is the weights, the optimiser's moments, lifetime counters (which schedules are read at), the state of the
+    connectors, the random generators of this process, of every learner and of every environment runner, and the
+    statistics of rewards.
 
     Args:
-        algorithm: as it stands between two iterations; stays as it is.
+        algorithm: between two iterations; is not changed.
 
     Returns:
         Nested dicts and lists of arrays, tensors, numbers, text, booleans and None.
@@ -64,32 +65,32 @@ def learner_state(algorithm: Algorithm) -> dict[str, Any]:
 
 
 def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
-    """Puts a state back into an algorithm built from the same experiment; the weights reach every environment runner.
+    """Restores a state in an algorithm built from the same experiment, including the environment runners' weights.
 
     Environments cannot be saved: they start new episodes, seeded by the run's seed and the iteration.
 
     Args:
-        algorithm: freshly built, or further on than the state.
-        state: what ``learner_state`` gave.
+        algorithm: freshly built, or trained further than the state.
+        state: from ``learner_state``.
     """
     iteration, generators = int(state["iteration"]), state["generators"]
     env_connectors, of_env_runners = state["env_connectors"], generators["env_runners"]
-    # Missing where the state is of the stock algorithm, or of a run from before there was another.
+    # A stock algorithm's state has none, nor has a checkpoint older than our own environment runner.
     playing = state.get("playing", {})
     num_env_steps = _count_env_steps(state)
 
     def write_env_runner(env_runner: EnvRunner) -> None:
         if isinstance(env_runner, SampleRunner):
-            return  # what it makes depends on the seed and the iteration alone
+            return  # its samples depend on the seed and the iteration alone
         assert isinstance(env_runner, (ColumnarEnvRunner, SeededEnvRunner))
         if env_runner.has_played:
-            env_runner.make_env()  # what its environments hold beside their episodes is not known here
+            env_runner.make_env()  # the environments may carry state from one episode to the next
         env_runner.restart(iteration, num_env_steps)
         if isinstance(env_runner, ColumnarEnvRunner):
             env_runner.set_playing(playing.get(env_runner.worker_index, {}))
         else:
             env_runner.set_state(env_connectors)
-        # Runner 0 is the one in the driver's process, with the driver's generators.
+        # Runner 0 is in the driver's process and uses the driver's generators.
         if env_runner.worker_index in of_env_runners:
             _write_generators(of_env_runners[env_runner.worker_index])
 
@@ -107,7 +108,7 @@ def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
 
 
 def refresh_local_policy(algorithm: Algorithm) -> None:
-    """Gives this process's environment runner the learners' newest weights, where the algorithm itself is not to."""
+    """Copies the learners' newest weights to this process's environment runner; asynchronous algorithms do not."""
     assert algorithm.learner_group is not None
     assert isinstance(algorithm.env_runner, SeededEnvRunner)
     path = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
@@ -116,13 +117,13 @@ def refresh_local_policy(algorithm: Algorithm) -> None:
 
 
 def _on_learners(algorithm: Algorithm, function: Callable[..., Any], **arguments: Any) -> list[Any]:
-    """Calls a function with every learner; gives the results in the learners' order."""
+    """Calls a function with every learner and returns the results in the learners' order."""
     assert algorithm.learner_group is not None
     return [result.get() for result in algorithm.learner_group.foreach_learner(function, **arguments)]
 
 
 def _read_learner(learner: TorchLearner) -> dict[str, Any]:
-    """Runs where the learner is."""
+    """Returns a learner's state; runs in the learner's process."""
     connector = learner._learner_connector
     return {
         "modules": {module_id: module.unwrapped().get_state() for module_id, module in learner.module.items()},
@@ -135,7 +136,7 @@ def _read_learner(learner: TorchLearner) -> dict[str, Any]:
 
 
 def _write_learner(learner: TorchLearner, state: Mapping[str, Any]) -> None:
-    """Runs where the learner is."""
+    """Restores a learner's state; runs in the learner's process."""
     for module_id, weights in state["modules"].items():
         module = learner.module[module_id].unwrapped()
         assert isinstance(module, TorchRLModule)
@@ -154,9 +155,9 @@ def _write_learner(learner: TorchLearner, state: Mapping[str, Any]) -> None:
 
 
 def _set_schedules(learner: TorchLearner, num_env_steps: int) -> None:
-    """Puts schedules where they stood: RLlib does so after an update only.
+    """Sets scheduled values for the current env step, which RLlib does after an update only.
 
-    They are those of the experiment as it is now. If that has another learning rate, it counts from the first update.
+    The schedules are those of the current experiment: a changed learning rate applies from the first update on.
     """
     for optimizer, schedule in learner._optimizer_lr_schedules.items():
         learner._set_optimizer_lr(optimizer, schedule.update(timestep=num_env_steps))
@@ -166,12 +167,12 @@ def _set_schedules(learner: TorchLearner, num_env_steps: int) -> None:
 
 
 def _count_env_steps(state: Mapping[str, Any]) -> int:
-    """How many environment steps a run has taken, by which schedules go."""
+    """The environment steps of a run so far, at which schedules are read."""
     return int(state["counters"].get(_ENV_STEPS, {}).get(_LIFETIME_SUM, 0))
 
 
 def _read_counters(algorithm: Algorithm) -> dict[str, Any]:
-    """RLlib's counts over the whole life of a run; its other metrics begin anew in every iteration."""
+    """RLlib's counts over the whole run; its other metrics start again in every iteration."""
     return {
         path: {name: float(value) if name == _LIFETIME_SUM else value for name, value in stats.items()}
         for path, stats in algorithm.metrics.get_state()["stats"].items()
@@ -180,7 +181,7 @@ def _read_counters(algorithm: Algorithm) -> dict[str, Any]:
 
 
 def _read_env_connectors(algorithm: Algorithm) -> dict[str, Any]:
-    """What the connectors around the environments have learned; RLlib merges it into the local environment runner."""
+    """The state of the connectors around the environments; RLlib merges it into the local environment runner."""
     if not isinstance(algorithm.env_runner, SeededEnvRunner):
         return {}
     state = algorithm.env_runner.get_state(not_components=["rl_module"])
@@ -188,7 +189,7 @@ def _read_env_connectors(algorithm: Algorithm) -> dict[str, Any]:
 
 
 def _read_env_runners(algorithm: Algorithm) -> dict[int, Any]:
-    """The generators of every remote environment runner, by its index, from 1."""
+    """The random generators of every remote environment runner, by its index, from 1."""
     assert algorithm.env_runner_group is not None
     found = algorithm.env_runner_group.foreach_env_runner(
         lambda env_runner: (env_runner.worker_index, _read_generators()), local_env_runner=False
@@ -197,7 +198,7 @@ def _read_env_runners(algorithm: Algorithm) -> dict[int, Any]:
 
 
 def _read_playing(algorithm: Algorithm) -> dict[int, Any]:
-    """How every columnar environment runner draws actions and divides rewards, by its index; 0 is in this process."""
+    """The action generator and reward statistics of every columnar environment runner, by its index."""
 
     def read(env_runner: EnvRunner) -> tuple[int, Any]:
         return env_runner.worker_index, env_runner.get_playing() if isinstance(env_runner, ColumnarEnvRunner) else {}
@@ -234,7 +235,7 @@ def _read_generators() -> dict[str, Any]:
 
 
 def _write_generators(state: Mapping[str, Any]) -> None:
-    """Puts the states of this process's random generators back."""
+    """Restores the states of this process's random generators."""
     python, legacy = state["python"], state["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     keys = legacy["keys"].astype(np.uint32)

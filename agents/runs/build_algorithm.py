@@ -1,23 +1,34 @@
-"""From an experiment to RLlib: our recurrent PPO, or an algorithm of RLlib's own, with our module in it."""
+"""Builds RLlib's configuration of any experiment: our recurrent PPO, RLlib's own algorithms, models that answer."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from ctm_rl.agents.bandit.config import BanditConfig
+from ctm_rl.agents.bandit.module import BanditModule
 from ctm_rl.agents.experiments.acting import ActingExperiment, PPOSettings
+from ctm_rl.agents.experiments.answering import AnsweringExperiment
+from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.ppo.config import RecurrentPPOConfig
 from ctm_rl.agents.rllib.distributions import check_stock_spaces
 from ctm_rl.agents.rllib.environment import VECTORIZATIONS, make_env, make_vector_env, training_arguments
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.agents.rllib.spaces import fit
-from ctm_rl.agents.runs.task import SAMPLE_TIMEOUT_SECONDS
 from ctm_rl.agents.stock.config import longest_sequence, stock_config
-from ctm_rl.config import PolicyConfig
+from ctm_rl.agents.supervised.config import SupervisedConfig
+from ctm_rl.agents.supervised.module import AnsweringModule, fit_answer_config
+from ctm_rl.agents.supervised.sampler import check_samples, count_samples, make_samples_env
+from ctm_rl.config import AnswerConfig, PolicyConfig
+from ctm_rl.errors import UserError
+
+SAMPLE_TIMEOUT_SECONDS = 1800.0
+"""How long a remote environment runner may take for its share of an iteration."""
 
 
-def build_algorithm_config(experiment: ActingExperiment) -> AlgorithmConfig:
+def build_algorithm_config(experiment: AnyExperiment) -> AlgorithmConfig:
     """Translates an experiment for RLlib; needs no running Ray.
 
     Args:
@@ -29,19 +40,30 @@ def build_algorithm_config(experiment: ActingExperiment) -> AlgorithmConfig:
     Raises:
         UserError: the environment cannot be made, its spaces are not supported, or a minibatch would be too small.
     """
-    model, ppo = _fit_model(experiment), experiment.ppo
+    if isinstance(experiment, AnsweringExperiment):
+        config, module_class, model = _answering_config(experiment)
+    else:
+        config, module_class, model = _acting_config(experiment)
+    config.env_runners(
+        num_env_runners=experiment.num_env_runners,
+        num_cpus_per_env_runner=experiment.num_cpus_per_env_runner,  # pyright: ignore[reportArgumentType]
+        sample_timeout_s=SAMPLE_TIMEOUT_SECONDS,
+    )
+    config.learners(num_learners=experiment.num_learners, num_gpus_per_learner=experiment.num_gpus_per_learner)
+    config.rl_module(rl_module_spec=RLModuleSpec(module_class=module_class, model_config=dataclasses.asdict(model)))
+    config.debugging(seed=experiment.seed, log_level="ERROR", log_sys_usage=False)
+    return config
+
+
+def _acting_config(experiment: ActingExperiment) -> tuple[AlgorithmConfig, type, PolicyConfig]:
+    """The configuration of an algorithm that acts, its module and the module's model."""
+    model, ppo = _fit_policy(experiment), experiment.ppo
     config = _columnar_config(experiment) if experiment.algorithm == "ppo" else stock_config(experiment, model)
     env_id, arguments = training_arguments(experiment.env)
     config.environment(env_id, env_config=arguments)
     config.env_runners(
-        num_env_runners=experiment.num_env_runners,
-        num_envs_per_env_runner=experiment.num_envs_per_env_runner,
-        num_cpus_per_env_runner=experiment.num_cpus_per_env_runner,  # pyright: ignore[reportArgumentType]
-        rollout_fragment_length=ppo.num_rollout_steps,
-        sample_timeout_s=SAMPLE_TIMEOUT_SECONDS,
+        num_envs_per_env_runner=experiment.num_envs_per_env_runner, rollout_fragment_length=ppo.num_rollout_steps
     )
-    config.learners(num_learners=experiment.num_learners, num_gpus_per_learner=experiment.num_gpus_per_learner)
-    config.rl_module(rl_module_spec=RLModuleSpec(module_class=CTMModule, model_config=dataclasses.asdict(model)))
     steps, final = experiment.budget.env_steps, ppo.entropy_coefficient_final
     entropy = ppo.entropy_coefficient
     config.training(
@@ -51,15 +73,14 @@ def build_algorithm_config(experiment: ActingExperiment) -> AlgorithmConfig:
         grad_clip_by="global_norm",
         num_epochs=ppo.num_epochs,
     )
-    # Every one of the algorithms has it, and each declares it anew.
+    # Each of the algorithms has this parameter, and each declares its own.
     schedule = entropy if final is None else [[0, entropy], [steps, final]]
     config.training(entropy_coeff=schedule)  # pyright: ignore[reportCallIssue]
-    config.debugging(seed=experiment.seed, log_level="ERROR", log_sys_usage=False)
-    return config
+    return config, CTMModule, model
 
 
 def _lr_schedule(ppo: PPOSettings, num_env_steps: int) -> Any:
-    """The learning rate as RLlib takes it: a number, or corners of a line over env steps."""
+    """The learning rate as RLlib takes it: a number, or the corners of a piecewise linear function of env steps."""
     if not ppo.lr_warmup_steps and not ppo.is_lr_annealed:
         return ppo.lr
     warm = [[0, 0.0]] if ppo.lr_warmup_steps else []
@@ -68,10 +89,10 @@ def _lr_schedule(ppo: PPOSettings, num_env_steps: int) -> Any:
 
 
 def _columnar_config(experiment: ActingExperiment) -> RecurrentPPOConfig:
-    """What is special to our own PPO."""
+    """What only our own PPO has."""
     ppo = experiment.ppo
     if experiment.env.vectorization != "sync":
-        make_vector_env(experiment.env, 1).close()  # what cannot be made is to be known before Ray starts
+        make_vector_env(experiment.env, 1).close()  # fails before Ray starts if it cannot be made
     config = RecurrentPPOConfig()
     config.env_runners(gym_env_vectorize_mode=VECTORIZATIONS[experiment.env.vectorization])
     config.training(
@@ -89,8 +110,8 @@ def _columnar_config(experiment: ActingExperiment) -> RecurrentPPOConfig:
     return config
 
 
-def _fit_model(experiment: ActingExperiment) -> PolicyConfig:
-    """Looks at the environment once and settles what its spaces mean for the model."""
+def _fit_policy(experiment: ActingExperiment) -> PolicyConfig:
+    """Completes the policy's configuration with the sizes that follow from the environment's spaces."""
     env = make_env(experiment.env)
     try:
         model = dataclasses.replace(experiment.model, max_seq_len=longest_sequence(experiment))
@@ -100,3 +121,44 @@ def _fit_model(experiment: ActingExperiment) -> PolicyConfig:
     if experiment.algorithm != "ppo":
         check_stock_spaces(layout, actions)
     return config
+
+
+def _answering_config(experiment: AnsweringExperiment) -> tuple[AlgorithmConfig, type, AnswerConfig]:
+    """The configuration of an algorithm that answers, its module and the module's model."""
+    model = fit_model(experiment)
+    config, module_class = SupervisedConfig(), AnsweringModule
+    if experiment.signal == "reward":
+        config, module_class = BanditConfig().training(bandit=experiment.bandit), BanditModule
+    config.environment(experiment.env.id, env_config=experiment.env.kwargs)
+    config.training(
+        learning=experiment.learning,
+        held_out=experiment.held_out,
+        held_out_kwargs=experiment.env.held_out_kwargs,
+        num_total_steps=experiment.num_steps,
+    )
+    return config, module_class, model
+
+
+def fit_model(experiment: AnsweringExperiment) -> AnswerConfig:
+    """Completes the configuration of a model that answers with the sizes that follow from the environment's spaces.
+
+    Raises:
+        UserError: the environment cannot be made, has no samples to learn from, would be tested on the samples it
+            learns from, or the model does not fit it.
+    """
+    fitted = []
+    for is_held_out in (False, True):
+        with contextlib.closing(make_samples_env(experiment.env, 1, is_held_out=is_held_out)) as env:
+            if is_held_out and count_samples(env) is not None and not experiment.env.held_out_kwargs:
+                raise UserError(
+                    f"env.held_out_kwargs must select samples of {experiment.env.id} other than those learned from, "
+                    'such as \'{"split": "test"}\'; it is empty.'
+                )
+            check_samples(env)
+            spaces = env.single_observation_space, env.single_action_space
+            fitted.append(fit_answer_config(experiment.model, *spaces, experiment.learning.loss))
+    if fitted[0] != fitted[1]:
+        raise UserError(
+            f"env.held_out_kwargs of {experiment.env.id} must not change the number of answers or channels."
+        )
+    return fitted[0]

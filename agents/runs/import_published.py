@@ -1,11 +1,11 @@
-"""Makes a run of a published checkpoint, so that it can be evaluated like one of our own."""
+"""Imports a checkpoint of the official code as a run directory, so that it can be evaluated like our own."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
-from ctm_rl.agents.run_directory.directory import check_free, config_of, created
+from ctm_rl.agents.run_directory.directory import check_free, config_of, created_directory
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.published import OfficialModel, load_official
 from ctm_rl.errors import UserError
@@ -18,13 +18,13 @@ def import_official(file: Path, run_dir: Path) -> str:
 
     Args:
         file: the checkpoint.
-        run_dir: where the run goes, new or empty.
+        run_dir: the new run's directory, new or empty.
 
     Returns:
-        What is inside and what can be done with it, for a person.
+        A line that describes what was imported.
 
     Raises:
-        UserError: the file is no such checkpoint, or the directory cannot be used; nothing has been written then.
+        UserError: the file is not such a checkpoint, or the directory cannot be used; nothing has been written then.
     """
     run_dir = run_dir.absolute()
     check_free(run_dir)
@@ -34,7 +34,7 @@ def import_official(file: Path, run_dir: Path) -> str:
         config = _config(official, args)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
-    with created(run_dir, config) as keep:
+    with created_directory(run_dir, config) as keep:
         entry = {"args": args, "weights": official.to_official_state_dict()}
         checkpoint.save(run_dir, 0, {"task": official.task, OFFICIAL_ENTRY: entry})
         keep()
@@ -42,7 +42,7 @@ def import_official(file: Path, run_dir: Path) -> str:
 
 
 def _config(official: OfficialModel, args: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``config.json`` holds: for an agent an experiment that trains its like, otherwise what it was made for."""
+    """The content of ``config.json``: of a policy, an experiment that trains one like it; otherwise its task."""
     if not isinstance(official.model, ActorCritic):
         return {"task": official.task, "kind": official.kind}
     env_id = str(args["env_id"])
@@ -56,21 +56,21 @@ def _config(official: OfficialModel, args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _wrappers(args: Mapping[str, Any], *, is_grid: bool) -> tuple[str, ...]:
-    """What the agent saw: MiniGrid's image alone, or no velocities unless the settings say otherwise."""
+    """The agent's wrappers: MiniGrid's image alone, or hidden velocities unless the settings say otherwise."""
     if is_grid:
         return ("grid-image",)
     return ("hide-velocities",) if args.get("mask_velocity", True) else ()
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a published setting is a plain value; others, as curves, are of no use to a model."""
+    """Whether a published setting is a plain value; others, such as curves, do not describe a model."""
     if isinstance(value, (list, tuple)):
         return all(_is_plain(item) for item in value)
     return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _describe(official: OfficialModel, args: Mapping[str, Any], run_dir: Path) -> str:
-    """Says what was found."""
+    """Describes what was imported."""
     count = sum(parameter.numel() for parameter in official.model.parameters())
     inside = f"{official.kind} for {official.task}, {count:,} parameters"
     if isinstance(official.model, ActorCritic):

@@ -1,4 +1,4 @@
-"""One stretch of a run, from a beginning or a checkpoint to a stop: iterations, metrics, checkpoints."""
+"""The training loop of a run, from its beginning or a checkpoint to a stop: iterations, metrics, checkpoints."""
 
 import contextlib
 import dataclasses
@@ -16,8 +16,8 @@ from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
 from ctm_rl.agents.run_directory.directory import MetricsWriter
 from ctm_rl.agents.run_directory.progress import Progress, Row
-from ctm_rl.agents.run_directory.upload import Mirror, closing_mirror, tell_news
-from ctm_rl.agents.run_directory.working_directory import no_results_at_home, num_threads
+from ctm_rl.agents.run_directory.upload import Uploader, finishing_upload, report_upload
+from ctm_rl.agents.run_directory.working_directory import num_threads, without_ray_results
 from ctm_rl.agents.runs.task import MODULE, Task
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.store import CheckpointError
@@ -25,78 +25,78 @@ from ctm_rl.errors import EnvFault, UserError
 
 _LOG = logging.getLogger(__name__)
 
-MAX_LOSSES = 3
-"""How often learners may be lost without an iteration between before it is given up."""
+MAX_LOST_LEARNERS = 3
+"""How often a learner may be lost without an iteration in between before the run gives up."""
 
 
 class Diverged(UserError):
-    """Learning went wrong: a loss is no number any more."""
+    """Training diverged: a loss is not finite."""
 
     exit_code = 1
 
 
-class Unsaved(UserError):
-    """The last checkpoint of a run cannot be written."""
+class NotSaved(UserError):
+    """The checkpoint that a run ends with cannot be written."""
 
     exit_code = 1
 
 
 @dataclass(slots=True)
 class Position:
-    """How far a run is; all of it counts over resumes."""
+    """How far a run is; counts go on when it is resumed."""
 
     iteration: int = 0
     env_steps: int = 0
     seconds: float = 0.0
     memory: dict[str, Any] = field(default_factory=dict)
-    """What the metrics go on from."""
+    """What the metrics carry from one iteration to the next, see ``Task.get_memory``."""
 
 
 class Run:
-    """One stretch of a run, with its algorithm alive while it is entered.
+    """A run whose algorithm exists while it is entered: trains, writes metrics and checkpoints.
 
     Args:
-        experiment: what is learned.
-        run_dir: where it is written.
-        learning: the kind of learning.
-        config: the same as RLlib takes it.
-        progress: is told how it goes.
-        started: when it began, on the monotonic clock, the time of earlier stretches included.
-        position: how far it is; ``None``: at the beginning.
-        mirror: puts checkpoints into a storage besides; ``None``: there is none.
+        experiment: what is trained.
+        run_dir: its directory.
+        task: reads the metrics and describes the model.
+        config: RLlib's configuration of the experiment.
+        progress: shows how it goes.
+        started: when it began, on the monotonic clock, minus the time trained before it was resumed.
+        position: how far it is.
+        uploader: copies checkpoints to a storage; ``None``: the run has none.
     """
 
     def __init__(
         self,
         experiment: AnyExperiment,
         run_dir: Path,
-        learning: Task,
+        task: Task,
         config: Any,
         progress: Progress,
         started: float,
-        position: Position | None = None,
-        mirror: Mirror | None = None,
+        position: Position,
+        uploader: Uploader | None,
     ) -> None:
         self._experiment = experiment
         self.run_dir = run_dir
-        self._learning = learning
+        self._task = task
         self._config = config
         self._progress = progress
         self._started = started
-        self._position = position or Position()
-        self._mirror = mirror
+        self._position = position
+        self._uploader = uploader
         self._saved_iteration = -1
         self._saved_at = time.monotonic()
-        self._num_losses = 0
+        self._num_lost_learners = 0
 
     def __enter__(self) -> "Run":
         """Builds the algorithm."""
-        from ctm_rl.agents.cluster.placement import placed
+        from ctm_rl.agents.cluster.placement import placed_env_runners
 
         with contextlib.ExitStack() as stack:
             stack.enter_context(num_threads(self._experiment.num_threads))
-            stack.enter_context(no_results_at_home())
-            stack.enter_context(placed(self._experiment.placement))
+            stack.enter_context(without_ray_results())
+            stack.enter_context(placed_env_runners(self._experiment.placement))
             with without_known_noise():
                 self._algorithm = self._config.build_algo()
             stack.callback(self._algorithm.stop)
@@ -104,7 +104,7 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stops its processes."""
+        """Stops the algorithm's processes."""
         self._stack.close()
 
     def begin(self) -> None:
@@ -117,33 +117,33 @@ class Run:
 
         state = learner_state(self._algorithm)
         self.save(state)
-        self._go_on_from(state)
+        self._continue_from(state)
 
     def save(self, state: dict[str, Any] | None = None) -> None:
-        """Writes a checkpoint of what has been learned so far, unless there is one.
+        """Writes a checkpoint, unless this iteration has one.
 
         Args:
-            state: what learning goes on from, if it is known already.
+            state: the algorithm's state, if the caller has read it already.
 
         Raises:
-            CheckpointError: it cannot be written; the last one stands.
+            CheckpointError: it cannot be written; the last one remains.
         """
         from ctm_rl.agents.runs.algorithm_state import learner_state
 
         if self._saved_iteration == self._position.iteration:
             return
         position = dataclasses.replace(
-            self._position, seconds=time.monotonic() - self._started, memory=self._learning.get_memory()
+            self._position, seconds=time.monotonic() - self._started, memory=self._task.get_memory()
         )
         content = {
             "experiment": to_json(self._experiment),
             "position": asdict(position),
-            **self._learning.describe(self._algorithm),
+            **self._task.describe(self._algorithm),
             "learner": learner_state(self._algorithm) if state is None else state,
         }
         path = checkpoint.save(self.run_dir, self._position.iteration, content)
-        if self._mirror is not None:
-            self._mirror.put(path)
+        if self._uploader is not None:
+            self._uploader.put(path)
         self._saved_iteration = self._position.iteration
         self._saved_at = time.monotonic()
 
@@ -156,14 +156,14 @@ class Run:
         try:
             self.save()
         except CheckpointError as error:
-            raise Unsaved(
+            raise NotSaved(
                 f"{error} What {self.run_dir} has learned since its last checkpoint, iteration "
-                f"{checkpoint.iteration_of(checkpoint.latest(self.run_dir))}, is lost; make room, then go on with: "
+                f"{checkpoint.iteration_of(checkpoint.latest(self.run_dir))}, is lost; make room, then continue with: "
                 f"ctm-rl resume {self.run_dir}"
             ) from error
 
-    def _save_and_go_on(self) -> None:
-        """Writes a checkpoint if that can be done; learning goes on either way."""
+    def _save_and_continue(self) -> None:
+        """Writes a checkpoint if it can; training continues either way."""
         from ctm_rl.agents.runs.algorithm_state import learner_state
 
         state = learner_state(self._algorithm)
@@ -171,26 +171,26 @@ class Run:
             self.save(state)
         except CheckpointError as error:
             self._saved_at = time.monotonic()
-            _LOG.warning("%s The last one stands; training goes on, and tries again.", error)
-        self._go_on_from(state)
+            _LOG.warning("%s The last one remains; training continues, and will try again.", error)
+        self._continue_from(state)
 
-    def _go_on_from(self, state: dict[str, Any]) -> None:
-        """Goes on as a run resumed from a checkpoint would, where these are written by the iteration."""
+    def _continue_from(self, state: dict[str, Any]) -> None:
+        """With ``checkpoint_iterations``, continues exactly as a run resumed from this checkpoint would."""
         from ctm_rl.agents.runs.algorithm_state import restore
 
         if self._experiment.checkpoint_iterations is not None:
             restore(self._algorithm, state)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Puts a checkpoint's state into the algorithm."""
+        """Restores the algorithm from a checkpoint."""
         from ctm_rl.agents.runs.algorithm_state import restore
 
         restore(self._algorithm, state["learner"])
         self._saved_iteration = self._position.iteration
 
     def loop(self, request: StopRequest) -> None:
-        """Learns until the budget is used up or a signal comes; both leave a checkpoint."""
-        with contextlib.closing(self._progress), closing_mirror(self._mirror, self._progress):
+        """Trains until the budget is used up or a signal comes, then writes a checkpoint."""
+        with contextlib.closing(self._progress), finishing_upload(self._uploader, self._progress):
             with contextlib.closing(self.rows()) as rows:
                 while request.signum is None and next(rows, None) is not None:
                     pass
@@ -199,25 +199,25 @@ class Run:
             raise RunInterrupted(str(self.run_dir), request.signum, is_saved=True)
 
     def rows(self) -> Generator[Row, None, None]:
-        """Learns one iteration after the other until the budget is used up.
+        """Trains one iteration after the other until the budget is used up.
 
-        Whoever asks for no more may close it, and save.
+        A caller that wants no more of them closes the generator, and may save.
 
         Yields:
-            The line of metrics of each, when it has been written.
+            The line of metrics of each iteration, after it has been written.
         """
-        metrics = MetricsWriter(self.run_dir, self._position.iteration, self._learning.metrics)
+        metrics = MetricsWriter(self.run_dir, self._position.iteration, self._task.metrics)
         with contextlib.closing(metrics):
             while not self.is_over:
-                row = self._learn_or_save()
+                row = self._train_or_save()
                 if row is None:
-                    metrics.cut(self._position.iteration)
+                    metrics.truncate(self._position.iteration)
                     continue
                 metrics.write(row)
-                self._progress.show(row)
-                tell_news(self._mirror, self._progress)
+                self._progress.show_metrics(row)
+                report_upload(self._uploader, self._progress)
                 if self._is_due():
-                    self._save_and_go_on()
+                    self._save_and_continue()
                 yield row
 
     @property
@@ -231,37 +231,37 @@ class Run:
             return self._position.iteration % self._experiment.checkpoint_iterations == 0
         return time.monotonic() - self._saved_at >= self._experiment.checkpoint_minutes * 60
 
-    def _learn_or_save(self) -> Row | None:
-        """One iteration, or ``None``: a learner was lost, and the run stands at its last checkpoint again.
+    def _train_or_save(self) -> Row | None:
+        """Trains one iteration; ``None``: a learner was lost, and the run has been restarted from its last checkpoint.
 
-        What has been learned before a fault of the environment is kept.
+        A fault of the environment ends the run; what was learned before it is saved.
         """
         from ray.exceptions import RayError
 
         try:
-            row = self._learn()
-            self._num_losses = 0
+            row = self._train()
+            self._num_lost_learners = 0
             return row
         except RayError as error:
-            if self._experiment.num_learners == 0 or self._num_losses == MAX_LOSSES:
+            if self._experiment.num_learners == 0 or self._num_lost_learners == MAX_LOST_LEARNERS:
                 raise
-            self._num_losses += 1
-            self._go_back(error)
+            self._num_lost_learners += 1
+            self._restart(error)
             return None
         except EnvFault as fault:
             try:
                 self.save()
                 saved = f"A checkpoint is saved in {self.run_dir}"
             except CheckpointError as error:
-                saved = f"{error} The last one in {self.run_dir} stands"
-            raise EnvFault(f"{fault} {saved}; --tolerate-env-faults goes on after faults.") from fault
+                saved = f"{error} The last one in {self.run_dir} remains"
+            raise EnvFault(f"{fault} {saved}; --tolerate-env-faults continues after faults.") from fault
 
-    def _go_back(self, error: Exception) -> None:
-        """Builds everything anew, and puts the last checkpoint into it: a learner's newest weights died with it."""
+    def _restart(self, error: Exception) -> None:
+        """Builds the algorithm again and restores the last checkpoint: a learner's newest weights were lost with it."""
         place = checkpoint.latest(self.run_dir)
         state = checkpoint.load(place)
         _LOG.warning(
-            "a learner was lost in iteration %d (%s); training goes on from %s.",
+            "a learner was lost in iteration %d (%s); training continues from %s.",
             self._position.iteration + 1,
             type(error).__name__,
             place,
@@ -269,11 +269,11 @@ class Run:
         self._stack.close()
         self.__enter__()
         self._position = Position(**state["position"])
-        self._learning.set_memory(self._position.memory)
+        self._task.set_memory(self._position.memory)
         self.restore(state)
 
-    def _learn(self) -> Row:
-        """One iteration; gives its line of metrics."""
+    def _train(self) -> Row:
+        """Trains one iteration and returns its line of metrics."""
         began = time.monotonic()
         result = self._algorithm.train()
         ended = time.monotonic()
@@ -284,15 +284,15 @@ class Run:
         if not math.isfinite(result["learners"][MODULE]["total_loss"]):
             option = "--learning.lr" if isinstance(self._experiment, AnsweringExperiment) else "--ppo.lr"
             raise Diverged(
-                f"the loss is no finite number in iteration {self._position.iteration}; lower {option}. "
-                f"The last checkpoint of {self.run_dir} is from before."
+                f"the loss is not finite in iteration {self._position.iteration}; lower {option}. "
+                f"The last checkpoint of {self.run_dir} is from before that."
             )
         return {
             "iteration": self._position.iteration,
             "env_steps": self._position.env_steps,
             "seconds": round(self._position.seconds, 3),
             "env_steps_per_second": round(steps / (ended - began), 1),
-            **self._learning.read(self._algorithm, result, is_last=self.is_over),
+            **self._task.read(self._algorithm, result, is_last=self.is_over),
         }
 
 

@@ -1,69 +1,75 @@
-"""What differs between runs that learn different things: their algorithm, their metrics, and what is kept of them."""
+"""What a run needs to know of the kind of experiment it trains, one class for each kind.
+
+A run that acts (``acting_task``) plays episodes in an environment and learns from rewards: its metrics are returns,
+episode lengths and the losses of an actor-critic algorithm, its checkpoints hold a policy. A run that answers
+(``answering_task``) draws samples from a single-step environment and learns from the right answers, or from how right
+its own answers were: its metrics are accuracies on held-out samples and losses, its checkpoints hold a model.
+"""
 
 import math
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ctm_rl.agents.run_directory.progress import Row
 
 MODULE = "default_policy"
-SAMPLE_TIMEOUT_SECONDS = 1800.0
-"""How long a remote environment runner may take for its share of an iteration."""
+"""RLlib's name of the one module that every algorithm trains."""
+
+COMMON_METRICS = ("iteration", "env_steps", "seconds", "env_steps_per_second")
+"""The first keys of every line of metrics."""
 
 
 class Task(Protocol):
-    """One kind of learning, for the length of a run."""
+    """One kind of experiment during a run: its metrics, and its part of a checkpoint."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Keys of a line of metrics, in their order."""
         ...
 
-    def build_config(self) -> Any:
-        """RLlib's configuration; needs no running Ray."""
-        ...
-
     def describe(self, algorithm: Any) -> dict[str, Any]:
-        """What a checkpoint holds of the model, with its weights."""
+        """Returns the part of a checkpoint that rebuilds the policy or model, weights included."""
         ...
 
     def read(self, algorithm: Any, result: dict[str, Any], *, is_last: bool) -> Row:
-        """The metrics of an iteration that has been learned, beside those that every run has.
+        """Returns the metrics of an iteration, without those that every run has.
 
         Args:
-            algorithm: as it stands after the iteration.
-            result: what its ``train`` gave.
-            is_last: whether the budget ends with it.
+            algorithm: after the iteration.
+            result: the return value of its ``train``.
+            is_last: whether the budget ends with this iteration.
         """
         ...
 
     def get_memory(self) -> dict[str, Any]:
-        """What ``read`` remembers between iterations."""
+        """Returns what ``read`` carries from one iteration to the next; part of every checkpoint."""
         ...
 
     def set_memory(self, memory: dict[str, Any]) -> None:
-        """Puts back what ``get_memory`` gave."""
+        """Restores what ``get_memory`` returned."""
         ...
 
 
-COMMON_METRICS = ("iteration", "env_steps", "seconds", "env_steps_per_second")
-"""What every line of metrics begins with."""
+def read_losses(learner: Mapping[str, Any], names: Sequence[str], rllib_names: Mapping[str, str]) -> Row:
+    """Returns a learner's results by our names; None where RLlib has none, or one that is not finite.
+
+    Args:
+        learner: RLlib's results of the module.
+        names: our names.
+        rllib_names: RLlib's names, where they differ from ours.
+    """
+    values = {name: learner.get(rllib_names.get(name, name)) for name in names}
+    return {name: None if value is None or not math.isfinite(value) else float(value) for name, value in values.items()}
 
 
 def mean_of(values: Sequence[float]) -> float | None:
-    """The mean, if there is anything."""
+    """Returns the mean; None if there are no values."""
     return math.fsum(values) / len(values) if values else None
 
 
-def number_of(values: dict[str, Any], name: str) -> float | None:
-    """A metric, if RLlib has it and it is a number."""
-    value = values.get(name)
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
 def peak_memory_mb() -> float:
-    """The most memory that the training process has held so far."""
+    """Returns the largest resident size of the training process so far, in units of 2**20 bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -1,38 +1,44 @@
-"""A run from start to stop: what is checked before it, where it begins or goes on, and the Ray around it."""
+"""Trains and resumes runs: checks before the start, the run directory, Ray, and signals."""
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
-from ctm_rl.agents.cluster.ship_package import tell_shipping
+from ctm_rl.agents.cluster.ship_package import describe_shipping
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
-from ctm_rl.agents.run_directory.directory import config_of, created, locked, new_run_dir, read_config, write_config
+from ctm_rl.agents.run_directory.directory import (
+    config_of,
+    created_directory,
+    locked,
+    new_run_dir,
+    read_config,
+    write_config,
+)
 from ctm_rl.agents.run_directory.progress import Progress, SilentProgress
-from ctm_rl.agents.run_directory.upload import mirror_of
+from ctm_rl.agents.run_directory.upload import uploader_for
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, with_absolute_storage, working_inside
 from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
 from ctm_rl.agents.runs.run import Position, Run, is_used_up
-from ctm_rl.agents.runs.task import Task
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.errors import UserError, expand
 
 _MAY_CHANGE = {("env", name) for name in ("step_time_limit", "check_bounds", "tolerate_faults")}
-"""What a run may go on with as it was not begun: how faults of the environment are dealt with."""
+"""Fields of the environment that may differ when a run is resumed: how its faults are handled."""
 
 
 def train(experiment: AnyExperiment, progress: Progress | None = None) -> Path:
-    """Runs an experiment from the beginning.
+    """Trains an experiment from the beginning.
 
     Args:
         experiment: what to train.
-        progress: is told how it goes; ``None``: nobody is.
+        progress: shows how it goes; ``None``: nothing is shown.
 
     Returns:
         The run's directory, absolute.
@@ -42,119 +48,169 @@ def train(experiment: AnyExperiment, progress: Progress | None = None) -> Path:
         RunInterrupted: a signal stopped it, after a checkpoint.
     """
     progress = progress or SilentProgress()
-    with stoppable(progress) as request, begun(experiment, request, progress) as run:
+    with stop_on_signals(progress) as request, new_run(experiment, request, progress) as run:
         run.loop(request)
     return run.run_dir
 
 
 def resume(run_dir: str | Path, experiment: AnyExperiment | None = None, progress: Progress | None = None) -> Path:
-    """Goes on where the last checkpoint of a run stands.
+    """Continues a run from its last checkpoint.
 
     Args:
         run_dir: the run's directory.
         experiment: the run's experiment with another budget or address; ``None``: as in its ``config.json``.
-        progress: is told how it goes; ``None``: nobody is.
+        progress: shows how it goes; ``None``: nothing is shown.
 
     Returns:
         The run's directory, absolute.
 
     Raises:
-        UserError: it is no run, has no usable checkpoint, or has used up its budget.
+        UserError: it is not a run, has no usable checkpoint, or has used up its budget.
         RunInterrupted: a signal stopped it, after a checkpoint.
     """
     progress = progress or SilentProgress()
-    with stoppable(progress) as request, resumed(expand(run_dir), experiment, request, progress) as run:
+    with stop_on_signals(progress) as request, resumed_run(expand(run_dir), experiment, request, progress) as run:
         run.loop(request)
     return run.run_dir
 
 
 @contextlib.contextmanager
-def begun(
+def new_run(
     experiment: AnyExperiment, request: StopRequest, progress: Progress, *, is_placed: bool = False
-) -> "Iterator[Run]":
-    """A run at its beginning, its directory made and its first checkpoint written, ready to learn inside the body.
+) -> Iterator[Run]:
+    """Starts a run: makes its directory and writes its first checkpoint; the body trains it.
 
     Args:
         experiment: what to train.
-        request: is looked at before anything is written.
-        progress: is told how it goes.
-        is_placed: Ray has set aside already what the run needs, as for a trial of a sweep.
+        request: checked before anything is written.
+        progress: shows how it goes.
+        is_placed: whether Ray has already reserved what the run needs, as for a trial of a sweep.
 
     Yields:
-        The run.
+        The run, ready to train.
 
     Raises:
         UserError: it cannot be run as it is; nothing has been written then.
     """
     run_dir = new_run_dir(experiment)
     experiment = with_absolute_paths(experiment)
-    started = time.monotonic()
-    learning, config, nodes = _prepare(experiment, request, is_placed=is_placed)
-    mirror = mirror_of(experiment, run_dir, is_new=True)
-    with created(run_dir, config_of(experiment)) as keep, locked(run_dir), working_inside(run_dir, experiment):
-        _tell_start(experiment, nodes, progress)
-        run = Run(experiment, run_dir, learning, config, progress, started, mirror=mirror)
-        with ray_for(experiment, request, nodes), run:
-            request.check()
-            run.begin()
-            keep()
-            request.run_dir = str(run_dir)
-            progress.say(f"run {run_dir}")
-            yield run
+    with _running(experiment, run_dir, request, progress, None, is_placed=is_placed) as (run, keep):
+        run.begin()
+        keep()
+        request.run_dir = str(run_dir)
+        progress.write(f"run {run_dir}")
+        yield run
 
 
 @contextlib.contextmanager
-def resumed(
+def resumed_run(
     run_dir: Path,
     experiment: AnyExperiment | None,
     request: StopRequest,
     progress: Progress,
     *,
     is_placed: bool = False,
-) -> "Iterator[Run]":
-    """A run where its last checkpoint stands, ready to learn on inside the body.
+) -> Iterator[Run]:
+    """Restores a run from its last checkpoint; the body goes on training it.
 
-    Args, beside those of ``begun``:
+    Args, beside those of ``new_run``:
         run_dir: the run's directory.
-        experiment: the run's experiment, which may differ in what a run can change; ``None``: as in ``config.json``.
+        experiment: the run's experiment, changed where a run can change; ``None``: as in ``config.json``.
 
     Yields:
-        The run.
+        The run, ready to train.
 
     Raises:
-        UserError: it is no run, has no usable checkpoint, or has used up its budget.
+        UserError: it is not a run, has no usable checkpoint, or has used up its budget.
     """
     run_dir = run_dir.absolute()
-    started = time.monotonic()
-    kept = read_config(run_dir)
-    experiment = with_absolute_storage(experiment or kept)
+    saved_experiment = read_config(run_dir)
+    experiment = with_absolute_storage(experiment or saved_experiment)
     state = checkpoint.load(checkpoint.latest(run_dir))
     if "learner" not in state:
-        raise UserError(f"{run_dir} was imported; it can be evaluated, and there is no training to resume.")
+        raise UserError(f"{run_dir} was imported; it can be evaluated, but there is no training to resume.")
     position = Position(**state["position"])
     _check_same(experiment, state["experiment"], run_dir)
     if is_used_up(experiment, position):
         raise UserError(
             f"{run_dir} has used up its budget ({position.env_steps:,} env steps, {position.seconds / 60:.1f} minutes);"
-            " give it more with --budget.env-steps N or --budget.minutes N."
+            " extend it with --budget.env-steps N or --budget.minutes N."
         )
     request.run_dir = str(run_dir)
-    learning, config, nodes = _prepare(experiment, request, is_placed=is_placed)
-    learning.set_memory(position.memory)
-    mirror = mirror_of(experiment, run_dir, is_new=False)
-    with locked(run_dir), working_inside(run_dir, experiment):
-        _tell_start(experiment, nodes, progress)
-        write_config(run_dir, config_of(experiment))
-        run = Run(experiment, run_dir, learning, config, progress, started - position.seconds, position, mirror)
+    with _running(experiment, run_dir, request, progress, position, is_placed=is_placed) as (run, _):
+        run.restore(state)
+        progress.write(f"run {run_dir}, from iteration {position.iteration}")
+        yield run
+
+
+@contextlib.contextmanager
+def _running(
+    experiment: AnyExperiment,
+    run_dir: Path,
+    request: StopRequest,
+    progress: Progress,
+    position: Position | None,
+    *,
+    is_placed: bool,
+) -> Iterator[tuple[Run, Callable[[], None]]]:
+    """Checks that an experiment can be run here, then holds its directory, Ray and the algorithm inside the body.
+
+    Args, beside those of ``new_run``:
+        run_dir: the run's directory, which a new run makes.
+        position: how far the run is; ``None``: it is new.
+
+    Yields:
+        The run with a freshly built algorithm, and the function that keeps a new run's directory, see
+        ``created_directory``.
+    """
+    is_new = position is None
+    position = position or Position()
+    started = time.monotonic() - position.seconds
+    prepare_environment(experiment)
+    nodes = [] if is_placed else check_machine(experiment)
+    request.check()
+    config = build_checked_config(experiment)
+    request.check()
+    task = AnsweringTask(experiment) if isinstance(experiment, AnsweringExperiment) else ActingTask(experiment)
+    if not is_new:
+        task.set_memory(position.memory)
+    uploader = uploader_for(experiment, run_dir, is_new=is_new)
+    directory = created_directory(run_dir, config_of(experiment)) if is_new else contextlib.nullcontext(lambda: None)
+    with directory as keep, locked(run_dir), working_inside(run_dir, experiment):
+        _show_start(experiment, nodes, progress)
+        if not is_new:
+            write_config(run_dir, config_of(experiment))
+        run = Run(experiment, run_dir, task, config, progress, started, position, uploader)
         with ray_for(experiment, request, nodes), run:
             request.check()
-            run.restore(state)
-            progress.say(f"run {run_dir}, from iteration {position.iteration}")
-            yield run
+            yield run, keep
+
+
+def build_checked_config(experiment: AnyExperiment) -> Any:
+    """Returns RLlib's configuration of an experiment; imports Ray.
+
+    Raises:
+        UserError: the experiment does not fit its environment.
+    """
+    from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
+
+    try:
+        return build_algorithm_config(experiment)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _show_start(experiment: AnyExperiment, nodes: Sequence[Node], progress: Progress) -> None:
+    """Shows what is sent to the nodes, and what the run waits for."""
+    sent = describe_shipping(nodes)
+    if sent is not None:
+        progress.write(sent)
+    where = f"joining the Ray cluster at {experiment.address}" if experiment.address else "starting Ray on this machine"
+    progress.show_waiting(f"{experiment.name}: {where}")
 
 
 def _check_same(experiment: AnyExperiment, saved: dict[str, Any], run_dir: Path) -> None:
-    """Refuses to go on with a policy or an environment that the checkpoint does not know.
+    """Refuses to resume with a policy or an environment other than the checkpoint's.
 
     Raises:
         UserError: the configuration has been changed since.
@@ -165,48 +221,17 @@ def _check_same(experiment: AnyExperiment, saved: dict[str, Any], run_dir: Path)
             if (part, name) not in _MAY_CHANGE and given[part].get(name) != value:
                 raise UserError(
                     f"{run_dir / 'config.json'} says {part}.{name} {given[part].get(name)!r}, and the checkpoint was "
-                    f"trained with {value!r}; put it back, or train anew."
+                    f"trained with {value!r}; restore that value, or train a new run."
                 )
 
 
 @contextlib.contextmanager
-def stoppable(progress: Progress) -> Iterator[StopRequest]:
-    """Listens to signals inside the body, and says of a stop before or amid the iterations what it leaves behind."""
-    with StopRequest(progress.stop) as request:
+def stop_on_signals(progress: Progress) -> Iterator[StopRequest]:
+    """Catches signals inside the body; a stop outside of the training loop also reports which run it leaves behind."""
+    with StopRequest(progress.show_stopping) as request:
         try:
             yield request
         except RunInterrupted:
             raise
         except KeyboardInterrupt:
             raise RunInterrupted(request.run_dir, request.signum, is_saved=False) from None
-
-
-def _tell_start(experiment: AnyExperiment, nodes: Sequence[Node], progress: Progress) -> None:
-    """Says what is being waited for, and what nodes are sent."""
-    sent = tell_shipping(nodes)
-    if sent is not None:
-        progress.say(sent)
-    where = f"joining the Ray cluster at {experiment.address}" if experiment.address else "starting Ray on this machine"
-    progress.wait(f"{experiment.name}: {where}")
-
-
-def _prepare(experiment: AnyExperiment, request: StopRequest, *, is_placed: bool) -> tuple[Task, Any, list[Node]]:
-    """Checks that the experiment can be run here; gives what is learned, the same as RLlib takes it, and the nodes."""
-    prepare_environment(experiment)
-    nodes = [] if is_placed else check_machine(experiment)
-    request.check()
-    learning = learning_of(experiment)
-    try:
-        config = learning.build_config()
-    except ValueError as error:
-        # What does not fit the environment is the user's to mend.
-        raise UserError(str(error)) from error
-    request.check()
-    return learning, config, nodes
-
-
-def learning_of(experiment: AnyExperiment) -> Task:
-    """The kind of learning that an experiment asks for."""
-    if isinstance(experiment, AnsweringExperiment):
-        return AnsweringTask(experiment)
-    return ActingTask(experiment)

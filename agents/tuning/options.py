@@ -1,4 +1,4 @@
-"""What a sweep is asked for, readable from a command line without loading torch or ray."""
+"""Options of ``ctm-rl tune``, readable from a command line without loading torch or ray."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -16,36 +16,37 @@ _REDUCTION_FACTOR = 3.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TuneOptions:
-    """What is searched, and how."""
+    """Which fields are searched, and how."""
 
     search: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FIELD=VALUES")] = ()
-    """A field of the experiment and the values it may take, as 'ppo.lr=loguniform(1e-4,3e-3)'; once for each field.
-    uniform(a,b), loguniform(a,b), quniform(a,b,step), randint(a,b) (without b), choice(x,y,...) or grid(x,y,...)."""
+    """A field of the experiment and its values, such as 'ppo.lr=loguniform(1e-4,3e-3)'; repeat for more fields.
+    Values: uniform(a,b), loguniform(a,b), quniform(a,b,step), randint(a,b) (b excluded), choice(x,y,...) or
+    grid(x,y,...)."""
     num_samples: int | None = None
-    """How often values are drawn; a grid is gone through each time. None: 8 times, or once if there are only grids."""
+    """How often values are drawn; each time all values of a grid are tried. None: 8, or 1 if there are only grids."""
     scheduler: Scheduler = "asha"
-    """asha: bad trials are stopped early; pbt: bad trials go on from a good one's checkpoint with its values changed a
-    little; none: all trials use up their budget."""
+    """asha: stops bad trials early; pbt: bad trials continue from a good trial's checkpoint, with its values slightly
+    changed; none: all trials use up their budget."""
     interval: float = 0.1
-    """asha: the share of its budget after which a trial is first compared with the others; pbt: between two
-    comparisons."""
+    """Share of a trial's budget, at most 1: before its first comparison with the others (asha), or between two
+    comparisons (pbt)."""
     reduction_factor: float = _REDUCTION_FACTOR
-    """asha: each comparison comes after so many times the share of the last, and stops all but one in so many."""
+    """asha: factor by which the share grows from one comparison to the next; each keeps one trial in this many."""
     metric: str | None = None
-    """Of metrics.jsonl, by which trials are compared; None: episode_return_mean, or accuracy."""
+    """The key of metrics.jsonl that trials are compared by; None: episode_return_mean, or accuracy if they answer."""
     mode: Literal["max", "min"] = "max"
-    """Whether much of it is good, or little."""
+    """Whether a large metric is good (max) or a small one (min)."""
     max_concurrent: int | None = None
-    """Trials at a time; None: as many as there is room for. On a cluster their directory has to be one that all
+    """Trials that run at the same time; None: as many as fit. On a cluster, --run-dir must be a directory that all
     machines share."""
     max_failures: int = 2
-    """How often a trial whose processes die goes on from its last checkpoint."""
+    """How often a trial whose processes die continues from its last checkpoint."""
     logger: Annotated[tuple[Logger, ...], tyro.conf.UseAppendAction] = ()
-    """Where metrics go beside TensorBoard and metrics.jsonl, which every trial writes: csv, wandb or mlflow; several
-    are given one by one."""
+    """Another destination of the metrics: csv, wandb or mlflow; repeat for several. Every trial writes TensorBoard
+    events and metrics.jsonl anyway."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be done, and what would have no effect."""
+        """Refuses impossible options, and options without effect."""
         if self.num_samples is not None:
             check_number("num_samples", self.num_samples, at_least=1)
         check_number("interval", self.interval, above=0, at_most=1)

@@ -1,4 +1,4 @@
-"""A sweep as a value: the experiment, what is searched and how, where it is written, and what each trial runs."""
+"""A sweep as a value: the experiment, the searched fields, its directory, and the experiment of each trial."""
 
 import dataclasses
 import json
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
-from ctm_rl.agents.experiments.serialise import AnyExperiment, build, from_json, to_json
-from ctm_rl.agents.run_directory.progress import Row
+from ctm_rl.agents.experiments.serialise import AnyExperiment, build, from_json
+from ctm_rl.agents.run_directory.directory import config_of
 from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
 from ctm_rl.agents.tuning.options import DEFAULT_NUM_SAMPLES, TuneOptions
@@ -17,7 +17,7 @@ from ctm_rl.errors import UserError
 
 SWEEP_FILE = "sweep.json"
 TUNE_FOLDER = "tune"
-"""Where Ray Tune keeps what it goes on from; of use to it alone."""
+"""Ray Tune's own files, which it resumes a sweep from."""
 
 _CHANGEABLE = {
     "ppo": (
@@ -28,8 +28,8 @@ _CHANGEABLE = {
     "bandit": ("clip", "entropy_coefficient", "value_coefficient"),
 }
 CHANGEABLE = tuple(f"{group}.{name}" for group, names in _CHANGEABLE.items() for name in names)
-"""Fields that a run takes up when it goes on with other values. Of the rest some are refused then (environment, model),
-some are kept in what a checkpoint holds (the optimiser's own settings), some would move what counts go by."""
+"""Fields that can change within a run. Others are refused when a run is resumed (environment, model), or restored from
+the checkpoint (the optimiser's settings), or would change the meaning of its counters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class Sweep:
     """A sweep, checked.
 
     Args:
-        directory: where it is written, absolute.
-        experiment: what is searched from.
-        options: what is searched, and how.
+        directory: its directory, absolute.
+        experiment: the experiment whose fields are searched.
+        options: the searched fields, and how they are searched.
 
     Raises:
-        UserError: a search, or what it is compared by, is not possible for the experiment.
+        UserError: a search or the metric does not fit the experiment.
     """
 
     directory: Path
@@ -50,18 +50,16 @@ class Sweep:
     options: TuneOptions
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be searched."""
+        """Refuses searches and options that the experiment does not allow."""
         if not self.options.search:
             raise UserError(
-                "tune needs what to search, one --search FIELD=FUNCTION(VALUES) for each field, as "
+                "tune needs at least one --search FIELD=FUNCTION(VALUES), such as "
                 "--search 'ppo.lr=loguniform(1e-4,3e-3)'."
             )
         if self.experiment.storage is not None:
-            raise UserError(
-                "--storage is for a single run; put the sweep itself where all machines see it, with --run-dir."
-            )
+            raise UserError("--storage is for a single run; put the sweep where all machines see it, with --run-dir.")
         if self.experiment.placement is not None:
-            raise UserError("--placement is for a single run; Ray Tune places those of a sweep.")
+            raise UserError("--placement is for a single run; Ray Tune places the trials of a sweep.")
         check_searches(self.experiment, self.searches)
         metrics = self._metrics()
         if self.options.metric is not None and self.options.metric not in metrics:
@@ -71,13 +69,13 @@ class Sweep:
             for search in self.searches:
                 if search.field not in allowed:
                     raise UserError(
-                        f"--search {search.field}: scheduler pbt changes values within a run, and a run can change "
-                        f"{', '.join(allowed)}; use scheduler asha for others."
+                        f"--search {search.field}: scheduler pbt changes values within a run, where only "
+                        f"{', '.join(allowed)} can change; use --scheduler asha for other fields."
                     )
 
     @property
     def searches(self) -> list[Search]:
-        """What is searched."""
+        """The searched fields with their values."""
         return [parse_search(text) for text in self.options.search]
 
     @property
@@ -89,24 +87,24 @@ class Sweep:
 
     @property
     def metric(self) -> str:
-        """By what trials are compared."""
+        """The metric that trials are compared by."""
         is_supervised = isinstance(self.experiment, AnsweringExperiment)
         return self.options.metric or ("accuracy" if is_supervised else "episode_return_mean")
 
     @property
     def is_pbt(self) -> bool:
-        """Whether trials change their values on the way."""
+        """Whether trials change their values while they run."""
         return self.options.scheduler == "pbt"
 
     def run_dir(self, trial_id: str) -> Path:
-        """Where a trial's run is written."""
+        """Returns the directory of a trial's run."""
         return self.directory / trial_name(trial_id)
 
     def experiment_of(self, config: Config, trial_id: str) -> AnyExperiment:
-        """What a trial runs.
+        """Returns the experiment of a trial.
 
         Raises:
-            UserError: its values are refused together.
+            UserError: the experiment refuses its values.
         """
         try:
             experiment = with_values(self.experiment, config)
@@ -115,26 +113,26 @@ class Sweep:
         return dataclasses.replace(experiment, run_dir=str(self.run_dir(trial_id)))
 
     def to_json(self) -> dict[str, Any]:
-        """What ``sweep.json`` holds."""
+        """Returns the content of ``sweep.json``."""
         return {
-            "experiment": {**to_json(self.experiment), "run_dir": None},
+            "experiment": config_of(self.experiment),
             "options": dataclasses.asdict(self.options),
         }
 
     def _metrics(self) -> tuple[str, ...]:
-        """Numbers that the trials tell."""
+        """The metrics that trials write."""
         if isinstance(self.experiment, AnsweringExperiment):
             return AnsweringTask(self.experiment).metrics
         return ActingTask.metrics
 
 
 def is_sweep(directory: Path) -> bool:
-    """Whether a directory is that of a sweep."""
+    """Whether a directory is the directory of a sweep."""
     return (directory / SWEEP_FILE).is_file()
 
 
 def read_sweep(directory: Path) -> Sweep:
-    """Reads what a sweep was asked for.
+    """Reads a sweep from its directory.
 
     Raises:
         UserError: its file cannot be read.
@@ -144,18 +142,9 @@ def read_sweep(directory: Path) -> Sweep:
         values = json.loads(file.read_bytes())
         return Sweep(directory.absolute(), from_json(values["experiment"]), build(TuneOptions, values["options"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is not what ctm-rl tune wrote: {error}") from error
+        raise UserError(f"{file} is not a file that ctm-rl tune has written: {error}") from error
 
 
 def trial_name(trial_id: str) -> str:
-    """The name of a trial, by its number in the sweep."""
+    """Returns the name of a trial: its number in the sweep."""
     return f"trial-{trial_id.rpartition('_')[2]}"
-
-
-def used_share(experiment: AnyExperiment, row: Row) -> float:
-    """How much of its budget a run has used up, from 0 to 1, at a line of its metrics."""
-    budget = experiment.budget
-    share = (row["env_steps"] or 0) / budget.env_steps
-    if budget.minutes is not None:
-        share = max(share, (row["seconds"] or 0) / 60 / budget.minutes)
-    return min(1.0, share)

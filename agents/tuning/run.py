@@ -1,4 +1,4 @@
-"""A sweep from start to stop, by Ray Tune: it draws values, schedules and stops trials, and starts them again."""
+"""Runs a sweep with Ray Tune, which draws values, schedules and stops trials, and restarts failed ones."""
 
 import contextlib
 import dataclasses
@@ -15,10 +15,10 @@ from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.experiments.serialise import AnyExperiment
-from ctm_rl.agents.run_directory.directory import check_free, created, locked, read_metrics
+from ctm_rl.agents.run_directory.directory import check_free, created_directory, locked, read_metrics
 from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, working_inside
-from ctm_rl.agents.runs.train import learning_of, stoppable
+from ctm_rl.agents.runs.train import build_checked_config, stop_on_signals
 from ctm_rl.agents.tuning.plan import SWEEP_FILE, TUNE_FOLDER, Sweep, trial_name
 from ctm_rl.agents.tuning.search_space import combinations, with_values
 from ctm_rl.errors import UserError
@@ -29,13 +29,13 @@ _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # There is no return before an episode has ended, and no accuracy before the first test.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # What there is to see is told by the callback.
+    # The callback shows the progress.
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    # Seconds between two snapshots of the sweep: what came after the last is told again.
+    # Seconds between two snapshots of the sweep; results after the last one are reported again.
     "TUNE_GLOBAL_CHECKPOINT_S": "2",
 }
-"""How Ray Tune is to be, as far as nobody has said otherwise."""
+"""Ray Tune's environment variables, unless they are set already."""
 
 
 def tune(sweep: Sweep, progress: Progress) -> list[Any]:
@@ -43,7 +43,7 @@ def tune(sweep: Sweep, progress: Progress) -> list[Any]:
 
     Args:
         sweep: what to run.
-        progress: is told how it goes.
+        progress: shows how it goes.
 
     Returns:
         Its trials, as Ray Tune leaves them.
@@ -54,26 +54,15 @@ def tune(sweep: Sweep, progress: Progress) -> list[Any]:
     """
     check_free(sweep.directory)
     sweep = dataclasses.replace(sweep, experiment=with_absolute_paths(sweep.experiment))
-    with stoppable(progress) as request:
-        needed, nodes = _check(sweep, request)
-        with (
-            created(sweep.directory, sweep.to_json(), SWEEP_FILE) as keep,
-            locked(sweep.directory),
-            working_inside(sweep.directory, sweep.experiment),
-        ):
-            progress.wait(f"{sweep.experiment.name}: starting Ray")
-            with ray_for(sweep.experiment, request, nodes, num_cpus=needed):
-                request.check()
-                keep()
-                return _search(sweep, progress, request, needed)
+    return _run(sweep, progress, is_new=True)
 
 
 def resume(sweep: Sweep, progress: Progress) -> list[Any]:
-    """Goes on with a sweep: trials that are over stay, the others go on from their last checkpoints.
+    """Continues a sweep: finished trials stay, the others continue from their last checkpoints.
 
     Args:
-        sweep: as its file says.
-        progress: is told how it goes.
+        sweep: as its file describes it.
+        progress: shows how it goes.
 
     Returns:
         Its trials, as Ray Tune leaves them.
@@ -82,37 +71,41 @@ def resume(sweep: Sweep, progress: Progress) -> list[Any]:
         UserError: it cannot be run here.
         RunInterrupted: a signal stopped it.
     """
-    with stoppable(progress) as request:
-        request.run_dir = str(sweep.directory)
+    return _run(sweep, progress, is_new=False)
+
+
+def _run(sweep: Sweep, progress: Progress, *, is_new: bool) -> list[Any]:
+    """Runs all trials that are not finished, in the sweep's directory, which a new sweep creates."""
+    directory, experiment = sweep.directory, sweep.experiment
+    with stop_on_signals(progress) as request:
+        request.run_dir = None if is_new else str(directory)
         needed, nodes = _check(sweep, request)
-        with locked(sweep.directory), working_inside(sweep.directory, sweep.experiment):
-            progress.wait(f"{sweep.experiment.name}: starting Ray")
-            with ray_for(sweep.experiment, request, nodes, num_cpus=needed):
+        created = created_directory(directory, sweep.to_json(), SWEEP_FILE)
+        with (
+            created if is_new else contextlib.nullcontext(lambda: None) as keep,
+            locked(directory),
+            working_inside(directory, experiment),
+        ):
+            progress.show_waiting(f"{experiment.name}: starting Ray")
+            with ray_for(experiment, request, nodes, num_cpus=needed):
                 request.check()
+                keep()
                 return _search(sweep, progress, request, needed)
 
 
 def _check(sweep: Sweep, request: StopRequest) -> tuple[float, list[Node]]:
-    """Refuses what could not be run, as far as that shows; gives the CPU cores of the largest trial, and the nodes."""
+    """Checks that the trials can be run here; returns the CPU cores of the largest trial, and the nodes."""
     for name in _EXTRAS:
         if name in sweep.options.logger and importlib.util.find_spec(name) is None:
             raise UserError(f'--logger {name} needs {name}, which is not installed: pip install "ctm-rl[{name}]".')
     prepare_environment(sweep.experiment)
-    first, sizes = None, {}
-    for config in combinations(sweep.searches):
-        experiment = with_values(sweep.experiment, config)
-        first = first or experiment
-        sizes[_size(experiment)] = experiment
+    experiments = [with_values(sweep.experiment, config) for config in combinations(sweep.searches)]
+    sizes = {_size(experiment): experiment for experiment in experiments}
     nodes: list[Node] = []
     for experiment in sizes.values():
         nodes = check_machine(experiment)
         request.check()
-    assert first is not None
-    try:
-        learning_of(first).build_config()
-    except ValueError as error:
-        # What does not fit the environment is the user's to mend.
-        raise UserError(str(error)) from error
+    build_checked_config(experiments[0])
     request.check()
     from ctm_rl.agents.tuning.trial import resources_of
 
@@ -121,7 +114,7 @@ def _check(sweep: Sweep, request: StopRequest) -> tuple[float, list[Node]]:
 
 
 def _size(experiment: AnyExperiment) -> tuple[float, ...]:
-    """What tells how many processors a run needs."""
+    """The fields that determine how many processors a run needs."""
     return (
         experiment.num_env_runners,
         experiment.num_cpus_per_env_runner,
@@ -132,7 +125,7 @@ def _size(experiment: AnyExperiment) -> tuple[float, ...]:
 
 
 def _search(sweep: Sweep, progress: Progress, request: StopRequest, needed: float) -> list[Any]:
-    """Has Ray Tune run all trials that are not over."""
+    """Lets Ray Tune run all trials that are not finished."""
     import ray
     from ray import tune
     from ray.tune.search import BasicVariantGenerator
@@ -153,8 +146,8 @@ def _search(sweep: Sweep, progress: Progress, request: StopRequest, needed: floa
         tune.with_parameters(SweepTrial, sweep=sweep),
         lambda config: resources_of(with_values(sweep.experiment, config)),
     )
-    progress.say(f"sweep {sweep.directory}")
-    with _tune_prepared(sweep.experiment.seed):
+    progress.write(f"sweep {sweep.directory}")
+    with _prepared_tune(sweep.experiment.seed):
         analysis = tune.run(
             trainable,
             name=TUNE_FOLDER,
@@ -167,7 +160,7 @@ def _search(sweep: Sweep, progress: Progress, request: StopRequest, needed: floa
                 random_state=sweep.experiment.seed, max_concurrent=sweep.options.max_concurrent or 0
             ),
             scheduler=scheduler,
-            # Elsewhere runs are their own checkpoints. Some more than two, for one that is being copied.
+            # Other trials resume from their run directories. Four, since one may be replaced while it is copied.
             checkpoint_config=tune.CheckpointConfig(num_to_keep=4 if sweep.is_pbt else None),
             trial_name_creator=lambda trial: trial_name(trial.trial_id),
             trial_dirname_creator=lambda trial: trial_name(trial.trial_id),
@@ -184,11 +177,11 @@ def _search(sweep: Sweep, progress: Progress, request: StopRequest, needed: floa
 
 
 def _is_saved(sweep: Sweep, trials: list[Any]) -> bool:
-    """Whether nothing that trials have learned will have to be learned again."""
+    """Whether the trials' checkpoints hold everything they have learned."""
     from ctm_rl.checkpoints import store as checkpoint
 
     if sweep.is_pbt:
-        return False  # goes on from where trials were last compared
+        return False  # trials continue from their last comparison
     for run_dir in (sweep.run_dir(trial.trial_id) for trial in trials):
         rows = read_metrics(run_dir)
         if rows and checkpoint.iteration_of(checkpoint.latest(run_dir)) != rows[-1]["iteration"]:
@@ -197,22 +190,22 @@ def _is_saved(sweep: Sweep, trials: list[Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _tune_prepared(seed: int) -> Iterator[None]:
-    """Sets Ray Tune up for a sweep, and puts everything back."""
+def _prepared_tune(seed: int) -> Iterator[None]:
+    """Sets random generators, environment variables and logging for Ray Tune, and restores them."""
     generator = random.getstate()
-    random.seed(seed)  # by which values change on the way
+    random.seed(seed)  # pbt changes values by it
     missing = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
-    log, its_end = logging.getLogger("ray.tune"), logging.getLogger("ray.tune.tune")
+    log, end_log = logging.getLogger("ray.tune"), logging.getLogger("ray.tune.tune")
     level, is_main = log.level, threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGUSR1)
     os.environ.update(missing)
     log.setLevel(logging.ERROR)
-    its_end.addFilter(_is_news)
+    end_log.addFilter(_is_not_repeated)
     try:
         yield
     finally:
         random.setstate(generator)
-        its_end.removeFilter(_is_news)
+        end_log.removeFilter(_is_not_repeated)
         log.setLevel(level)
         for name in missing:
             os.environ.pop(name, None)
@@ -220,6 +213,6 @@ def _tune_prepared(seed: int) -> Iterator[None]:
             signal.signal(signal.SIGUSR1, handler)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Leaves out what the table of trials tells."""
+def _is_not_repeated(record: logging.LogRecord) -> bool:
+    """Drops the log line that repeats the table of trials."""
     return not str(record.msg).startswith("Trials did not complete")

@@ -1,4 +1,4 @@
-"""A sweep in Ray Tune's words: where values are drawn from, who is stopped when, and where metrics go."""
+"""A sweep as Ray Tune's objects: its search space, scheduler and loggers."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from ctm_rl.agents.tuning.trial import USED_SHARE
 
 
 def build_space(sweep: Sweep) -> dict[str, Any]:
-    """Where every searched field's values come from."""
+    """Returns the distribution, or the list, of every searched field's values."""
     return {search.field: _domain(search) for search in sweep.searches}
 
 
 def build_scheduler(sweep: Sweep) -> TrialScheduler:
-    """Who decides which trials go on; time is the share of the budget, which steps and minutes both use up."""
+    """Returns the scheduler that stops trials; its time is the used share of the budget, in steps or minutes."""
     options = sweep.options
     if options.scheduler == "none":
         return FIFOScheduler()
@@ -31,26 +31,26 @@ def build_scheduler(sweep: Sweep) -> TrialScheduler:
     searches = {search.field: search for search in sweep.searches}
 
     def keep_inside(config: Config) -> Config:
-        """Brings what was multiplied back into its range."""
+        """Moves values that were multiplied back into their range."""
         return {name: searches[name].nearest(value) for name, value in config.items()}
 
     return PopulationBasedTraining(
         time_attr=USED_SHARE,
         perturbation_interval=options.interval,
         hyperparam_mutations={
-            # A list is moved along, one step at a time; a range is drawn from anew, or a number multiplied.
+            # A listed value changes to a neighbour; a number is drawn again from its range, or multiplied.
             search.field: list(search.arguments) if search.kind in LISTED else _domain(search)
             for search in sweep.searches
         },
         custom_explore_fn=keep_inside,
-        # Before the first episode has ended there is no return.
+        # There is no return before the first episode has ended.
         require_attrs=False,
         log_config=False,
     )
 
 
 def build_loggers(sweep: Sweep) -> list[Callback]:
-    """Where metrics go beside what every trial writes."""
+    """Returns the loggers that write metrics besides what every trial writes."""
     loggers: list[Callback] = []
     if "csv" in sweep.options.logger:
         from ray.tune.logger import CSVLoggerCallback
@@ -68,7 +68,7 @@ def build_loggers(sweep: Sweep) -> list[Callback]:
 
 
 def _domain(search: Search) -> Any:
-    """The values a field may take, as Ray Tune draws them."""
+    """A field's values as Ray Tune's distribution or list."""
     if search.kind in LISTED:
         values = list(search.arguments)
         return tune.choice(values) if search.is_random else tune.grid_search(values)

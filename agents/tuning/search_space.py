@@ -1,15 +1,14 @@
-"""What is searched: a field of an experiment and the values it may take, read from text without executing any."""
+"""Searches: a field of an experiment and its possible values, read from text without executing it."""
 
-import dataclasses
 import itertools
 import json
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_origin
 
+from ctm_rl.agents.experiments.fields import closest_field, fields_of
 from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_json
 from ctm_rl.errors import UserError
 
@@ -25,36 +24,36 @@ FORMS = {
     "grid": "grid(x,y,...)",
 }
 LISTED = ("choice", "grid")
-"""Those that name every value."""
+"""The functions whose arguments are the values themselves."""
 
 _SEARCH = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*=\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)
 _WORD = re.compile(r"[\w.:/@+=-]+")
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
-_OF_THE_SWEEP = ("name", "run_dir", "address", "storage", "placement")
+_SWEEP_FIELDS = ("name", "run_dir", "address", "storage", "placement")
 _NUM_ENUMERATED = 64
-"""Whole numbers are tried one by one if there are at most so many."""
+"""All whole numbers of a range are checked if there are at most this many."""
 _NUM_COMBINED = 2048
-"""Values of different fields are tried together if there are at most so many ways to."""
+"""All combinations of values are checked if there are at most this many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A field and the values it may take."""
+    """A field and its possible values."""
 
     field: str
     """Its full name."""
     kind: str
     """One of ``FORMS``."""
     arguments: tuple[Any, ...]
-    """Bounds, and the step of quniform; or all values."""
+    """The bounds, and the step of quniform; or all values."""
 
     @property
     def is_random(self) -> bool:
-        """Whether values are drawn."""
+        """Whether values are drawn at random."""
         return self.kind != "grid"
 
     def samples(self) -> list[Any]:
-        """All values, or enough of them to see whether the field takes them: the ends of a range."""
+        """Returns all values, or of a large range its ends: enough to check whether the field accepts them."""
         if self.kind in LISTED:
             return list(self.arguments)
         low, high, *step = self.arguments
@@ -66,7 +65,7 @@ class Search:
         return [float(low), float(high)]
 
     def nearest(self, value: Any) -> Any:
-        """The allowed value that is nearest to a number; values that are listed stay."""
+        """Returns the possible value nearest to a number; a listed value is returned as it is."""
         if self.kind in LISTED:
             return value
         low, high, *step = self.arguments
@@ -81,32 +80,32 @@ def parse_search(text: str) -> Search:
     """Reads ``field=function(values)``.
 
     Args:
-        text: as it stands on a command line, as ``ppo.lr=loguniform(1e-4,3e-3)``.
+        text: from the command line, such as ``ppo.lr=loguniform(1e-4,3e-3)``.
 
     Returns:
-        The search; whether there is such a field is not known yet.
+        The search; whether the field exists is not checked.
 
     Raises:
         UserError: one line naming what is wrong and what is allowed.
     """
     match = _SEARCH.fullmatch(text)
     if match is None:
-        raise UserError(f"--search must be FIELD=FUNCTION(VALUES), as 'ppo.lr=loguniform(1e-4,3e-3)', got {text!r}.")
+        raise UserError(f"--search must be FIELD=FUNCTION(VALUES), as in 'ppo.lr=loguniform(1e-4,3e-3)', got {text!r}.")
     field, kind, inside = match.groups()
     field = field.replace("-", "_")
     if kind not in FORMS:
-        raise UserError(f"--search {field}: unknown function {kind!r}; there are {', '.join(FORMS.values())}.")
+        raise UserError(f"--search {field}: unknown function {kind!r}; allowed are {', '.join(FORMS.values())}.")
     arguments = tuple(_read_value(part, field) for part in _split(inside)) if inside.strip() else ()
     if kind in LISTED:
         if not arguments:
-            raise UserError(f"--search {field}: {kind} needs one value at least, as {FORMS[kind]}.")
+            raise UserError(f"--search {field}: {kind} needs at least one value, as in {FORMS[kind]}.")
     else:
         _check_range(field, kind, arguments)
     return Search(field, kind, arguments)
 
 
 def _split(inside: str) -> Iterator[str]:
-    """Cuts at commas that are in no brackets and no quotes."""
+    """Splits at commas outside of brackets and quotes."""
     depth, quote, begin = 0, "", 0
     for index, letter in enumerate(inside):
         if quote:
@@ -124,7 +123,7 @@ def _split(inside: str) -> Iterator[str]:
 
 
 def _read_value(text: str, field: str) -> Any:
-    """One value: what JSON knows, True, False, None, or a word."""
+    """Reads one value: JSON, True, False, None, or a word."""
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     for read in (json.loads, int, float):
@@ -142,28 +141,28 @@ def _read_value(text: str, field: str) -> Any:
 
 
 def _check_range(field: str, kind: str, arguments: tuple[Any, ...]) -> None:
-    """Refuses bounds that are no numbers, in the wrong order, or with nothing between them."""
-    said = f"{kind}({','.join(map(str, arguments))})"
+    """Refuses bounds that are not numbers or not in order, and a step that does not divide them."""
+    given = f"{kind}({','.join(map(str, arguments))})"
     count = 3 if kind == "quniform" else 2
     kinds = int if kind == "randint" else (int, float)
     if len(arguments) != count or any(isinstance(item, bool) or not isinstance(item, kinds) for item in arguments):
         what = "whole numbers" if kind == "randint" else "numbers"
-        raise UserError(f"--search {field}: {FORMS[kind]} takes {count} {what}, got {said}.")
+        raise UserError(f"--search {field}: {FORMS[kind]} takes {count} {what}, got {given}.")
     low, high, *step = arguments
     if low >= high:
-        raise UserError(f"--search {field}: {said} is empty: {low} must be below {high}.")
+        raise UserError(f"--search {field}: {given} is empty: {low} must be below {high}.")
     if kind == "loguniform" and low <= 0:
-        raise UserError(f"--search {field}: loguniform needs bounds above 0, got {said}.")
+        raise UserError(f"--search {field}: loguniform needs bounds above 0, got {given}.")
     if step and (step[0] <= 0 or any(abs(end / step[0] - round(end / step[0])) > 1e-9 for end in (low, high))):
-        raise UserError(f"--search {field}: the bounds of {said} must be multiples of its step, which is above 0.")
+        raise UserError(f"--search {field}: the bounds of {given} must be multiples of its step, and the step above 0.")
 
 
 def with_values(experiment: AnyExperiment, config: Config) -> AnyExperiment:
-    """Gives an experiment other values, checked as those of its ``config.json`` are.
+    """Returns an experiment with other values, checked as when it is read from ``config.json``.
 
     Args:
-        experiment: what the other fields are taken from.
-        config: the values.
+        experiment: the experiment to change.
+        config: the values by the full names of their fields.
 
     Raises:
         ValueError: one line naming the field and what is allowed.
@@ -179,16 +178,16 @@ def with_values(experiment: AnyExperiment, config: Config) -> AnyExperiment:
 
 
 def check_searches(experiment: AnyExperiment, searches: list[Search]) -> None:
-    """Refuses fields that there are not, and values that they do not take, alone or together.
+    """Refuses unknown fields, and values that the experiment does not accept, alone or together.
 
     Args:
-        experiment: what is searched from.
-        searches: what is searched.
+        experiment: the experiment whose fields are searched.
+        searches: the searched fields.
 
     Raises:
         UserError: one line naming the field and what is allowed.
     """
-    known = _fields(type(experiment))
+    known = fields_of(type(experiment))
     for index, search in enumerate(searches):
         _check_field(search.field, known, experiment)
         if any(search.field == other.field for other in searches[:index]):
@@ -197,12 +196,12 @@ def check_searches(experiment: AnyExperiment, searches: list[Search]) -> None:
         try:
             with_values(experiment, config)
         except ValueError as error:
-            said = ", ".join(f"{name} {value}" for name, value in config.items())
-            raise UserError(f"a trial with {said} cannot be run: {error}") from error
+            values = ", ".join(f"{name} {value}" for name, value in config.items())
+            raise UserError(f"a trial with {values} cannot be run: {error}") from error
 
 
 def combinations(searches: list[Search]) -> Iterator[Config]:
-    """Values that fields may get, together; alone, the others as they were, if there are very many ways to combine."""
+    """Yields all combinations of values; if there are too many, every value alone, with the other fields unchanged."""
     names, samples = [search.field for search in searches], [search.samples() for search in searches]
     if math.prod(map(len, samples)) <= _NUM_COMBINED:
         for values in itertools.product(*samples):
@@ -213,28 +212,12 @@ def combinations(searches: list[Search]) -> Iterator[Config]:
 
 
 def _check_field(name: str, known: dict[str, Any], experiment: AnyExperiment) -> None:
-    """Refuses a name that is no field, and fields that belong to the sweep."""
-    if name in _OF_THE_SWEEP:
-        raise UserError(f"--search {name}: it is the sweep's own, and the same for all trials; search another field.")
+    """Refuses a name that is not a field, and fields that are the same for all trials."""
+    if name in _SWEEP_FIELDS:
+        raise UserError(f"--search {name}: it is the same for all trials of a sweep; search another field.")
     parent = name.rpartition(".")[0]
-    if name in known or known.get(parent) is dict:
+    if name in known or get_origin(known.get(parent)) is dict:
         return
-    leaves = {field.rpartition(".")[2]: field for field in reversed(known)}
-    leaf = name.rpartition(".")[2]
-    near = get_close_matches(name, list(known), n=1, cutoff=0.75)
-    near = [leaves[leaf]] if leaf in leaves else near or [leaves[one] for one in get_close_matches(leaf, leaves, n=1)]
-    hint = f"did you mean {near[0]}?" if near else f"ctm-rl train {experiment.name} --help lists all."
-    raise UserError(f"--search {name}: it is no field of the experiment; {hint}")
-
-
-def _fields(kind: Any, prefix: str = "") -> dict[str, Any]:
-    """All fields by their full names; ``dict`` for those that hold names of their own."""
-    found: dict[str, Any] = {}
-    hints = get_type_hints(kind)
-    for item in dataclasses.fields(kind):
-        name, hint = f"{prefix}{item.name}", hints[item.name]
-        if dataclasses.is_dataclass(hint):
-            found |= _fields(hint, f"{name}.")
-        else:
-            found[name] = dict if dict in (hint, getattr(hint, "__origin__", None)) or dict in get_args(hint) else hint
-    return found
+    closest = closest_field(name, known)
+    hint = f"did you mean {closest}?" if closest else f"ctm-rl train {experiment.name} --help lists all of them."
+    raise UserError(f"--search {name}: not a field of the experiment; {hint}")

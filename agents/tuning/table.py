@@ -1,4 +1,4 @@
-"""What came out of a sweep: a table of its trials, the best one, and how to run that again."""
+"""The result of a sweep: a table of its trials, the best one, and how to run that again."""
 
 import math
 import shlex
@@ -11,16 +11,16 @@ from ctm_rl.agents.tuning.plan import TUNE_FOLDER, Sweep, trial_name
 from ctm_rl.agents.tuning.trial import FAILED, FINISHED
 
 
-def write_table(sweep: Sweep, trials: list[Trial], directory: str) -> str:
-    """Tells how all trials ended.
+def format_table(sweep: Sweep, trials: list[Trial], directory: str) -> str:
+    """Formats the results of all trials.
 
     Args:
-        sweep: what they are of.
-        trials: as Ray Tune left them.
-        directory: the sweep's directory as a person may type it.
+        sweep: the sweep.
+        trials: its trials, as Ray Tune left them.
+        directory: the sweep's directory, for commands to type.
 
     Returns:
-        Lines of text: the table, best trials first, then the best one and what to do with it.
+        Lines of text: the table, best trials first, then the best trial and what to do with it.
     """
     fields = [search.field for search in sweep.searches]
     rows = [["trial", *fields, sweep.metric, "env steps", "minutes", ""]]
@@ -29,8 +29,8 @@ def write_table(sweep: Sweep, trials: list[Trial], directory: str) -> str:
         rows.append(
             [
                 trial_name(trial.trial_id),
-                *(_said(trial.config.get(field)) for field in fields),
-                _said(score_of(sweep, trial)),
+                *(_format(trial.config.get(field)) for field in fields),
+                _format(score_of(sweep, trial)),
                 f"{int(result.get('env_steps') or 0):,}",
                 f"{(result.get('seconds') or 0) / 60:.1f}",
                 state_of(sweep, trial),
@@ -38,69 +38,69 @@ def write_table(sweep: Sweep, trials: list[Trial], directory: str) -> str:
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     lines = ["  ".join([*map(str.ljust, row, widths), row[-1]]).rstrip() for row in rows]
-    return "\n".join([*lines, "", *_tell_best(sweep, trials, directory)])
+    return "\n".join([*lines, "", *_describe_best(sweep, trials, directory)])
 
 
-def _tell_best(sweep: Sweep, trials: list[Trial], directory: str) -> list[str]:
-    """The best trial, and the commands that a person may want next."""
+def _describe_best(sweep: Sweep, trials: list[Trial], directory: str) -> list[str]:
+    """The best trial, and the commands to use it."""
     best = best_of(sweep, [trial for trial in trials if is_scored(sweep, trial)])
     if best is None:
         return [f"no trial has a {sweep.metric}."]
     place = f"{directory}/{trial_name(best.trial_id)}"
     lines = [f"best: {describe_trial(sweep, best)}"]
     if sweep.is_pbt:
-        lines.append("its values changed on the way, so no one configuration leads to it again")
+        lines.append("its values changed while it ran, so that no single configuration repeats it")
     else:
         lines.append(f"run it again: ctm-rl train --config {shlex.quote(f'{place}/{CONFIG_FILE}')}")
     return [*lines, f"evaluate it: ctm-rl evaluate {shlex.quote(place)}"]
 
 
 def describe_trial(sweep: Sweep, trial: Trial) -> str:
-    """A trial in a line: what was drawn for it, how good it is, and how it ended."""
-    values = ", ".join(f"{search.field} {_said(trial.config.get(search.field))}" for search in sweep.searches)
+    """Describes a trial in one line: its values, its score, and how it ended."""
+    values = ", ".join(f"{search.field} {_format(trial.config.get(search.field))}" for search in sweep.searches)
     state = state_of(sweep, trial)
-    facts = f"{sweep.metric} {_said(score_of(sweep, trial))}"
+    facts = f"{sweep.metric} {_format(score_of(sweep, trial))}"
     return f"{trial_name(trial.trial_id)} ({values}): {facts}{f', {state}' if state else ''}"
 
 
 def best_of(sweep: Sweep, trials: list[Trial]) -> Trial | None:
-    """The best of some trials that have a score, by their last one."""
+    """Returns the trial with the best last score; None if there are none."""
     return min(trials, key=lambda trial: _key(sweep, trial), default=None)
 
 
 def is_scored(sweep: Sweep, trial: Trial) -> bool:
-    """Whether a trial can be the best one: it has a score, and nothing went wrong with it."""
+    """Whether a trial can be the best one: it has a score and did not fail."""
     return score_of(sweep, trial) is not None and FAILED not in (trial.last_result or {})
 
 
 def score_of(sweep: Sweep, trial: Trial) -> float | None:
-    """A trial's last score."""
+    """Returns a trial's last score; None if it has none."""
     value = (trial.last_result or {}).get(sweep.metric)
     return None if value is None or math.isnan(value) else float(value)
 
 
 def state_of(sweep: Sweep, trial: Trial) -> str:
-    """How a trial ended; empty: it has not."""
+    """Describes how a trial ended; empty if it has not."""
     result = trial.last_result or {}
     if FAILED in result:
         return f"failed: {result[FAILED]}"
     if trial.status == Trial.ERROR:
         folder = sweep.directory / TUNE_FOLDER / trial_name(trial.trial_id)
-        return f"broke off: see {folder / 'error.txt'}"
+        return f"crashed: see {folder / 'error.txt'}"
     if trial.status != Trial.TERMINATED and not result.get("done"):
         return ""
     return "finished" if result.get(FINISHED) else "stopped early"
 
 
 def _key(sweep: Sweep, trial: Trial) -> tuple[bool, float, str]:
-    """Sorts by score, the best one first."""
+    """A sort key: best score first, trials without one last."""
     value = score_of(sweep, trial)
     sign = -1.0 if sweep.options.mode == "max" else 1.0
     return not is_scored(sweep, trial), 0.0 if value is None else sign * value, trial.trial_id
 
 
-def _said(value: Any) -> str:
-    """A value, short."""
+def _format(value: Any) -> str:
+    """A value in the table."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

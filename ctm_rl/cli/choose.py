@@ -1,4 +1,4 @@
-"""Which experiment a command line means: by its name, by an environment, or in a file; and what it changes."""
+"""Finds the experiment of a command line: by name, by environment, or in a file; and the fields it changes."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,38 +11,63 @@ from ctm_rl.errors import UserError, expand
 
 SOURCES = ("--env", "--config")
 SHORT = {"--env-kwargs": "--env.kwargs", "--tolerate-env-faults": "--env.tolerate-faults"}
-"""Options that have a second name."""
+"""Short names of options."""
 
 
 def read_experiment(command: str, arguments: list[str], also: type[Any] | None = None) -> AnyExperiment:
-    """Finds the experiment that is meant, with the fields that are changed by name.
+    """Returns the experiment of a command line, with the fields that the command line changes.
 
     Args:
-        command: what is to be done with it.
-        arguments: what stands behind the command.
-        also: other options that the command takes.
+        command: the command, for messages.
+        arguments: the command line after the command.
+        also: a dataclass with other options of the command, see ``parse``.
     """
     experiment, rest, prog = choose(command, arguments)
-    chosen = experiment.env.kwargs
+    default = experiment.env.kwargs
     experiment = parse(type(experiment), rest, prog, default=experiment, also=also)
-    # What is said of the environment's arguments changes those of the experiment, one by one.
-    env = dataclasses.replace(experiment.env, kwargs={**chosen, **experiment.env.kwargs})
+    # The environment's arguments are merged: those that are not given keep their values.
+    env = dataclasses.replace(experiment.env, kwargs={**default, **experiment.env.kwargs})
     return dataclasses.replace(experiment, env=env)
 
 
 def choose(
     command: str, arguments: list[str], default: AnyExperiment | None = None
 ) -> tuple[AnyExperiment, list[str], str]:
-    """Finds the experiment that is meant: by its name, by an environment, or in a file.
+    """Finds the experiment of a command line: by name, by environment (``--env``), or in a file (``--config``).
 
     Args:
-        command: what is to be done with it.
-        arguments: what stands behind the command.
-        default: what is meant if nothing is said; ``None``: something has to be said.
+        command: the command, for messages.
+        arguments: the command line after the command.
+        default: the experiment if the command line names none; ``None``: it has to name one.
 
     Returns:
-        The experiment, the remaining arguments, and the command so far, for messages.
+        The experiment, the remaining arguments, and the command with the experiment, for messages.
     """
+    choices, rest = _split(arguments)
+    if default is not None and not choices:
+        return default, rest, f"ctm-rl {command}"
+    if not choices:
+        raise UserError(
+            f"{command} needs an experiment first ({', '.join(names())}), or --env ID, or --config FILE; none is given."
+        )
+    if len(choices) > 1:
+        given = " and ".join(" ".join(filter(None, choice)) for choice in choices)
+        raise UserError(f"{command} takes one experiment, got {given}; only one of them is allowed.")
+    ((option, value),) = choices
+    prog = " ".join(filter(None, (f"ctm-rl {command}", option, value)))
+    if option == "--env":
+        experiment = checked(lambda: for_env(value))
+    elif option == "--config":
+        from ctm_rl.agents.run_directory.directory import load_config
+
+        experiment = load_config(expand(value))
+    else:
+        experiment = load(value)
+    return experiment, rest, prog
+
+
+def _split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Separates what names an experiment, as (option or empty, value), from the other arguments."""
     choices: list[tuple[str, str]] = []
     rest: list[str] = []
     remaining = list(arguments)
@@ -59,28 +84,11 @@ def choose(
                 raise UserError(f"{option} needs a value: {'an environment' if option == '--env' else 'a file'}.")
             value = remaining.pop(0)
         choices.append((option, value))
-    if default is not None and not choices:
-        return default, rest, f"ctm-rl {command}"
-    if len(choices) != 1:
-        problem = "only one of them is allowed" if choices else "none is given"
-        raise UserError(
-            f"{command} needs an experiment first ({', '.join(names())}), or --env ID, or --config FILE; {problem}."
-        )
-    ((option, value),) = choices
-    prog = " ".join(filter(None, (f"ctm-rl {command}", option, value)))
-    if option == "--env":
-        experiment = checked(lambda: for_env(value))
-    elif option == "--config":
-        from ctm_rl.agents.run_directory.directory import load_config
-
-        experiment = load_config(expand(value))
-    else:
-        experiment = load(value)
-    return experiment, rest, prog
+    return choices, rest
 
 
 def checked(make: Callable[[], AnyExperiment]) -> AnyExperiment:
-    """Makes an experiment of what a person gave; its refusal is theirs to read."""
+    """Calls a function that builds an experiment from a user's values, and reports its refusal as a user's error."""
     try:
         return make()
     except ValueError as error:

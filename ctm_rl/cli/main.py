@@ -1,4 +1,4 @@
-"""The command line, ``ctm-rl``: reads what is asked for, hands it on, and tells mistakes in one line."""
+"""The command line, ``ctm-rl``: finds the command, reads its options, runs it, and reports mistakes in one line."""
 
 import contextlib
 import dataclasses
@@ -43,25 +43,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; ``None``: those of the process.
 
     Returns:
-        The exit code: 0 done, 1 learning or an environment went wrong, 2 a mistake in what was asked for, 130 or 143
-        stopped by a signal.
+        The exit code: 0 done, 1 training or an environment failed, 2 a mistake in the command line or in a file it
+        names, 130 or 143 stopped by a signal.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Environments of the user's own, as --env my_module:My-v0; last, so that nothing installed is hidden.
+    # For the user's own environments, such as --env my_module:My-v0; last, so that no installed package is hidden.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
         return _dispatch(arguments)
     except UserError as error:
-        _tell(f"ctm-rl: {' '.join(str(error).split())}")
+        _write_error(f"ctm-rl: {' '.join(str(error).split())}")
         return error.exit_code
     except SystemExit as stop:
         # Help has been written.
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt as interrupt:
-        return _tell_interrupt(interrupt)
+        return _report_interrupt(interrupt)
     except BrokenPipeError:
-        # Whoever read has gone, as in ctm-rl list | head -1; Python must not try to write the rest when it ends.
+        # The reader has closed the pipe, as in ctm-rl list | head -1; Python must not write the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -76,13 +76,13 @@ def _dispatch(arguments: list[str]) -> int:
         _write(f"ctm-rl {ctm_rl.__version__}\n")
         return 0
     if name not in COMMANDS:
-        raise UserError(f"unknown command {name!r}; there are {', '.join(COMMANDS)}.")
+        raise UserError(f"unknown command {name!r}; allowed are {', '.join(COMMANDS)}.")
     COMMANDS[name](rest)
     return 0
 
 
 def _list(arguments: list[str]) -> None:
-    """Writes the experiments."""
+    """Lists the experiments."""
     if arguments and arguments not in (["--help"], ["-h"]):
         raise UserError(f"list takes no arguments, got {shlex.join(arguments)}.")
     _write(_experiments() + "\n")
@@ -107,7 +107,7 @@ def _train(arguments: list[str]) -> None:
         from ctm_rl.agents.runs.train import train
 
         run_dir = train(experiment, progress)
-    _tell_finished(run_dir)
+    _report_finished(run_dir)
 
 
 def _tune(arguments: list[str]) -> None:
@@ -127,18 +127,18 @@ def _tune(arguments: list[str]) -> None:
         from ctm_rl.agents.tuning.run import tune
 
         trials = tune(sweep, progress)
-    _tell_trials(sweep, trials)
+    _report_trials(sweep, trials)
 
 
-def _tell_trials(sweep: "Sweep", trials: list[Any]) -> None:
-    """Writes what came out of a sweep."""
-    from ctm_rl.agents.tuning.table import write_table
+def _report_trials(sweep: "Sweep", trials: list[Any]) -> None:
+    """Writes the results of a sweep."""
+    from ctm_rl.agents.tuning.table import format_table
 
-    _write(write_table(sweep, trials, _short(sweep.directory)) + "\n")
+    _write(format_table(sweep, trials, _short(sweep.directory)) + "\n")
 
 
 def _resume(arguments: list[str]) -> None:
-    """Goes on with a run, or with a sweep of them."""
+    """Continues a run or a sweep."""
     from ctm_rl.agents.run_directory.directory import read_config
     from ctm_rl.agents.run_directory.storage import find_run
     from ctm_rl.agents.tuning.plan import is_sweep
@@ -148,27 +148,27 @@ def _resume(arguments: list[str]) -> None:
         _resume_sweep(arguments)
         return
     run_dir, storage = find_run(given.dir, given.storage, given.run_dir)
-    kept = read_config(run_dir)
-    # Once more, now that the run tells what stays as it is.
-    stays = {name: getattr(kept, name) for name in ("budget", "address", "placement")}
-    defaults = dataclasses.replace(given, **stays, storage=storage or kept.storage)
+    saved = read_config(run_dir)
+    # Parsed once more, now that the run's own values are known, which are the defaults.
+    own = {name: getattr(saved, name) for name in ("budget", "address", "placement")}
+    defaults = dataclasses.replace(given, **own, storage=storage or saved.storage)
     options = parse(ResumeOptions, arguments, "ctm-rl resume", default=defaults)
-    changed = {name: getattr(options, name) for name in (*stays, "storage")}
-    experiment = checked(lambda: dataclasses.replace(kept, **changed))
+    changed = {name: getattr(options, name) for name in (*own, "storage")}
+    experiment = checked(lambda: dataclasses.replace(saved, **changed))
     if options.tolerate_env_faults:
         if not isinstance(experiment, ActingExperiment):
-            raise UserError("--tolerate-env-faults is for runs that act; this one answers.")
+            raise UserError("--tolerate-env-faults is for runs that act; this run answers.")
         env = dataclasses.replace(experiment.env, tolerate_faults=True)
         experiment = dataclasses.replace(experiment, env=env)
     with _progress(experiment) as progress:
         from ctm_rl.agents.runs.train import resume
 
         run_dir = resume(run_dir, experiment, progress)
-    _tell_finished(run_dir)
+    _report_finished(run_dir)
 
 
 def _resume_sweep(arguments: list[str]) -> None:
-    """Goes on with a sweep."""
+    """Continues a sweep."""
     options = parse(ResumeSweepOptions, arguments, "ctm-rl resume")
     from ctm_rl.agents.tuning.plan import read_sweep
 
@@ -180,15 +180,15 @@ def _resume_sweep(arguments: list[str]) -> None:
         from ctm_rl.agents.tuning.run import resume
 
         trials = resume(sweep, progress)
-    _tell_trials(sweep, trials)
+    _report_trials(sweep, trials)
 
 
 def _evaluate(arguments: list[str]) -> None:
-    """Plays episodes and writes how they went."""
+    """Evaluates a run and writes the result."""
     options = parse(EvaluateOptions, arguments, "ctm-rl evaluate")
     from ctm_rl.agents.evaluation import episodes as evaluation
 
-    # An environment may print what it likes, but not into JSON.
+    # What an environment prints must not end up in the JSON.
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
         result = evaluation.evaluate(
             expand(options.dir),
@@ -207,7 +207,7 @@ def _evaluate(arguments: list[str]) -> None:
 
 
 def _read_human_labels(file: str) -> Any:
-    """Reads human answers; what is wrong with the file is the user's to mend."""
+    """Reads human answers, and reports a wrong file as the user's error."""
     from ctm_rl.envs.data.human_labels import read_human_labels
 
     try:
@@ -225,7 +225,7 @@ def _import(arguments: list[str]) -> None:
 
 
 def _cluster_check(arguments: list[str]) -> None:
-    """Looks at every node of a cluster."""
+    """Examines every node of a cluster."""
     options = parse(ClusterCheckOptions, arguments, "ctm-rl cluster-check")
     from rich.console import Console
 
@@ -234,29 +234,29 @@ def _cluster_check(arguments: list[str]) -> None:
     def build_config() -> Any:
         from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 
-        experiment = load("cartpole")
-        assert isinstance(experiment, ActingExperiment)
-        return build_algorithm_config(experiment)
+        return build_algorithm_config(load("cartpole"))
 
     console = Console(stderr=True)
     status = console.status("loading") if console.is_terminal else contextlib.nullcontext()
-    with status as shown:
-        tell = (lambda message: None) if shown is None else shown.update
-        report = cluster_check.check_cluster(build_config, options.address, tell)
+    with status as display:
+        show = (lambda message: None) if display is None else display.update
+        report = cluster_check.check_cluster(build_config, options.address, show)
     _write((cluster_check.to_line if options.json else cluster_check.to_text)(report))
     if report.problems:
-        raise cluster_check.ClusterDiffers("not everything in the cluster agrees with this process.")
+        raise cluster_check.ClusterDiffers(
+            "a node differs from this process, or failed a check; see the problems above."
+        )
 
 
 def _bench(arguments: list[str]) -> None:
-    """Measures what training costs."""
+    """Measures the speed of training."""
     command = shlex.join(["ctm-rl", "bench", *arguments])
     if arguments[:1] == [ENVS]:
         options = parse(BenchOptions, arguments[1:], f"ctm-rl bench {ENVS}")
         from ctm_rl.agents.bench import envs
         from ctm_rl.agents.bench.output import measure
 
-        _write(measure(options, lambda tell: envs.bench_envs(command, options.rounds, tell), envs.to_text))
+        _write(measure(options, lambda show: envs.bench_envs(command, options.rounds, show), envs.to_text))
         return
     kind = arguments[0] if arguments[:1] in ([SCALING], [CLUSTER]) else None
     prog = "ctm-rl bench" if kind is None else f"ctm-rl bench {kind}"
@@ -269,14 +269,14 @@ def _bench(arguments: list[str]) -> None:
     options = parse(BenchOptions, own, prog)
     if options.markdown is not None:
         if others:
-            raise UserError(f"--markdown measures nothing and takes nothing else, got {shlex.join(others)}.")
+            raise UserError(f"--markdown measures nothing and takes no other arguments, got {shlex.join(others)}.")
         from ctm_rl.agents.bench.output import read
 
         _write(read(expand(options.markdown)))
         return
     experiment, rest, prog = choose(prog.removeprefix("ctm-rl "), others, load("cartpole-paper"))
     if not isinstance(experiment, ActingExperiment):
-        raise UserError(f"bench measures learning to act, and {experiment.name} learns to answer.")
+        raise UserError(f"bench measures experiments that act, and {experiment.name} answers; name another experiment.")
     experiment = parse(ActingExperiment, rest, prog, default=experiment, also=BenchOptions)
     from ctm_rl.agents.bench.output import measure
 
@@ -289,7 +289,7 @@ def _bench(arguments: list[str]) -> None:
     else:
         from ctm_rl.agents.bench.run import bench as run
         from ctm_rl.agents.bench.table import to_text
-    _write(measure(options, lambda tell: run(experiment, options, command, tell), to_text))
+    _write(measure(options, lambda show: run(experiment, options, command, show), to_text))
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -305,7 +305,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 
 def _progress(experiment: AnyExperiment) -> "contextlib.closing[TerminalProgress]":
-    """What shows a run's progress; something is to be seen at once, since loading torch and ray takes seconds."""
+    """Shows a run's progress, from the start, since loading torch and ray takes seconds."""
     from rich.console import Console
 
     from ctm_rl.agents.run_directory.progress import TerminalProgress
@@ -313,31 +313,31 @@ def _progress(experiment: AnyExperiment) -> "contextlib.closing[TerminalProgress
     console = Console()
     progress = TerminalProgress(experiment.budget, console)
     if console.is_terminal:
-        progress.wait(f"{experiment.name}: loading")
+        progress.show_waiting(f"{experiment.name}: loading")
     return contextlib.closing(progress)
 
 
-def _tell_finished(run_dir: Path) -> None:
-    """Says where a finished run is and what can be done with it."""
+def _report_finished(run_dir: Path) -> None:
+    """Writes where a finished run is and how to evaluate it."""
     place = shlex.quote(_short(run_dir))
     _write(f"done: {place}\nevaluate it: ctm-rl evaluate {place} --episodes 100\n")
 
 
-def _tell_interrupt(interrupt: KeyboardInterrupt) -> int:
-    """Says what a stopped run left and how to go on; gives the exit code that shells know."""
+def _report_interrupt(interrupt: KeyboardInterrupt) -> int:
+    """Writes what a stopped run has left and how to continue; returns a shell's exit code for the signal."""
     run_dir = getattr(interrupt, "run_dir", None)
     signum = getattr(interrupt, "signum", 2)
     if run_dir is None:
-        _tell("ctm-rl: stopped; nothing was written.")
+        _write_error("ctm-rl: stopped; nothing was written.")
     else:
         place = shlex.quote(_short(Path(run_dir)))
-        saved = "a checkpoint is saved" if getattr(interrupt, "is_saved", False) else "the last checkpoint stands"
-        _tell(f"ctm-rl: stopped, {saved}; go on with: ctm-rl resume {place}")
+        saved = "a checkpoint is saved" if getattr(interrupt, "is_saved", False) else "the last checkpoint remains"
+        _write_error(f"ctm-rl: stopped, {saved}; continue with: ctm-rl resume {place}")
     return 128 + signum
 
 
 def _short(path: Path) -> str:
-    """A path as seen from here, if it lies below."""
+    """A path relative to the working directory, if it is inside."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) and path != here else str(path)
 
@@ -348,8 +348,8 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _tell(line: str) -> None:
-    """Writes a message about what went wrong."""
+def _write_error(line: str) -> None:
+    """Writes an error message."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 

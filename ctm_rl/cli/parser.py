@@ -1,23 +1,51 @@
-"""Command-line options from a dataclass by tyro; what tyro says about a mistake in a box becomes one line here."""
+"""Command-line options from a dataclass: checked here, one line for each mistake, then read by tyro.
+
+tyro reports mistakes in boxes drawn for a terminal. Everything that a single argument can get wrong is therefore found
+before tyro is called, from the types of the dataclass's fields; what the dataclass itself refuses, when tyro builds
+it, is found in the chain of exceptions.
+"""
 
 import contextlib
 import dataclasses
-import difflib
 import io
-import os
-import re
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
+from ctm_rl.agents.experiments.fields import closest_field, fields_of
+from ctm_rl.agents.experiments.json_option import read_json_object
 from ctm_rl.errors import UserError
 
 Options = TypeVar("Options")
 
-_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
-_RULE = re.compile(r"[─-]{3,}")
+_DESCRIPTIONS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Option:
+    """One option of a command, or one positional argument."""
+
+    name: str
+    """As typed: ``--ppo.lr``; of a positional argument what stands for it in the usage, as ``DIR``."""
+    hint: Any
+    """The type of its value; of an option that is repeated, the type of one of its values."""
+    usage: str
+    """The option with its value, for a message."""
+    is_positional: bool = False
+    is_required: bool = False
+
+    @property
+    def is_list(self) -> bool:
+        """Whether any number of values may follow."""
+        return get_origin(self.hint) is tuple
+
+    @property
+    def negation(self) -> str:
+        """The option that sets a boolean to False: ``--a.no-b``."""
+        group, dot, leaf = self.name[2:].rpartition(".")
+        return f"--{group}{dot}no-{leaf}"
 
 
 def parse(
@@ -31,31 +59,31 @@ def parse(
 
     Args:
         kind: the dataclass.
-        arguments: what stands on the command line, without the command.
+        arguments: the command line after the command.
         prog: the command, for the help text and messages.
-        default: where fields that are not given are taken from; ``None``: the class's own defaults.
-        also: another dataclass whose options the command takes, see ``divide``; one of them may have been meant.
+        default: values of the fields that are not given; ``None``: the class's own defaults.
+        also: another dataclass whose options the command takes, see ``divide``; suggestions include them.
 
     Returns:
         The dataclass, checked by itself.
 
     Raises:
         UserError: one line naming the option and what is allowed.
-        SystemExit: help was asked for, and has been written.
+        SystemExit: help was requested, and has been written.
     """
-    known = dict(_list_options(kind, ""))
-    given = _spell_out_booleans(arguments, known)
-    captured = io.StringIO()
+    options = _options_of(kind)
+    if not {"-h", "--help"} & set(arguments):
+        suggestions = [*options, *([] if also is None else _options_of(also))]
+        arguments = _check(arguments, options, prog, suggestions, has_default=default is not None)
     try:
-        with contextlib.redirect_stderr(captured), _wide_terminal(is_needed=not {"-h", "--help"} & set(given)):
-            if default is None:
-                return tyro.cli(kind, args=given, prog=prog)
-            return tyro.cli(kind, args=given, prog=prog, default=default)
+        with contextlib.redirect_stderr(io.StringIO()):
+            return tyro.cli(
+                kind, args=arguments, prog=prog, default=tyro.MISSING_NONPROP if default is None else default
+            )
     except SystemExit as stop:
         if not stop.code:
             raise
-        known |= {} if also is None else dict(_list_options(also, ""))
-        raise UserError(_explain(captured.getvalue(), given, known, prog)) from None
+        raise UserError(_explain_refusal(stop, options, prog)) from None
 
 
 def divide(kind: type[Any], arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -63,142 +91,166 @@ def divide(kind: type[Any], arguments: Sequence[str]) -> tuple[list[str], list[s
 
     Args:
         kind: the dataclass.
-        arguments: what stands on the command line, without the command.
+        arguments: the command line after the command.
 
     Returns:
         The arguments that belong to the dataclass, and the others, both in their order.
     """
-    known = {name for name, _ in _list_options(kind, "")}
+    options = _options_of(kind).values()
+    known = {option.name for option in options} | {option.negation for option in options if option.hint is bool}
     own: list[str] = []
     others: list[str] = []
     target = others
     for argument in arguments:
-        if argument.startswith("-") and not argument[1:2].isdigit():
-            option = argument.partition("=")[0].replace("_", "-")
-            target = own if option.replace("--no-", "--", 1) in known else others
+        if _is_option(argument):
+            target = own if _name_of(argument) in known else others
         target.append(argument)
     return own, others
 
 
-def _list_options(kind: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """All options of a dataclass with the type of each, nested ones by their full name."""
-    hints = get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        hint = hints[field.name]
-        name = f"{prefix}{field.name.replace('_', '-')}"
-        if dataclasses.is_dataclass(hint):
-            yield from _list_options(hint, f"{name}.")
-        else:
-            yield f"--{name}", hint
+def _options_of(kind: Any) -> dict[str, _Option]:
+    """All options of a dataclass by their names, those of nested dataclasses by their full names."""
+    annotated = get_type_hints(kind, include_extras=True)
+    required = {field.name for field in dataclasses.fields(kind) if _is_required(field)}
+    options = {}
+    for field, hint in fields_of(kind).items():
+        markers = getattr(annotated.get(field), "__metadata__", ())
+        metavar = next((marker.metavar for marker in markers if getattr(marker, "metavar", None)), "VALUE")
+        is_positional = tyro.conf.Positional in markers
+        name = metavar if is_positional else f"--{field.replace('_', '-')}"
+        usage = name if is_positional else f"{name} {metavar}"
+        item = get_args(hint)[0] if tyro.conf.UseAppendAction in markers else hint
+        options[name] = _Option(name, item, usage, is_positional, field in required)
+    return options
 
 
-def _spell_out_booleans(arguments: Sequence[str], known: dict[str, Any]) -> list[str]:
-    """Lets yes-or-no options take True or False as well: ``--a.b False`` becomes ``--a.no-b``."""
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field has no default."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _is_option(argument: str) -> bool:
+    """Whether an argument names an option; -1 and -inf are values."""
+    return argument.startswith("-") and argument.lstrip("-")[:1].isalpha() and argument not in ("-inf", "-nan")
+
+
+def _name_of(argument: str) -> str:
+    """The option that an argument names, without a value behind ``=``."""
+    return argument.partition("=")[0].replace("_", "-")
+
+
+def _check(
+    arguments: Sequence[str], options: dict[str, _Option], prog: str, suggestions: list[str], *, has_default: bool
+) -> list[str]:
+    """Checks every argument by itself and returns them for tyro, where booleans take no value.
+
+    Raises:
+        UserError: an option is unknown, has no value or one of the wrong type, or a required one is missing.
+    """
+    missing = {option.name: option for option in options.values() if option.is_required and not has_default}
+    positional = [option for option in options.values() if option.is_positional]
+    negations = {option.negation for option in options.values() if option.hint is bool}
     remaining = list(arguments)
-    result = []
+    result: list[str] = []
     while remaining:
         argument = remaining.pop(0)
-        option, _, value = argument.partition("=")
-        option = option.replace("_", "-")
-        if known.get(option) is not bool:
+        if argument == "--":  # as elsewhere: what follows are no options
             result.append(argument)
             continue
-        if not value and remaining and remaining[0].lower() in ("true", "false"):
-            value = remaining.pop(0)
-        if value.lower() == "false":
-            head, dot, leaf = option[2:].rpartition(".")
-            option = f"--{head}{dot}no-{leaf}"
-        elif value and value.lower() != "true":
-            raise UserError(f"{option} must be True or False, got {value!r}.")
-        result.append(option)
+        if not _is_option(argument):
+            if not positional:
+                raise UserError(f"unexpected argument {argument!r}; options are --name value, see {prog} --help.")
+            missing.pop(positional.pop(0).name, None)
+            result.append(argument)
+            continue
+        name = _name_of(argument)
+        if name in negations and "=" not in argument:
+            result.append(name)
+            continue
+        if name not in options:
+            raise UserError(f"unknown option {name}; {_suggest(name, suggestions)} {prog} --help.")
+        missing.pop(name, None)
+        result += _take(options[name], argument, remaining)
+    if missing:
+        needed = " and ".join(option.usage for option in missing.values())
+        raise UserError(f"{prog.removeprefix('ctm-rl ')} needs {needed}; see {prog} --help.")
     return result
 
 
-@contextlib.contextmanager
-def _wide_terminal(*, is_needed: bool) -> Iterator[None]:
-    """Keeps tyro from breaking the lines of its messages: they are put into one line afterwards."""
-    before = os.environ.get("COLUMNS")
-    if is_needed:
-        os.environ["COLUMNS"] = "4000"
+def _take(option: _Option, argument: str, remaining: list[str]) -> list[str]:
+    """Takes an option's values from the remaining arguments, checks them, and returns the option for tyro."""
+    _, equals, value = argument.partition("=")
+    values = [value] if equals else []
+    if option.hint is bool:
+        if not equals and remaining and remaining[0].lower() in ("true", "false"):
+            values = [remaining.pop(0)]
+        _check_values(option, values or ["True"])
+        return [option.negation if values and values[0].lower() == "false" else option.name]
+    while remaining and not _is_option(remaining[0]) and (option.is_list or not values):
+        values.append(remaining.pop(0))
+    _check_values(option, values)
+    return [f"{option.name}={value}", *values[1:]] if equals else [option.name, *values]
+
+
+def _check_values(option: _Option, values: list[str]) -> None:
+    """Raises UserError unless an option can take its values."""
+    allowed = _describe(option.hint)
+    if not values and not option.is_list:
+        raise UserError(f"{option.name} needs a value: {allowed}.")
+    if not _accepts(option.hint, values):
+        raise UserError(f"{option.name} must be {allowed}, got {' '.join(values)!r}.")
+
+
+def _accepts(hint: Any, values: list[str]) -> bool:
+    """Whether the words of a command line are a value of a type."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_accepts(part, values) for part in arguments)
+    if origin is tuple:
+        return all(_accepts(arguments[0], [value]) for value in values)
+    (value,) = values
+    if origin is Literal:
+        return value in map(str, arguments)
+    if hint is bool:
+        return value.lower() in ("true", "false")
+    if hint is type(None):
+        return value == "None"
     try:
-        yield
-    finally:
-        if is_needed:
-            del os.environ["COLUMNS"]
-            if before is not None:
-                os.environ["COLUMNS"] = before
-
-
-def _explain(box: str, arguments: list[str], known: dict[str, Any], prog: str) -> str:
-    """Puts tyro's message into one line that says what is allowed."""
-    # The box is drawn in two ways, depending on what the terminal can show; its first line is a title.
-    stripped = (line.strip("│╭╮╰╯ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:])
-    lines = [line for line in stripped if line]
-    if lines and _RULE.fullmatch(lines[0]):
-        del lines[0]
-    end = next((index for index, line in enumerate(lines) if _RULE.fullmatch(line)), len(lines))
-    message = " ".join(" ".join(lines[:end]).split())
-    if message.startswith("Unrecognized options:"):
-        return _explain_unknown(message.partition(":")[2].split(",")[0].strip(), known, prog)
-    match = re.match(r"Error parsing (\S+): (.*)", message)
-    if match and match.group(1) in known:
-        option = match.group(1)
-        return f"{option} must be {_describe(known[option])}, got {_value_of(option, arguments)}."
-    if match:
-        # A dataclass refused its values; the models name their fields alone.
-        group, reason = match.groups()
-        is_field = f"--{group}.{reason.split(' ', 1)[0].replace('_', '-')}" in known
-        return f"{group}.{reason}" if is_field else reason
-    match = re.search(r"'(--\S+)'", message)
-    if match and match.group(1) in known:
-        option = match.group(1)
-        allowed = _describe(known[option])
-        if message.startswith("Missing value"):
-            return f"{option} needs a value: {allowed}."
-        return f"{option} must be {allowed}, got {_value_of(option, arguments)}."
-    if message.startswith("Required options") or "(required)" in box:
-        described = [index for index, line in enumerate(lines) if line.endswith("(required)")]
-        message = f"{prog.removeprefix('ctm-rl ')} needs {' and '.join(lines[index - 1] for index in described)}"
-    return f"{message.rstrip('.')}; see {prog} --help."
-
-
-def _explain_unknown(token: str, known: dict[str, Any], prog: str) -> str:
-    """Says which option may have been meant."""
-    if not token.startswith("-"):
-        return f"unexpected argument {token!r}; options are --name value, see {prog} --help."
-    option = token.partition("=")[0].replace("_", "-")
-    leaf = option.lstrip("-").rsplit(".", 1)[-1]
-    same = [name for name in known if name[2:].rsplit(".", 1)[-1] == leaf]
-    leaves = {name[2:].rsplit(".", 1)[-1]: name for name in known}
-    near = [leaves[found] for found in difflib.get_close_matches(leaf, list(leaves), n=1)]
-    close = same or difflib.get_close_matches(option, list(known), n=1, cutoff=0.75) or near
-    allowed = f"did you mean {close[0]}? All are listed by" if close else "all options are listed by"
-    return f"unknown option {option}; {allowed} {prog} --help."
+        read_json_object(values) if origin is dict else hint(value)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _describe(hint: Any) -> str:
-    """A type in a person's words."""
+    """What a type allows, in words."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join("None" if part is type(None) else _describe(part) for part in arguments)
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if origin is tuple:
-        return f"{_describe(arguments[0])}, any number of times, with spaces between"
+        return f"{_describe(arguments[0])}, any number of times, separated by spaces"
     if origin is dict:
-        return """a JSON object, as '{"size": 5}'"""
-    return _WORDS.get(hint, "given")
+        return """a JSON object, such as '{"size": 5}'"""
+    return _DESCRIPTIONS[hint]
 
 
-def _value_of(option: str, arguments: list[str]) -> str:
-    """What was given for an option."""
-    for index, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name.replace("_", "-") != option:
-            continue
-        if equals:
-            return repr(value)
-        rest = arguments[index + 1 :]
-        count = next((place for place, item in enumerate(rest) if item.startswith("--")), len(rest))
-        return repr(" ".join(rest[:count]))
-    return "nothing"
+def _suggest(option: str, known: list[str]) -> str:
+    """Names the option that was probably meant, if there is one."""
+    closest = closest_field(option.lstrip("-"), [name[2:] for name in known if name.startswith("--")])
+    return "all options are listed by" if closest is None else f"did you mean --{closest}? All are listed by"
+
+
+def _explain_refusal(stop: SystemExit, options: dict[str, _Option], prog: str) -> str:
+    """Returns what the dataclass refused: tyro exits while it handles that error."""
+    error: BaseException | None = stop
+    while error is not None and not isinstance(error, ValueError):
+        error = error.__context__
+    if error is None:
+        return f"the options cannot be read; see {prog} --help."
+    reason = str(error)
+    # The models' configurations name their fields alone; the message names the option's group as well.
+    field = reason.partition(" ")[0].replace("_", "-")
+    is_model_field = f"--{field}" not in options and f"--model.{field}" in options
+    return f"model.{reason}" if is_model_field else reason

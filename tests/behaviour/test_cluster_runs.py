@@ -64,7 +64,7 @@ def test_a_run_takes_the_package_to_a_node_that_lacks_it(folder: Path, address: 
     done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     host = address.partition(":")[0]
-    line = f"ctm-rl {ctm_rl.__version__} goes with the run: 1 of 2 nodes lack it ({host})"
+    line = f"ctm-rl {ctm_rl.__version__} is sent with the run: 1 of 2 nodes lack it ({host})"
     assert done.stdout.splitlines()[0] == line
     assert len(read_metrics(folder / "a")) == 2
     assert checkpoint.iteration_of(checkpoint.latest(folder / "a")) == 2
@@ -92,8 +92,8 @@ def nodes(*names: str, lacking: tuple[str, ...] = ()) -> list[Node]:
 def test_nothing_is_sent_where_nothing_lacks() -> None:
     with shipping.runtime_env(nodes("a", "b")) as sent:
         assert sent == {}
-    assert shipping.tell_shipping(nodes("a", "b")) is None
-    told = shipping.tell_shipping(nodes(*"abcdef", lacking=tuple("bcdef"))) or ""
+    assert shipping.describe_shipping(nodes("a", "b")) is None
+    told = shipping.describe_shipping(nodes(*"abcdef", lacking=tuple("bcdef"))) or ""
     assert told.endswith("5 of 6 nodes lack it (b, c, d and 2 more)")
 
 

@@ -52,7 +52,7 @@ def fill(disk: Path) -> Path:
 
 def fill_between(first: int, last: int, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves no room on a disk from the end of one iteration to the beginning of another."""
-    learn = Run._learn
+    learn = Run._train
 
     def filled(self: Run) -> Row:
         if self._position.iteration == last:
@@ -62,7 +62,7 @@ def fill_between(first: int, last: int, disk: Path, monkeypatch: pytest.MonkeyPa
             fill(disk)
         return row
 
-    monkeypatch.setattr(Run, "_learn", filled)
+    monkeypatch.setattr(Run, "_train", filled)
 
 
 def test_a_disk_that_is_full_for_a_while_costs_no_line_and_no_checkpoint_that_was_whole(
@@ -75,7 +75,9 @@ def test_a_disk_that_is_full_for_a_while_costs_no_line_and_no_checkpoint_that_wa
     assert [row["iteration"] for row in rows] == list(range(1, len(rows) + 1))
     assert len(rows) >= 8
     assert checkpoint.iteration_of(checkpoint.latest(disk / "a")) == len(rows)
-    assert re.search("iteration-000003 cannot be written: .*No space left on device.* The last one stands", caplog.text)
+    assert re.search(
+        "iteration-000003 cannot be written: .*No space left on device.* The last one remains", caplog.text
+    )
     for place in (disk / "a" / "checkpoints").iterdir():
         checkpoint.load(place)
 
@@ -90,8 +92,8 @@ def test_lines_that_cannot_be_written_are_kept_until_they_can(disk: Path, caplog
         filler.unlink()
         metrics.write({"iteration": 1002, "loss": 0.1})
     assert [row["iteration"] for row in read_metrics(disk)] == list(range(1, 1003))
-    assert caplog.text.count("its lines are kept until it can") == 1
-    assert caplog.text.count("TensorBoard's events cannot be written (No space left on device); they end here.") <= 1
+    assert caplog.text.count("its lines are kept in memory") == 1
+    assert caplog.text.count("TensorBoard events cannot be written (No space left on device); no more will be.") <= 1
 
 
 def test_a_disk_that_stays_full_ends_in_one_line_and_the_run_can_be_resumed(
@@ -102,7 +104,7 @@ def test_a_disk_that_stays_full_ends_in_one_line_and_the_run_can_be_resumed(
         assert main(["train", "cartpole", *TINY, "--run-dir", str(disk / "a")]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert "No space left on device" in said
-    assert "since its last checkpoint, iteration 2, is lost; make room, then go on with: ctm-rl resume" in said
+    assert "since its last checkpoint, iteration 2, is lost; make room, then continue with: ctm-rl resume" in said
     (disk / "filler").unlink()
     assert checkpoint.iteration_of(checkpoint.latest(disk / "a")) == 2
     assert main(["resume", str(disk / "a")]) == 0

@@ -41,7 +41,7 @@ class _Killed(BaseException):
 
 def stop_in(iteration: int, monkeypatch: pytest.MonkeyPatch, *, is_killed: bool) -> None:
     """Has a run end in an iteration: as by Ctrl-C when it has been learned, or at once."""
-    learn = Run._learn
+    learn = Run._train
 
     def counted(self: Run) -> Row:
         row = learn(self)
@@ -51,7 +51,7 @@ def stop_in(iteration: int, monkeypatch: pytest.MonkeyPatch, *, is_killed: bool)
             signal.raise_signal(signal.SIGINT)
         return row
 
-    monkeypatch.setattr(Run, "_learn", counted)
+    monkeypatch.setattr(Run, "_train", counted)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_lost_learner_costs_what_was_learned_since_the_last_checkpoint(
     monkeypatch.chdir(tmp_path)
     arguments = ("--num-learners", str(num_learners), "--ppo.num-minibatches", "1")
     assert train(*arguments, run_dir="whole", env_steps=300) == 0
-    learn = Run._learn
+    learn = Run._train
     began = []
 
     def losing(self: Run) -> Row:
@@ -100,7 +100,7 @@ def test_a_lost_learner_costs_what_was_learned_since_the_last_checkpoint(
             ray.kill(learner, no_restart=True)
         return learn(self)
 
-    monkeypatch.setattr(Run, "_learn", losing)
+    monkeypatch.setattr(Run, "_train", losing)
     assert train(*arguments, run_dir="lost", env_steps=300) == 0
     assert began[:8] == [1, 2, 3, 4, 5, 4, 5, 6]
     assert "a learner was lost in iteration 5" in caplog.text

@@ -29,7 +29,8 @@ from ctm_rl.agents.experiments.answering import (
     TaskConfig,
 )
 from ctm_rl.agents.experiments.settings import BudgetConfig
-from ctm_rl.agents.runs.answering_task import BANDIT_METRICS, AnsweringTask
+from ctm_rl.agents.runs.answering_task import BANDIT_METRICS
+from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, REWARDS
 from ctm_rl.agents.supervised.scoring import Tally
 from ctm_rl.cli.main import main
@@ -77,7 +78,7 @@ def changed(*, learning: dict[str, Any] | None = None, bandit: dict[str, Any] | 
         bandit=dataclasses.replace(EXPERIMENT.bandit, **(bandit or {})),
         **changes,
     )
-    return AnsweringTask(experiment).build_config()
+    return build_algorithm_config(experiment)
 
 
 @contextmanager
@@ -375,7 +376,7 @@ def test_other_tasks_are_answered_and_learned_from(name: str) -> None:
         learning=LearningSettings(loss=experiment.learning.loss, batch_size=6, num_steps_per_iteration=2),
         held_out=HeldOutSettings(num_samples=6),
     )
-    with built(AnsweringTask(experiment).build_config()) as algorithm:
+    with built(build_algorithm_config(experiment)) as algorithm:
         learner = algorithm.train()["learners"][DEFAULT_MODULE_ID]
         assert math.isfinite(learner["total_loss"])
         tally = algorithm.test()

@@ -1,4 +1,4 @@
-"""What ``ctm-rl cluster-check`` says of a cluster that agrees, and of one in which a node lacks the package."""
+"""``ctm-rl cluster-check``: a cluster like this process, and one in which a node lacks the package."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-def test_a_node_is_told_with_its_size_versions_way_and_speed(
+def test_a_node_is_reported_with_its_size_versions_connection_and_speed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_check, "PLAY_SECONDS", 0.2)
@@ -45,14 +45,14 @@ def test_a_node_is_told_with_its_size_versions_way_and_speed(
     assert report["problems"] == []
 
 
-def test_a_node_without_the_package_is_told_and_does_not_stop_the_check(place: Path) -> None:
+def test_a_node_without_the_package_is_reported_and_does_not_stop_the_check(place: Path) -> None:
     bare = {"num_cpus": 3, "env_vars": {"PYTHONPATH": write_bare(place / "bare")}}
     with cluster_of([{"num_cpus": 1}, bare], place) as address:
         command = [sys.executable, "-m", "ctm_rl.cli.main", "cluster-check", "--address", address, "--json"]
         environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
         done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    assert done.stderr == "ctm-rl: not everything in the cluster agrees with this process.\n"
+    assert done.stderr == "ctm-rl: a node differs from this process, or failed a check; see the problems above.\n"
     report = json.loads(done.stdout)
     whole, lacking = sorted(report["nodes"], key=lambda node: node["cpus"])
     assert (whole["cpus"], whole["ctm_rl"]) == (1.0, ctm_rl.__version__)
@@ -60,7 +60,7 @@ def test_a_node_without_the_package_is_told_and_does_not_stop_the_check(place: P
     assert (lacking["cpus"], lacking["ctm_rl"], lacking["env_steps_per_second"]) == (3.0, None, None)
     assert lacking["ray"] == whole["ray"]
     assert lacking["bandwidth_mb_s"] > 10
-    lack = f"{lacking['name']} has no ctm-rl, and this process has {ctm_rl.__version__}; a run brings it along."
+    lack = f"{lacking['name']} has no ctm-rl, and this process has {ctm_rl.__version__}; a run sends its own."
     assert report["problems"] == [lack]
 
 
@@ -71,20 +71,20 @@ def test_a_node_without_the_package_is_told_and_does_not_stop_the_check(place: P
         ({"torch": "2.13.0+cu128"}, []),
         ({"torch": "2.12.0+cpu"}, ["a has torch 2.12.0+cpu, and this process has 2.13.0+cpu."]),
         ({"torch": None}, ["a has no torch, and this process has 2.13.0+cpu."]),
-        ({"ctm-rl": "0", "files": "b"}, ["a has ctm-rl 0, and this process has 1; a run brings it along."]),
-        ({"files": "b"}, ["a has ctm-rl 1 too, but not the files of this process; a run brings them."]),
+        ({"ctm-rl": "0", "files": "b"}, ["a has ctm-rl 0, and this process has 1; a run sends its own."]),
+        ({"files": "b"}, ["a has ctm-rl 1 too, but not the files of this process; a run sends its own."]),
         (
             {"python": "3.12.1", "ray": "2.61.0"},
             ["a has python 3.12.1, and this process has 3.11.7.", "a has ray 2.61.0, and this process has 2.60.0."],
         ),
     ],
 )
-def test_what_differs_is_a_line_each(changes: dict[str, str | None], lines: list[str]) -> None:
+def test_each_difference_is_one_line(changes: dict[str, str | None], lines: list[str]) -> None:
     assert cluster_check.compare("a", {**HERE, **changes}, HERE) == lines
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_node_that_does_not_answer_or_fails_is_told() -> None:
+def test_a_node_that_does_not_answer_or_fails_is_reported() -> None:
     import ray
 
     @ray.remote(num_cpus=0)
@@ -98,17 +98,17 @@ def test_a_node_that_does_not_answer_or_fails_is_told() -> None:
         raise ZeroDivisionError("on purpose")
 
     problems: list[str] = []
-    asked: Any = never.remote()
-    assert cluster_check._answer(asked, 0.1, "a", "what is installed", problems) is None
-    ray.cancel(asked, force=True)
-    assert cluster_check._answer(fail.remote(), 60, "b", "what is installed", problems) is None
+    pending: Any = never.remote()
+    assert cluster_check._answer(pending, 0.1, "a", "its versions", problems) is None
+    ray.cancel(pending, force=True)
+    assert cluster_check._answer(fail.remote(), 60, "b", "its versions", problems) is None
     assert problems == [
-        "a does not say within 0.1 s what is installed.",
-        "b cannot say what is installed (ZeroDivisionError: on purpose).",
+        "a did not report its versions within 0.1 s.",
+        "b failed to report its versions (ZeroDivisionError: on purpose).",
     ]
 
 
-def test_the_files_of_the_package_are_those_once_installed() -> None:
+def test_the_packages_files_have_their_installed_names() -> None:
     files = node_probe.package_files()
     assert {"__init__.py", "py.typed", "agents/runs/train.py", "agents/bench/run.py", "envs/data/mnist.npz"} <= set(
         files
@@ -117,7 +117,7 @@ def test_the_files_of_the_package_are_those_once_installed() -> None:
     assert not any(name.startswith("ctm_rl/") or "__pycache__" in name for name in files)
 
 
-def test_a_digest_tells_names_and_content(tmp_path: Path) -> None:
+def test_a_digest_depends_on_names_and_content(tmp_path: Path) -> None:
     one, two = tmp_path / "one.py", tmp_path / "two.py"
     one.write_text("1")
     two.write_text("2")

@@ -29,7 +29,7 @@ def test_every_experiment_that_acts_builds_and_its_environment_makes_one_step(ex
 
 
 @pytest.mark.parametrize("experiment", ALL, ids=lambda experiment: experiment.name)
-def test_json_gives_the_experiment_back(experiment: ActingExperiment) -> None:
+def test_an_experiment_is_read_back_from_json(experiment: ActingExperiment) -> None:
     assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment
 
 
@@ -46,14 +46,14 @@ def test_the_windowed_experiment_differs_in_the_window_alone() -> None:
     assert dataclasses.replace(windowed, name=plain.name, model=plain.model) == plain
 
 
-def test_any_environment_gives_a_name_for_its_directory() -> None:
+def test_any_environment_has_a_name_for_its_directory() -> None:
     assert for_env("CartPole-v1").name == "cartpole-v1"
     assert for_env("some.module:ALE/Pong-v5").name == "ale-pong-v5"
     assert for_env("::").name == "env"
 
 
-def test_an_unknown_experiment_lists_those_there_are_closest_first() -> None:
-    with pytest.raises(ValueError, match=r"there are cartpole-window, cartpole, .*acrobot-paper.* \("):
+def test_an_unknown_experiment_lists_all_names_closest_first() -> None:
+    with pytest.raises(ValueError, match=r"allowed are cartpole-window, cartpole, .*acrobot-paper.* \("):
         load("cartpole-windw")
 
 
@@ -148,7 +148,7 @@ def test_the_stock_algorithm_refuses_what_it_cannot_do(settings: dict[str, Any],
 
 
 @pytest.mark.parametrize("algorithm", ["stock-ppo", "appo", "impala"])
-def test_stock_algorithms_refuse_to_normalise_what_is_seen(algorithm: Any) -> None:
+def test_stock_algorithms_refuse_to_normalise_observations(algorithm: Any) -> None:
     model = PolicyConfig(normalize_observations=True)
     with pytest.raises(ValueError, match=f"model.normalize_observations has no effect with algorithm {algorithm}"):
         ActingExperiment(name="a", env=EnvConfig(id="CartPole-v1"), model=model, algorithm=algorithm)
@@ -182,13 +182,13 @@ def test_fields_left_out_keep_their_defaults() -> None:
     assert from_json({"name": "a", "env": {"id": "b"}}) == ActingExperiment(name="a", env=EnvConfig(id="b"))
 
 
-def test_a_number_larger_than_any_float_is_no_crash() -> None:
+def test_a_number_larger_than_any_float_does_not_crash() -> None:
     experiment = from_json({"name": "a", "env": {"id": "b"}, "ppo": {"lr": 10**400}})
     assert isinstance(experiment, ActingExperiment)
     assert experiment.ppo.lr == 1e300
 
 
-def test_whole_numbers_stand_for_numbers() -> None:
+def test_whole_numbers_are_accepted_as_numbers() -> None:
     experiment = from_json({"name": "a", "env": {"id": "b"}, "ppo": {"lr": 1}})
     assert isinstance(experiment, ActingExperiment)
     assert experiment.ppo.lr == 1.0

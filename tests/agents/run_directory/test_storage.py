@@ -1,4 +1,4 @@
-"""A run's storage: what is there is whole, a run goes on from it, and training goes on without it."""
+"""A run's storage: its checkpoints are complete, a run can be resumed from it, and training continues without it."""
 
 import shutil
 import sys
@@ -16,7 +16,7 @@ from ctm_rl.agents.experiments.serialise import to_json
 from ctm_rl.agents.run_directory import storage as storage_module
 from ctm_rl.agents.run_directory.directory import read_config, write_config
 from ctm_rl.agents.run_directory.storage import Storage, find_run, join
-from ctm_rl.agents.run_directory.upload import Mirror
+from ctm_rl.agents.run_directory.upload import Uploader
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
 from ctm_rl.configs import load
@@ -43,7 +43,7 @@ def run_dir(place: Path) -> Path:
 
 
 def save(run_dir: Path, iteration: int) -> Path:
-    """A checkpoint that tells its iteration."""
+    """A checkpoint that holds its iteration."""
     return checkpoint.save(run_dir, iteration, {"iteration": iteration, "weights": torch.full((5,), float(iteration))})
 
 
@@ -68,7 +68,7 @@ def url(request: pytest.FixtureRequest, place: Path) -> str:
     ]
 
 
-def test_the_newest_checkpoints_are_put_there_and_fetched_again(run_dir: Path, url: str) -> None:
+def test_the_newest_checkpoints_are_uploaded_and_fetched_again(run_dir: Path, url: str) -> None:
     storage = Storage(url, "a")
     storage.prepare(is_new=True)
     for iteration in (1, 2, 30, 4):
@@ -83,7 +83,7 @@ def test_the_newest_checkpoints_are_put_there_and_fetched_again(run_dir: Path, u
     assert checkpoint.load(checkpoint.latest(fetched))["iteration"] == 30
     assert (fetched / "metrics.jsonl").read_text() == "4\n"
     assert read_config(fetched) == read_config(run_dir)
-    with pytest.raises(UserError, match="has a run a already; name another --run-dir"):
+    with pytest.raises(UserError, match="already has a run a; name another --run-dir"):
         storage.prepare(is_new=True)
 
 
@@ -99,7 +99,7 @@ def stop_at(name: str, write: Callable[..., None]) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("name", [checkpoint.TENSORS_FILE, checkpoint.STATE_FILE])
-def test_a_checkpoint_that_was_put_there_in_part_is_not_seen(
+def test_a_partly_uploaded_checkpoint_is_not_visible(
     run_dir: Path, url: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = Storage(url, "a")
@@ -109,7 +109,7 @@ def test_a_checkpoint_that_was_put_there_in_part_is_not_seen(
         patch.setattr(Storage, "_write", stop_at(name, Storage._write))
         with pytest.raises(OSError, match="the line is dead"):
             storage.put(run_dir, save(run_dir, 2))
-    assert storage._whole() == ["iteration-000001"]
+    assert storage._list_complete() == ["iteration-000001"]
     storage.fetch(run_dir.with_name("b"))
     assert names(run_dir.with_name("b") / "checkpoints") == ["iteration-000001"]
     storage.put(run_dir, checkpoint.latest(run_dir))
@@ -117,7 +117,7 @@ def test_a_checkpoint_that_was_put_there_in_part_is_not_seen(
     assert names(run_dir.with_name("c") / "checkpoints") == ["iteration-000002"]
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_nothing_is_left_where_all_are(run_dir: Path, place: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped_and_if_all_are_nothing_is_left(run_dir: Path, place: Path) -> None:
     storage = Storage(str(place / "store"), "a")
     storage.prepare(is_new=True)
     for iteration in (1, 2):
@@ -132,33 +132,33 @@ def test_a_damaged_checkpoint_is_passed_over_and_nothing_is_left_where_all_are(r
     assert not (place / "new").exists()
 
 
-def test_an_outage_is_told_once_and_made_up_for_by_the_next_checkpoint(run_dir: Path, place: Path) -> None:
+def test_an_outage_is_reported_once_and_ends_with_the_next_checkpoint(run_dir: Path, place: Path) -> None:
     storage = Storage(str(place / "store"), "a")
     storage.prepare(is_new=True)
-    mirror = Mirror(storage, run_dir)
+    uploader = Uploader(storage, run_dir)
 
     def put(iteration: int) -> list[str]:
-        mirror.put(save(run_dir, iteration))
-        assert mirror.wait(SECONDS)
-        return mirror.pop_news()
+        uploader.put(save(run_dir, iteration))
+        assert uploader.wait(SECONDS)
+        return uploader.pop_messages()
 
     assert put(1) == []
     (place / "store").rename(place / "away")
     (line,) = put(2)
     assert line == (
-        f"storage {place}/store/a is out of reach ({place}/store is gone); training goes on, the next checkpoint tries "
-        "again."
+        f"storage {place}/store/a is out of reach ({place}/store is gone); training continues, and the next checkpoint "
+        "will be tried again."
     )
     assert put(3) == []
     assert not (place / "store").exists()
     (place / "away").rename(place / "store")
     assert put(4) == [f"storage {place}/store/a can be reached again, and has the newest checkpoint."]
     assert names(place / "store/a/checkpoints") == ["iteration-000001", "iteration-000004"]
-    mirror.close()
-    assert mirror.pop_news() == []
+    uploader.close()
+    assert uploader.pop_messages() == []
 
 
-def test_training_does_not_wait_for_a_slow_storage_which_gets_the_newest(
+def test_training_does_not_wait_for_a_slow_storage_which_receives_the_newest(
     run_dir: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = Storage(str(place / "store"), "a")
@@ -171,23 +171,23 @@ def test_training_does_not_wait_for_a_slow_storage_which_gets_the_newest(
         assert may_go_on.wait(SECONDS)
 
     monkeypatch.setattr(storage, "put", put)
-    mirror = Mirror(storage, run_dir)
-    mirror.put(save(run_dir, 1))
+    uploader = Uploader(storage, run_dir)
+    uploader.put(save(run_dir, 1))
     assert begun.wait(SECONDS)
     for iteration in (2, 3, 4, 5):
-        mirror.put(save(run_dir, iteration))
-    assert not mirror.wait(0.01)
+        uploader.put(save(run_dir, iteration))
+    assert not uploader.wait(0.01)
     may_go_on.set()
-    assert mirror.wait(SECONDS)
+    assert uploader.wait(SECONDS)
     assert taken == ["iteration-000001", "iteration-000005"]
-    mirror.put(save(run_dir, 6))
-    mirror.close()
+    uploader.put(save(run_dir, 6))
+    uploader.close()
 
 
-def test_a_storage_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_that_does_not_answer_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage_module, "ANSWER_SECONDS", 0.1)
     with pytest.raises(UserError, match=r"storage s3://a cannot be used: no answer within 0.1 s\."):
-        storage_module.in_time("s3://a", lambda: threading.Event().wait(SECONDS))
+        storage_module.with_timeout("s3://a", lambda: threading.Event().wait(SECONDS))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_run_in_a_storage_is_named_by_path_or_url(url: str, joined: str) -> No
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_run_whose_directory_is_gone_goes_on_from_its_storage(
+def test_a_run_whose_directory_is_deleted_continues_from_its_storage(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("cartpole", "--storage", "store", iterations=2, run_dir="a") == 0
@@ -217,27 +217,27 @@ def test_a_run_whose_directory_is_gone_goes_on_from_its_storage(
     assert main(["resume", "a", "--storage", "store", "--budget.env-steps", budget(4)]) == 0
     assert comparable("a")[:3] == before
     assert [row["iteration"] for row in comparable("store/a")] == [1, 2, 3, 4]
-    # By its path in the storage, on another machine, as it were.
+    # By its path in the storage, as on another machine.
     assert main(["resume", "store/a", "--budget.env-steps", budget(5), "--run-dir", "elsewhere/a"]) == 0
     assert [row["iteration"] for row in comparable("elsewhere/a")] == [1, 2, 3, 4, 5]
     assert read_config(place / "elsewhere/a").storage == str(place / "store")
     assert checkpoint.iteration_of(checkpoint.latest(place / "store/a")) == 5
     capsys.readouterr()
     assert main(["resume", "store/a", "--run-dir", "elsewhere/a"]) == 2
-    assert "is not empty; name a new directory, or go on with its run" in capsys.readouterr().err
+    assert "is not empty; name a new directory, or continue its run" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_run_goes_on_from_a_url(place: Path) -> None:
+def test_a_run_continues_from_a_url(place: Path) -> None:
     empty_memory()
     assert train("cartpole", "--storage", "memory://bucket", iterations=1, run_dir="a") == 0
     assert main(["resume", "memory://bucket/a", "--budget.env-steps", budget(2)]) == 0
     assert [row["iteration"] for row in comparable("runs/a")] == [1, 2]
-    assert Storage("memory://bucket", "a")._whole()[0] == "iteration-000002"
+    assert Storage("memory://bucket", "a")._list_complete()[0] == "iteration-000002"
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-def test_training_goes_on_while_the_storage_is_out_of_reach(
+def test_training_continues_while_the_storage_is_out_of_reach(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def put(*_: Any) -> None:
@@ -248,11 +248,11 @@ def test_training_goes_on_while_the_storage_is_out_of_reach(
     assert train("cartpole", *options, iterations=3, run_dir="a") == 0
     output, error = capsys.readouterr()
     assert error == ""
-    assert output.count("is out of reach (the line is dead); training goes on") == 1
+    assert output.count("is out of reach (the line is dead); training continues") == 1
     assert len(comparable("a")) == 3
 
 
-def test_what_is_here_is_not_fetched(run_dir: Path, place: Path) -> None:
+def test_a_local_run_is_not_fetched(run_dir: Path, place: Path) -> None:
     assert find_run("a", None, None) == (run_dir, None)
     assert find_run("a", str(place / "store"), None) == (run_dir, str(place / "store"))
     assert find_run("gone", None, None) == (place / "gone", None)

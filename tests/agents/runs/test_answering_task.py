@@ -1,4 +1,4 @@
-"""Runs that learn to answer, from the command line: train, resume, evaluate; and pictures of every kind through Ray."""
+"""Runs that learn to answer, from the command line: train, resume, evaluate; and images of every kind through Ray."""
 
 import dataclasses
 import json
@@ -20,7 +20,8 @@ from ctm_rl.agents.run_directory.directory import read_config, read_metrics
 from ctm_rl.agents.run_directory.progress import Row
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths
 from ctm_rl.agents.runs import train as run
-from ctm_rl.agents.runs.answering_task import ANSWERING_METRICS, fit_model
+from ctm_rl.agents.runs.answering_task import ANSWERING_METRICS
+from ctm_rl.agents.runs.build_algorithm import fit_model
 from ctm_rl.agents.runs.run import Run
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
@@ -104,7 +105,7 @@ def test_a_run_leaves_metrics_and_a_model_that_is_evaluated_and_loaded(capsys: p
     inputs, question = model_inputs(model.config, shown)
     assert question is None
     assert model(inputs).predictions.shape == (2, 6 * 2, 3)
-    # A larger budget, a new schedule: the run goes on counting.
+    # A larger budget, a new schedule: the run continues its counts.
     assert main(["resume", "a"]) == 2
     assert "has used up its budget" in capsys.readouterr().err
     assert main(["resume", "a", "--budget.env-steps", budget(4)]) == 0
@@ -114,7 +115,7 @@ def test_a_run_leaves_metrics_and_a_model_that_is_evaluated_and_loaded(capsys: p
 
 def stop_after(iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has a run stop as by Ctrl-C when so many iterations have been learned."""
-    learn = Run._learn
+    learn = Run._train
 
     def counted(self: Run) -> Row:
         row = learn(self)
@@ -122,7 +123,7 @@ def stop_after(iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
             signal.raise_signal(signal.SIGINT)
         return row
 
-    monkeypatch.setattr(Run, "_learn", counted)
+    monkeypatch.setattr(Run, "_train", counted)
 
 
 @pytest.mark.usefixtures("ray_session", "place")
@@ -149,7 +150,7 @@ def test_wrong_combinations_are_refused_in_one_line_and_nothing_is_written(
     cases = [
         (("--env.kwargs", '{"width": 3}'), "cannot be made:"),
         (("--env.id", "Nowhere-v0"), "env.id 'Nowhere-v0' cannot be made:"),
-        (("--env.held-out-kwargs", '{"length": 7}'), "must leave answers and channels as they are"),
+        (("--env.held-out-kwargs", '{"length": 7}'), "must not change the number of answers or channels"),
         (("--model.encoder", "resnet18-1", "--model.positions", "none"), "model.encoder resnet18-1 reads a picture"),
         (("--model.encoder", "none", "--model.positions", "none"), "model.num_heads must be 0 with encoder none"),
         (("--learning.loss", "order"), "learning.loss order needs an answer that orders its elements"),
@@ -175,7 +176,7 @@ def test_an_environment_and_a_model_that_do_not_fit_are_refused() -> None:
         fit_model(few)
     digits = load("mnist")
     assert isinstance(digits, AnsweringExperiment)
-    with pytest.raises(UserError, match=r"must choose other samples of .*Images-v0 than those learned from"):
+    with pytest.raises(UserError, match=r"must select samples of .*Images-v0 other than those learned from"):
         fit_model(dataclasses.replace(digits, env=TaskConfig(id=digits.env.id, kwargs={"dataset": "mnist"})))
     with pytest.raises(UserError, match=r"model.encoder parity reads a vector, and the environment shows Box"):
         fit_model(
@@ -184,13 +185,13 @@ def test_an_environment_and_a_model_that_do_not_fit_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("loss", "class"), ("schedule", "linear"), ("precision", "half")])
-def test_choices_are_checked_when_python_gives_them_too(name: str, value: str) -> None:
+def test_choices_are_checked_in_python_too(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=rf"learning.{name} must be one of .*; got '{value}'"):
         LearningSettings(**{name: value})  # pyright: ignore[reportArgumentType]
 
 
-def test_arguments_of_an_environment_are_what_json_can_hold() -> None:
-    with pytest.raises(ValueError, match=r"env.held_out_kwargs must be what JSON can hold: .*Path.* is not JSON"):
+def test_arguments_of_an_environment_must_be_json_values() -> None:
+    with pytest.raises(ValueError, match=r"env.held_out_kwargs must contain only values that JSON can hold: .*Path"):
         TaskConfig(id="ctm_rl/Images-v0", held_out_kwargs={"path": Path("here")})
 
 
@@ -215,13 +216,13 @@ SUPERVISED = [name for name in names() if isinstance(load(name), AnsweringExperi
 
 
 @pytest.mark.parametrize("name", SUPERVISED)
-def test_experiments_come_back_from_json(name: str) -> None:
+def test_experiments_are_read_back_from_json(name: str) -> None:
     experiment = load(name)
     assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment
 
 
 NEEDS_DATA = {name for name in SUPERVISED if name.startswith(("cifar", "imagenet"))} | {"mazes", "mazes-19", "mazes-39"}
-"""Experiments whose environment is not there, or needs data."""
+"""Experiments whose environment is not installed, or needs data."""
 
 
 @pytest.mark.parametrize("name", [name for name in SUPERVISED if name not in NEEDS_DATA])
@@ -237,7 +238,7 @@ def test_experiments_fit_their_environments(name: str) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) > 1000
 
 
-def test_places_of_data_are_written_out_as_far_as_they_are_there(place: Path) -> None:
+def test_paths_of_existing_data_become_absolute(place: Path) -> None:
     (place / "data").mkdir()
     env = TaskConfig(
         id="X-v0", kwargs={"path": "data", "folder": "north", "size": "data"}, held_out_kwargs={"folder": "./data"}
@@ -315,7 +316,7 @@ def write_cifar100(place: Path) -> None:
     ],
     ids=["imagenet-folder", "imagenet-parquet", "cifar10", "cifar100-parquet"],
 )
-def test_pictures_are_learned_tested_and_resumed_over_two_runners(
+def test_images_are_learned_tested_and_resumed_over_two_runners(
     dataset: str, write: Callable[[Path], None], place: Path
 ) -> None:
     write(place / "data")

@@ -28,7 +28,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def assert_steps_add_up(rows: list[dict[str, float | None]]) -> None:
-    """Every slot is a step or a hole; episodes of CartPole have eight steps at least."""
+    """Every slot is a step or an autoreset step; episodes of CartPole have at least eight steps."""
     counts = [int(row["env_steps"] or 0) for row in rows]
     for before, after in zip([0, *counts], counts, strict=False):
         assert STEPS - 8 <= after - before <= STEPS
@@ -72,7 +72,7 @@ def test_a_run_leaves_config_metrics_events_and_checkpoints(place: Path, capsys:
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-def test_the_same_seed_gives_the_same_metrics_also_from_the_config_and_another_seed_others() -> None:
+def test_the_same_seed_repeats_the_metrics_also_from_config_json_and_another_seed_does_not() -> None:
     assert train("cartpole", "--seed", "3", iterations=3, run_dir="a") == 0
     assert main(["train", "--config", "a/config.json", "--run-dir", "b"]) == 0
     assert train("cartpole", "--seed", "4", iterations=3, run_dir="c") == 0
@@ -90,7 +90,7 @@ def test_a_stock_algorithm_trains_resumes_and_is_evaluated(algorithm: str, capsy
     assert rows[-1]["kl"] is None
     learned = ("total_loss", "policy_loss", "value_loss", "entropy", "gradient_norm", "lr")
     assert all(isinstance(row[name], float) for row in rows for name in learned)
-    # RLlib stops when there are enough: with environments that wait for their reset it goes a little further.
+    # RLlib stops at the first total that suffices: autoreset steps make it take a few more.
     assert STEPS <= (rows[0]["env_steps"] or 0) < STEPS + 4
     capsys.readouterr()
     assert main(["evaluate", "a", "--episodes", "3"]) == 0
@@ -99,7 +99,7 @@ def test_a_stock_algorithm_trains_resumes_and_is_evaluated(algorithm: str, capsy
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-def test_a_resumed_run_goes_on_counting_where_the_checkpoint_stands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_run_continues_the_counts_of_its_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("cartpole", "--ppo.is-lr-annealed", iterations=2, run_dir="a") == 0
     assert main(["resume", "a"]) == 2
     assert "has used up its budget" in capsys.readouterr().err
@@ -123,7 +123,7 @@ def test_a_resumed_run_goes_on_counting_where_the_checkpoint_stands(capsys: pyte
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-def test_resuming_twice_from_one_checkpoint_gives_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_resuming_twice_from_one_checkpoint_has_the_same_result(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("cartpole", iterations=1, run_dir="a") == 0
     subprocess.run(["cp", "-r", "a", "b"], check=True)
     for run_dir in ("a", "b"):
@@ -190,7 +190,7 @@ gym.register("Count-v0", Count)
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_an_environment_of_the_users_own_is_found_beside_them(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_environment_in_the_working_directory_is_found(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "count_environment.py").write_text(OWN_ENVIRONMENT)
     assert train("--env", "count_environment:Count-v0", iterations=1, run_dir="a") == 0
     row = read_metrics(Path("a"))[-1]
@@ -222,8 +222,8 @@ def wait_for_rows(file: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(place: Path, signum: int, code: int) -> None:
-    # Ctrl-C reaches the whole group: the environment runner's process must survive it long enough.
+def test_a_signal_saves_a_checkpoint_and_prints_how_to_continue(place: Path, signum: int, code: int) -> None:
+    # Ctrl-C reaches the whole process group: the environment runner must survive it long enough.
     process = start(place, *(("--num-env-runners", "1") if signum == signal.SIGINT else ()))
     wait_for_rows(place / "a" / "metrics.jsonl", 2)
     if signum == signal.SIGINT:
@@ -232,14 +232,14 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(place: Path, signum: 
         process.send_signal(signum)
     output, error = process.communicate(timeout=60)
     assert process.returncode == code, error
-    assert error == "ctm-rl: stopped, a checkpoint is saved; go on with: ctm-rl resume a\n"
+    assert error == "ctm-rl: stopped, a checkpoint is saved; continue with: ctm-rl resume a\n"
     assert output.splitlines()[0] == "cartpole: starting Ray on this machine"
     rows = read_metrics(place / "a")
     assert checkpoint.iteration_of(checkpoint.latest(place / "a")) == rows[-1]["iteration"] == len(rows)
     assert not list((place / "a" / "checkpoints").glob(".*"))
 
 
-def test_a_stop_before_the_run_has_begun_leaves_nothing(place: Path) -> None:
+def test_a_stop_before_the_run_has_started_leaves_nothing(place: Path) -> None:
     process = start(place)
     for _ in range(1200):
         if (place / "a" / "config.json").is_file():
@@ -253,10 +253,10 @@ def test_a_stop_before_the_run_has_begun_leaves_nothing(place: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("cartpole", "--ppo.lr", "1e30", iterations=3, run_dir="a") == 1
     error = capsys.readouterr().err
-    assert error.startswith("ctm-rl: the loss is no finite number in iteration 1; lower --ppo.lr.")
+    assert error.startswith("ctm-rl: the loss is not finite in iteration 1; lower --ppo.lr.")
     assert error.count("\n") == 1
     assert checkpoint.iteration_of(checkpoint.latest(Path("a"))) == 0
 
@@ -291,13 +291,13 @@ def test_progress_is_one_live_line_on_a_terminal_however_narrow(width: int) -> N
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width)
     progress = TerminalProgress(BudgetConfig(env_steps=1_000_000), console)
-    progress.wait("loading")
-    progress.show({**ROW, "episode_return_mean": 41.5})
+    progress.show_waiting("loading")
+    progress.show_metrics({**ROW, "episode_return_mean": 41.5})
     with console.capture() as capture:
         console.print(progress)
     assert capture.get().count("\n") == 1
     assert "return 41.5" in capture.get()
-    progress.stop()
+    progress.show_stopping()
     with console.capture() as capture:
         console.print(progress)
     assert ("stopping" in capture.get()) == (width > 40)
@@ -305,7 +305,7 @@ def test_progress_is_one_live_line_on_a_terminal_however_narrow(width: int) -> N
     assert "return 41.5" in screen.getvalue()
 
 
-def test_progress_is_plain_lines_in_a_file_the_last_one_always() -> None:
+def test_progress_in_a_file_is_plain_lines_and_always_the_last_one() -> None:
     from rich.console import Console
 
     from ctm_rl.agents.experiments.settings import BudgetConfig
@@ -313,9 +313,9 @@ def test_progress_is_plain_lines_in_a_file_the_last_one_always() -> None:
 
     file = io.StringIO()
     progress = TerminalProgress(BudgetConfig(env_steps=1_000_000), Console(file=file, width=20))
-    progress.wait("loading")
+    progress.show_waiting("loading")
     for iteration in (7, 8, 9):
-        progress.show({**ROW, "iteration": iteration})
+        progress.show_metrics({**ROW, "iteration": iteration})
     progress.close()
     facts = "no episode ended yet, 1,234 steps/s, 123k of 1M steps, 1:06:40"
     assert file.getvalue().splitlines() == ["loading", f"iteration 7: {facts}", f"iteration 9: {facts}"]

@@ -27,7 +27,7 @@ from ctm_rl.agents.experiments.answering import (
     TaskConfig,
 )
 from ctm_rl.agents.rllib.columns import batch_of
-from ctm_rl.agents.runs.answering_task import AnsweringTask
+from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 from ctm_rl.agents.supervised.algorithm import Supervised, _sample
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.learner import SupervisedLearner
@@ -332,7 +332,7 @@ def test_scores_count_what_is_right_and_leave_the_learner_as_it_was() -> None:
 @contextlib.contextmanager
 def built(experiment: AnsweringExperiment) -> Iterator[Supervised]:
     """An experiment's algorithm."""
-    algorithm = AnsweringTask(experiment).build_config().build_algo()
+    algorithm = build_algorithm_config(experiment).build_algo()
     assert isinstance(algorithm, Supervised)
     try:
         yield algorithm

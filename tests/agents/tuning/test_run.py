@@ -1,4 +1,4 @@
-"""Sweeps from the command line: what can be searched, trials that are runs, stops, resumes, and the best one again."""
+"""Sweeps from the command line: searches, trials as runs, stopping, resuming, and repeating the best trial."""
 
 import dataclasses
 import importlib.util
@@ -46,7 +46,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def command_after(output: str, beginning: str) -> list[str]:
-    """The command that a line of the output tells, without the program."""
+    """The command in a line of the output, without the program."""
     (line,) = (line for line in output.splitlines() if line.startswith(beginning))
     return line.removeprefix(beginning).split()[1:]
 
@@ -72,9 +72,9 @@ def test_a_search_is_read(text: str, expected: Search) -> None:
 
 
 MISTAKES = {
-    "nothing": ((), "tune needs what to search, one --search FIELD=FUNCTION(VALUES) for each field"),
+    "nothing": ((), "tune needs at least one --search FIELD=FUNCTION(VALUES)"),
     "form": (("ppo.lr",), "must be FIELD=FUNCTION(VALUES), as 'ppo.lr=loguniform(1e-4,3e-3)', got 'ppo.lr'"),
-    "function": (("ppo.lr=normal(0,1)",), "unknown function 'normal'; there are uniform(a,b), loguniform(a,b),"),
+    "function": (("ppo.lr=normal(0,1)",), "unknown function 'normal'; allowed are uniform(a,b), loguniform(a,b),"),
     "program": (("ppo.lr=choice(__import__('os').getcwd())",), "cannot read the value \"__import__('os').getcwd()\""),
     "no number": (("ppo.lr=uniform(0.1,x)",), "uniform(a,b) takes 2 numbers, got uniform(0.1,x)"),
     "not finite": (("ppo.lr=uniform(0.1,1e999)",), "uniform(a,b) takes 2 numbers"),
@@ -82,13 +82,13 @@ MISTAKES = {
     "fraction": (("seed=randint(1,2.5)",), "randint(a,b) takes 2 whole numbers, got randint(1,2.5)"),
     "empty range": (("ppo.lr=uniform(0.3,0.1)",), "uniform(0.3,0.1) is empty: 0.3 must be below 0.1"),
     "empty whole range": (("seed=randint(3,3)",), "randint(3,3) is empty: 3 must be below 3"),
-    "empty choice": (("ppo.lr=choice()",), "choice needs one value at least, as choice(x,y,...)"),
+    "empty choice": (("ppo.lr=choice()",), "choice needs at least one value, as in choice(x,y,...)"),
     "logarithm": (("ppo.lr=loguniform(0,1)",), "loguniform needs bounds above 0, got loguniform(0,1)"),
     "step": (("model.num_neurons=quniform(10,64,16)",), "must be multiples of its step"),
-    "field": (("model.num_tick=choice(1,2)",), "model.num_tick: it is no field of the experiment; did you mean model."),
+    "field": (("model.num_tick=choice(1,2)",), "model.num_tick: not a field of the experiment; did you mean model."),
     "field without its group": (("lr=choice(1e-3,2e-3)",), "did you mean ppo.lr?"),
-    "group": (("ppo=choice(1,2)",), "ppo: it is no field of the experiment"),
-    "the sweep's own": (("run_dir=choice(a,b)",), "run_dir: it is the sweep's own"),
+    "group": (("ppo=choice(1,2)",), "ppo: not a field of the experiment"),
+    "the same for all": (("run_dir=choice(a,b)",), "run_dir: it is the same for all trials of a sweep"),
     "twice": (("ppo.lr=choice(1e-3)", "ppo.lr=choice(2e-3)"), "ppo.lr is given twice; give all its values at once"),
     "type": (("ppo.num_epochs=uniform(1,4)",), "ppo.num_epochs must be a whole number, got 1.0"),
     "word": (("model.kind=choice(ctm,rnn)",), "model.kind must be one of ctm, lstm, gru, mlp; got 'rnn'"),
@@ -102,7 +102,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("searches, message", MISTAKES.values(), ids=MISTAKES)
-def test_what_cannot_be_searched_is_told_in_one_line_and_leaves_nothing(
+def test_a_wrong_search_is_reported_in_one_line_and_leaves_nothing(
     place: Path, capsys: pytest.CaptureFixture[str], searches: tuple[str, ...], message: str
 ) -> None:
     arguments = [argument for search in searches for argument in ("--search", search)]
@@ -127,14 +127,14 @@ def test_what_cannot_be_searched_is_told_in_one_line_and_leaves_nothing(
         (("--logger", "mlflow"), 'pip install "ctm-rl[mlflow]"'),
         (("--num-sample", "4"), "unknown option --num-sample; did you mean --num-samples?"),
         (("--num-env-runners", "4096"), "need 4096 CPU cores, and this machine has"),
-        (("--storage", "shared"), "--storage is for a single run; put the sweep itself where all machines see it"),
+        (("--storage", "shared"), "--storage is for a single run; put the sweep where all machines see it"),
         (("--address", "auto", "--num-env-runners", "1", "--placement", "pack"), "--placement is for a single run"),
         (("--search", "env.id=choice(CartPole-v9)"), "It provides versioned environments"),
         (("--scheduler", "pbt", "--search", "model.num_ticks=choice(1,2)"), "model.num_ticks: scheduler pbt changes"),
-        (("--scheduler", "pbt", "--search", "ppo.adam_epsilon=choice(1e-5,1e-8)"), "and a run can change ppo.lr, "),
+        (("--scheduler", "pbt", "--search", "ppo.adam_epsilon=choice(1e-5,1e-8)"), "where only ppo.lr, "),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line_and_leaves_nothing(
+def test_impossible_options_are_reported_in_one_line_and_leave_nothing(
     place: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
     known = ["tune", "cartpole", "--search", "ppo.lr=loguniform(1e-4,3e-3)", "--run-dir", "new"]
@@ -168,7 +168,7 @@ def test_values_of_a_trial_are_those_of_its_experiment_checked_and_typed() -> No
         ("ppo.lr=choice(1,2)", 3, 3),
     ],
 )
-def test_a_value_that_was_changed_comes_back_into_its_range(text: str, value: float, expected: float) -> None:
+def test_a_changed_value_is_moved_back_into_its_range(text: str, value: float, expected: float) -> None:
     assert parse_search(text).nearest(value) == expected
 
 
@@ -182,11 +182,11 @@ def test_a_sweep_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert (sweep.metric, sweep.num_samples) == ("accuracy", 8)
     assert dataclasses.replace(sweep, options=TuneOptions(search=("seed=grid(1,2)",))).num_samples == 1
     (tmp_path / "sweep.json").write_text("{}")
-    with pytest.raises(UserError, match=r"is not what ctm-rl tune wrote"):
+    with pytest.raises(UserError, match=r"is not a file that ctm-rl tune has written"):
         read_sweep(tmp_path)
 
 
-def test_every_field_that_a_run_can_change_is_one() -> None:
+def test_every_changeable_field_is_a_field() -> None:
     known = {
         f"{group}.{field.name}"
         for experiment in (load("cartpole"), load("parity"))
@@ -198,7 +198,7 @@ def test_every_field_that_a_run_can_change_is_one() -> None:
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-def test_a_sweep_leaves_runs_of_which_the_best_gives_the_same_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_leaves_runs_and_the_best_one_can_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     # Of the four the third cannot learn, which is no matter for the others.
     searches = ("--search", "ppo.lr=grid(1e-3,2e-3,1e30,3e-3)", "--logger", "csv")
     assert main(["tune", "cartpole", *TINY, *searches, "--budget.env-steps", "130", "--run-dir", "a"]) == 0
@@ -207,7 +207,7 @@ def test_a_sweep_leaves_runs_of_which_the_best_gives_the_same_again(capsys: pyte
     assert table[0].split() == ["trial", "ppo.lr", "episode_return_mean", "env", "steps", "minutes"]
     assert sorted(line.split()[0] for line in table[1:5]) == TRIALS
     assert table[4].split()[:3] == ["trial-00002", "1e+30", "-"]
-    assert "failed: the loss is no finite number in iteration 1" in table[4]
+    assert "failed: the loss is not finite in iteration 1" in table[4]
     best = table[1].split()[0]
     assert f"best: {best} (ppo.lr " in output
     scores = [float(line.split()[2]) for line in table[1:4]]
@@ -230,19 +230,19 @@ def test_a_sweep_leaves_runs_of_which_the_best_gives_the_same_again(capsys: pyte
     assert main([*command_after(output, "evaluate it: "), "--episodes", "2", "--json"]) == 0
     assert main(["resume", f"a/{best}", "--budget.env-steps", "200"]) == 0
     assert len(read_metrics(Path("a") / best)) > len(again)
-    # A sweep that is over has nothing left to do, and tells its table again.
+    # A finished sweep has nothing left to do and prints its table again.
     capsys.readouterr()
     assert main(["resume", "a"]) == 0
     assert capsys.readouterr().out.splitlines()[-7:-4] == table[2:5]
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-def test_values_change_on_the_way_from_a_better_trials_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
-    # With two threads each there is room for one at a time: they take turns.
+def test_pbt_continues_from_a_better_trials_checkpoint_with_other_values(capsys: pytest.CaptureFixture[str]) -> None:
+    # With two threads each, only one trial fits at a time.
     searches = ("--search", "learning.lr=grid(1e-9,1e-2)", "--scheduler", "pbt", "--interval", "0.3")
     arguments = ("--learning.schedule", "constant", "--budget.env-steps", "400", "--num-threads", "2")
     assert main(["tune", "parity", *TINY_ANSWERS, *searches, *arguments, "--run-dir", "a"]) == 0
-    assert "its values changed on the way" in capsys.readouterr().out
+    assert "its values changed while it ran" in capsys.readouterr().out
     rows = [read_metrics(Path("a") / trial) for trial in TRIALS[:2]]
     for number, trial in enumerate(TRIALS[:2]):
         assert [row["iteration"] for row in rows[number]] == list(range(1, 11))
@@ -290,9 +290,7 @@ def kill_amid(place: Path, search: str, trial: str) -> tuple[int, str]:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_sweep_whose_process_was_killed_goes_on_where_its_trials_were(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sweep_whose_process_was_killed_continues_its_trials(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # The first two run side by side; the third begins when one of them is over.
     trials = TRIALS[:3]
     code, error = kill_amid(place, "ppo.lr=grid(1e-3,2e-3,3e-3)", trials[2])
@@ -316,22 +314,22 @@ def test_a_sweep_whose_process_was_killed_goes_on_where_its_trials_were(
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-def test_a_signal_saves_the_trials_and_says_how_to_go_on(
+def test_a_signal_saves_the_trials_and_prints_how_to_continue(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ctm_rl.agents.tuning.callback import SweepCallback
 
-    tell = SweepCallback.on_trial_result
+    report = SweepCallback.on_trial_result
 
     def stop(self: SweepCallback, *args: Any, result: dict[str, Any], **kwargs: Any) -> None:
-        tell(self, *args, result=result, **kwargs)
+        report(self, *args, result=result, **kwargs)
         if result["iteration"] == 5:
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(SweepCallback, "on_trial_result", stop)
     arguments = ("--search", "ppo.lr=grid(1e-3)", "--budget.env-steps", "2000", "--run-dir", "a")
     assert main(["tune", "cartpole", *TINY, *arguments]) == 130
-    message = "ctm-rl: stopped, a checkpoint is saved; go on with: ctm-rl resume a\n"
+    message = "ctm-rl: stopped, a checkpoint is saved; continue with: ctm-rl resume a\n"
     assert message in capsys.readouterr().err
     num_rows = len(read_metrics(Path("a") / TRIALS[0]))
     assert checkpoint.iteration_of(checkpoint.latest(Path("a") / TRIALS[0])) == num_rows

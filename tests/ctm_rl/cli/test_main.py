@@ -1,4 +1,4 @@
-"""The command line: what it understands, and one line for every mistake, with nothing left behind."""
+"""The command line: the options it accepts, and one line for every mistake, with nothing left behind."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ TRAIN = ("train", "cartpole", "--run-dir", "new")
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden_dir: Path) -> Path:
-    """A working directory with all kinds of things that are no good."""
+    """A working directory with all kinds of invalid files and directories."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     assert main(["import", str(golden_dir / "ctm_cartpole.pt"), "--run-dir", "imported"]) == 0
@@ -74,7 +74,7 @@ def everything_in(place: Path) -> dict[str, bytes]:
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
-    "command": (("trian",), "unknown command 'trian'; there are list, train,"),
+    "command": (("trian",), "unknown command 'trian'; allowed are list, train,"),
     "list with arguments": (("list", "all"), "takes no arguments"),
     "no experiment": (
         ("train",),
@@ -82,7 +82,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "experiment not first": (("train", "--seed", "2", "cartpole"), "needs an experiment first"),
     "two experiments": (("train", "cartpole", "--env", "CartPole-v1"), "only one of them is allowed"),
-    "experiment": (("train", "cartpol"), "unknown experiment 'cartpol'; there are cartpole, cartpole-"),
+    "experiment": (("train", "cartpol"), "unknown experiment 'cartpol'; allowed are cartpole, cartpole-"),
     "option": ((*TRAIN, "--model.num-tick", "2"), "unknown option --model.num-tick; did you mean --model.num-ticks?"),
     "option without its group": ((*TRAIN, "--lr", "1"), "unknown option --lr; did you mean --ppo.lr?"),
     "option like no other": ((*TRAIN, "--zzz", "1"), "all options are listed by ctm-rl train cartpole --help"),
@@ -146,15 +146,18 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "check's option": (("cluster-check", "--adress", "auto"), "unknown option --adress; did you mean --address?"),
     "storage empty": ((*TRAIN, "--storage", " "), "storage must name a directory or a URL; it is empty"),
     "storage in a file": ((*TRAIN, "--storage", "file/a"), "file/a cannot be used: Cannot create directory"),
-    "storage of no kind": ((*TRAIN, "--storage", "s4://a"), "Protocol not known: s4; there are paths, and URLs as"),
-    "storage beside the run": ((*TRAIN, "--storage", "."), "itself is; name another place, or leave it out"),
+    "storage of no kind": (
+        (*TRAIN, "--storage", "s4://a"),
+        "Protocol not known: s4; allowed are paths, and URLs such",
+    ),
+    "storage beside the run": ((*TRAIN, "--storage", "."), "itself is; name another place, or none"),
     "storage of another run": (
         ("train", "cartpole", "--storage", ".", "--run-dir", "new/imported"),
-        "has a run imported already; name another --run-dir, or go on with that run: ctm-rl resume",
+        "already has a run imported; name another --run-dir, or continue that run: ctm-rl resume",
     ),
     "resume a URL": (("resume", "file:///nowhere/a"), "file:///nowhere/a has no complete checkpoint"),
     "resume no run in a URL": (("resume", "memory://bucket"), "memory://bucket names no run in a storage"),
-    "resume's place": (("resume", "imported", "--run-dir", "new"), "and imported is none; leave it out"),
+    "resume's place": (("resume", "imported", "--run-dir", "new"), "and imported is local; leave it out"),
     "resume nothing": (("resume",), "ctm-rl: resume needs DIR"),
     "resume nowhere": (("resume", "none"), "none is not a run directory: there is no such directory"),
     "resume no run": (("resume", "empty"), "empty is not a run directory: it has no config.json"),
@@ -198,7 +201,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("arguments, message", MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_in_one_line_and_leaves_nothing(
+def test_a_mistake_is_reported_in_one_line_and_leaves_nothing(
     place: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
     before = everything_in(place)
@@ -215,13 +218,13 @@ def test_a_mistake_is_told_in_one_line_and_leaves_nothing(
 
 @pytest.fixture
 def listener() -> Iterator[str]:
-    """The address of something that listens, and is no Ray."""
+    """The address of a server that is not Ray."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
 def nodes_of(*cpus: float) -> str:
-    """A probe that tells such nodes."""
+    """A probe that reports nodes with so many CPU cores."""
     nodes = [
         {"address": f"10.0.0.{index}", "resources": {"CPU": count}, "has_package": True}
         for index, count in enumerate(cpus)
@@ -235,21 +238,24 @@ SAYS = "import sys; print({!r}, file=sys.stderr); sys.exit(1)"
 @pytest.mark.parametrize(
     ("probe", "message"),
     [
-        ("import time; time.sleep(60)", "is no Ray cluster that this process can join; is it the port of ray start"),
+        (
+            "import time; time.sleep(60)",
+            "is not a Ray cluster that this process can join; check that it is the port",
+        ),
         (
             SAYS.format("RuntimeError: This node is not in the cluster"),
             "(RuntimeError: This node is not in the cluster)",
         ),
-        (SAYS.format("RPC error: Missing authorization header"), "RAY_AUTH_MODE=token must be set"),
+        (SAYS.format("RPC error: Missing authorization header"), "set RAY_AUTH_MODE=token"),
         (
             SAYS.format("gcs_client.cc:1: Unauthenticated: InvalidAuthToken") + "; time.sleep(60)",
-            "RAY_AUTH_MODE=token must be set",
+            "set RAY_AUTH_MODE=token",
         ),
         (
             SAYS.format("Token authentication is enabled but Ray couldn't find an authentication token."),
-            "RAY_AUTH_MODE=token must be set",
+            "set RAY_AUTH_MODE=token",
         ),
-        # Ray has found the token by itself, and goes on.
+        # Ray has found the token by itself and continues.
         (f"print('Token authentication is enabled. Set RAY_AUTH_MODE=disabled'); {nodes_of(3.0)}", " has 3; ask for"),
         (SAYS.format("ConnectionError: Could not find any running Ray instance."), "found no Ray cluster on this mach"),
         (nodes_of(3.0), " has 3; ask for fewer."),
@@ -260,7 +266,7 @@ SAYS = "import sys; print({!r}, file=sys.stderr); sys.exit(1)"
         (nodes_of(8.0), "needs 1 GPUs, and the cluster at"),
     ],
 )
-def test_a_cluster_that_will_not_do_is_told_in_one_line(
+def test_an_unusable_cluster_is_reported_in_one_line(
     place: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -294,7 +300,7 @@ def test_help_loads_neither_torch_nor_ray(arguments: tuple[str, ...]) -> None:
     assert len(done.stdout) > 5
 
 
-def test_help_names_every_field_and_its_value(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_field_and_its_value(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "cartpole", "--help"]) == 0
     text = capsys.readouterr().out
     for name in ("--model.num-ticks", "--ppo.lr", "--budget.env-steps", "--num-env-runners", "--address", "--env.id"):

@@ -13,7 +13,7 @@ from ctm_rl.agents.evaluation import episodes as evaluation
 from ctm_rl.agents.evaluation.halting_curve import HALT_THRESHOLDS, Batch, check_can_halt_answers, halting_curve
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.run_directory.directory import config_of, write_config
-from ctm_rl.agents.runs.answering_task import fit_model
+from ctm_rl.agents.runs.build_algorithm import fit_model
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
 from ctm_rl.config import AnswerConfig

@@ -7,7 +7,7 @@ import torch
 
 from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
-from ctm_rl.agents.runs.answering_task import fit_model
+from ctm_rl.agents.runs.build_algorithm import fit_model
 from ctm_rl.config import AnswerConfig, ModelKind, PolicyConfig
 from ctm_rl.configs import load
 from ctm_rl.models.actor_critic import ActorCritic

@@ -344,7 +344,7 @@ def test_progress_shows_faults() -> None:
     output = io.StringIO()
     progress = TerminalProgress(BudgetConfig(env_steps=1000), Console(file=output, width=200))
     row = {"iteration": 1, "env_steps": 10, "seconds": 1.0, "env_steps_per_second": 10.0, "episode_return_mean": 2.0}
-    progress.show({**row, "env_faults": 3})
+    progress.show_metrics({**row, "env_faults": 3})
     assert "return 2.000, 3 env faults, 10 steps/s" in output.getvalue()
 
 
