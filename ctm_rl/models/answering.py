@@ -1,6 +1,6 @@
 """The machine put to use on data: look at one input for many ticks, and answer at each of them."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -11,10 +11,10 @@ from ctm_rl.encoders import build_input_encoder
 from ctm_rl.encoders.digits import QuestionEncoder
 from ctm_rl.encoders.parity import ParityEncoder
 from ctm_rl.encoders.positions import build_positions
-from ctm_rl.engine.answering import can_ponder, ponder, pondering
+from ctm_rl.engine.dispatch import answer_ticking, answer_ticks
 from ctm_rl.machine.certainty import certainty
-from ctm_rl.machine.core import Core, CTMCore, think
-from ctm_rl.machine.halting import CoreTicking, Halted, Ticking, tick_until_certain
+from ctm_rl.machine.core import Core, CTMCore
+from ctm_rl.machine.halting import Halted, Ticking, tick_until_certain
 from ctm_rl.machine.reading import AttentionReader, AttentionReading, Memory, RowReading, constant_reading
 from ctm_rl.machine.recorder import Recorder, Recording
 from ctm_rl.machine.recurrent_baselines import GRUCore, LSTMCore
@@ -74,15 +74,8 @@ class ContinuousThoughtMachine(nn.Module):
             Predictions [B, G x C, K], certainties [B, K], and the recording or None.
         """
         readings = self._readings_of(inputs, question)
-        if not record and can_ponder(self.core, readings):
-            return self._thought(ponder(cast(CTMCore, self.core), readings, len(inputs), self.head))
         recorder = Recorder() if record else None
-        answers = []
-        for tick in think(self.core, self.core.initial_state(len(inputs)), readings):
-            answers.append(self.core.answer(tick.state))
-            if recorder is not None:
-                recorder.add(tick, answers[-1])
-        logits = self.head(torch.stack(answers, 1))
+        logits = answer_ticks(self.core, readings, len(inputs), self.head, recorder)
         return self._thought(logits, None if recorder is None else recorder.finish())
 
     @torch.no_grad()
@@ -116,16 +109,9 @@ class ContinuousThoughtMachine(nn.Module):
         readings = self._readings_of(inputs, question, num_ticks)
         first_tick = len(readings) - self.config.num_answer_ticks + 1 if self.question is not None else 1
         num_rows = len(inputs)
-        is_known = can_ponder(self.core, readings)
-        with torch.autocast(inputs.device.type, enabled=torch.is_autocast_enabled(inputs.device.type) and not is_known):
-            ticking = (
-                pondering(cast(CTMCore, self.core), readings, num_rows)
-                if is_known
-                else CoreTicking(self.core, self.core.initial_state(num_rows), readings)
-            )
-            deciding = _Answering(ticking, self)
+        with answer_ticking(self.core, readings, num_rows, inputs.device.type) as ticking:
             (predictions,), ticks, certainty = tick_until_certain(
-                deciding, num_rows, len(readings), halt_certainty, first_tick
+                _Answering(ticking, self), num_rows, len(readings), halt_certainty, first_tick
             )
         return Halted(predictions, ticks, certainty)
 
