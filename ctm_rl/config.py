@@ -1,7 +1,8 @@
 """What a machine is made of: frozen, checked dataclasses; without torch, so that a command line reads them at once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 ModelKind = Literal["ctm", "lstm", "gru", "mlp"]
 PairingKind = Literal["first-last", "last-first", "random", "random-pairing"]
@@ -16,6 +17,11 @@ SKIP = "skip"
 """In the place of an encoder's name: this part of an observation is not looked at."""
 ActionStd = Literal["free", "state"]
 MIN_UNET_WIDTH = 16
+
+
+def tuples_for_lists(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values, with tuples in place of lists: JSON has no tuples, and dataclasses of ours hold no lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
 
 
 def check_at_least(name: str, value: float, minimum: float) -> None:

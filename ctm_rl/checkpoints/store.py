@@ -12,7 +12,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -172,6 +172,16 @@ def iteration_of(path: Path) -> int:
 def newest_first(names: Iterable[str]) -> list[str]:
     """Those of the names that are of checkpoints, newest first."""
     return sorted(filter(_ITERATION.fullmatch, names), key=lambda name: iteration_of(Path(name)), reverse=True)
+
+
+@contextlib.contextmanager
+def rebuilding(what: str, path: Path) -> Iterator[None]:
+    """Inside, errors mean that a checkpoint that was read does not describe ``what``: they become CheckpointErrors."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise CheckpointError(f"checkpoint {path} holds no {what} that this ctm-rl can rebuild: {reason}.") from error
 
 
 def _all(run_dir: Path) -> list[Path]:

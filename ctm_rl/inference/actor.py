@@ -1,6 +1,6 @@
 """Acting: one environment step at a time for many environments, without gradient."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from ctm_rl.engine.dispatch import runs_in_buffers
 from ctm_rl.engine.episode import Folded, fold, sweep_state
 from ctm_rl.engine.episode_forward import Sweep
 from ctm_rl.engine.episode_sync import Window
+from ctm_rl.machine.certainty import certainty
 from ctm_rl.machine.core import Core, CTMCore
 from ctm_rl.machine.halting import CoreTicking, tick_until_certain
 from ctm_rl.machine.reading import constant_reading
@@ -228,10 +229,10 @@ class Actor:
     @torch.no_grad()
     def _prepare(self) -> "_Prepared":
         """What depends on the parameters alone, made again if one of them was changed or replaced."""
-        versions = _versions(self.agent)
+        core = self.agent.core
+        assert isinstance(core, CTMCore)
+        versions = _versions(core, self.agent.encoder)
         if self._prepared is None or versions is None or self._prepared.versions != versions:
-            core = self.agent.core
-            assert isinstance(core, CTMCore)
             folded = fold(core).laid_out()
             project = FixedProjection(self.agent.encoder, folded.features, folded.bias)
             self._prepared = _Prepared(versions, core, folded, project)
@@ -239,7 +240,7 @@ class Actor:
 
 
 class _Prepared(NamedTuple):
-    """What depends on the parameters alone."""
+    """What depends on the parameters of core and encoder alone; the heads' are read at each step."""
 
     versions: list[tuple[int, int]] | None
     """Of the parameters that it was made of; ``None``: they do not count their versions."""
@@ -251,24 +252,17 @@ class _Prepared(NamedTuple):
     """The encoder's, with the features' half of the core's first dense layer."""
 
 
-def _versions(agent: ActorCritic) -> list[tuple[int, int]] | None:
+def _versions(*modules: nn.Module) -> list[tuple[int, int]] | None:
     """Changes whenever a parameter is changed or replaced; ``None``: made in inference mode, they count no versions."""
-    versions = []
-    for parameter in _parameters(agent):
-        if parameter.is_inference():
-            return None
-        versions.append((parameter.data_ptr(), parameter._version))
-    return versions
-
-
-def _parameters(module: nn.Module) -> Iterator[nn.Parameter]:
-    """As ``module.parameters()``, without the names, which take most of its time."""
-    for parameter in module._parameters.values():
-        if parameter is not None:
-            yield parameter
-    for child in module._modules.values():
-        if child is not None:
-            yield from _parameters(child)
+    parameters, rest = [], list(modules)
+    while rest:  # as module.parameters(), without the names, which take most of its time
+        module = rest.pop()
+        parameters += module._parameters.values()
+        rest += [child for child in module._modules.values() if child is not None]
+    try:
+        return [(one.data_ptr(), one._version) for one in parameters if one is not None]
+    except RuntimeError:
+        return None
 
 
 class _BufferedTicking:
@@ -347,7 +341,7 @@ class _Choosing:
     def tick(self) -> Float[Tensor, " b"]:
         """See ``machine.halting.Deciding``."""
         self._logits = self._agent.policy(self._ticking.tick())
-        return self._actions.certainty(self._logits)
+        return certainty(self._actions.grouped(self._logits), sizes=self._actions.sizes)
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
         """See ``machine.halting.Deciding``."""

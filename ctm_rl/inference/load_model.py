@@ -39,14 +39,11 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Continuo
 
 def rebuild_model(place: Path, state: Mapping[str, Any]) -> ContinuousThoughtMachine | FeedForwardModel:
     """Rebuilds the model that a checkpoint's state describes; see ``load_model``."""
-    try:
+    with checkpoint.rebuilding("model", place):
         entry = state[MODEL_ENTRY]
         model = build_model(rebuild_config(AnswerConfig, entry["config"]))
         model.load_state_dict(entry["weights"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"checkpoint {place} holds no model that this ctm-rl can rebuild: {reason}.") from error
-    return model.eval()
+        return model.eval()
 
 
 def describe(model: ContinuousThoughtMachine | FeedForwardModel) -> dict[str, Any]:

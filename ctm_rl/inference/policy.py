@@ -175,17 +175,12 @@ class Policy:
         batch = torch.as_tensor(packed, device=self.device)
         num_rows = len(batch)
         fresh = torch.zeros(num_rows, dtype=torch.bool) if is_first is None else torch.as_tensor(is_first)
-        outputs, state = self._step(batch, fresh.to(self.device).reshape(num_rows), state, halt_certainty, num_ticks)
-        actions = self.actions.mode(outputs) if deterministic else self.actions.sample(outputs, generator)
-        return self.actions.to_env(actions.numpy()), state
-
-    def _step(
-        self, batch: Tensor, is_first: Tensor, state: AnyState, halt_certainty: float | None, num_ticks: int | None
-    ) -> tuple[Tensor, AnyState]:
-        """Outputs of the policy head for one step, [B, O], on the CPU, and the state after it; notes the ticks."""
-        acted = self._actor.act(batch, is_first.bool(), state, halt_certainty, num_ticks)
+        is_fresh = fresh.to(self.device).reshape(num_rows).bool()
+        acted = self._actor.act(batch, is_fresh, state, halt_certainty, num_ticks)
         self.ticks = acted.ticks.cpu().numpy()
-        return acted.logits.float().cpu(), acted.state
+        outputs = acted.logits.float().cpu()
+        actions = self.actions.mode(outputs) if deterministic else self.actions.sample(outputs, generator)
+        return self.actions.to_env(actions.numpy()), acted.state
 
 
 def describe(agent: ActorCritic) -> dict[str, Any]:
@@ -213,20 +208,15 @@ def official_of(place: Path, state: Mapping[str, Any]) -> OfficialModel | None:
     """
     if OFFICIAL_ENTRY not in state:
         return None
-    try:
+    with checkpoint.rebuilding("model", place):
         return rebuild(state[OFFICIAL_ENTRY]["weights"], state[OFFICIAL_ENTRY]["args"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {place} holds no model that this ctm-rl can rebuild: {error}.") from error
 
 
 def _own(place: Path, state: Mapping[str, Any]) -> ActorCritic:
     """Rebuilds the policy of a training run."""
-    try:
+    with checkpoint.rebuilding("policy", place):
         entry = state[POLICY_ENTRY]
         layout, actions = Layout.from_plain(entry["layout"]), from_plain(entry["actions"])
         agent = ActorCritic(PolicyConfig(**entry["config"]), layout, actions)
         agent.load_state_dict(entry["weights"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"checkpoint {place} holds no policy that this ctm-rl can rebuild: {reason}.") from error
-    return agent
+        return agent

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-from ctm_rl.config import CoreConfig
+from ctm_rl.config import CoreConfig, tuples_for_lists
 
 Config = TypeVar("Config", bound=CoreConfig)
 
@@ -24,11 +24,7 @@ def rebuild_config(kind: type[Config], model_config: Mapping[str, Any] | None, i
     Raises:
         ValueError: a field is unknown or its value is not allowed.
     """
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in (model_config or {}).items()
-        if name not in ignored
-    }
+    values = tuples_for_lists({name: value for name, value in (model_config or {}).items() if name not in ignored})
     known = [field.name for field in dataclasses.fields(kind)]
     unknown = [name for name in values if name not in known]
     if unknown:

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ctm_rl.config import tuples_for_lists
+
 _LOG_STD_LIMITS = (-5.0, 2.0)
 _NO_CHANCE = -1e9
 """Logit of what pads choices of unequal sizes; its probability is 0, and 0 times its logarithm is 0, not NaN."""
@@ -76,34 +78,33 @@ class Choices:
         """Of a column of actions."""
         return np.dtype(np.int64)
 
+    def grouped(self, outputs: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch N S"]:
+        """Logits choice by choice, [..., N, S], smaller choices padded."""
+        if len(set(self.sizes)) == 1:
+            return outputs.unflatten(-1, (len(self.sizes), self.sizes[0]))
+        padding = outputs.new_full((*outputs.shape[:-1], 1), _NO_CHANCE)
+        return torch.cat((outputs, padding), -1)[..., self._index.to(outputs.device)]
+
     def sample(self, outputs: Float[Tensor, "B O"], generator: torch.Generator | None) -> Tensor:
         """Draws actions, [B, *column_shape]."""
-        probabilities = self._grouped(outputs).softmax(-1)
+        probabilities = self.grouped(outputs).softmax(-1)
         drawn = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator)
         return drawn.view(len(outputs), *self.column_shape)
 
     def mode(self, outputs: Float[Tensor, "B O"]) -> Tensor:
         """The likeliest actions, [B, *column_shape]."""
-        return self._grouped(outputs).argmax(-1).view(len(outputs), *self.column_shape)
+        return self.grouped(outputs).argmax(-1).view(len(outputs), *self.column_shape)
 
     def score(self, outputs: Float[Tensor, "*batch O"], actions: Tensor) -> Chosen:
         """Log-probabilities of actions [*batch, *column_shape], and entropies, [*batch] each."""
         if not self.column_shape:
             return chosen(outputs, actions)
-        each = chosen(self._grouped(outputs), actions)
+        each = chosen(self.grouped(outputs), actions)
         return Chosen(each.logp.sum(-1), each.entropy.sum(-1))
-
-    def certainty(self, outputs: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch"]:
-        """1 where all is decided and 0 where all is alike: 1 - entropy / logarithm of the size, mean of all choices."""
-        grouped = self._grouped(outputs)
-        limits = torch.tensor([math.log(max(size, 2)) for size in self.sizes], device=outputs.device)
-        logp = grouped.log_softmax(-1)
-        entropy = -(logp.exp() * logp).sum(-1)
-        return (1 - entropy / limits).mean(-1)
 
     def divergence(self, outputs: Float[Tensor, "*batch O"], others: Float[Tensor, "*batch O"]) -> Tensor:
         """Kullback-Leibler divergence of a policy's outputs from another's, [*batch]."""
-        one, other = (self._grouped(logits).log_softmax(-1) for logits in (outputs, others))
+        one, other = (self.grouped(logits).log_softmax(-1) for logits in (outputs, others))
         return (one.exp() * (one - other)).sum((-2, -1))
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
@@ -111,13 +112,6 @@ class Choices:
         if any(self.starts):
             actions = actions + np.asarray(self.starts if self.shape else self.starts[0])
         return actions.reshape(len(actions), *self.shape).astype(self.dtype, copy=False)
-
-    def _grouped(self, outputs: Tensor) -> Tensor:
-        """Logits choice by choice, [..., N, S], smaller choices padded."""
-        if len(set(self.sizes)) == 1:
-            return outputs.unflatten(-1, (len(self.sizes), self.sizes[0]))
-        padding = outputs.new_full((*outputs.shape[:-1], 1), _NO_CHANCE)
-        return torch.cat((outputs, padding), -1)[..., self._index.to(outputs.device)]
 
     @cached_property
     def _index(self) -> Tensor:
@@ -233,7 +227,7 @@ def to_plain(actions: Actions) -> dict[str, Any]:
 
 def from_plain(plain: Mapping[str, Any]) -> Actions:
     """What ``to_plain`` gave, as a description again."""
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    values = tuples_for_lists(plain)
     kinds: dict[str, type[Choices] | type[Numbers]] = {"choices": Choices, "numbers": Numbers}
     return kinds[values.pop("kind")](**values)
 

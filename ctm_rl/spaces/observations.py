@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ctm_rl.config import OBSERVATION_ENCODERS, check_choice
+from ctm_rl.config import OBSERVATION_ENCODERS, check_choice, tuples_for_lists
 
 NUM_WORDS = 32
 """Words of a text that are read; what comes after them is not."""
@@ -157,7 +157,7 @@ class Layout:
     @classmethod
     def from_plain(cls, plain: Sequence[Mapping[str, Any]]) -> "Layout":
         """What ``to_plain`` gave, as a layout again."""
-        return cls(tuple(Part(**{name: _tupled(value) for name, value in part.items()}) for part in plain))
+        return cls(tuple(Part(**tuples_for_lists(part)) for part in plain))
 
 
 def vector_layout(size: int) -> Layout:
@@ -168,11 +168,6 @@ def vector_layout(size: int) -> Layout:
 def grid_layout(height: int, width: int, sizes: tuple[int, ...] = (11, 6, 3)) -> Layout:
     """The layout of MiniGrid's picture, with how many objects, colours and states there are."""
     return Layout((Part(encoder="grid", shape=(height, width, 3), sizes=sizes, is_byte=True),))
-
-
-def _tupled(value: Any) -> Any:
-    """Lists as tuples: in files there are no tuples."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 @functools.lru_cache(maxsize=65536)

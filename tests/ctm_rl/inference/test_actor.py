@@ -103,7 +103,7 @@ def test_what_depends_on_parameters_is_kept_until_they_change(monkeypatch: pytes
         actor.act(*step, actor.state)
     assert len(folds) == 1
     with torch.no_grad():
-        agent.value.layers[0].weight.add_(1.0)  # pyright: ignore
+        dict(agent.named_parameters())["core.start_pre_history"].add_(1.0)
     actor.step(observations[3], is_first[3])
     assert len(folds) == 2
 
