@@ -10,8 +10,8 @@ from torch.nn.functional import pad
 from ctm_rl.agents.experiments.answering import LearningSettings
 from ctm_rl.config import AnswerConfig
 from ctm_rl.metrics import at_tick, emissions, most_certain_tick
-from ctm_rl.models.answering import Thought
-from ctm_rl.models.losses import answer_loss, group, sorting_loss
+from ctm_rl.models.answering import Thought, group
+from ctm_rl.models.losses import answer_loss, sorting_loss
 
 
 def loss_of(

@@ -1,45 +1,12 @@
 """How right the answers of a model are, tick by tick."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from ctm_rl.metrics.sums import Sums, shares
-
-
-class Accuracy(NamedTuple):
-    """Shares of right answers; K ticks."""
-
-    by_tick: Float[Tensor, " K"]
-    """Share of right elements after each tick."""
-    most_certain: float
-    """Share of right elements, each sample read at its most certain tick."""
-    whole: float
-    """Share of samples right in every element, read at their most certain tick."""
-
-
-def accuracy(
-    predictions: Float[Tensor, "B G C K"], certainties: Float[Tensor, "B K"], targets: Int[Tensor, "B G"]
-) -> Accuracy:
-    """Compares the answers of one batch with the truth; ``AnswerScores`` takes many batches and tells more.
-
-    Args:
-        predictions: logits, [B, G, C, K].
-        certainties: [B, K].
-        targets: classes, [B, G].
-
-    Returns:
-        Accuracies over the batch.
-    """
-    is_right = right_by_tick(predictions, targets)
-    is_chosen_right = at_tick(is_right, most_certain_tick(certainties))  # [B, G]
-    return Accuracy(
-        is_right.float().mean((0, 1)),
-        float(is_chosen_right.float().mean()),
-        float(is_chosen_right.all(1).float().mean()),
-    )
 
 
 def right_by_tick(predictions: Float[Tensor, "B G C K"], targets: Int[Tensor, "B G"]) -> Bool[Tensor, "B G K"]:

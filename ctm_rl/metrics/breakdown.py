@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ctm_rl.config import check_at_least
 from ctm_rl.metrics.answers import at_tick, most_certain_tick, right_by_tick
-from ctm_rl.metrics.sums import Sums, share, shares
+from ctm_rl.metrics.sums import Sums, require_samples, share, shares
 
 WAIT = 4
 """The class that fills a route up after its last move."""
@@ -105,8 +105,7 @@ class RouteScores:
         """
         check_at_least("bin_size", bin_size, 1)
         sums = {name: self._sums[name] for name in ("num_samples", "steps", "route", "whole")}
-        if not int(sums["num_samples"].sum()):
-            raise ValueError("a summary needs at least one sample, none was added.")
+        require_samples(int(sums["num_samples"].sum()))
         lengths = torch.arange(len(sums["steps"]))
         sums["num_steps"] = lengths * sums["num_samples"]
         num_bins = max(-(-int(lengths[-1]) // bin_size), 1)
@@ -181,8 +180,7 @@ class QuestionScores:
         Raises:
             ValueError: no sample was added.
         """
-        if not self._counts:
-            raise ValueError("a summary needs at least one sample, none was added.")
+        require_samples(len(self._counts))
         return [
             {
                 "num_digits": digits,

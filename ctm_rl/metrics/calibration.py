@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ctm_rl.config import check_at_least, check_share
 from ctm_rl.metrics.answers import at_tick, most_certain_tick
-from ctm_rl.metrics.sums import Sums, share
+from ctm_rl.metrics.sums import Sums, require_samples, share
 
 NUM_BINS = 15
 READINGS = ("last", "most_certain", "averaged")
@@ -58,25 +58,6 @@ def bin_indices(confidences: Float[Tensor, "*batch"], num_bins: int = NUM_BINS) 
     return torch.bucketize(confidences.double(), edges)
 
 
-def expected_calibration_error(
-    probabilities: Float[Tensor, "B G C"], targets: Int[Tensor, "B G"], num_bins: int = NUM_BINS
-) -> float:
-    """How far confidence is from accuracy, mean over the elements.
-
-    ``sum_i n_i / n |accuracy_i - confidence_i|`` over bins of the confidence, the largest probability of an element.
-    Source: arXiv:1706.04599, section 2.
-
-    Args:
-        probabilities: [B, G, C].
-        targets: classes, [B, G].
-        num_bins: how many bins, see ``bin_indices``.
-
-    Returns:
-        In [0, 1].
-    """
-    return float(_sum_bins(probabilities, targets, num_bins)["gaps"].sum(0).abs().sum()) / targets.numel()
-
-
 def brier_scores(probabilities: Float[Tensor, "B G C"], targets: Int[Tensor, "B G"]) -> Float[Tensor, " B"]:
     """The squared distance of the probabilities from the truth, ``sum_c (p_c - [c = target])^2``, mean over the groups.
 
@@ -123,10 +104,11 @@ def bootstrap_means(
 class CalibrationScores:
     """Expected calibration error and Brier score with intervals, and the reliability table, over all samples added.
 
-    Confidence is the largest probability of an element, as ``expected_calibration_error`` has it. An interval spans
-    the middle ``interval`` of the values from resampled samples; elements of a sample stay together, as they are not
-    independent. The calibration error of a resample is rather too large (noise in a bin counts as a gap), so that for
-    few samples its interval may lie above the error itself. Holds 16 numbers a sample and reading.
+    The calibration error is ``sum_i n_i / n |accuracy_i - confidence_i|`` over bins of the confidence, the largest
+    probability of an element. Source: arXiv:1706.04599, section 2. An interval spans the middle ``interval`` of the
+    values from resampled samples; elements of a sample stay together, as they are not independent. The calibration
+    error of a resample tends to be too large (noise in a bin counts as a gap), so that with few samples its interval
+    may lie above the error itself. Holds 16 numbers a sample and reading.
 
     Args:
         num_bins: equal bins of the confidence.
@@ -184,8 +166,7 @@ class CalibrationScores:
         Raises:
             ValueError: no sample was added.
         """
-        if not sum(map(len, self._samples)):
-            raise ValueError("a summary needs at least one sample, none was added.")
+        require_samples(sum(map(len, self._samples)))
         samples = torch.cat(self._samples)  # [N, (bins + 1) x readings]
         point = self._scores(samples.mean(0, keepdim=True))[0]  # [readings, 2]
         resampled = bootstrap_means(samples, self.num_resamples, torch.Generator().manual_seed(self.seed))

@@ -49,19 +49,6 @@ def emissions(predictions: Float[Tensor, "B C K"]) -> Emissions:
     return Emissions(best.gather(1, ticks).masked_fill(is_empty, -1), ticks.masked_fill(is_empty, -1), counts)
 
 
-def decode_sorting(predictions: Float[Tensor, "B C K"]) -> list[list[int]]:
-    """What ``emissions`` reads, as lists.
-
-    Args:
-        predictions: logits of N indices and, last, the blank, [B, N + 1, K].
-
-    Returns:
-        The indices of each sample, in the order they were emitted; their number varies.
-    """
-    indices, _, counts = emissions(predictions)
-    return [row[:count] for row, count in zip(indices.tolist(), counts.tolist(), strict=True)]
-
-
 class SortingScores:
     """Shares of right answers, and waiting times by place and by gap; every sample weighs the same.
 

@@ -39,8 +39,7 @@ class Sums:
         Raises:
             ValueError: nothing was added yet.
         """
-        if name not in self._sums:
-            raise ValueError("a summary needs at least one sample, none was added.")
+        require_samples(name in self._sums)
         return self._sums[name]
 
     def count(self, name: str = "num_samples") -> int:
@@ -49,10 +48,14 @@ class Sums:
         Raises:
             ValueError: it is 0, or nothing was added yet.
         """
-        count = int(self[name])
-        if count < 1:
-            raise ValueError("a summary needs at least one sample, none was added.")
-        return count
+        return require_samples(int(self[name]))
+
+
+def require_samples(count: int) -> int:
+    """Returns ``count``, and raises ValueError where it is 0: there is nothing to divide by it."""
+    if count < 1:
+        raise ValueError("a summary needs at least one sample, none was added.")
+    return count
 
 
 def share(part: Tensor | float, whole: Tensor | float) -> float | None:

@@ -76,7 +76,7 @@ class ContinuousThoughtMachine(nn.Module):
         readings = self._readings_of(inputs, question)
         recorder = Recorder() if record else None
         logits = answer_ticks(self.core, readings, len(inputs), self.head, recorder)
-        return self._thought(logits, None if recorder is None else recorder.finish())
+        return _thought(self.config, logits.transpose(1, 2), None if recorder is None else recorder.finish())
 
     @torch.no_grad()
     def think(
@@ -114,15 +114,6 @@ class ContinuousThoughtMachine(nn.Module):
                 _Answering(ticking, self), num_rows, len(readings), halt_certainty, first_tick
             )
         return Halted(predictions, ticks, certainty)
-
-    def grouped(self, logits: Float[Tensor, "B O"]) -> Float[Tensor, "B G C"]:
-        """An answer as its separate distributions."""
-        return logits.unflatten(1, (self.config.num_groups, self.config.num_classes))
-
-    def _thought(self, logits: Float[Tensor, "B K O"], recording: Recording | None = None) -> Thought:
-        predictions = logits.transpose(1, 2)
-        grouped = predictions.unflatten(1, (self.config.num_groups, self.config.num_classes))
-        return Thought(predictions, certainty(grouped, dim=-2), recording)
 
     def project_(self) -> None:
         """Brings decay rates back into their limits; call it after each optimiser step."""
@@ -187,7 +178,7 @@ class _Answering:
     def tick(self) -> Float[Tensor, " b"]:
         """See ``machine.halting.Deciding``."""
         self._logits = self._model.head(self._ticking.tick())
-        return certainty(self._model.grouped(self._logits))
+        return certainty(group(self._logits, self._model.config.num_groups))
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
         """See ``machine.halting.Deciding``."""
@@ -231,8 +222,7 @@ class FeedForwardModel(nn.Module):
         logits = self.network(inputs) if question is None else self.network(inputs, question)
         config = self.config
         predictions = logits.unflatten(1, (config.num_groups * config.num_classes, -1))
-        grouped = predictions.unflatten(1, (config.num_groups, config.num_classes))
-        return Thought(predictions, certainty(grouped, dim=-2))
+        return _thought(config, predictions)
 
     def project_(self) -> None:
         """A feed-forward network has no parameters with limits."""
@@ -268,6 +258,26 @@ def _build_network(config: AnswerConfig) -> FeedForward | QuestionFeedForward:
         map_side = MAP_SIDE
     num_features *= map_side**2
     return FeedForward(encoder, num_features, config.baseline_dim, output_dim, config.dropout, map_side)
+
+
+def group(logits: Float[Tensor, "B O *ticks"], num_groups: int) -> Float[Tensor, "B G C *ticks"]:
+    """Splits an answer into its separate distributions.
+
+    Args:
+        logits: [B, G x C], all classes of the first group first; of all ticks [B, G x C, K].
+        num_groups: G.
+
+    Returns:
+        The same logits, [B, G, C] or [B, G, C, K].
+    """
+    if num_groups < 1 or logits.shape[1] % num_groups:
+        raise ValueError(f"num_groups must divide the {logits.shape[1]} logits of an answer, got {num_groups}.")
+    return logits.unflatten(1, (num_groups, -1))
+
+
+def _thought(config: AnswerConfig, predictions: Float[Tensor, "B O K"], recording: Recording | None = None) -> Thought:
+    """Answers with their certainties."""
+    return Thought(predictions, certainty(group(predictions, config.num_groups), dim=-2), recording)
 
 
 def _tokens(feature_map: Float[Tensor, "B C *places"]) -> Float[Tensor, "B S C"]:

@@ -7,7 +7,6 @@ from torch import Tensor
 from ctm_rl.metrics import (
     AnswerScores,
     StoppingScores,
-    accuracy,
     at_tick,
     most_certain_tick,
     right_by_tick,
@@ -44,11 +43,13 @@ def test_accuracy_reads_each_sample_at_its_most_certain_tick() -> None:
     predictions = one_hot(torch.tensor([[[0, 1, 1], [1, 1, 0]], [[1, 0, 0], [0, 0, 1]]]), 2)
     targets = torch.tensor([[1, 1], [0, 1]])
     certainties = torch.tensor([[0.1, 0.9, 0.3], [0.2, 0.5, 0.4]])
-    result = accuracy(predictions, certainties, targets)
+    scores = AnswerScores()
+    scores.add(predictions, certainties, targets)
+    result = scores.summary()
     # right by tick: (0, 1, 0, 0), (1, 1, 1, 0), (1, 0, 1, 1)
-    torch.testing.assert_close(result.by_tick, torch.tensor([0.25, 0.75, 0.75]))
-    assert result.most_certain == 0.75
-    assert result.whole == 0.5
+    assert result["accuracy_by_tick"] == [0.25, 0.75, 0.75]
+    assert result["accuracy"] == 0.75
+    assert result["accuracy_whole"] == 0.5
 
 
 def test_the_earliest_of_equally_certain_ticks_is_read() -> None:
