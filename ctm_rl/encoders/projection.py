@@ -1,9 +1,9 @@
-"""Features of observations sent through a dense layer, without forming the features where a grid allows it.
+"""Features of observations multiplied by a dense layer, without forming the features of grids.
 
-A dense layer's output on the features of a grid is a sum over cells, and what a cell adds depends on its place and its
-kind alone: object, colour and state. So it is computed once for each place and each kind there is, and every
-observation adds up the rows of its cells. Equal to the long way in value and gradient, and tens of times less work.
-Of several parts of an observation, each adds its own share.
+A dense layer's output on the features of a grid is a sum over cells, and the contribution of a cell depends only on its
+place and its kind: object, colour and state. So it is computed once for each place and each kind that occurs, and every
+observation sums the contributions of its cells. Equal in value and gradient to forming the features, with tens of times
+less work. If an observation has several parts, their contributions are summed.
 """
 
 from collections.abc import Iterable
@@ -17,11 +17,11 @@ from ctm_rl.encoders import PartsEncoder
 from ctm_rl.encoders.grid import GridEncoder
 
 _FEW_KINDS = 12
-"""Up to so many kinds, a product with ones and zeros is faster, there and back, than gathering rows."""
+"""Up to this many kinds, a product with ones and zeros is faster, forward and backward, than gathering rows."""
 
 
 def reads_grid(encoder: nn.Module) -> bool:
-    """Whether an encoder reads a grid, alone or beside other parts, so that projecting saves work."""
+    """Whether an encoder reads a grid, alone or among other parts, so that projecting saves work."""
     return any(isinstance(part, GridEncoder) for part in _parts(encoder))
 
 
@@ -43,7 +43,7 @@ def project(
         The layer's output, [N, E].
 
     Raises:
-        IndexError: a grid holds an object, colour or state that the encoder does not know.
+        IndexError: a grid holds an object, colour or state beyond those of the encoder.
     """
     if not reads_grid(encoder):
         return nn.functional.linear(encoder(observations), weight, bias)
@@ -52,12 +52,12 @@ def project(
 
 
 def _parts(encoder: nn.Module) -> list[nn.Module]:
-    """The encoders of which one consists."""
+    """The encoders of the parts of an observation."""
     return list(encoder.parts) if isinstance(encoder, PartsEncoder) else [encoder]
 
 
 def _pieces(encoder: nn.Module, observations: Shaped[Tensor, "N ..."]) -> list[Tensor]:
-    """What each of them reads."""
+    """The part of the observations that each of them reads."""
     if isinstance(encoder, PartsEncoder):
         return [piece for _, piece in encoder.pieces(observations)]
     return [observations]
@@ -69,7 +69,7 @@ def _columns(encoder: nn.Module, weight: Float[Tensor, "E F"]) -> Iterable[Tenso
 
 
 def _share(part: nn.Module, piece: Shaped[Tensor, "N ..."], weight: Float[Tensor, "E F"]) -> Float[Tensor, "N E"]:
-    """What one part adds to the layer's output."""
+    """The contribution of one part to the layer's output."""
     if not isinstance(part, GridEncoder):
         return nn.functional.linear(part(piece), weight)
     kinds = kinds_of(piece, part.sizes)
@@ -77,9 +77,9 @@ def _share(part: nn.Module, piece: Shaped[Tensor, "N ..."], weight: Float[Tensor
 
 
 class FixedProjection:
-    """``project`` with an encoder and a layer that stay as they are, without gradient: for acting.
+    """``project`` with a fixed encoder and layer, without gradient: for acting.
 
-    What cells add is kept from call to call, and computed anew when a kind of cell is met for the first time.
+    The contributions of cells are kept from call to call, and computed again when a new kind of cell occurs.
 
     Args:
         encoder: of the observations, with F features.
@@ -105,7 +105,7 @@ class FixedProjection:
 
 
 class _Fixed:
-    """What a part adds to a layer's output."""
+    """The contribution of a part to a layer's output."""
 
     def __init__(self, part: nn.Module, weight: Float[Tensor, "E F"]) -> None:
         self._part, self._weight = part, weight
@@ -115,7 +115,7 @@ class _Fixed:
 
 
 class _FixedGrid:
-    """What a grid adds to it; the kinds of cells that were met are kept."""
+    """The contribution of a grid; those of the kinds of cells that have occurred are kept."""
 
     def __init__(self, grid: GridEncoder, weight: Float[Tensor, "E F"]) -> None:
         self._grid, self._weight = grid, weight
@@ -132,15 +132,15 @@ class _FixedGrid:
 
 
 class CellShares(NamedTuple):
-    """What cells add to a dense layer's output; Q kinds of cells are known, of all there could be."""
+    """Contributions of cells to a dense layer's output, for Q of all possible kinds of cells."""
 
     slots: Int[Tensor, " kinds"]
-    """Where each kind stands in ``rows``; -1: it is not known."""
+    """The index of each kind in ``rows``; -1: it has none."""
     rows: Float[Tensor, "cells Q E"]
-    """What a cell adds, by place and slot."""
+    """The contribution of a cell, by place and index."""
 
     def add_up(self, kinds: Int[Tensor, "N cells"]) -> Float[Tensor, "N E"]:
-        """Sums what the cells of each observation add; all their kinds must be known."""
+        """Sums the contributions of the cells of each observation; all their kinds must be among the Q."""
         num_cells, num_kinds, _ = self.rows.shape
         places = torch.arange(0, num_cells * num_kinds, num_kinds, device=kinds.device)
         index, rows = self.slots[kinds] + places, self.rows.flatten(0, 1)
@@ -150,15 +150,15 @@ class CellShares(NamedTuple):
 
 
 def share_out(encoder: GridEncoder, kinds: Int[Tensor, "..."], weight: Float[Tensor, "E cells_F"]) -> CellShares:
-    """Computes what each kind of cell adds to a dense layer's output at every place.
+    """Computes the contribution of each kind of cell to a dense layer's output at every place.
 
     Args:
-        encoder: gives the cells' features.
-        kinds: which are needed, repeated or not, as ``kinds_of`` gives them.
+        encoder: of the grid.
+        kinds: those that are needed, with or without repetitions, as ``kinds_of`` returns them.
         weight: of the dense layer, [E, H x W x F].
 
     Returns:
-        The shares of these kinds.
+        The contributions of these kinds.
     """
     num_objects, num_colors, num_states = encoder.sizes
     num_kinds = num_objects * num_colors * num_states
@@ -174,14 +174,14 @@ def kinds_of(observations: Shaped[Tensor, "N H W 3"], sizes: tuple[int, ...]) ->
     """One number for object, colour and state of every cell.
 
     Args:
-        observations: whole numbers from 0, [N, H, W, 3].
-        sizes: how many objects, colours and states there are.
+        observations: integers from 0, [N, H, W, 3].
+        sizes: number of objects, colours and states.
 
     Returns:
         Kinds, [N, H x W].
 
     Raises:
-        IndexError: there are not so many.
+        IndexError: an object, colour or state is not below its number.
     """
     parts = observations.flatten(1, 2).long().unbind(-1)
     highest = tuple(int(part.max()) for part in parts)

@@ -29,15 +29,15 @@ class ActedStep(NamedTuple):
     """One environment step of B rows."""
 
     logits: Float[Tensor, "B A"]
-    """Of the action distribution, after the row's last tick."""
+    """Outputs of the policy head after the row's last tick."""
     state: AnyState
     """The state after each row's last tick, B rows."""
     ticks: Int[Tensor, " B"]
-    """How many ticks each row took."""
+    """Number of ticks each row took."""
 
 
 def check_can_halt(agent: ActorCritic) -> None:
-    """Refuses to halt a policy that has only ever seen all of its ticks, or that makes no choices.
+    """Raises for a policy that cannot halt: trained with all ticks only, or with actions that are not choices.
 
     Raises:
         ValueError: it was trained without ``train_random_ticks``, or its actions are numbers.
@@ -55,10 +55,10 @@ def check_can_halt(agent: ActorCritic) -> None:
 
 
 def check_can_take(agent: ActorCritic, num_ticks: int | None) -> None:
-    """Refuses a number of ticks that a policy has not learned to act with.
+    """Raises for a number of ticks that a policy has not been trained to act with.
 
     Raises:
-        ValueError: it was trained without ``train_random_ticks``, or there are not so many.
+        ValueError: it was trained without ``train_random_ticks``, or with fewer ticks.
     """
     if num_ticks is None:
         return
@@ -111,13 +111,13 @@ class Actor:
             is_first: whether this starts an episode; the row's state is then replaced by the start state.
             state: the state before the step; left as it was.
             halt_certainty: the certainty at which a row stops, from 0 to 1; ``None``: all ticks are taken.
-            num_ticks: K, at most so many; ``None``: as trained.
+            num_ticks: K, the most ticks that a row takes; ``None``: as trained.
 
         Returns:
-            What each row ended with.
+            Logits, state and number of ticks of each row.
 
         Raises:
-            ValueError: the agent cannot halt, or not take so many ticks.
+            ValueError: the agent cannot halt, or cannot take so many ticks.
         """
         agent, config = self.agent, self.agent.config
         check_can_take(agent, num_ticks)
@@ -327,10 +327,10 @@ class _BufferedTicking:
 
 
 class _Choosing:
-    """Rows that choose an action at every tick.
+    """Ticking rows with the action logits and the certainty of each, see ``machine.halting.Deciding``.
 
     Args:
-        agent: who chooses.
+        agent: the agent whose policy head chooses.
         ticking: the rows.
     """
 
@@ -351,5 +351,5 @@ class _Choosing:
         """See ``machine.halting.Deciding``: logits, then the parts of the state."""
         parts = [self._logits, *(part for part in self._ticking.state if part is not None)]
         if len(rows) == len(self._logits):
-            return parts  # nobody ticks any more
+            return parts  # all rows have halted
         return [take_rows(part, rows) for part in parts]

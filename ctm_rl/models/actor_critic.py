@@ -1,4 +1,4 @@
-"""The machine put to use as an agent: features of an observation in, policy and value out, one state per episode."""
+"""The actor-critic: features of an observation in, policy and value out, one recurrent state per episode."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -26,7 +26,8 @@ class Unrolled(NamedTuple):
     """An agent's outputs over T environment steps of B environments."""
 
     logits: Float[Tensor, "T B A"]
-    """Outputs of the policy head: logits of choices, or means and logarithms of deviations."""
+    """Outputs of the policy head: logits of choices, or means and logarithms of standard
+    deviations."""
     values: Float[Tensor, "T B"]
     """Estimated returns."""
     sync: Float[Tensor, "T B P"]
@@ -42,8 +43,8 @@ class ActorCritic(nn.Module):
 
     Args:
         config: all sizes and choices; ``self.config`` has a baseline's width settled.
-        layout: how an observation is packed, and what reads its parts.
-        actions: what can be done.
+        layout: how an observation is packed, and which encoder reads each part.
+        actions: the action space.
     """
 
     def __init__(self, config: PolicyConfig, layout: Layout, actions: Actions) -> None:
@@ -71,12 +72,12 @@ class ActorCritic(nn.Module):
         state: AnyState,
         ticks: Sequence[int] | None = None,
     ) -> Unrolled:
-        """Runs T environment steps of K ticks each, or of a number of its own for each step.
+        """Runs T environment steps of K ticks each, or of a given number of ticks for each step.
 
         Args:
             observations: packed as the layout says, [T, B, *layout.shape], of any number type.
-            is_first: whether a step starts a new episode (True or 1), [T, B]; its row of the state is then replaced by
-                the start state before the step, whatever it held.
+            is_first: whether a step starts a new episode (True or 1), [T, B]; its row of the state is replaced by the
+                start state before the step, whatever it held.
             state: the state before the first step, B rows; left as it was.
             ticks: how many ticks each step takes, the same in all rows, [T]; ``None``: K.
 
@@ -101,11 +102,11 @@ class ActorCritic(nn.Module):
     def observed(
         self, observations: Shaped[Tensor, "B ..."], weights: Float[Tensor, " B"]
     ) -> list[tuple[RunningNormaliser, Tensor]]:
-        """The running normalisers of vectors, each with the moments of what was observed, to be added up and handed on.
+        """The running normalisers of vectors, each with the moments of a batch, to be summed over batches and applied.
 
         Args:
             observations: packed, [B, *layout.shape].
-            weights: 1 for what counts and 0 for what does not, [B].
+            weights: 1 for rows that count and 0 for others, [B].
         """
         vectors = normalised_vectors(self.encoder, observations)
         return [(normaliser, normaliser.moments(numbers, weights)) for normaliser, numbers in vectors]
@@ -116,7 +117,7 @@ class ActorCritic(nn.Module):
 
 
 def _policy_head(config: PolicyConfig, answer_dim: int, actions: Actions) -> MLPHead | GaussianHead:
-    """The head of the policy: as many outputs as the actions' distribution takes."""
+    """The policy head: as many outputs as the distribution of the actions has parameters."""
     gain = config.policy_gain if config.kind == "ctm" else 1.0
     if isinstance(actions, Numbers) and config.action_std == "free":
         num_actions = actions.num_outputs // 2
@@ -125,7 +126,7 @@ def _policy_head(config: PolicyConfig, answer_dim: int, actions: Actions) -> MLP
 
 
 def _build_core(config: PolicyConfig, num_features: int) -> Core[Any] | MLPCore:
-    """What stands between features and heads."""
+    """The core between features and heads."""
     if config.kind == "mlp":
         assert config.baseline_dim is not None
         return MLPCore(num_features, config.baseline_dim)

@@ -1,4 +1,4 @@
-"""The machine put to use on data: look at one input for many ticks, and answer at each of them."""
+"""Models that answer: they attend to one input for many ticks and answer after each, or in one pass (feed-forward)."""
 
 from typing import Any, NamedTuple
 
@@ -23,22 +23,21 @@ from ctm_rl.models.feed_forward import MAP_SIDE, FeedForward, QuestionFeedForwar
 
 
 class Thought(NamedTuple):
-    """What a model answers, tick by tick; B rows, K ticks."""
+    """The answers of a model after each tick; B rows, K ticks."""
 
     predictions: Float[Tensor, "B O K"]
     """Logits after each tick; O = G x C, all classes of the first group first."""
     certainties: Float[Tensor, "B K"]
     """1 minus the normalised entropy of each answer, mean over its groups."""
     recording: Recording | None = None
-    """The inside of every tick, where it was asked for."""
+    """What happened inside each tick, if it was recorded."""
 
 
 class ContinuousThoughtMachine(nn.Module):
-    """The machine on data: encoder, reader, recurrent core, linear answer head. Source: arXiv:2505.05522.
+    """The machine for data: encoder, reader, recurrent core, linear answer head. Source: arXiv:2505.05522.
 
-    ``config.kind`` ``lstm`` or ``gru`` puts that baseline in the core's place; all else stays the same. The
-    feed-forward baseline, which does not tick, is ``FeedForwardModel``; ``build_model`` makes whichever is
-    asked for.
+    With ``config.kind`` ``lstm`` or ``gru``, that baseline replaces the core; everything else is the same. The
+    feed-forward baseline, which does not tick, is ``FeedForwardModel``; ``build_model`` makes either.
 
     Args:
         config: all sizes and choices; ``self.config`` has a baseline's width settled.
@@ -62,13 +61,13 @@ class ContinuousThoughtMachine(nn.Module):
         self.head = nn.Linear(self.core.answer_dim, config.num_groups * config.num_classes)
 
     def forward(self, inputs: Tensor, question: Int[Tensor, "B N"] | None = None, *, record: bool = False) -> Thought:
-        """Thinks about a batch of inputs, from the learned start state.
+        """Answers a batch of inputs after each tick, from the learned start state.
 
         Args:
-            inputs: pictures [B, I, H, W]; sequences of -1 and 1 [B, S]; digits one after the other [B, N, 1, H, W];
+            inputs: images [B, I, H, W]; sequences of -1 and 1 [B, S]; digits one after the other [B, N, 1, H, W];
                 or the features themselves [B, F].
             question: with digits only: index, operator, index, ... [B, N]; an operator is -1 (plus) or -2 (minus).
-            record: keep what happens inside each tick.
+            record: whether to keep what happens inside each tick.
 
         Returns:
             Predictions [B, G x C, K], certainties [B, K], and the recording or None.
@@ -87,19 +86,19 @@ class ContinuousThoughtMachine(nn.Module):
         halt_certainty: float | None,
         num_ticks: int | None = None,
     ) -> Halted:
-        """Thinks until each row is certain, without gradient; rows that are cost nothing from then on.
+        """Ticks until each row is certain, without gradient; rows that have halted cost nothing from then on.
 
         A row halts at ``min {k: certainty_k >= halt_certainty}``, or at its last tick; of questions only the ticks
-        that answer count. Equal to cutting what ``forward`` gives.
+        that answer count. Equal to the answer of ``forward`` at that tick.
 
         Args:
             inputs: as of ``forward``, B rows.
-            question: likewise.
-            halt_certainty: the certainty that is enough, from 0 to 1; ``None``: all ticks are taken.
-            num_ticks: K, at most so many; ``None``: as trained. Not of questions, whose parts are shown at their time.
+            question: as of ``forward``.
+            halt_certainty: the certainty at which a row halts, from 0 to 1; ``None``: all ticks are taken.
+            num_ticks: K, the most ticks that are taken; ``None``: as configured. Not for questions, whose parts set it.
 
         Returns:
-            The answer after each row's last tick, and how many ticks it took.
+            The answer after each row's last tick, the number of ticks it took, and its certainty.
 
         Raises:
             ValueError: a value is not allowed, or the model is in training mode.
@@ -120,7 +119,7 @@ class ContinuousThoughtMachine(nn.Module):
         self.core.project_()
 
     def _readings_of(self, inputs: Tensor, question: Tensor | None, num_ticks: int | None = None) -> list[RowReading]:
-        """What is read at each tick; ``num_ticks``: K, if not as configured."""
+        """What is read at each tick; ``num_ticks``: K, or ``None`` for the configured K."""
         if (question is None) != (self.question is None):
             raise ValueError("a question comes with the digits encoder, and only with it.")
         if num_ticks is not None:
@@ -140,7 +139,7 @@ class ContinuousThoughtMachine(nn.Module):
         return self.reader.reading(_tokens(self.positions(self.encoder(inputs))))
 
     def _symbol_reading(self, reader: AttentionReader, sequences: Shaped[Tensor, "B S"]) -> AttentionReading:
-        """Sequences of two symbols: keys and values of either at every place, then a choice for each row."""
+        """Sequences of two symbols: keys and values of both at every place, of which each row selects."""
         one = torch.ones_like(sequences[0])
         symbols = torch.stack((-one, one))  # [2, S]
         both = reader.memorise(_tokens(self.positions(self.encoder(symbols))))
@@ -148,28 +147,30 @@ class ContinuousThoughtMachine(nn.Module):
         return AttentionReading(reader, Memory(*(torch.where(is_one, part[1], part[0]) for part in both)))
 
     def _question_readings(self, digits: Tensor, question: Tensor) -> list[RowReading]:
-        """Digit after digit through attention, the parts of the question directly, then nothing while answering."""
+        """Digit after digit through attention, then the parts of the question directly, then zeros while answering."""
         assert self.reader is not None
         assert self.question is not None
         feature_maps = self.positions(self.encoder(digits.flatten(0, 1))).unflatten(0, digits.shape[:2])
-        shown: list[RowReading] = [self.reader.reading(_tokens(feature_map)) for feature_map in feature_maps.unbind(1)]
+        parts_read: list[RowReading] = [
+            self.reader.reading(_tokens(feature_map)) for feature_map in feature_maps.unbind(1)
+        ]
         parts = self.question(question)  # [B, N, F]
         if self.config.kind != "ctm":  # as published for the LSTM
             parts = self.reader.kv(parts)
-        shown += [constant_reading(part) for part in parts.unbind(1)]
+        parts_read += [constant_reading(part) for part in parts.unbind(1)]
         nothing = constant_reading(parts.new_zeros(len(digits), self.config.feature_dim))
         return [
-            *(reading for reading in shown for _ in range(self.config.ticks_per_input)),
+            *(reading for reading in parts_read for _ in range(self.config.ticks_per_input)),
             *[nothing] * self.config.num_answer_ticks,
         ]
 
 
 class _Answering:
-    """Rows that answer at every tick.
+    """Ticking rows with the answer and the certainty of each, see ``machine.halting.Deciding``.
 
     Args:
         ticking: the rows.
-        model: whose head answers.
+        model: the model whose head answers.
     """
 
     def __init__(self, ticking: Ticking, model: ContinuousThoughtMachine) -> None:
@@ -190,11 +191,11 @@ class _Answering:
 
 
 class FeedForwardModel(nn.Module):
-    """The feed-forward baseline, answering once: as a ``Thought`` of a single tick.
+    """The feed-forward baseline, which answers once: a ``Thought`` of a single tick.
 
-    An answer that is emitted over the ticks comes in one pass too, that of all ticks at once. A ResNet's map is
-    averaged over all its places, as published; that of a small encoder, which sees no farther than a few pixels, over
-    4 x 4 parts of the picture; sequences and vectors are taken whole.
+    An answer that is emitted over the ticks also takes one pass, which returns the logits of all ticks. A ResNet's map
+    is averaged over all its places, as published; that of a small encoder, whose receptive field is a few pixels, over
+    4 x 4 parts of the image; sequences and vectors are taken whole.
 
     Args:
         config: with kind ``mlp``; ``self.config`` has its width settled.
@@ -212,7 +213,7 @@ class FeedForwardModel(nn.Module):
 
         Args:
             inputs: as ``ContinuousThoughtMachine.forward`` takes them.
-            question: with digits only, likewise.
+            question: with digits only, as ``ContinuousThoughtMachine.forward`` takes it.
 
         Returns:
             Predictions [B, G x C, 1] and certainties [B, 1]; of an emitted answer [B, G x C, K] and [B, K].
@@ -225,7 +226,7 @@ class FeedForwardModel(nn.Module):
         return _thought(config, predictions)
 
     def project_(self) -> None:
-        """A feed-forward network has no parameters with limits."""
+        """Does nothing: a feed-forward network has no parameters with limits."""
 
 
 def build_model(config: AnswerConfig) -> ContinuousThoughtMachine | FeedForwardModel:
@@ -239,13 +240,13 @@ def build_core(
     """The recurrent core of ``kind`` ctm, lstm or gru, reading ``num_features`` features a tick."""
     if kind == "ctm":
         return CTMCore(config, num_features)
-    assert baseline_dim is not None  # settled by whoever builds
+    assert baseline_dim is not None  # the caller has settled it
     baseline = {"lstm": LSTMCore, "gru": GRUCore}[kind]
     return baseline(num_features, baseline_dim, num_baseline_layers, config.dropout)
 
 
 def _build_network(config: AnswerConfig) -> FeedForward | QuestionFeedForward:
-    """The feed-forward network that reads what the encoder does."""
+    """The feed-forward network for the inputs of the configured encoder."""
     assert config.baseline_dim is not None
     output_dim = config.num_groups * config.num_classes * (config.num_ticks if config.is_emitted else 1)
     if config.encoder == "digits":
@@ -253,7 +254,7 @@ def _build_network(config: AnswerConfig) -> FeedForward | QuestionFeedForward:
     encoder = build_input_encoder(config)
     num_features, map_side = encoder.out_dim, 1
     if config.encoder == "parity":
-        num_features *= config.input_dim  # one vector a place
+        num_features *= config.input_dim  # one vector for each place
     elif config.encoder != "none" and config.encoder not in RESNETS:
         map_side = MAP_SIDE
     num_features *= map_side**2
@@ -281,5 +282,5 @@ def _thought(config: AnswerConfig, predictions: Float[Tensor, "B O K"], recordin
 
 
 def _tokens(feature_map: Float[Tensor, "B C *places"]) -> Float[Tensor, "B S C"]:
-    """Every place of a map is a token."""
+    """A map as tokens, one for each of its places."""
     return feature_map.flatten(2).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Baselines of as many parameters as the machine they are compared with."""
+"""The width at which a baseline has as many parameters as the machine it is compared with."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,13 +13,13 @@ Config = TypeVar("Config", PolicyConfig, AnswerConfig)
 
 
 def count_parameters(build: Callable[[], nn.Module]) -> int:
-    """Counts what a network learns; no random generator moves.
+    """Counts the parameters of a network; random generators stay as they are.
 
     Args:
         build: makes the network.
 
     Returns:
-        How many numbers are learned.
+        The number of learned values.
     """
     with torch.random.fork_rng(devices=[]):
         network = build()
@@ -30,8 +30,8 @@ def nearest_width(size: Callable[[int], int], target: int) -> int:
     """Finds the width whose size is nearest to a target.
 
     Args:
-        size: of a width from 1 on; must rise with it.
-        target: the size that is wanted.
+        size: of a width from 1 on; must increase with it.
+        target: the wanted size.
 
     Returns:
         The width; the smaller one of two that are equally near.
@@ -47,22 +47,22 @@ def nearest_width(size: Callable[[int], int], target: int) -> int:
 
 
 def settle_width(config: Config, build: Callable[[Config], nn.Module]) -> Config:
-    """Gives a baseline without a width the one whose number of parameters is nearest to the machine's.
+    """Sets the width of a baseline that has none so that its number of parameters is nearest to the machine's.
 
-    A number of parameters is a polynomial of the width, of second degree: three widths tell it.
+    The number of parameters is a polynomial of second degree in the width: three widths determine it.
 
     Args:
         config: fitted to its task.
         build: makes the whole network of a configuration.
 
     Returns:
-        The configuration with ``baseline_dim`` a number; the machine's, which needs none, as it was.
+        The configuration with ``baseline_dim`` set; that of the machine, which needs none, unchanged.
     """
     if config.kind == "ctm" or config.baseline_dim is not None:
         return config
 
     def count(other: Config) -> int:
-        with torch.device("meta"):  # its numbers are not needed
+        with torch.device("meta"):  # the parameter values are not needed
             return count_parameters(lambda: build(other))
 
     one, two, three = (count(replace(config, baseline_dim=width)) for width in (1, 2, 3))

@@ -1,4 +1,4 @@
-"""Losses of the supervised tasks: over all ticks, the best one and the most certain one count."""
+"""Losses of the supervised tasks: of all ticks, the best one and the most certain one count."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,6 +8,7 @@ from ctm_rl.config import AnswerConfig, check_at_least
 from ctm_rl.models.answering import Thought, group
 
 LOOKAHEAD = 5
+"""Steps of a route that count beyond those already right, as published."""
 
 
 def tick_losses(
@@ -18,7 +19,7 @@ def tick_losses(
     Args:
         predictions: logits, [B, G, C, K].
         targets: classes, [B, G].
-        mask: which groups count, [B, G], at least one a sample; None: all.
+        mask: which groups count, [B, G], at least one for each sample; None: all.
 
     Returns:
         l_k of each sample, [B, K].
@@ -59,8 +60,8 @@ def route_mask(
 ) -> Bool[Tensor, "B G"]:
     """Which steps of a route count: the curriculum of the mazes.
 
-    With n the longest all-correct beginning of the route over all ticks, the first ``max(n - 1, 0) + lookahead``
-    steps. Source: arXiv:2505.05522, maze experiments; the -1 is in the published code.
+    With n the length of the longest correct beginning of the route over all ticks, the first
+    ``max(n - 1, 0) + lookahead`` steps. Source: arXiv:2505.05522, maze experiments; the -1 is in the published code.
 
     Args:
         predictions: logits, [B, G, C, K].
@@ -68,7 +69,7 @@ def route_mask(
         lookahead: steps beyond what is already right, at least 1.
 
     Returns:
-        One flag a step, [B, G].
+        One flag for each step, [B, G].
     """
     check_at_least("lookahead", lookahead, 1)
     is_right = predictions.argmax(2) == targets[..., None]  # [B, G, K]
@@ -80,7 +81,7 @@ def route_mask(
 def sorting_loss(predictions: Float[Tensor, "B C K"], targets: Int[Tensor, "B N"]) -> Float[Tensor, ""]:
     """Connectionist temporal classification over the ticks: the order, emitted one index at a time.
 
-    Infinite with fewer ticks than numbers: there is no way to emit them all.
+    Infinite with fewer ticks than numbers, which cannot all be emitted.
 
     Args:
         predictions: logits of N indices and, last, the blank, [B, N + 1, K].
@@ -105,11 +106,11 @@ def answer_loss(
     lookahead: int = LOOKAHEAD,
     use_most_certain: bool = True,
 ) -> Float[Tensor, ""]:
-    """The loss of everything that answers with classes at every tick: images, parity, mazes, questions.
+    """The loss of answers that are classes at every tick: images, parity, mazes, questions.
 
     Args:
         config: of the model; its groups, and for questions which ticks answer.
-        thought: what the model answered.
+        thought: the answers of the model.
         targets: classes, [B] or [B, G].
         use_curriculum: count only the beginning of a route (mazes), see ``route_mask``.
         lookahead: see ``route_mask``; only with ``use_curriculum``.
@@ -120,7 +121,7 @@ def answer_loss(
     """
     predictions = group(thought.predictions, config.num_groups)
     certainties = thought.certainties
-    if config.num_answer_ticks and config.kind != "mlp":  # which answers once
+    if config.num_answer_ticks and config.kind != "mlp":  # a feed-forward network answers once
         num_ticks, num_counted = predictions.shape[-1], config.num_answer_ticks
         if num_counted > num_ticks:
             raise ValueError(f"num_answer_ticks must be from 1 to {num_ticks}, all ticks, got {num_counted}.")

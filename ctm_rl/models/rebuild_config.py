@@ -1,4 +1,4 @@
-"""Model configurations as RLlib and JSON carry them around: plain values under the names of their fields."""
+"""Model configurations from the plain values by which RLlib and JSON carry them, under the names of their fields."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -13,10 +13,10 @@ def rebuild_config(kind: type[Config], model_config: Mapping[str, Any] | None, i
     """Rebuilds and checks a model's configuration.
 
     Args:
-        kind: which configuration.
-        model_config: its fields, as ``dataclasses.asdict`` gives them; fields left out keep their default, and lists
-            stand for tuples, as after a journey through JSON.
-        ignored: names that mean nothing.
+        kind: the class of the configuration.
+        model_config: its fields, as ``dataclasses.asdict`` returns them; missing fields keep their default, and lists
+            count as tuples, as JSON has no tuples.
+        ignored: names that are left out.
 
     Returns:
         The configuration.
