@@ -49,8 +49,8 @@ def _uses_most_certain(settings: LearningSettings, config: AnswerConfig) -> bool
         return True
     if settings.use_most_certain is not None:
         return settings.use_most_certain
-    is_picture = config.num_groups == 1 and config.encoder not in ("digits", "parity", "none")
-    return config.kind == "ctm" or is_picture
+    is_image = config.num_groups == 1 and config.encoder not in ("digits", "parity", "none")
+    return config.kind == "ctm" or is_image
 
 
 def most_certain_answer(config: AnswerConfig, thought: Thought) -> Float[Tensor, "B G C"]:

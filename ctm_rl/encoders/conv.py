@@ -47,7 +47,7 @@ class ConvEncoder(nn.Module):
         return self.layers(images / self._scale)
 
 
-def is_picture(shape: tuple[int, ...]) -> bool:
+def is_image(shape: tuple[int, ...]) -> bool:
     """Whether an array of this shape can be an image: two long sides, and no or few channels."""
     if len(shape) == 2:
         return min(shape) >= _MAX_PLACES

@@ -1,4 +1,7 @@
-"""Metrics: how right, how sure and how quick a model answers; added up batch by batch, read as plain numbers."""
+"""Metrics of answers: accuracy, calibration and ticks needed; summed batch by batch, returned as plain numbers.
+
+Imports nothing of the package but ``config``; imported by ``agents``.
+"""
 
 from ctm_rl.metrics.answers import AnswerScores as AnswerScores
 from ctm_rl.metrics.answers import at_tick as at_tick

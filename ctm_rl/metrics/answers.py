@@ -1,4 +1,4 @@
-"""How right the answers of a model are, tick by tick."""
+"""Accuracy of the answers of a model, tick by tick."""
 
 from typing import Any
 
@@ -17,16 +17,16 @@ def right_by_tick(predictions: Float[Tensor, "B G C K"], targets: Int[Tensor, "B
         targets: classes, [B, G].
 
     Returns:
-        One flag an element and tick, [B, G, K].
+        One flag for each element and tick, [B, G, K].
     """
     # max rather than argmax, which on a CPU takes up to twelve times as long along an inner axis.
     return predictions.max(2).indices == targets[..., None]
 
 
 def most_certain_tick(certainties: Float[Tensor, "B K"]) -> Int[Tensor, " B"]:
-    """The tick at which each sample is to be read: ``argmax_k certainty_k``, the earliest where several are alike.
+    """The tick at which each sample is read: ``argmax_k certainty_k``, the earliest of equally certain ones.
 
-    Source: arXiv:2505.05522, section 3.6, whose loss has the same tick.
+    Source: arXiv:2505.05522, section 3.6, whose loss uses the same tick.
 
     Args:
         certainties: [B, K].
@@ -38,7 +38,7 @@ def most_certain_tick(certainties: Float[Tensor, "B K"]) -> Int[Tensor, " B"]:
 
 
 def at_tick(values: Shaped[Tensor, "B ... K"], tick: Int[Tensor, " B"]) -> Shaped[Tensor, "B ..."]:
-    """Reads each sample at a tick of its own.
+    """Selects one tick for each sample.
 
     Args:
         values: anything with samples first and ticks last, [B, ..., K].
@@ -51,9 +51,9 @@ def at_tick(values: Shaped[Tensor, "B ... K"], tick: Int[Tensor, " B"]) -> Shape
 
 
 class AnswerScores:
-    """Accuracy by tick, at the last and at the most certain tick, over all samples added; every sample weighs the same.
+    """Accuracy by tick, at the last and at the most certain tick, over all samples added, which weigh equally.
 
-    An element is one of the G classes of an answer; an answer is whole if all of them are right. Of questions, hand in
+    An element is one of the G classes of an answer; an answer is whole if all of them are right. For questions, pass
     the ticks that answer. Source of both readings: arXiv:2505.05522, section 3.6.
     """
 
@@ -63,7 +63,7 @@ class AnswerScores:
     def add(
         self, predictions: Float[Tensor, "B G C K"], certainties: Float[Tensor, "B K"], targets: Int[Tensor, "B G"]
     ) -> None:
-        """Counts one batch; G and K must stay the same from batch to batch, B may change.
+        """Adds one batch; G and K must be the same in all batches, B may differ.
 
         Args:
             predictions: logits, [B, G, C, K].

@@ -113,7 +113,7 @@ def test_damage_is_noticed_and_the_checkpoint_before_is_taken(
     with pytest.raises(CheckpointError, match="iteration-000002 is not usable"):
         checkpoint.load(broken)
     assert checkpoint.latest(tmp_path) == before
-    assert "passed over a damaged checkpoint" in caplog.text
+    assert "skipped a damaged checkpoint" in caplog.text
     damage(before / name)
     with pytest.raises(CheckpointError, match=r"no checkpoint of .* can be read"):
         checkpoint.latest(tmp_path)

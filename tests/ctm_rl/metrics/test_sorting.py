@@ -134,7 +134,7 @@ def test_a_single_number_has_no_gap() -> None:
 
 @pytest.mark.parametrize("edges", [[], [0.5, 0.5], [1.0, 0.5], [-1.0, 0.5]])
 def test_edges_that_do_not_rise_are_refused(edges: list[float]) -> None:
-    with pytest.raises(ValueError, match="must rise from at least 0"):
+    with pytest.raises(ValueError, match="must increase from at least 0"):
         SortingScores(edges)
 
 
