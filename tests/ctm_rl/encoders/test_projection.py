@@ -1,4 +1,4 @@
-"""A dense layer on the features of a grid: without forming the features it must give the same, there and back."""
+"""A dense layer on the features of a grid: the same without forming the features, forward and backward."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ NUM_OUTPUTS = 6
 
 
 def make(seed: int = 0) -> tuple[GridEncoder, Tensor, Tensor]:
-    """An encoder of 2 x 4 cells in double precision, and a dense layer for its features."""
+    """An encoder of 2 x 4 cells in float64, and a dense layer for its features."""
     torch.manual_seed(seed)
     encoder = GridEncoder((2, 4, 3), 5, SIZES).double()
     weight = torch.randn(NUM_OUTPUTS, encoder.out_dim + 3, dtype=torch.double)[:, :-3].requires_grad_()
@@ -30,7 +30,7 @@ def grids(num_rows: int, sizes: tuple[int, ...] = SIZES, seed: int = 1) -> Tenso
 
 
 def check_projection(encoder: torch.nn.Module, observations: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Compares with the dense layer on the features, there and back; gives what that layer gives."""
+    """Compares with the dense layer on the features, forward and backward; returns the output of that layer."""
     inputs = [weight, bias, *encoder.parameters()]
     expected = torch.nn.functional.linear(encoder(observations), weight, bias)
     grad = torch.randn_like(expected)
@@ -43,7 +43,7 @@ def check_projection(encoder: torch.nn.Module, observations: Tensor, weight: Ten
 
 
 @pytest.mark.parametrize("few_kinds", [0, 1000], ids=["rows gathered", "product with ones"])
-def test_a_projection_equals_the_dense_layer_on_features_there_and_back(
+def test_a_projection_equals_the_dense_layer_on_features_in_value_and_gradient(
     monkeypatch: pytest.MonkeyPatch, few_kinds: int
 ) -> None:
     monkeypatch.setattr(projection, "_FEW_KINDS", few_kinds)
@@ -52,7 +52,7 @@ def test_a_projection_equals_the_dense_layer_on_features_there_and_back(
     check_projection(encoder, observations, weight, bias)
 
 
-def test_a_fixed_projection_takes_in_kinds_that_it_meets_later() -> None:
+def test_a_fixed_projection_learns_of_kinds_that_occur_later() -> None:
     encoder, weight, bias = make()
     fixed = FixedProjection(encoder, weight, bias)
     for sizes in ((1, 1, 1), (3, 2, 1), (2, 1, 1), SIZES):
@@ -63,7 +63,7 @@ def test_a_fixed_projection_takes_in_kinds_that_it_meets_later() -> None:
         assert not got.requires_grad
 
 
-def test_vectors_are_projected_as_they_always_were() -> None:
+def test_vectors_are_projected_through_their_features() -> None:
     torch.manual_seed(0)
     encoder, observations = ControlEncoder((4,), 5), torch.randn(3, 4)
     weight, bias = torch.randn(NUM_OUTPUTS, 5), torch.randn(NUM_OUTPUTS)
@@ -79,7 +79,7 @@ PARTS = Layout((
 ))  # fmt: skip
 
 
-def test_a_grid_beside_other_parts_is_projected_too() -> None:
+def test_a_grid_among_other_parts_is_projected_too() -> None:
     torch.manual_seed(0)
     encoder = PartsEncoder(PARTS, 5).double()
     weight = torch.randn(NUM_OUTPUTS, encoder.out_dim, dtype=torch.double, requires_grad=True)

@@ -1,4 +1,4 @@
-"""Acting step by step against unrolling: the same numbers, whatever buffers are used."""
+"""Acting step by step equals unrolling, with and without buffers."""
 
 import dataclasses
 from typing import Any
@@ -76,7 +76,7 @@ def change(agent: ActorCritic, how: str) -> None:
 
 @variants
 @pytest.mark.parametrize("how", ["in place", "replaced", "in inference mode"])
-def test_new_parameters_are_used_from_the_next_step_on_and_the_state_stays(variant: str, how: str) -> None:
+def test_changed_parameters_are_used_from_the_next_step_on_and_the_state_stays(variant: str, how: str) -> None:
     # parameters made in inference mode count no versions
     with torch.inference_mode() if how == "in inference mode" else torch.no_grad():
         agent, observations, is_first = make(variant)
@@ -86,7 +86,7 @@ def test_new_parameters_are_used_from_the_next_step_on_and_the_state_stays(varia
         before = actor.state
         change(agent, how)
         expected = agent.unroll(observations[40:41], is_first[40:41], before)
-    if "sync_window" not in VARIANTS[variant]:  # a window's sums go by the new decay at once
+    if "sync_window" not in VARIANTS[variant]:  # a window's sums use the new decay at once
         assert_same_state(actor.state, before)
     logits, values = actor.step(observations[40], is_first[40])
     torch.testing.assert_close(logits, expected.logits[0])
@@ -109,7 +109,7 @@ def test_what_depends_on_parameters_is_kept_until_they_change(monkeypatch: pytes
 
 
 @variants
-def test_a_peek_tells_the_next_value_and_changes_nothing(variant: str) -> None:
+def test_a_peek_returns_the_next_value_and_changes_nothing(variant: str) -> None:
     agent, observations, _ = make(variant)
     actor = holding(agent)
     never = torch.zeros(B, dtype=torch.bool)
@@ -124,7 +124,7 @@ def test_a_peek_tells_the_next_value_and_changes_nothing(variant: str) -> None:
     torch.testing.assert_close(peeked_some, values[some])
 
 
-def test_a_row_that_starts_afresh_forgets_even_nan() -> None:
+def test_a_row_that_starts_an_episode_forgets_even_nan() -> None:
     for variant in ("accumulators", "window", "lstm", "gru"):
         agent, observations, _ = make(variant)
         actor = holding(agent)

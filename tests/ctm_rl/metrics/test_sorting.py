@@ -95,9 +95,9 @@ def test_sorting_scores_equal_a_loop_over_emissions(num_ticks: int) -> None:
 
 
 def test_waits_count_blanks_and_repetitions_since_the_previous_emission() -> None:
-    numbers = torch.tensor([[0.25, 0.0, 0.75]])  # the second gap stands on an edge
+    numbers = torch.tensor([[0.25, 0.0, 0.75]])  # the second gap equals an edge
     scores = SortingScores([0.0, 0.5])
-    # One blank, then index 1 twice, a blank, index 0, and at once index 2.
+    # one blank, then index 1 twice, a blank, index 0, and immediately index 2
     scores.add(one_hot(torch.tensor([[3, 1, 1, 3, 0, 2]]), 4), numbers, numbers.argsort(1))
     summary = scores.summary()
     assert summary["accuracy_whole"] == summary["accuracy"] == 1.0
@@ -108,7 +108,7 @@ def test_waits_count_blanks_and_repetitions_since_the_previous_emission() -> Non
     ]
 
 
-def test_too_much_is_not_exactly_sorted_and_nothing_is_all_wrong() -> None:
+def test_extra_emissions_are_not_exactly_sorted_and_no_emissions_are_all_wrong() -> None:
     numbers = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
     scores = SortingScores()
     scores.add(one_hot(torch.tensor([[0, 1, 0], [2, 2, 2]]), 3), numbers, numbers.argsort(1))
@@ -133,7 +133,7 @@ def test_a_single_number_has_no_gap() -> None:
 
 
 @pytest.mark.parametrize("edges", [[], [0.5, 0.5], [1.0, 0.5], [-1.0, 0.5]])
-def test_edges_that_do_not_rise_are_refused(edges: list[float]) -> None:
+def test_edges_that_do_not_increase_are_refused(edges: list[float]) -> None:
     with pytest.raises(ValueError, match="must increase from at least 0"):
         SortingScores(edges)
 

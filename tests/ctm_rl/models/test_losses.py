@@ -22,7 +22,7 @@ B, G, C, K = 3, 7, 4, 5
 
 
 def case(name: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """What a recorded case is of, and what was recorded."""
+    """Metadata and tensors of a recorded case."""
     path = GOLDEN / f"{name}.io.safetensors"
     with safe_open(path, "pt") as file:
         return file.metadata(), load_file(path)
@@ -184,7 +184,7 @@ def test_steps_beyond_the_curriculum_get_no_gradient() -> None:
     assert touched.sum(1).tolist() == [5, 5, 8, 9]
 
 
-def test_a_whole_route_counts_as_parity_does() -> None:
+def test_a_whole_route_has_the_loss_of_a_sequence() -> None:
     predictions, certainties, targets = batch()
     assert losses.route_mask(predictions, targets, lookahead=G).all()
     torch.testing.assert_close(
