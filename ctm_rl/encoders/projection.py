@@ -6,7 +6,7 @@ observation sums the contributions of its cells. Equal in value and gradient to 
 less work. If an observation has several parts, their contributions are summed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -23,32 +23,6 @@ _FEW_KINDS = 12
 def reads_grid(encoder: nn.Module) -> bool:
     """Whether an encoder reads a grid, alone or among other parts, so that projecting saves work."""
     return any(isinstance(part, GridEncoder) for part in _parts(encoder))
-
-
-def project(
-    encoder: nn.Module,
-    observations: Shaped[Tensor, "N ..."],
-    weight: Float[Tensor, "E F"],
-    bias: Float[Tensor, " E"],
-) -> Float[Tensor, "N E"]:
-    """Computes ``weight @ features + bias``, with gradient.
-
-    Args:
-        encoder: of the observations, with F features.
-        observations: [N, ...].
-        weight: of the dense layer, [E, F].
-        bias: of the dense layer, [E].
-
-    Returns:
-        The layer's output, [N, E].
-
-    Raises:
-        IndexError: a grid holds an object, colour or state beyond those of the encoder.
-    """
-    if not reads_grid(encoder):
-        return nn.functional.linear(encoder(observations), weight, bias)
-    pieces = zip(_parts(encoder), _pieces(encoder, observations), _columns(encoder, weight), strict=True)
-    return sum((_share(part, piece, column) for part, piece, column in pieces), bias)
 
 
 def _parts(encoder: nn.Module) -> list[nn.Module]:
@@ -68,18 +42,11 @@ def _columns(encoder: nn.Module, weight: Float[Tensor, "E F"]) -> Iterable[Tenso
     return weight.split([part.out_dim for part in _parts(encoder)], -1)  # pyright: ignore[reportCallIssue]
 
 
-def _share(part: nn.Module, piece: Shaped[Tensor, "N ..."], weight: Float[Tensor, "E F"]) -> Float[Tensor, "N E"]:
-    """The contribution of one part to the layer's output."""
-    if not isinstance(part, GridEncoder):
-        return nn.functional.linear(part(piece), weight)
-    kinds = kinds_of(piece, part.sizes)
-    return share_out(part, kinds, weight).add_up(kinds)
+class Projection:
+    """``weight @ features + bias`` of observations, with gradient.
 
-
-class FixedProjection:
-    """``project`` with a fixed encoder and layer, without gradient: for acting.
-
-    The contributions of cells are kept from call to call, and computed again when a new kind of cell occurs.
+    Without gradient and with encoder and layer fixed, it can be called again: the contributions of cells are kept, and
+    computed again when a new kind of cell occurs.
 
     Args:
         encoder: of the observations, with F features.
@@ -87,34 +54,33 @@ class FixedProjection:
         bias: of the dense layer, [E].
     """
 
-    @torch.no_grad()
     def __init__(self, encoder: nn.Module, weight: Float[Tensor, "E F"], bias: Float[Tensor, " E"]) -> None:
         self._encoder, self._weight, self._bias = encoder, weight, bias
-        self._shares = [
-            _FixedGrid(part, column) if isinstance(part, GridEncoder) else _Fixed(part, column)
-            for part, column in zip(_parts(encoder), _columns(encoder, weight), strict=True)
-        ]
+        self._contributions: list[Callable[[Tensor], Tensor]] = []
+        if reads_grid(encoder):
+            parts = zip(_parts(encoder), _columns(encoder, weight), strict=True)
+            self._contributions = [_contribution(part, columns) for part, columns in parts]
 
-    @torch.no_grad()
     def __call__(self, observations: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N E"]:
-        """The layer's output, [N, E], for observations [N, ...]."""
-        if not reads_grid(self._encoder):
-            return project(self._encoder, observations, self._weight, self._bias)
-        pieces = _pieces(self._encoder, observations)
-        return sum((share(piece) for share, piece in zip(self._shares, pieces, strict=True)), self._bias)
+        """The layer's output, [N, E], for observations [N, ...].
+
+        Raises:
+            IndexError: a grid holds an object, colour or state beyond those of the encoder.
+        """
+        if not self._contributions:
+            return nn.functional.linear(self._encoder(observations), self._weight, self._bias)
+        pieces = zip(self._contributions, _pieces(self._encoder, observations), strict=True)
+        return sum((contribution(piece) for contribution, piece in pieces), self._bias)
 
 
-class _Fixed:
-    """The contribution of a part to a layer's output."""
-
-    def __init__(self, part: nn.Module, weight: Float[Tensor, "E F"]) -> None:
-        self._part, self._weight = part, weight
-
-    def __call__(self, piece: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N E"]:
-        return _share(self._part, piece, self._weight)
+def _contribution(part: nn.Module, weight: Float[Tensor, "E F"]) -> Callable[[Tensor], Tensor]:
+    """The contribution of one part to the layer's output, as a function of what the part reads."""
+    if isinstance(part, GridEncoder):
+        return _GridContribution(part, weight)
+    return lambda piece: nn.functional.linear(part(piece), weight)
 
 
-class _FixedGrid:
+class _GridContribution:
     """The contribution of a grid; those of the kinds of cells that have occurred are kept."""
 
     def __init__(self, grid: GridEncoder, weight: Float[Tensor, "E F"]) -> None:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from ctm_rl.encoders.projection import FixedProjection
+from ctm_rl.encoders.projection import Projection
 from ctm_rl.engine.dispatch import runs_in_buffers
 from ctm_rl.engine.episode import Folded, fold, sweep_state
 from ctm_rl.engine.episode_forward import Sweep
@@ -234,7 +234,7 @@ class Actor:
         versions = _versions(core, self.agent.encoder)
         if self._prepared is None or versions is None or self._prepared.versions != versions:
             folded = fold(core).laid_out()
-            project = FixedProjection(self.agent.encoder, folded.features, folded.bias)
+            project = Projection(self.agent.encoder, folded.features, folded.bias)
             self._prepared = _Prepared(versions, core, folded, project)
         return self._prepared
 
@@ -248,7 +248,7 @@ class _Prepared(NamedTuple):
     """The machine."""
     folded: Folded
     """Its parameters as the buffers take them."""
-    project: FixedProjection
+    project: Projection
     """The encoder's, with the features' half of the core's first dense layer."""
 
 

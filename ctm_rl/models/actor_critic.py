@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ctm_rl.config import PolicyConfig
 from ctm_rl.encoders import build_observation_encoder, normalised_vectors
 from ctm_rl.encoders.normaliser import RunningNormaliser
-from ctm_rl.encoders.projection import project, reads_grid
+from ctm_rl.encoders.projection import Projection, reads_grid
 from ctm_rl.engine.dispatch import EpisodeDispatch
 from ctm_rl.machine.core import Core
 from ctm_rl.machine.heads import GaussianHead, MLPHead
@@ -88,14 +88,14 @@ class ActorCritic(nn.Module):
         def encode() -> Float[Tensor, "T B F"]:
             return self.encoder(observations.flatten(0, 1)).unflatten(0, is_first.shape)
 
-        def project_inputs(weight: Float[Tensor, "E F"], bias: Float[Tensor, " E"]) -> Float[Tensor, "T B E"]:
-            return project(self.encoder, observations.flatten(0, 1), weight, bias).unflatten(0, is_first.shape)
+        def project(weight: Float[Tensor, "E F"], bias: Float[Tensor, " E"]) -> Float[Tensor, "T B E"]:
+            return Projection(self.encoder, weight, bias)(observations.flatten(0, 1)).unflatten(0, is_first.shape)
 
         if isinstance(self.core, MLPCore):
             sync = self.core(encode())
         else:
-            projected = project_inputs if reads_grid(self.encoder) else None
-            sync, state = self._episodes.run(self.core, encode, projected, is_first, state, ticks)
+            is_grid = reads_grid(self.encoder)
+            sync, state = self._episodes.run(self.core, encode, project if is_grid else None, is_first, state, ticks)
         return Unrolled(self.policy(sync), self.value(sync).squeeze(-1), sync, state)
 
     @torch.no_grad()

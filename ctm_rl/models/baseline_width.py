@@ -12,20 +12,6 @@ from ctm_rl.config import AnswerConfig, PolicyConfig
 Config = TypeVar("Config", PolicyConfig, AnswerConfig)
 
 
-def count_parameters(build: Callable[[], nn.Module]) -> int:
-    """Counts the parameters of a network; random generators stay as they are.
-
-    Args:
-        build: makes the network.
-
-    Returns:
-        The number of learned values.
-    """
-    with torch.random.fork_rng(devices=[]):
-        network = build()
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def nearest_width(size: Callable[[int], int], target: int) -> int:
     """Finds the width whose size is nearest to a target.
 
@@ -62,8 +48,9 @@ def settle_width(config: Config, build: Callable[[Config], nn.Module]) -> Config
         return config
 
     def count(other: Config) -> int:
-        with torch.device("meta"):  # the parameter values are not needed
-            return count_parameters(lambda: build(other))
+        # the parameter values are not needed, and random generators stay as they are
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return sum(parameter.numel() for parameter in build(other).parameters())
 
     one, two, three = (count(replace(config, baseline_dim=width)) for width in (1, 2, 3))
     bend = three - 2 * two + one

@@ -12,7 +12,7 @@ from ctm_rl.config import AnswerConfig, ModelKind, PolicyConfig
 from ctm_rl.configs import load
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.models.answering import build_model
-from ctm_rl.models.baseline_width import count_parameters, nearest_width, settle_width
+from ctm_rl.models.baseline_width import nearest_width, settle_width
 from ctm_rl.spaces.actions import Choices
 from ctm_rl.spaces.observations import vector_layout
 
@@ -24,9 +24,9 @@ baselines = pytest.mark.parametrize("kind", BASELINES)
 
 def size_of(config: PolicyConfig | AnswerConfig) -> int:
     """Parameters of a whole network, with real values."""
-    if isinstance(config, AnswerConfig):
-        return count_parameters(lambda: build_model(config))
-    return count_parameters(lambda: ActorCritic(config, vector_layout(4), Choices(sizes=(3,))))
+    is_answering = isinstance(config, AnswerConfig)
+    network = build_model(config) if is_answering else ActorCritic(config, vector_layout(4), Choices(sizes=(3,)))
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @pytest.mark.parametrize(("target", "width"), [(1, 1), (9, 3), (12, 3), (13, 4), (10_000, 100), (10_101, 101)])
