@@ -1,7 +1,8 @@
-"""What a machine is made of: frozen, checked dataclasses; without torch, so that a command line reads them at once."""
+"""Configurations of models: frozen, checked dataclasses; without torch, so that the command line starts quickly."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 ModelKind = Literal["ctm", "lstm", "gru", "mlp"]
 PairingKind = Literal["first-last", "last-first", "random", "random-pairing"]
@@ -13,9 +14,14 @@ RESNETS = tuple(f"resnet{depth}-{stage}" for depth in RESNET_DEPTHS for stage in
 INPUT_ENCODERS = (*RESNETS, "shallow-wide", "conv", "parity", "digits", "none")
 OBSERVATION_ENCODERS = ("control", "conv", "grid", "categories", "text")
 SKIP = "skip"
-"""In the place of an encoder's name: this part of an observation is not looked at."""
+"""In place of an encoder's name: this part of an observation is not read."""
 ActionStd = Literal["free", "state"]
 MIN_UNET_WIDTH = 16
+
+
+def tuples_for_lists(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values with tuples instead of lists: JSON has no tuples, and our dataclasses have no lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
 
 
 def check_at_least(name: str, value: float, minimum: float) -> None:
@@ -39,7 +45,7 @@ def check_share(name: str, value: float) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CoreConfig:
-    """The recurrent machine itself, whatever it is put to: neurons, their histories, ticks and synchronisation."""
+    """The recurrent machine itself, for any task: neurons, their histories, ticks and synchronisation."""
 
     num_neurons: int = 128
     """D: how many neurons the machine has."""
@@ -78,7 +84,7 @@ class CoreConfig:
     """Upper limit of the learned decay rates; the lower limit is 0."""
 
     def __post_init__(self) -> None:
-        """Refuses sizes that cannot be built."""
+        """Checks the sizes."""
         for name in ("num_neurons", "history_length", "num_ticks", "synapse_depth", "num_synapse_blocks"):
             check_at_least(name, getattr(self, name), 1)
         check_at_least("nlm_hidden_dim", self.nlm_hidden_dim, 1)
@@ -97,7 +103,7 @@ class CoreConfig:
 
 
 def _check_synapse(config: CoreConfig) -> None:
-    """A U-Net narrows down to 16 units, and is no row of blocks."""
+    """A U-Net narrows down to 16 units, and replaces the blocks in a row."""
     if config.synapse_depth > 1 and config.num_neurons < MIN_UNET_WIDTH:
         raise ValueError(
             f"num_neurons must be at least {MIN_UNET_WIDTH} for a U-Net synapse (synapse_depth above 1), "
@@ -129,19 +135,19 @@ def _check_pairing(config: CoreConfig) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerConfig(CoreConfig):
-    """A model that thinks about one input and answers at every tick: the supervised tasks."""
+    """A model that attends to one input for K ticks and answers at every tick: the supervised tasks."""
 
     kind: ModelKind = "ctm"
-    """The machine, or in its place an LSTM, a GRU, or a feed-forward network (mlp), which answers in one pass."""
+    """The machine, or instead an LSTM, a GRU, or a feed-forward network (mlp), which answers in one pass."""
     encoder: str = "none"
     """resnet18-1 to resnet152-4 (depth, then stages kept), shallow-wide, conv (two small layers), parity, digits, or
     none."""
     positions: PositionKind = "none"
     """Position encoding added to the encoder's output."""
     input_dim: int = 3
-    """Channels of an input picture, or how many numbers the input has where they are the features themselves."""
+    """Channels of an input image, or size of the input if it is the features themselves."""
     feature_dim: int = 64
-    """F: width of keys, values and of what is read from the data."""
+    """F: width of keys, values and of what attention reads."""
     num_heads: int = 4
     """Attention heads; 0: the input itself is concatenated, without attention."""
     num_groups: int = 1
@@ -153,20 +159,20 @@ class AnswerConfig(CoreConfig):
     num_baseline_layers: int = 1
     """Layers of the LSTM or GRU baseline."""
     ticks_per_input: int = 1
-    """Questions about digits: how many ticks each digit and each part of the question is shown."""
+    """Questions about digits: for how many ticks each digit and each part of the question is the input."""
     num_answer_ticks: int = 0
     """Questions about digits: ticks for answering, without any input."""
     is_emitted: bool = False
-    """The answer is spread over the ticks, as an order is; kind mlp then gives those of all ticks in its one pass."""
+    """The answer is spread over the ticks, as an order is; kind mlp then returns those of all ticks in one pass."""
     pixel_mean: tuple[float, ...] = (0.5,)
-    """Pictures of bytes are divided by 255; then this is subtracted, for each channel or for all."""
+    """Images of bytes are divided by 255; then this is subtracted, for each channel or for all."""
     pixel_std: tuple[float, ...] = (0.5,)
     """And then they are divided by this."""
     use_graph: bool = True
-    """Learning on a GPU: capture the model as a CUDA graph; where it cannot be, the log says so."""
+    """Learning on a GPU: capture the model as a CUDA graph; if that fails, the log reports it."""
 
     def __post_init__(self) -> None:
-        """Refuses parts that do not fit together."""
+        """Checks that the parts fit together."""
         CoreConfig.__post_init__(self)
         check_choice("kind", self.kind, get_args(ModelKind))
         _check_pixels(self)
@@ -194,7 +200,7 @@ class AnswerConfig(CoreConfig):
 
 
 def _check_width(baseline_dim: int | None) -> None:
-    """A width, or none to be found."""
+    """A width, or None: it will be determined."""
     if baseline_dim is not None:
         check_at_least("baseline_dim", baseline_dim, 1)
 
@@ -210,7 +216,7 @@ def _check_pixels(config: AnswerConfig) -> None:
 
 
 def _check_reader(config: AnswerConfig) -> None:
-    """Attention needs an encoder, heads that divide its features, and a query; without it there is none of these."""
+    """Attention needs an encoder, heads that divide its features, and a query; without attention there are none."""
     if config.num_heads == 0:
         if config.encoder != "none":
             raise ValueError("num_heads 0 concatenates the input itself: set encoder to none, or num_heads above 0.")
@@ -219,7 +225,8 @@ def _check_reader(config: AnswerConfig) -> None:
         return
     if config.feature_dim % config.num_heads:
         raise ValueError(f"feature_dim must be a multiple of num_heads = {config.num_heads}, got {config.feature_dim}.")
-    has_machine = config.kind == "ctm" or config.baseline_dim is None  # without a width, it is what a baseline equals
+    # without a width, a baseline is made as large as the machine
+    has_machine = config.kind == "ctm" or config.baseline_dim is None
     if has_machine and config.num_action_sync_neurons == 0:
         raise ValueError("num_action_sync_neurons must be at least 1 with attention: it makes the query.")
     check_choice(f"positions for the {config.encoder} encoder", config.positions, _positions_of(config.encoder))
@@ -253,7 +260,7 @@ class PolicyConfig(CoreConfig):
     """A policy with a value head, on features of an observation: reinforcement learning."""
 
     kind: ModelKind = "ctm"
-    """The machine, or on the same encoder and heads an LSTM, a GRU, or a feed-forward network (mlp), without memory."""
+    """The machine, or with equal encoder and heads an LSTM, a GRU, or a feed-forward network (mlp), without memory."""
     num_synapse_blocks: int = 2
     """Blocks in a row when synapse_depth is 1."""
     pairing: PairingKind = "last-first"
@@ -264,33 +271,33 @@ class PolicyConfig(CoreConfig):
     """auto (chosen from the observation space), control, conv, grid, categories or text; for the parts of a Dict or
     Tuple as image=grid,mission=skip: parts not named choose for themselves, and skip leaves a part out."""
     normalize_observations: bool = False
-    """Vectors: subtract the running mean of what has been seen, and divide by its deviation."""
+    """Vectors: subtract the running mean of all observations, and divide by their standard deviation."""
     feature_dim: int = 128
     """F: features of each part of an observation (grid: of each cell)."""
     action_std: ActionStd = "free"
-    """Box actions: their deviations are parameters (free), or depend on what was seen (state)."""
+    """Box actions: their standard deviations are parameters (free), or depend on the observations (state)."""
     head_dims: tuple[int, ...] = (64, 64)
     """Hidden widths of the policy head and of the value head."""
     policy_gain: float = 1.0
     """Scale of the policy head's last layer before training, for kind ctm only (a baseline's is 1); far above 1, a
-    policy begins by preferring actions and keeps to them for a while, which explores what a coin thrown at every step
-    never reaches."""
+    policy starts with a preference for some actions and repeats them for a while, which reaches states that independent
+    random actions never reach."""
     baseline_dim: int | None = None
     """Hidden width of a baseline; None: the one that gives the policy as many parameters as with the machine."""
     is_state_carried: bool = True
-    """Keep the state between the steps of an episode; False starts every step afresh."""
+    """Keep the state between the steps of an episode; False starts every step with the start state."""
     train_random_ticks: bool = False
     """Learn with a random number of ticks at every environment step, from min_num_ticks to num_ticks: such a policy
-    also acts well with fewer, and may halt when it is certain."""
+    also acts well with fewer ticks, and may halt once it is certain."""
     min_num_ticks: int = 1
-    """The fewest of them."""
+    """The smallest of these numbers."""
     use_graph: bool = False
-    """Learning on a GPU: capture the unroll as a CUDA graph; where it cannot be, the log says so."""
+    """Learning on a GPU: capture the unroll as a CUDA graph; if that fails, the log reports it."""
     max_seq_len: int = 20
     """RLlib's own PPO: the longest sequence its learner backpropagates through, in environment steps."""
 
     def __post_init__(self) -> None:
-        """Refuses parts that do not fit together."""
+        """Checks that the parts fit together."""
         CoreConfig.__post_init__(self)
         check_choice("kind", self.kind, get_args(ModelKind))
         encoders_by_part(self.encoder)

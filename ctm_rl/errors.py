@@ -1,26 +1,26 @@
-"""Errors whose message a command line shows alone, without a traceback; standard library only."""
+"""Errors whose message the command line prints without a traceback; standard library only."""
 
 from pathlib import Path
 
 
 class UserError(ValueError):
-    """A wrong name, value, path or machine; the message is one line that says what is allowed."""
+    """A wrong name, value, path or machine; the message is one line that describes what is allowed."""
 
     exit_code = 2
-    """What the command line returns."""
+    """Exit code of the command line."""
 
 
 class EnvFault(UserError):
-    """An environment did what it must not; the message names it, what happened, and the episode to find it again."""
+    """An environment raised or left its spaces; the message names it, the fault, and the episode to reproduce it."""
 
     exit_code = 1
 
 
 def expand(path: str | Path) -> Path:
-    """A path with ``~`` written out.
+    """The path with ``~`` expanded.
 
     Raises:
-        UserError: it names the home of a user that is not known here.
+        UserError: it names the home of an unknown user.
     """
     try:
         return Path(path).expanduser()

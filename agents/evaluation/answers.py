@@ -29,8 +29,7 @@ from ctm_rl.metrics import (
     at_tick,
     most_certain_tick,
 )
-from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, Thought
-from ctm_rl.models.losses import group
+from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, Thought, group
 from ctm_rl.models.preprocessing import model_inputs
 
 BATCH_SIZE = 100

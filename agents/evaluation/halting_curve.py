@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ctm_rl.errors import UserError
 from ctm_rl.metrics import AnswerScores
-from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel
-from ctm_rl.models.losses import group
+from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, group
 
 HALT_THRESHOLDS = (
     *(None, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999),

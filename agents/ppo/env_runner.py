@@ -44,7 +44,7 @@ from ctm_rl.agents.rllib.environment import make_vector
 from ctm_rl.agents.rllib.episodes import LENGTHS, RETURNS, FinishedEpisode
 from ctm_rl.agents.rllib.faults import FAULTS, FaultCounter
 from ctm_rl.agents.rllib.module import CTMModule
-from ctm_rl.inference.stepper import Stepper
+from ctm_rl.inference.actor import Actor
 
 if TYPE_CHECKING:
     from ctm_rl.agents.ppo.config import RecurrentPPOConfig
@@ -312,8 +312,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         if self.config.normalize_rewards and self._normaliser is None:
             self._normaliser = RewardNormaliser(self.num_envs, self.config.gamma)
         if self._player is None:
-            stepper = Stepper(self.module.agent, self.num_envs)
-            self._player = VectorPlayer(self.env, stepper, self._generator, self._normaliser)
+            self._player = VectorPlayer(self.env, Actor(self.module.agent), self._generator, self._normaliser)
         if self._needs_initial_reset:
             self._player.reset(self._seed, position)
             self._needs_initial_reset = False
@@ -325,8 +324,6 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         if isinstance(weights, ray.ObjectRef):
             weights = ray.get(weights)
         self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
-        if self._player is not None:
-            self._player.stepper.refresh()
 
     def _log(self, num_steps: int) -> None:
         """Counts steps as RLlib's own runner does."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.rllib.episodes import FinishedEpisode, seeds_of_envs
-from ctm_rl.inference.stepper import Stepper
+from ctm_rl.inference.actor import Actor
 
 
 class VectorPlayer:
@@ -19,7 +19,7 @@ class VectorPlayer:
 
     Args:
         env: the environments; ended ones must reset by themselves, in the same step or in the next.
-        stepper: the policy, one row for each environment.
+        stepper: acts, in one row for each environment.
         generator: where actions are drawn from.
         normaliser: divides the rewards for the learner; ``None``: they stay as they are. Returns stay raw either way.
 
@@ -30,7 +30,7 @@ class VectorPlayer:
     def __init__(
         self,
         env: VectorEnv,
-        stepper: Stepper,
+        stepper: Actor,
         generator: torch.Generator,
         normaliser: RewardNormaliser | None = None,
     ) -> None:
@@ -63,7 +63,7 @@ class VectorPlayer:
         self._is_hole = np.zeros(num_envs, dtype=bool)
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
-        self.stepper.reset()
+        self.stepper.reset(num_envs)
         if self.normaliser is not None:
             self.normaliser.restart()
 

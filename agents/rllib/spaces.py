@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from ctm_rl.config import SKIP, PolicyConfig, encoders_by_part
-from ctm_rl.encoders.conv import is_picture
+from ctm_rl.encoders.conv import is_image
 from ctm_rl.encoders.grid import SIZES
 from ctm_rl.errors import UserError
 from ctm_rl.spaces.actions import Actions, Choices, Numbers
@@ -167,7 +167,7 @@ def _fitting_encoders(space: gym.Space) -> tuple[str, ...]:
         return ()
     shape = space.shape
     is_cells = len(shape) == 3 and shape[-1] == 3 and np.issubdtype(space.dtype, np.integer)
-    pictures = ("conv", "control") if is_picture(shape) else ("control",)
+    pictures = ("conv", "control") if is_image(shape) else ("control",)
     if not is_cells:
         return pictures
     return ("grid", *pictures) if _grid_sizes(space) is not None else (*pictures, "grid")

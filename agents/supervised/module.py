@@ -11,7 +11,7 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
 from ctm_rl.agents.experiments.answering import LossKind
 from ctm_rl.config import AnswerConfig
-from ctm_rl.engine.cuda_graph import CapturedAnswers
+from ctm_rl.engine.dispatch import ModelDispatch
 from ctm_rl.errors import UserError
 from ctm_rl.models.answering import Thought, build_model
 from ctm_rl.models.preprocessing import model_inputs
@@ -34,16 +34,13 @@ class AnsweringModule(TorchRLModule):
         super().setup()
         config = rebuild_config(AnswerConfig, self.model_config)
         self.model = build_model(config)
-        self._captured = CapturedAnswers() if config.use_graph else None
+        self._dispatch = ModelDispatch(config.use_graph)
 
     def think(self, shown: Any) -> Thought:
         """Answers a batch of observations, [B, ...]."""
         inputs, question = model_inputs(self.model.config, shown)
         arguments = (inputs,) if question is None else (inputs, question)
-        captured = None if self._captured is None else self._captured.run(self.model, *arguments)
-        if captured is None:
-            return self.model(*arguments)
-        predictions, certainties = captured
+        predictions, certainties = self._dispatch.run(self.model, *arguments)
         return Thought(predictions, certainties)
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from torch.nn.functional import pad
 from ctm_rl.agents.experiments.answering import LearningSettings
 from ctm_rl.config import AnswerConfig
 from ctm_rl.metrics import at_tick, emissions, most_certain_tick
-from ctm_rl.models.answering import Thought
-from ctm_rl.models.losses import answer_loss, group, sorting_loss
+from ctm_rl.models.answering import Thought, group
+from ctm_rl.models.losses import answer_loss, sorting_loss
 
 
 def loss_of(
@@ -49,8 +49,8 @@ def _uses_most_certain(settings: LearningSettings, config: AnswerConfig) -> bool
         return True
     if settings.use_most_certain is not None:
         return settings.use_most_certain
-    is_picture = config.num_groups == 1 and config.encoder not in ("digits", "parity", "none")
-    return config.kind == "ctm" or is_picture
+    is_image = config.num_groups == 1 and config.encoder not in ("digits", "parity", "none")
+    return config.kind == "ctm" or is_image
 
 
 def most_certain_answer(config: AnswerConfig, thought: Thought) -> Float[Tensor, "B G C"]:

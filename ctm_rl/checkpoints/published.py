@@ -1,4 +1,4 @@
-"""Published checkpoints of the Continuous Thought Machine: read, used, and given back under their own names."""
+"""Published checkpoints of the Continuous Thought Machine: read, used, and exported under their published names."""
 
 import argparse
 import pickle
@@ -59,11 +59,11 @@ _NAMES: tuple[tuple[str, str], ...] = (
 
 
 _BROKEN = (RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError, ArithmeticError)
-"""What reading something that is not what it says raises, here and inside torch."""
+"""Errors that malformed files raise, here and inside torch."""
 
 
 class _Discarded:
-    """Stands in for the NumPy objects of a checkpoint (curves, generators), whose contents are dropped unread."""
+    """Replaces the NumPy objects of a checkpoint (curves, generators), whose contents are discarded unread."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -84,7 +84,7 @@ _NUMPY_GLOBALS = [
 
 
 class _Translation(NamedTuple):
-    """How one tensor goes from our state dict to theirs and back: renaming and reshaping only."""
+    """How one tensor of our state dict is exported and loaded: renaming and reshaping only."""
 
     name: str
     export: Callable[[Tensor], Tensor]
@@ -95,32 +95,32 @@ class OfficialModel:
     """A published checkpoint, rebuilt as one of our models.
 
     Attributes:
-        task: what it was trained for: rl, parity, sort, mazes, image or qamnist.
+        task: the task it was trained for: rl, parity, sort, mazes, image or qamnist.
         kind: ctm, lstm or ff.
         model: our model with its weights, in evaluation mode.
-        args: the settings it was published with.
+        args: its published settings.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], args: Mapping[str, Any]) -> None:
         self.args = dict(args)
         self.task = task_of(self.args)
         self.kind = str(self.args.get("model_type", self.args.get("model", "ctm")))
-        # compiled parts carry a prefix in their names; it comes back on export
+        # names of compiled parts have a prefix, which is added again on export
         self._published = {name.replace("_orig_mod.", ""): name for name in weights}
         given = {name: weights[original] for name, original in self._published.items()}
         settings = PublishedSettings(self.args, given, self.task, self.kind)
         self.model: ActorCritic | ContinuousThoughtMachine | FeedForwardModel
-        self.model = settings.policy_config() if self.task == "rl" else build_model(settings.answer_config())
+        self.model = settings.agent() if self.task == "rl" else build_model(settings.answer_config())
         self._translations = {name: self._translate(name) for name in self.model.state_dict() if self._is_shared(name)}
         self._unused = self._load(given)
         self.model.project_()
         self.model.eval()
 
     def loss(self, output: Thought, targets: Tensor) -> Tensor:
-        """The loss that the task was published with.
+        """The published loss of the task.
 
         Args:
-            output: what the model answered.
+            output: the answers of the model.
             targets: classes: [B] (image, qamnist), [B, G] (parity, mazes), or the order of the numbers [B, N] (sort).
 
         Returns:
@@ -130,7 +130,7 @@ class OfficialModel:
             raise ValueError("a reinforcement learning checkpoint has no loss on targets; use .model.unroll.")
         if self.task == "sort":
             return sorting_loss(output.predictions, targets)
-        # The baselines never learned from their certainty, except on images.
+        # the published baselines learned from their certainty on images only
         published = self.args.get("use_most_certain_with_lstm", False)
         return answer_loss(
             self.config,
@@ -148,9 +148,9 @@ class OfficialModel:
         return self.model.config
 
     def to_official_state_dict(self) -> dict[str, Tensor]:
-        """The model's present parameters and buffers, under their published names and shapes.
+        """The current parameters and buffers of the model, under their published names and shapes.
 
-        Pure renaming and reshaping; entries of the checkpoint that no model uses are given back as they came.
+        Renaming and reshaping only; entries of the checkpoint that the model does not use are returned unchanged.
         """
         ours = self.model.state_dict()
         state = {t.name: t.export(ours[name].detach()) for name, t in self._translations.items()}
@@ -158,16 +158,16 @@ class OfficialModel:
         return {original: state[name] for name, original in self._published.items()}
 
     def _is_shared(self, name: str) -> bool:
-        """Reinforcement learning stores neuron indices that it does not use: it pairs the last neurons."""
+        """Whether the published tensor is used: not the neuron indices of rl, which pairs the last neurons."""
         return self.task != "rl" or not name.endswith(("_sync.left", "_sync.right"))
 
     def _load(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Copies the weights in; returns the entries that have no place in the model."""
+        """Loads the weights into the model; returns the entries that the model does not use."""
         ours = self.model.state_dict()
         state = {}
         for name, translation in self._translations.items():
             if translation.name not in given:
-                raise ValueError(f"the checkpoint lacks {translation.name!r}, which its args call for.")
+                raise ValueError(f"the checkpoint lacks {translation.name!r}, which its args require.")
             state[name] = translation.load(given[translation.name])
             if state[name].shape != ours[name].shape:
                 raise ValueError(
@@ -179,7 +179,7 @@ class OfficialModel:
         return {name: value for name, value in given.items() if name not in used}
 
     def _translate(self, name: str) -> _Translation:
-        """Where one of our tensors stands in the published checkpoint."""
+        """Name and layout of one of our tensors in the published checkpoint."""
         theirs = self._rename(name)
         if name.startswith("core.nlm."):
             return _translate_nlm(theirs)
@@ -222,12 +222,12 @@ class OfficialModel:
 
     @property
     def _uses_lstm_cell(self) -> bool:
-        """A single-layer cell, whose names and shapes lack the layer."""
+        """Whether it is a single-layer cell, whose names and shapes lack the layer."""
         return self.kind == "lstm" and self.task in ("rl", "qamnist")
 
 
 def load_official(path: str | Path) -> OfficialModel:
-    """Reads a published checkpoint and rebuilds its model. Nothing in the file is executed.
+    """Reads a published checkpoint and rebuilds its model. No code in the file is executed.
 
     Args:
         path: a file with ``model_state_dict`` and ``args``.
@@ -236,7 +236,7 @@ def load_official(path: str | Path) -> OfficialModel:
         The model with its task.
 
     Raises:
-        ValueError: the file is missing, is no such checkpoint, holds anything but tensors, plain values and the
+        ValueError: the file is missing, is not such a checkpoint, holds anything but tensors, plain values and the
             argument namespace, or its weights do not fit its args.
     """
     path = Path(path)
@@ -255,7 +255,7 @@ def load_official(path: str | Path) -> OfficialModel:
     args = checkpoint["args"]
     settings = vars(args) if isinstance(args, argparse.Namespace) else args
     if not isinstance(settings, dict):
-        raise ValueError(f"{path} is not a published checkpoint: its args are no namespace.")
+        raise ValueError(f"{path} is not a published checkpoint: its args are not a namespace.")
     try:
         return rebuild(checkpoint["model_state_dict"], settings)
     except ValueError as error:
@@ -263,15 +263,15 @@ def load_official(path: str | Path) -> OfficialModel:
 
 
 def rebuild(weights: object, args: Mapping[str, Any]) -> OfficialModel:
-    """Rebuilds a model from its published weights and settings, whatever they hold.
+    """Rebuilds a model from its published weights and settings, which may hold anything.
 
     Raises:
-        ValueError: the weights are no named tensors, or the settings do not describe them.
+        ValueError: the weights are not tensors by name, or the settings do not describe them.
     """
     if not isinstance(weights, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):
-        raise ValueError("model_state_dict must hold tensors by their names.")
+        raise ValueError("model_state_dict must hold tensors by name.")
     try:
         return OfficialModel(weights, args)
     except ValueError:
@@ -286,7 +286,7 @@ def _same(tensor: Tensor) -> Tensor:
 
 
 def _translate_nlm(theirs: str) -> _Translation:
-    """Ours keep the neurons first: [D, I, O] for their [I, O, D], and [D, O] for their [1, D, O]."""
+    """Ours have neurons first: [D, I, O] instead of their [I, O, D], and [D, O] instead of [1, D, O]."""
     if theirs.endswith(".weight") and ".norm." not in theirs:
         name = f"{theirs.removesuffix('weight')}w1"
         return _Translation(name, lambda ours: ours.permute(1, 2, 0), lambda given: given.permute(2, 0, 1))
@@ -299,7 +299,7 @@ def _translate_nlm(theirs: str) -> _Translation:
 
 
 def _translate_all_pairs(theirs: str) -> _Translation:
-    """Theirs list the n neurons of one side, ours one neuron for each of the n (n + 1) / 2 pairs."""
+    """Theirs lists the n neurons of one side; ours, the neuron of each of the n (n + 1) / 2 pairs."""
     side = 0 if theirs.endswith("left") else 1
 
     def load(neurons: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The settings of a published checkpoint, turned into our configurations."""
+"""Conversion of the settings of a published checkpoint to our configurations."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from ctm_rl.spaces.actions import Choices
 from ctm_rl.spaces.observations import grid_layout, vector_layout
 
 Task = Literal["rl", "parity", "sort", "mazes", "image", "qamnist"]
-"""What a published checkpoint was trained for."""
+"""The task a published checkpoint was trained for."""
 
 _POSITIONS: dict[str, PositionKind] = {
     "none": "none",
@@ -24,7 +24,7 @@ _PAIRINGS: tuple[PairingKind, ...] = ("first-last", "random", "random-pairing")
 
 
 def task_of(args: Mapping[str, Any]) -> Task:
-    """Tells the task of a published checkpoint from its args."""
+    """The task of a published checkpoint, from its args."""
     dataset = str(args.get("dataset", ""))
     if "env_id" in args:
         return "rl"
@@ -42,7 +42,7 @@ def task_of(args: Mapping[str, Any]) -> Task:
 
 
 class PublishedSettings:
-    """Published settings turned into our configs; what the args do not say is read from the shapes of the weights."""
+    """Published settings as our configurations; what the args do not contain follows from the shapes of the weights."""
 
     def __init__(self, args: Mapping[str, Any], weights: Mapping[str, Tensor], task: Task, kind: str) -> None:
         self._args = args
@@ -52,8 +52,8 @@ class PublishedSettings:
         if kind not in ("ctm", "lstm", "ff") or (kind == "ff" and task == "rl"):
             raise ValueError(f"unknown kind of model {kind!r} for task {task}; known are ctm, lstm and ff.")
 
-    def policy_config(self) -> ActorCritic:
-        """An agent of the published sizes, not yet with its weights."""
+    def agent(self) -> ActorCritic:
+        """An agent of the published sizes, without its weights."""
         is_grid = "MiniGrid" in str(self._get("env_id"))
         prefix = "recurrent_model.backbone."
         if is_grid:
@@ -79,7 +79,7 @@ class PublishedSettings:
         return ActorCritic(config, layout, Choices(sizes=(len(self._weight("actor.4.weight")),)))
 
     def answer_config(self) -> AnswerConfig:
-        """The config of a supervised model of the published sizes."""
+        """The configuration of a supervised model of the published sizes."""
         num_groups = {"parity": "parity_sequence_length", "mazes": "maze_route_length"}.get(self._task)
         groups = 1 if num_groups is None else self._get(num_groups)
         head = "output_projector.6.bias" if self._kind == "ff" else "output_projector.0.bias"
@@ -100,12 +100,12 @@ class PublishedSettings:
             num_self_pairs=self._num_self_pairs(),
             num_baseline_layers=self._num_lstm_layers(),
             baseline_dim=self._get("d_model"),
-            ticks_per_input=1,  # published questions come with every entry already repeated
+            ticks_per_input=1,  # published questions repeat each part themselves
             num_answer_ticks=self._get("q_num_answer_steps") if is_question else 0,
         )
 
     def _core(self) -> dict[str, Any]:
-        """The settings that all uses share."""
+        """The settings that all tasks share."""
         if self._kind != "ctm":
             return {"dropout": self._args.get("dropout", 0.0), "num_ticks": self._args.get("iterations", 1)}
         return {
@@ -170,5 +170,5 @@ class PublishedSettings:
         return 1
 
     def _num_lstm_layers(self) -> int:
-        """Not among the args of every checkpoint, so counted."""
+        """Counted, as not all checkpoints have it among their args."""
         return max(1, sum(name.startswith("lstm.weight_ih_l") for name in self._weights))

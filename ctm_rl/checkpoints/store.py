@@ -1,7 +1,7 @@
-"""Checkpoints in a format of our own, safetensors and JSON: loading one executes nothing, a broken one is noticed.
+"""Checkpoints in our own format, safetensors and JSON: loading executes no code, and damage is detected.
 
 A checkpoint is a directory ``checkpoints/iteration-000012`` with all arrays in ``tensors.safetensors`` and everything
-else in ``state.json``, which also holds size and SHA-256 of the former. It appears under its name only when whole.
+else in ``state.json``, which also holds size and SHA-256 of the former. It gets its name only when it is complete.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,30 +33,30 @@ FOLDER = "checkpoints"
 _ITERATION = re.compile(r"iteration-(\d+)")
 _PARTIAL = ".partial-"
 _RENAMED_ENTRIES = {"thinker": "model"}
-"""Entries of a state as version 0.1.0 named them, and their names now."""
+"""Keys of a state in version 0.1.0, and their present names."""
 _LOG = logging.getLogger(__name__)
 
 
 class CheckpointError(UserError):
-    """There is no checkpoint, or it cannot be read or written."""
+    """A checkpoint is missing, or cannot be read or written."""
 
 
 def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int = NUM_KEPT) -> Path:
-    """Writes a checkpoint: aside, synced to the disk, then renamed; afterwards older ones are removed.
+    """Writes a checkpoint under another name, syncs it to the disk and renames it; then removes older ones.
 
     Args:
-        run_dir: the run it belongs to.
-        iteration: how many iterations have been learned; names the checkpoint.
-        state: nested dicts (keys text or whole numbers), lists and tuples of tensors, numpy arrays, numbers, text,
-            booleans and None. Tensors come back on the CPU, numpy numbers as Python's.
-        num_kept: how many checkpoints stay, this one included.
+        run_dir: directory of the run.
+        iteration: number of training iterations so far; names the checkpoint.
+        state: nested dicts (keys are strings or integers), lists and tuples of tensors, numpy arrays, numbers, strings,
+            booleans and None. Tensors are loaded on the CPU, numpy numbers as Python's.
+        num_kept: how many checkpoints are kept, this one included.
 
     Returns:
         The checkpoint's directory.
 
     Raises:
-        CheckpointError: it cannot be written, as on a full disk; those there are stay as they are.
-        TypeError: something in ``state`` is none of these.
+        CheckpointError: it cannot be written, for example on a full disk; existing ones stay as they are.
+        TypeError: ``state`` holds a value of another type.
     """
     folder = run_dir / FOLDER
     target = folder / f"iteration-{iteration:06d}"
@@ -64,19 +64,19 @@ def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int = N
         _write(folder, target, state)
         for old in _all(run_dir)[num_kept:]:
             shutil.rmtree(old)
-        _sweep(folder)
+        _remove_partial(folder)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
-            _sweep(folder)  # what was written so far takes room
+            _remove_partial(folder)  # what was written so far takes space
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CheckpointError(f"checkpoint {target} cannot be written: {reason}.") from error
     return target
 
 
 def _write(folder: Path, target: Path, state: dict[str, Any]) -> None:
-    """Writes a checkpoint aside, then gives it its name."""
+    """Writes a checkpoint under another name, then renames it."""
     folder.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
+    _remove_partial(folder)
     partial = folder / f"{_PARTIAL}{target.name}"
     partial.mkdir()
     tensors: dict[str, torch.Tensor] = {}
@@ -92,24 +92,26 @@ def _write(folder: Path, target: Path, state: dict[str, Any]) -> None:
         "state_sha256": hashlib.sha256(_dump(tree)).hexdigest(),
     }
     (partial / STATE_FILE).write_text(json.dumps({**head, "state": tree}, allow_nan=False, indent=1) + "\n")
-    shutil.copymode(partial / STATE_FILE, partial / TENSORS_FILE)  # safetensors keeps others from reading it
+    shutil.copymode(
+        partial / STATE_FILE, partial / TENSORS_FILE
+    )  # safetensors writes files that only the owner can read
     for path in (partial / TENSORS_FILE, partial / STATE_FILE, partial):
         _sync(path)
     if target.exists():
-        # Only one that could not be read is ever written again.
+        # only a checkpoint that could not be read is ever written again
         os.replace(target, folder / f"{_PARTIAL}old-{target.name}")
     os.replace(partial, target)
     _sync(folder)
 
 
-def _sweep(folder: Path) -> None:
-    """Removes what was begun and never finished."""
+def _remove_partial(folder: Path) -> None:
+    """Removes checkpoints that were begun and never finished."""
     for leftover in folder.glob(f"{_PARTIAL}*"):
         shutil.rmtree(leftover)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint whole, after checking that nothing of it is missing.
+    """Reads a checkpoint, after checking that it is complete.
 
     Args:
         path: the checkpoint's directory.
@@ -118,7 +120,7 @@ def load(path: Path) -> dict[str, Any]:
         The state as it was saved, tensors on the CPU.
 
     Raises:
-        CheckpointError: it is not there, not ours, of another version, or damaged.
+        CheckpointError: it is missing, not ours, of another version, or damaged.
     """
     head = _read_head(path)
     try:
@@ -132,7 +134,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def latest(run_dir: Path) -> Path:
-    """Finds a run's newest checkpoint that is whole; damaged ones are passed over with a line in the log.
+    """Finds a run's newest undamaged checkpoint; damaged ones are skipped with a line in the log.
 
     Raises:
         CheckpointError: there is none.
@@ -145,7 +147,7 @@ def latest(run_dir: Path) -> Path:
             problems.append(str(error))
             continue
         for problem in problems:
-            _LOG.warning("passed over a damaged checkpoint: %s", problem)
+            _LOG.warning("skipped a damaged checkpoint: %s", problem)
         return path
     if problems:
         raise CheckpointError(f"no checkpoint of {run_dir} can be read: {problems[0]}")
@@ -153,7 +155,7 @@ def latest(run_dir: Path) -> Path:
 
 
 def find(path: Path) -> Path:
-    """Takes the checkpoint that is named, or the newest whole one of the run that is.
+    """Returns the given checkpoint, or the newest undamaged one of the given run.
 
     Raises:
         CheckpointError: there is none.
@@ -162,7 +164,7 @@ def find(path: Path) -> Path:
 
 
 def iteration_of(path: Path) -> int:
-    """The iteration that a checkpoint's name tells."""
+    """The iteration in a checkpoint's name."""
     match = _ITERATION.fullmatch(path.name)
     if match is None:
         raise CheckpointError(f"{path} is not a checkpoint: its name must be iteration-<number>.")
@@ -170,18 +172,28 @@ def iteration_of(path: Path) -> int:
 
 
 def newest_first(names: Iterable[str]) -> list[str]:
-    """Those of the names that are of checkpoints, newest first."""
+    """Those names that are names of checkpoints, newest first."""
     return sorted(filter(_ITERATION.fullmatch, names), key=lambda name: iteration_of(Path(name)), reverse=True)
 
 
+@contextlib.contextmanager
+def rebuilding(what: str, path: Path) -> Iterator[None]:
+    """Turns errors inside into CheckpointErrors: the checkpoint does not describe ``what``, a model or a policy."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise CheckpointError(f"checkpoint {path} holds no {what} that this ctm-rl can rebuild: {reason}.") from error
+
+
 def _all(run_dir: Path) -> list[Path]:
-    """All checkpoints of a run by name, newest first, whole or not."""
+    """All checkpoints of a run by name, newest first, damaged ones too."""
     folder = run_dir / FOLDER
     return [folder / name for name in newest_first(os.listdir(folder) if folder.is_dir() else ())]
 
 
 def _read_head(path: Path) -> dict[str, Any]:
-    """Reads ``state.json`` and checks both files against what it says."""
+    """Reads ``state.json`` and checks both files against its sizes and digests."""
     head = _parse_head(path)
     try:
         size, digest, state_digest = head["tensors"]["size"], head["tensors"]["sha256"], head["state_sha256"]
@@ -218,12 +230,12 @@ def _parse_head(path: Path) -> dict[str, Any]:
 
 
 def _refuse(path: Path, reason: str) -> NoReturn:
-    """Raises the one error of this module about a checkpoint."""
+    """Raises CheckpointError for an unusable checkpoint."""
     raise CheckpointError(f"checkpoint {path} is not usable: {reason}.")
 
 
 def _dump(tree: Any) -> bytes:
-    """The bytes of a tree of plain values that its digest is taken of."""
+    """The bytes of a tree of plain values from which its digest is computed."""
     return json.dumps(tree, allow_nan=False, separators=(",", ":")).encode()
 
 
@@ -234,7 +246,7 @@ def _digest(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file or directory is on the disk."""
+    """Waits until a file or directory is written to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -243,7 +255,7 @@ def _sync(path: Path) -> None:
 
 
 def _encode(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """Turns a state into plain JSON values and its arrays into ``tensors``; what JSON lacks is tagged with a $."""
+    """Converts a state to plain JSON values and moves its arrays to ``tensors``; types that JSON lacks get a $ tag."""
     if isinstance(value, torch.Tensor):
         return {"$tensor": _put(value.detach().cpu(), path, tensors)}
     if isinstance(value, np.ndarray):
@@ -260,7 +272,7 @@ def _encode(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def _encode_scalar(value: Any, path: str) -> Any:
-    """Turns a single value into what JSON has."""
+    """Converts a single value to a JSON value."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, np.bool_):
@@ -274,7 +286,7 @@ def _encode_scalar(value: Any, path: str) -> Any:
 
 
 def _put(tensor: torch.Tensor, path: str, tensors: dict[str, torch.Tensor]) -> str:
-    """Adds a copy of a tensor under a free name like its path; safetensors refuses shared memory and gaps."""
+    """Adds a copy of a tensor under an unused name similar to its path; safetensors refuses shared memory and gaps."""
     name = path.lstrip("/") or "tensor"
     while name in tensors:
         name += "'"
@@ -283,7 +295,7 @@ def _put(tensor: torch.Tensor, path: str, tensors: dict[str, torch.Tensor]) -> s
 
 
 def _decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Undoes ``_encode``."""
+    """Inverse of ``_encode``."""
     if isinstance(tree, list):
         return [_decode(item, tensors) for item in tree]
     if not isinstance(tree, dict):

@@ -1,4 +1,7 @@
-"""Encoders: from what a task shows to features; each with ``out_dim``, the channels it gives."""
+"""Encoders: from inputs or observations to features; each has ``out_dim``, the number of channels it returns.
+
+Imports ``spaces``; imported by ``models``, ``inference`` and ``agents``.
+"""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -21,7 +24,7 @@ from ctm_rl.spaces.observations import Layout, Part
 
 
 class IdentityEncoder(nn.Module):
-    """Takes the input as it comes."""
+    """Passes the input on."""
 
     def __init__(self, input_dim: int) -> None:
         super().__init__()
@@ -37,7 +40,7 @@ PartEncoder = ControlEncoder | ConvEncoder | GridEncoder | CategoriesEncoder | T
 
 
 class PartsEncoder(nn.Module):
-    """Several encoders, each for its part of a packed observation, their features side by side.
+    """Several encoders, each for its part of a packed observation; their features are concatenated.
 
     Args:
         layout: the parts.
@@ -58,7 +61,7 @@ class PartsEncoder(nn.Module):
         return torch.cat([encoder(piece) for encoder, piece in self.pieces(observations)], -1)
 
     def pieces(self, observations: Shaped[Tensor, "N size"]) -> list[tuple[PartEncoder, Tensor]]:
-        """Each part's encoder with what it reads of packed observations."""
+        """Each part's encoder with the part of packed observations that it reads."""
         pieces: Any = observations.split(self._sizes, -1)
         shaped = [piece.unflatten(-1, shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
         return list(zip(self._encoders, shaped, strict=True))
@@ -68,7 +71,7 @@ ObservationEncoder = PartEncoder | PartsEncoder
 
 
 def build_input_encoder(config: AnswerConfig) -> InputEncoder:
-    """The encoder that ``config.encoder`` names, for data that attention looks at: [B, ...] to [B, C, places]."""
+    """The encoder that ``config.encoder`` names, for data that is attended to: [B, ...] to [B, C, places]."""
     if config.encoder in RESNETS:
         return ImageEncoder(config.encoder, config.input_dim)
     builders: dict[str, Any] = {
@@ -82,7 +85,7 @@ def build_input_encoder(config: AnswerConfig) -> InputEncoder:
 
 
 def build_observation_encoder(layout: Layout, feature_dim: int, *, is_normalised: bool = False) -> ObservationEncoder:
-    """The encoder of observations packed as ``layout`` says: [N, *layout.shape] to [N, out_dim]."""
+    """The encoder of observations packed by ``layout``: [N, *layout.shape] to [N, out_dim]."""
     first, *others = layout.parts
     if others:
         return PartsEncoder(layout, feature_dim, is_normalised=is_normalised)

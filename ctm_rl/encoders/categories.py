@@ -1,4 +1,4 @@
-"""Encoder of what is one of several, once or several times over: Discrete and MultiDiscrete observations."""
+"""Encoder of one or several categories: Discrete and MultiDiscrete observations."""
 
 import torch
 from jaxtyping import Shaped
@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 
 class CategoriesEncoder(nn.Module):
-    """The encoder of vectors on one-hot vectors side by side, whose first product is a sum of rows.
+    """The encoder of vectors, applied to concatenated one-hot vectors, whose first product is a sum of rows.
 
     Args:
-        sizes: how many possibilities each of the N categories has.
+        sizes: number of values of each of the N categories.
         feature_dim: F.
     """
 
@@ -20,7 +20,7 @@ class CategoriesEncoder(nn.Module):
         self.out_dim = feature_dim
         self.register_buffer("starts", torch.tensor([0, *sizes[:-1]]).cumsum(0), persistent=False)
         self.rows = nn.EmbeddingBag(sum(sizes), 2 * feature_dim, mode="sum")
-        # between the extremes of torch's own: a row is no linear layer of so many inputs, and not of scale 1 either
+        # torch's own scales are 1 for embeddings and a linear layer's by its number of inputs; this one lies between
         nn.init.normal_(self.rows.weight, std=len(sizes) ** -0.5)
         self.layers = nn.Sequential(
             nn.GLU(),
@@ -31,5 +31,5 @@ class CategoriesEncoder(nn.Module):
         )
 
     def forward(self, observations: Shaped[Tensor, "N categories"]) -> Tensor:
-        """Maps whole numbers [N, categories], counted from 0, to features [N, F]."""
+        """Maps integers [N, categories], counted from 0, to features [N, F]."""
         return self.layers(self.rows(observations.long() + self.starts))

@@ -1,4 +1,4 @@
-"""Encoder of plain vectors: classic control and everything shaped like it."""
+"""Encoder of plain vectors, as of classic control."""
 
 import math
 
@@ -15,8 +15,8 @@ class ControlEncoder(nn.Module):
         observation_shape: shape of one observation.
         feature_dim: F.
         scale: numbers are divided by this; 255 for bytes.
-        is_normalised: whether to take a running mean off and to divide by a running deviation, which ``observe_``
-            keeps.
+        is_normalised: whether to subtract a running mean and to divide by a running standard deviation, which
+            ``observe_`` updates.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Encoder of pictures that an environment shows."""
+"""Encoder of image observations."""
 
 from jaxtyping import Shaped
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ _MAX_PLACES = 8
 
 
 class ConvEncoder(nn.Module):
-    """Three 3x3 convolutions with stride 2 and ReLU, at most 8 x 8 places left, then Linear and LayerNorm.
+    """Three 3x3 convolutions with stride 2 and ReLU, pooled to at most 8 x 8 places, then Linear and LayerNorm.
 
     Args:
         observation_shape: [H, W], [H, W, C] or [C, H, W]; the smaller of the first and the last axis of three is C.
@@ -41,14 +41,14 @@ class ConvEncoder(nn.Module):
         )
 
     def forward(self, observations: Shaped[Tensor, "N ..."]) -> Tensor:
-        """Maps pictures of bytes or numbers [N, ...] to features [N, F]."""
-        pictures = observations.to(next(self.parameters()).dtype).reshape(len(observations), *self._shape)
-        pictures = pictures if self._is_channels_first else pictures.permute(0, 3, 1, 2)
-        return self.layers(pictures / self._scale)
+        """Maps images of bytes or numbers [N, ...] to features [N, F]."""
+        images = observations.to(next(self.parameters()).dtype).reshape(len(observations), *self._shape)
+        images = images if self._is_channels_first else images.permute(0, 3, 1, 2)
+        return self.layers(images / self._scale)
 
 
-def is_picture(shape: tuple[int, ...]) -> bool:
-    """Whether an array of this shape can be a picture: two long sides, and few channels if any."""
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Whether an array of this shape can be an image: two long sides, and no or few channels."""
     if len(shape) == 2:
         return min(shape) >= _MAX_PLACES
     return len(shape) == 3 and min(shape[0], shape[2]) <= 16 and sorted(shape)[1] >= _MAX_PLACES

@@ -1,4 +1,4 @@
-"""Encoders of questions about digits: the pictures, and the parts of the question."""
+"""Encoders of questions about digits: of the images, and of the parts of the question."""
 
 import math
 
@@ -14,7 +14,7 @@ class DigitEncoder(nn.Module):
 
     Args:
         feature_dim: F, channels of the result.
-        input_dim: I, channels of a picture.
+        input_dim: I, channels of an image.
     """
 
     def __init__(self, feature_dim: int, input_dim: int = 1) -> None:
@@ -30,13 +30,13 @@ class DigitEncoder(nn.Module):
             ]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, pictures: Float[Tensor, "N I H W"]) -> Float[Tensor, "N F h w"]:
-        """Maps pictures [N, I, H, W] to maps [N, F, H / 4, W / 4]."""
-        return self.layers(pictures)
+    def forward(self, images: Float[Tensor, "N I H W"]) -> Float[Tensor, "N F h w"]:
+        """Maps images [N, I, H, W] to maps [N, F, H / 4, W / 4]."""
+        return self.layers(images)
 
 
 class QuestionEncoder(nn.Module):
-    """An index becomes a fixed sinusoid, an operator a learned vector. Source: arXiv:2505.05522, Q&A-MNIST.
+    """Maps an index to a fixed sinusoid, and an operator to a learned vector. Source: arXiv:2505.05522, Q&A-MNIST.
 
     Args:
         feature_dim: F.
@@ -53,7 +53,7 @@ class QuestionEncoder(nn.Module):
         self.operator = nn.Embedding(2, feature_dim)
 
     def forward(self, question: Int[Tensor, "B N"]) -> Float[Tensor, "B N F"]:
-        """Maps parts [B, N] to vectors [B, N, F]; from 0 up they are indices, -1 and -2 the operators + and -."""
+        """Maps parts [B, N] to vectors [B, N, F]; from 0 on they are indices, -1 and -2 are the operators + and -."""
         is_operator = question < 0
         operators = self.operator((-question - 1).clamp(min=0))
         indices = self.index[question.clamp(min=0)]

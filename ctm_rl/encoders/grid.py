@@ -1,4 +1,4 @@
-"""Encoder of MiniGrid's symbolic view: object, colour, state and place of every cell."""
+"""Encoder of MiniGrid's symbolic view: object, colour, state and position of every cell."""
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -10,14 +10,14 @@ SIZES = (11, 6, 3)
 
 
 class GridEncoder(nn.Module):
-    """Four embeddings a cell, then twice Linear, GLU, LayerNorm, the cells laid side by side.
+    """Four embeddings for each cell, then twice Linear, GLU, LayerNorm; the features of all cells are concatenated.
 
     Source: the published RL experiments of arXiv:2505.05522.
 
     Args:
         observation_shape: (height, width, 3).
         feature_dim: F, features of each cell.
-        sizes: how many objects, colours and states there are.
+        sizes: number of objects, colours and states.
     """
 
     def __init__(self, observation_shape: tuple[int, ...], feature_dim: int, sizes: tuple[int, ...] = SIZES) -> None:
@@ -37,7 +37,7 @@ class GridEncoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, observations: Shaped[Tensor, "N H W 3"]) -> Float[Tensor, "N cells_F"]:
-        """Maps grids [N, H, W, 3] of whole numbers to features [N, H x W x F], cell after cell."""
+        """Maps grids [N, H, W, 3] of integers to features [N, H x W x F], cell after cell."""
         cells = observations.flatten(1, 2).long()  # [N, H x W, 3]
         objects, colors, states = cells.unbind(-1)
         places = self.position.weight.expand(len(cells), -1, -1)

@@ -1,4 +1,4 @@
-"""Encoders of pictures: ResNets with a small stem, cut after a stage, and a shallow, wide pair of convolutions."""
+"""Encoders of images: ResNets with a small stem, cut after a stage, and a shallow, wide pair of convolutions."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -78,9 +78,9 @@ class ResNet(nn.Module):
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.out_dim = channels
 
-    def forward(self, pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Maps pictures to the feature map of the last stage kept."""
-        outputs = self.maxpool(self.bn1(self.conv1(pictures)).relu())
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        """Maps images to the feature map of the last stage kept."""
+        outputs = self.maxpool(self.bn1(self.conv1(images)).relu())
         for stage in range(self.num_stages):
             outputs = self.get_submodule(f"layer{stage + 1}")(outputs)
         return outputs
@@ -91,7 +91,7 @@ class ImageEncoder(nn.Module):
 
     Args:
         name: as ``resnet34-2``: depth, and how many stages are kept.
-        input_dim: channels of a picture.
+        input_dim: channels of an image.
     """
 
     def __init__(self, name: str, input_dim: int) -> None:
@@ -101,16 +101,16 @@ class ImageEncoder(nn.Module):
         self.resnet = ResNet(int(depth), int(num_stages))
         self.out_dim = self.resnet.out_dim
 
-    def forward(self, pictures: Float[Tensor, "B I H W"]) -> Float[Tensor, "B C h w"]:
-        """Maps pictures [B, I, H, W] to a feature map [B, C, h, w]."""
-        return self.resnet(self.to_rgb(pictures))
+    def forward(self, images: Float[Tensor, "B I H W"]) -> Float[Tensor, "B C h w"]:
+        """Maps images [B, I, H, W] to a feature map [B, C, h, w]."""
+        return self.resnet(self.to_rgb(images))
 
 
 class ShallowWide(nn.Module):
     """Two wide convolutions with GLU over the channels, the second in 32 groups. Source: arXiv:2505.05522.
 
     Args:
-        input_dim: channels of a picture.
+        input_dim: channels of an image.
     """
 
     def __init__(self, input_dim: int) -> None:
@@ -125,9 +125,9 @@ class ShallowWide(nn.Module):
             nn.BatchNorm2d(self.out_dim),
         )
 
-    def forward(self, pictures: Float[Tensor, "B I H W"]) -> Float[Tensor, "B C h w"]:
-        """Maps pictures [B, I, H, W] to a feature map [B, 2048, H / 2, W / 2]."""
-        return self.layers(pictures)
+    def forward(self, images: Float[Tensor, "B I H W"]) -> Float[Tensor, "B C h w"]:
+        """Maps images [B, I, H, W] to a feature map [B, 2048, H / 2, W / 2]."""
+        return self.layers(images)
 
 
 def _shortcut(input_dim: int, output_dim: int, stride: int) -> nn.Module:

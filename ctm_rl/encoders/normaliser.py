@@ -1,4 +1,4 @@
-"""Running mean and deviation of what has been seen, kept in buffers, so that they travel with the weights."""
+"""Running mean and standard deviation of observations, in buffers, so that they are saved with the weights."""
 
 import torch
 from jaxtyping import Float, Int
@@ -9,10 +9,10 @@ _TINY = 1e-8
 
 
 class RunningNormaliser(nn.Module):
-    """Subtracts the mean of all that has been observed and divides by its deviation; results are kept within 10.
+    """Subtracts the mean of all observations and divides by their standard deviation; results are clamped to +-10.
 
     Args:
-        size: how many numbers are normalised, each on its own.
+        size: N, the numbers of a vector, each of which is normalised separately.
     """
 
     count: Int[Tensor, ""]
@@ -26,12 +26,12 @@ class RunningNormaliser(nn.Module):
         self.register_buffer("variance", torch.ones(size))
 
     def forward(self, numbers: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-        """Normalises [B, N]; before anything has been observed the numbers come out as they are."""
+        """Normalises [B, N]; the identity before the first ``observe_``."""
         return ((numbers - self.mean) / (self.variance + _TINY).sqrt()).clamp(-_LIMIT, _LIMIT)
 
     @torch.no_grad()
     def observe_(self, moments: Float[Tensor, " moments"]) -> None:
-        """Takes notice of observations, given the moments of one batch of them, or of several added up."""
+        """Updates mean and variance by the moments of one batch of observations, or of several, summed."""
         count, (total, square) = moments[0], moments[1:].chunk(2)
         if not count > 0:
             return
@@ -44,14 +44,14 @@ class RunningNormaliser(nn.Module):
 
     @torch.no_grad()
     def moments(self, numbers: Float[Tensor, "B N"], weights: Float[Tensor, " B"]) -> Float[Tensor, " moments"]:
-        """Count of a batch, sum of the distances from ``mean``, sum of their squares; several batches' can be added up.
+        """Count of a batch, sum of the distances from ``mean``, sum of their squares; those of several batches add up.
 
         Args:
             numbers: [B, N].
-            weights: 1 for what counts and 0 for what does not, [B].
+            weights: 1 for rows that count and 0 for others, [B].
 
         Returns:
-            All in one tensor, in double precision.
+            All in one tensor, in float64.
         """
         distances = numbers.double() - self.mean.double()
         weights = weights.double()

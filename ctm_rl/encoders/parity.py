@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class ParityEncoder(nn.Module):
-    """One of two embeddings a place: is it +1? Source: arXiv:2505.05522, the parity experiments.
+    """One of two embeddings for each place, by whether it is +1. Source: arXiv:2505.05522, the parity experiments.
 
     Args:
         feature_dim: F, channels of the result.

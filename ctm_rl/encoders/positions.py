@@ -1,4 +1,4 @@
-"""Position encodings: where a feature stands, added to what it is."""
+"""Position encodings, which are added to the features of a map or a sequence."""
 
 import math
 from collections.abc import Callable
@@ -27,11 +27,11 @@ class NoPositions(nn.Module):
 class FourierPositions(nn.Module):
     """Learnable Fourier features of the coordinates, through a small network. Source: arXiv:2106.02795, algorithm 1.
 
-    ``mlp([cos(W p), sin(W p)] / sqrt(256))``, p = (x, y) in [0, 1], W normal with deviation gamma^-2.
+    ``mlp([cos(W p), sin(W p)] / sqrt(256))``, p = (x, y) in [0, 1], W normal with standard deviation gamma^-2.
 
     Args:
         out_dim: C, channels of the map.
-        gamma: scale; smaller starts with higher frequencies.
+        gamma: scale; a smaller one starts with higher frequencies.
     """
 
     def __init__(self, out_dim: int, gamma: float = GAMMA) -> None:
@@ -58,7 +58,7 @@ class FourierPositions(nn.Module):
 
 
 class MultiFourierPositions(nn.Module):
-    """Ten Fourier encodings of gamma 1.0 to 0.1, mixed by a softmax of learned weights.
+    """Ten Fourier encodings of gamma 1.0 to 0.1, weighted by a softmax of learned weights.
 
     Args:
         out_dim: C, channels of the map.
@@ -71,13 +71,13 @@ class MultiFourierPositions(nn.Module):
         self.mix = nn.Parameter(torch.ones(NUM_SCALES))
 
     def forward(self, feature_map: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Adds the mixed encoding to a map [B, C, H, W]."""
+        """Adds the weighted encoding to a map [B, C, H, W]."""
         encodings = torch.stack([encoder.encode(feature_map) for encoder in self.encoders])  # pyright: ignore
         return feature_map + torch.einsum("s,schw->chw", self.mix.softmax(0), encodings)
 
 
 class RotationalPositions(nn.Module):
-    """A learned vector of the plane, turned by 0 to 180 degrees along the rows and along the columns; square maps only.
+    """A learned 2-D vector, rotated by 0 to 180 degrees along the rows and along the columns; square maps only.
 
     Source: arXiv:2505.05522, image experiments.
 
@@ -95,15 +95,15 @@ class RotationalPositions(nn.Module):
         height, width = feature_map.shape[-2:]
         if height != width:
             raise ValueError(f"rotational positions need a square map, got {height} x {width}.")
-        turned = _turn(self.start, width)  # [W, 2]
-        rows = turned[:, None].expand(-1, width, -1)
-        columns = turned[None].expand(width, -1, -1)
+        rotated = _rotate(self.start, width)  # [W, 2]
+        rows = rotated[:, None].expand(-1, width, -1)
+        columns = rotated[None].expand(width, -1, -1)
         encoding = self.projection(torch.cat((rows, columns), -1))  # [H, W, C]
         return feature_map + encoding.permute(2, 0, 1)
 
 
 class SequenceRotationalPositions(nn.Module):
-    """The vector (0, 1), turned by 0 to 180 degrees along a sequence. Source: arXiv:2505.05522, parity.
+    """The vector (0, 1), rotated by 0 to 180 degrees along a sequence. Source: arXiv:2505.05522, parity.
 
     Args:
         out_dim: C, channels of the sequence.
@@ -118,7 +118,7 @@ class SequenceRotationalPositions(nn.Module):
 
     def forward(self, sequence: Float[Tensor, "B C S"]) -> Float[Tensor, "B C S"]:
         """Adds the encoding to a sequence [B, C, S]."""
-        return sequence + self.projection(_turn(self.start.to(sequence.dtype), sequence.shape[-1])).T
+        return sequence + self.projection(_rotate(self.start.to(sequence.dtype), sequence.shape[-1])).T
 
 
 def build_positions(kind: str, out_dim: int) -> nn.Module:
@@ -135,8 +135,8 @@ def build_positions(kind: str, out_dim: int) -> nn.Module:
     return builders[kind](out_dim)
 
 
-def _turn(start: Float[Tensor, "2"], num_places: int) -> Float[Tensor, "places 2"]:
-    """A vector turned counter-clockwise by evenly spaced angles from 0 to 180 degrees, [num_places, 2]."""
+def _rotate(start: Float[Tensor, "2"], num_places: int) -> Float[Tensor, "places 2"]:
+    """A vector rotated counter-clockwise by evenly spaced angles from 0 to 180 degrees, [num_places, 2]."""
     angle = torch.deg2rad(torch.linspace(0, 180, num_places, device=start.device, dtype=start.dtype))
     cosine, sine = angle.cos(), angle.sin()
     x, y = start

@@ -1,12 +1,12 @@
-"""Features of observations sent through a dense layer, without forming the features where a grid allows it.
+"""Features of observations multiplied by a dense layer, without forming the features of grids.
 
-A dense layer's output on the features of a grid is a sum over cells, and what a cell adds depends on its place and its
-kind alone: object, colour and state. So it is computed once for each place and each kind there is, and every
-observation adds up the rows of its cells. Equal to the long way in value and gradient, and tens of times less work.
-Of several parts of an observation, each adds its own share.
+A dense layer's output on the features of a grid is a sum over cells, and the contribution of a cell depends only on its
+place and its kind: object, colour and state. So it is computed once for each place and each kind that occurs, and every
+observation sums the contributions of its cells. Equal in value and gradient to forming the features, with tens of times
+less work. If an observation has several parts, their contributions are summed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -17,47 +17,21 @@ from ctm_rl.encoders import PartsEncoder
 from ctm_rl.encoders.grid import GridEncoder
 
 _FEW_KINDS = 12
-"""Up to so many kinds, a product with ones and zeros is faster, there and back, than gathering rows."""
+"""Up to this many kinds, a product with ones and zeros is faster, forward and backward, than gathering rows."""
 
 
 def reads_grid(encoder: nn.Module) -> bool:
-    """Whether an encoder reads a grid, alone or beside other parts, so that projecting saves work."""
+    """Whether an encoder reads a grid, alone or among other parts, so that projecting saves work."""
     return any(isinstance(part, GridEncoder) for part in _parts(encoder))
 
 
-def project(
-    encoder: nn.Module,
-    observations: Shaped[Tensor, "N ..."],
-    weight: Float[Tensor, "E F"],
-    bias: Float[Tensor, " E"],
-) -> Float[Tensor, "N E"]:
-    """Computes ``weight @ features + bias``, with gradient.
-
-    Args:
-        encoder: of the observations, with F features.
-        observations: [N, ...].
-        weight: of the dense layer, [E, F].
-        bias: of the dense layer, [E].
-
-    Returns:
-        The layer's output, [N, E].
-
-    Raises:
-        IndexError: a grid holds an object, colour or state that the encoder does not know.
-    """
-    if not reads_grid(encoder):
-        return nn.functional.linear(encoder(observations), weight, bias)
-    pieces = zip(_parts(encoder), _pieces(encoder, observations), _columns(encoder, weight), strict=True)
-    return sum((_share(part, piece, column) for part, piece, column in pieces), bias)
-
-
 def _parts(encoder: nn.Module) -> list[nn.Module]:
-    """The encoders of which one consists."""
+    """The encoders of the parts of an observation."""
     return list(encoder.parts) if isinstance(encoder, PartsEncoder) else [encoder]
 
 
 def _pieces(encoder: nn.Module, observations: Shaped[Tensor, "N ..."]) -> list[Tensor]:
-    """What each of them reads."""
+    """The part of the observations that each of them reads."""
     if isinstance(encoder, PartsEncoder):
         return [piece for _, piece in encoder.pieces(observations)]
     return [observations]
@@ -68,18 +42,11 @@ def _columns(encoder: nn.Module, weight: Float[Tensor, "E F"]) -> Iterable[Tenso
     return weight.split([part.out_dim for part in _parts(encoder)], -1)  # pyright: ignore[reportCallIssue]
 
 
-def _share(part: nn.Module, piece: Shaped[Tensor, "N ..."], weight: Float[Tensor, "E F"]) -> Float[Tensor, "N E"]:
-    """What one part adds to the layer's output."""
-    if not isinstance(part, GridEncoder):
-        return nn.functional.linear(part(piece), weight)
-    kinds = kinds_of(piece, part.sizes)
-    return share_out(part, kinds, weight).add_up(kinds)
+class Projection:
+    """``weight @ features + bias`` of observations, with gradient.
 
-
-class FixedProjection:
-    """``project`` with an encoder and a layer that stay as they are, without gradient: for acting.
-
-    What cells add is kept from call to call, and computed anew when a kind of cell is met for the first time.
+    Without gradient and with encoder and layer fixed, it can be called again: the contributions of cells are kept, and
+    computed again when a new kind of cell occurs.
 
     Args:
         encoder: of the observations, with F features.
@@ -87,35 +54,34 @@ class FixedProjection:
         bias: of the dense layer, [E].
     """
 
-    @torch.no_grad()
     def __init__(self, encoder: nn.Module, weight: Float[Tensor, "E F"], bias: Float[Tensor, " E"]) -> None:
         self._encoder, self._weight, self._bias = encoder, weight, bias
-        self._shares = [
-            _FixedGrid(part, column) if isinstance(part, GridEncoder) else _Fixed(part, column)
-            for part, column in zip(_parts(encoder), _columns(encoder, weight), strict=True)
-        ]
+        self._contributions: list[Callable[[Tensor], Tensor]] = []
+        if reads_grid(encoder):
+            parts = zip(_parts(encoder), _columns(encoder, weight), strict=True)
+            self._contributions = [_contribution(part, columns) for part, columns in parts]
 
-    @torch.no_grad()
     def __call__(self, observations: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N E"]:
-        """The layer's output, [N, E], for observations [N, ...]."""
-        if not reads_grid(self._encoder):
-            return project(self._encoder, observations, self._weight, self._bias)
-        pieces = _pieces(self._encoder, observations)
-        return sum((share(piece) for share, piece in zip(self._shares, pieces, strict=True)), self._bias)
+        """The layer's output, [N, E], for observations [N, ...].
+
+        Raises:
+            IndexError: a grid holds an object, colour or state beyond those of the encoder.
+        """
+        if not self._contributions:
+            return nn.functional.linear(self._encoder(observations), self._weight, self._bias)
+        pieces = zip(self._contributions, _pieces(self._encoder, observations), strict=True)
+        return sum((contribution(piece) for contribution, piece in pieces), self._bias)
 
 
-class _Fixed:
-    """What a part adds to a layer's output."""
-
-    def __init__(self, part: nn.Module, weight: Float[Tensor, "E F"]) -> None:
-        self._part, self._weight = part, weight
-
-    def __call__(self, piece: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N E"]:
-        return _share(self._part, piece, self._weight)
+def _contribution(part: nn.Module, weight: Float[Tensor, "E F"]) -> Callable[[Tensor], Tensor]:
+    """The contribution of one part to the layer's output, as a function of what the part reads."""
+    if isinstance(part, GridEncoder):
+        return _GridContribution(part, weight)
+    return lambda piece: nn.functional.linear(part(piece), weight)
 
 
-class _FixedGrid:
-    """What a grid adds to it; the kinds of cells that were met are kept."""
+class _GridContribution:
+    """The contribution of a grid; those of the kinds of cells that have occurred are kept."""
 
     def __init__(self, grid: GridEncoder, weight: Float[Tensor, "E F"]) -> None:
         self._grid, self._weight = grid, weight
@@ -132,15 +98,15 @@ class _FixedGrid:
 
 
 class CellShares(NamedTuple):
-    """What cells add to a dense layer's output; Q kinds of cells are known, of all there could be."""
+    """Contributions of cells to a dense layer's output, for Q of all possible kinds of cells."""
 
     slots: Int[Tensor, " kinds"]
-    """Where each kind stands in ``rows``; -1: it is not known."""
+    """The index of each kind in ``rows``; -1: it has none."""
     rows: Float[Tensor, "cells Q E"]
-    """What a cell adds, by place and slot."""
+    """The contribution of a cell, by place and index."""
 
     def add_up(self, kinds: Int[Tensor, "N cells"]) -> Float[Tensor, "N E"]:
-        """Sums what the cells of each observation add; all their kinds must be known."""
+        """Sums the contributions of the cells of each observation; all their kinds must be among the Q."""
         num_cells, num_kinds, _ = self.rows.shape
         places = torch.arange(0, num_cells * num_kinds, num_kinds, device=kinds.device)
         index, rows = self.slots[kinds] + places, self.rows.flatten(0, 1)
@@ -150,15 +116,15 @@ class CellShares(NamedTuple):
 
 
 def share_out(encoder: GridEncoder, kinds: Int[Tensor, "..."], weight: Float[Tensor, "E cells_F"]) -> CellShares:
-    """Computes what each kind of cell adds to a dense layer's output at every place.
+    """Computes the contribution of each kind of cell to a dense layer's output at every place.
 
     Args:
-        encoder: gives the cells' features.
-        kinds: which are needed, repeated or not, as ``kinds_of`` gives them.
+        encoder: of the grid.
+        kinds: those that are needed, with or without repetitions, as ``kinds_of`` returns them.
         weight: of the dense layer, [E, H x W x F].
 
     Returns:
-        The shares of these kinds.
+        The contributions of these kinds.
     """
     num_objects, num_colors, num_states = encoder.sizes
     num_kinds = num_objects * num_colors * num_states
@@ -174,14 +140,14 @@ def kinds_of(observations: Shaped[Tensor, "N H W 3"], sizes: tuple[int, ...]) ->
     """One number for object, colour and state of every cell.
 
     Args:
-        observations: whole numbers from 0, [N, H, W, 3].
-        sizes: how many objects, colours and states there are.
+        observations: integers from 0, [N, H, W, 3].
+        sizes: number of objects, colours and states.
 
     Returns:
         Kinds, [N, H x W].
 
     Raises:
-        IndexError: there are not so many.
+        IndexError: an object, colour or state is not below its number.
     """
     parts = observations.flatten(1, 2).long().unbind(-1)
     highest = tuple(int(part.max()) for part in parts)

@@ -1,4 +1,4 @@
-"""Encoder of short texts, as MiniGrid's missions, from the hashes of their words."""
+"""Encoder of short texts, such as MiniGrid's missions, from hashes of their words."""
 
 from jaxtyping import Shaped
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from ctm_rl.spaces.observations import BYTES_PER_WORD, NUM_WORDS
 
 
 class TextEncoder(nn.Module):
-    """Two embeddings a word, one for each byte of its hash, and one of its place; Linear, GLU, mean over the words.
+    """Embeddings of both bytes of a word's hash and of its position; Linear, GLU, mean over the words.
 
-    No vocabulary has to be known beforehand. The layer between the sum and the mean lets a word mean something else in
-    another place, which a mean of sums would not.
+    No vocabulary is needed. The layer between sum and mean lets the meaning of a word depend on its position, which a
+    mean of sums would not.
 
     Args:
         feature_dim: F.
@@ -27,7 +27,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, observations: Shaped[Tensor, "N bytes"]) -> Tensor:
         """Maps packed texts, [N, NUM_WORDS x BYTES_PER_WORD], to features [N, F]."""
-        # the same few missions are given again and again
+        # a batch repeats a few missions many times
         texts, which = observations.long().unique(dim=0, return_inverse=True)
         hashes = texts.unflatten(1, (NUM_WORDS, BYTES_PER_WORD))
         is_word = (hashes.sum(-1) > 0)[..., None]

@@ -1,35 +1,43 @@
-"""Acting: one environment step from a state to the next, with as little thought as each row takes where rows halt."""
+"""Acting: one environment step at a time for many environments, without gradient."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
-from ctm_rl.encoders.projection import FixedProjection
-from ctm_rl.engine.episode import Folded, can_unroll, fold
-from ctm_rl.inference.stepper import CoreSweep
+from ctm_rl.encoders.projection import Projection
+from ctm_rl.engine.dispatch import runs_in_buffers
+from ctm_rl.engine.episode import Folded, fold, sweep_state
+from ctm_rl.engine.episode_forward import Sweep
+from ctm_rl.engine.episode_sync import Window
+from ctm_rl.machine.certainty import certainty
 from ctm_rl.machine.core import Core, CTMCore
 from ctm_rl.machine.halting import CoreTicking, tick_until_certain
 from ctm_rl.machine.reading import constant_reading
 from ctm_rl.machine.state import AnyState, CoreState, rows_of_state, select_rows, take_rows
+from ctm_rl.machine.synchronisation import sync_of
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.spaces.actions import Choices
+
+_ROOM = 32
+"""Environment steps after which histories are moved back to the beginning of their buffers."""
 
 
 class ActedStep(NamedTuple):
     """One environment step of B rows."""
 
     logits: Float[Tensor, "B A"]
-    """Of the action distribution, after the row's last tick."""
+    """Outputs of the policy head after the row's last tick."""
     state: AnyState
     """The state after each row's last tick, B rows."""
     ticks: Int[Tensor, " B"]
-    """How many ticks each row took."""
+    """Number of ticks each row took."""
 
 
 def check_can_halt(agent: ActorCritic) -> None:
-    """Refuses to halt a policy that has only ever seen all of its ticks, or that makes no choices.
+    """Raises for a policy that cannot halt: trained with all ticks only, or with actions that are not choices.
 
     Raises:
         ValueError: it was trained without ``train_random_ticks``, or its actions are numbers.
@@ -47,10 +55,10 @@ def check_can_halt(agent: ActorCritic) -> None:
 
 
 def check_can_take(agent: ActorCritic, num_ticks: int | None) -> None:
-    """Refuses a number of ticks that a policy has not learned to act with.
+    """Raises for a number of ticks that a policy has not been trained to act with.
 
     Raises:
-        ValueError: it was trained without ``train_random_ticks``, or there are not so many.
+        ValueError: it was trained without ``train_random_ticks``, or with fewer ticks.
     """
     if num_ticks is None:
         return
@@ -64,17 +72,26 @@ def check_can_take(agent: ActorCritic, num_ticks: int | None) -> None:
 
 
 class Actor:
-    """Takes environment steps with an agent, without gradient, by the fastest way there is.
+    """Takes environment steps with an agent, without gradient, by the fastest path there is.
 
-    What only depends on the agent's parameters is kept from step to step, until they change.
+    Either from a state that is handed in to one that is handed back (``act``), or in B rows that the actor holds
+    (``reset``, ``state``, ``step``, ``peek``), whose histories are then not copied at each step. What depends on the
+    agent's parameters alone is kept from step to step, until a parameter is changed or replaced.
 
     Args:
-        agent: who acts.
+        agent: whose parameters are used.
     """
 
     def __init__(self, agent: ActorCritic) -> None:
         self.agent = agent
         self._prepared: _Prepared | None = None
+        self._state: AnyState | None = None
+        self._ticking: _BufferedTicking | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the agent computes."""
+        return next(self.agent.parameters()).device
 
     @torch.no_grad()
     def act(
@@ -85,105 +102,219 @@ class Actor:
         halt_certainty: float | None = None,
         num_ticks: int | None = None,
     ) -> ActedStep:
-        """Takes one environment step; a row that is certain enough stops ticking and costs nothing any more.
+        """Takes one environment step; a row that is certain enough stops ticking and costs nothing from then on.
 
-        The certainty of a policy is ``1 - H(pi) / log A``, 0 where all actions are alike and 1 where one is sure.
+        The certainty of a policy is ``1 - H(pi) / log A``: 0 where all actions are equally likely, 1 where one is sure.
 
         Args:
             observations: as ``agent.unroll`` takes them, without the axis of steps.
             is_first: whether this starts an episode; the row's state is then replaced by the start state.
             state: the state before the step; left as it was.
-            halt_certainty: the certainty that is enough, from 0 to 1; ``None``: none is.
-            num_ticks: K, at most so many; ``None``: as trained.
+            halt_certainty: the certainty at which a row stops, from 0 to 1; ``None``: all ticks are taken.
+            num_ticks: K, the most ticks that a row takes; ``None``: as trained.
 
         Returns:
-            What each row ended with.
+            Logits, state and number of ticks of each row.
 
         Raises:
-            ValueError: the agent cannot halt, or not take so many ticks.
+            ValueError: the agent cannot halt, or cannot take so many ticks.
         """
         agent, config = self.agent, self.agent.config
         check_can_take(agent, num_ticks)
         limit = config.num_ticks if num_ticks is None else num_ticks
         if halt_certainty is not None:
             check_can_halt(agent)
-        is_plain = can_unroll(agent.core) and not torch.is_autocast_enabled(observations.device.type)
-        if halt_certainty is None and not is_plain:
+        is_buffered = runs_in_buffers(agent.core, observations.device.type)
+        if halt_certainty is None and not is_buffered:
             each = None if num_ticks is None else [num_ticks]
             unrolled = agent.unroll(observations[None], is_first[None], state, each)
             return ActedStep(unrolled.logits[0], unrolled.state, torch.full((len(is_first),), limit))
         if not config.is_state_carried or is_first.any():
             fresh = agent.initial_state(len(is_first))
             state = select_rows(is_first, fresh, state) if config.is_state_carried else fresh
-        if is_plain:
-            ticking = self._sweeping(observations, state, limit)
+        if is_buffered:
+            assert isinstance(state, CoreState)
+            ticking = _BufferedTicking(self._prepare(), state, limit)
+            ticking.inputs = ticking.prepared.project(observations)
             if halt_certainty is None:
                 logits = agent.policy(ticking.advance(limit))
                 return ActedStep(logits, ticking.state, torch.full((len(is_first),), limit))
         else:
             assert isinstance(agent.core, Core)
             ticking = CoreTicking(agent.core, state, [constant_reading(agent.encoder(observations))] * limit)
-        deciding = _Choosing(agent, ticking)
-        (logits, *parts), ticks, _ = tick_until_certain(deciding, len(is_first), limit, halt_certainty)
-        given = iter(parts)
-        last = type(state)._make(None if part is None else next(given) for part in state)
+        choosing = _Choosing(agent, ticking)
+        (logits, *parts), ticks, _ = tick_until_certain(choosing, len(is_first), limit, halt_certainty)
+        remaining = iter(parts)
+        last = type(state)._make(None if part is None else next(remaining) for part in state)
         return ActedStep(logits, last, ticks)
 
-    def _sweeping(self, observations: Tensor, state: AnyState, limit: int) -> "_Sweeping":
-        """The machine, about to tick."""
-        assert isinstance(self.agent.core, CTMCore)
+    @torch.no_grad()
+    def reset(self, num_rows: int) -> None:
+        """Holds ``num_rows`` rows from now on, each with the start state."""
+        self.state = self.agent.initial_state(num_rows)
+
+    @property
+    def state(self) -> AnyState:
+        """The state before the next ``step``, B rows, without gradient; no step writes over it."""
+        ticking = self._held_ticking()
+        if ticking is not None:
+            return CoreState._make(None if part is None else part.clone() for part in ticking.state)
+        assert self._state is not None, "reset first, or set the state"
+        return self._state
+
+    @state.setter
+    def state(self, state: AnyState) -> None:
+        """Holds the rows of another state from now on."""
+        self._state, self._ticking = state, None
+        if self.agent.config.is_state_carried and runs_in_buffers(self.agent.core, state[0].device.type):
+            self._ticking = self._hold(state, self._prepare())
+
+    @torch.no_grad()
+    def step(
+        self, observations: Shaped[Tensor, "B ..."], is_first: Bool[Tensor, " B"], num_ticks: int | None = None
+    ) -> tuple[Float[Tensor, "B A"], Float[Tensor, " B"]]:
+        """Takes one environment step in every row that the actor holds.
+
+        Args:
+            observations: packed, [B, *layout.shape].
+            is_first: whether this starts an episode, [B]; the row's state is then replaced by the start state.
+            num_ticks: how many ticks the step takes, from 1 to K; ``None``: K.
+
+        Returns:
+            Outputs of the policy head, [B, O], and values, [B].
+        """
+        most = self.agent.config.num_ticks
+        if num_ticks is not None and not 1 <= num_ticks <= most:
+            raise ValueError(f"ticks must be from 1 to num_ticks = {most}, got {num_ticks}.")
+        ticking = self._held_ticking()
+        if ticking is None:
+            each = None if num_ticks is None else [num_ticks]
+            unrolled = self.agent.unroll(observations[None], is_first[None], self.state, each)
+            self._state = unrolled.state
+            return unrolled.logits[0], unrolled.values[0]
+        ticking.inputs = ticking.prepared.project(observations)
+        sync = ticking.advance(most if num_ticks is None else num_ticks, is_first.nonzero().squeeze(1).tolist())
+        return self.agent.policy(sync), self.agent.value(sync).squeeze(-1)
+
+    @torch.no_grad()
+    def peek(self, observations: Shaped[Tensor, "R ..."], rows: Int[Tensor, " R"] | None = None) -> Float[Tensor, " R"]:
+        """Values of what would be observed next if the episodes went on; the state stays as it is.
+
+        Args:
+            observations: of the rows, [R, ...].
+            rows: which rows these are, [R]; ``None``: all of them.
+
+        Returns:
+            Values, [R].
+        """
+        state = self.state
+        if rows is not None:
+            state = type(state)._make(None if part is None else part[rows] for part in state)
+        is_first = torch.zeros(1, len(observations), dtype=torch.bool, device=observations.device)
+        return self.agent.unroll(observations[None], is_first, state).values[0]
+
+    def _held_ticking(self) -> "_BufferedTicking | None":
+        """The rows that are held, in buffers of the parameters as they are now; ``None``: they are not in buffers."""
+        if self._ticking is not None:
+            prepared = self._prepare()
+            if prepared is not self._ticking.prepared:
+                self._ticking = self._hold(self._ticking.state, prepared)
+        return self._ticking
+
+    def _hold(self, state: AnyState, prepared: "_Prepared") -> "_BufferedTicking":
+        """Buffers for many environment steps."""
         assert isinstance(state, CoreState)
-        marks = _marks(self.agent)
-        if self._prepared is None or marks is None or self._prepared.marks != marks:
-            folded = fold(self.agent.core).laid_out()
-            project = FixedProjection(self.agent.encoder, folded.features, folded.bias)
-            self._prepared = _Prepared(marks, folded, project)
-        folded, project = self._prepared[1:]
-        return _Sweeping(self.agent.core, folded, project(observations), state, limit)
+        return _BufferedTicking(prepared, state, _ROOM * self.agent.config.num_ticks)
+
+    @torch.no_grad()
+    def _prepare(self) -> "_Prepared":
+        """What depends on the parameters alone, made again if one of them was changed or replaced."""
+        core = self.agent.core
+        assert isinstance(core, CTMCore)
+        versions = _versions(core, self.agent.encoder)
+        if self._prepared is None or versions is None or self._prepared.versions != versions:
+            folded = fold(core).laid_out()
+            project = Projection(self.agent.encoder, folded.features, folded.bias)
+            self._prepared = _Prepared(versions, core, folded, project)
+        return self._prepared
 
 
 class _Prepared(NamedTuple):
-    """What only depends on the parameters."""
+    """What depends on the parameters of core and encoder alone; the heads' are read at each step."""
 
-    marks: list[tuple[int, int]] | None
-    """Of the parameters that it was made of; None: of some that tell no changes."""
+    versions: list[tuple[int, int]] | None
+    """Of the parameters that it was made of; ``None``: they do not count their versions."""
+    core: CTMCore
+    """The machine."""
     folded: Folded
-    """The core's."""
-    project: FixedProjection
-    """The encoder's, with what the folded core does first."""
+    """Its parameters as the buffers take them."""
+    project: Projection
+    """The encoder's, with the features' half of the core's first dense layer."""
 
 
-def _marks(agent: ActorCritic) -> list[tuple[int, int]] | None:
-    """Tells whether a parameter has been changed or replaced; None: made in inference mode, they do not tell."""
-    parameters = list(agent.parameters())
-    if any(one.is_inference() for one in parameters):
+def _versions(*modules: nn.Module) -> list[tuple[int, int]] | None:
+    """Changes whenever a parameter is changed or replaced; ``None``: made in inference mode, they count no versions."""
+    parameters, rest = [], list(modules)
+    while rest:  # as module.parameters(), without the names, which take most of its time
+        module = rest.pop()
+        parameters += module._parameters.values()
+        rest += [child for child in module._modules.values() if child is not None]
+    try:
+        return [(one.data_ptr(), one._version) for one in parameters if one is not None]
+    except RuntimeError:
         return None
-    return [(one.data_ptr(), one._version) for one in parameters]
 
 
-class _Sweeping:
-    """A machine that can be unrolled, tick by tick.
+class _BufferedTicking:
+    """A machine ticking in sliding buffers, without gradient; see ``machine.halting.Ticking``.
 
     Args:
-        core: the machine.
-        folded: its parameters.
-        inputs: what the features send into its first dense layer, [B, E].
+        prepared: the machine and its parameters as they are now.
         state: where to start, B rows; left as it was.
-        limit: how many ticks there may be.
+        room: after how many ticks histories are moved back to the beginning of their buffers.
     """
 
-    def __init__(self, core: CTMCore, folded: Folded, inputs: Tensor, state: CoreState, limit: int) -> None:
-        self._core, self._folded, self._inputs, self._limit = core, folded, inputs, limit
-        self._sweep = CoreSweep(core, folded, state, limit)
+    inputs: Float[Tensor, "b E"]
+    """What the features send into the first dense layer, ``folded.features @ features + folded.bias``."""
+
+    def __init__(self, prepared: _Prepared, state: CoreState, room: int) -> None:
+        self.prepared = prepared
+        self._room = room
+        self._start(state)
+
+    @torch.no_grad()
+    def _start(self, state: CoreState) -> None:
+        core, folded = self.prepared.core, self.prepared.folded
+        self._sweep = Sweep(folded.weights, folded.pairs, sweep_state(core, state), self._room)
+        self._alpha, self._beta = state.alpha.T, state.beta.T
+        if core.config.sync_window:
+            beta = folded.window_beta(core.config.history_length)
+            self._beta = beta.to(state.beta.dtype)[:, None].expand_as(self._beta)
 
     @property
     def state(self) -> CoreState:
-        """The state after the last tick, of the rows that are left; written over by the next one."""
-        return self._sweep.state
+        """The state after the last tick, of the rows that are left; views of the buffers, which ticks write over."""
+        scan = self._sweep.scan
+        return CoreState(
+            self._sweep.history.permute(2, 0, 1),
+            self._sweep.activation.T,
+            self._alpha.T,
+            self._beta.T,
+            scan.window.permute(2, 1, 0) if isinstance(scan, Window) else None,
+        )
 
-    def advance(self, num_ticks: int) -> Float[Tensor, "b P"]:
-        """So many ticks more; gives what the heads read."""
-        return self._sweep.step(self._inputs, num_ticks)
+    def advance(self, num_ticks: int, restarts: Sequence[int] = ()) -> Float[Tensor, "b P"]:
+        """Runs some ticks with the same inputs, at most ``room``; rows ``restarts`` start an episode before them.
+
+        Returns:
+            What the heads read: the output sync after the last of them.
+        """
+        if not self._sweep.has_room(num_ticks):
+            self._sweep.slide()
+        alpha, beta = self._sweep.step(restarts, self.inputs, num_ticks)
+        self._alpha = alpha.to(self.inputs.dtype)
+        self._beta = self._beta if beta is None else beta
+        return sync_of(self._alpha, self._beta).T
 
     def tick(self) -> Float[Tensor, "b P"]:
         """See ``machine.halting.Ticking``."""
@@ -191,26 +322,26 @@ class _Sweeping:
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
         """See ``machine.halting.Ticking``."""
-        self._inputs = self._inputs[rows]
-        self._sweep = CoreSweep(self._core, self._folded, rows_of_state(self.state, rows), self._limit)
+        self.inputs = self.inputs[rows]
+        self._start(rows_of_state(self.state, rows))
 
 
 class _Choosing:
-    """Rows that choose an action at every tick.
+    """Ticking rows with the action logits and the certainty of each, see ``machine.halting.Deciding``.
 
     Args:
-        agent: who chooses.
+        agent: the agent whose policy head chooses.
         ticking: the rows.
     """
 
-    def __init__(self, agent: ActorCritic, ticking: "CoreTicking | _Sweeping") -> None:
+    def __init__(self, agent: ActorCritic, ticking: CoreTicking | _BufferedTicking) -> None:
         assert isinstance(agent.actions, Choices)
         self._agent, self._actions, self._ticking = agent, agent.actions, ticking
 
     def tick(self) -> Float[Tensor, " b"]:
         """See ``machine.halting.Deciding``."""
         self._logits = self._agent.policy(self._ticking.tick())
-        return self._actions.certainty(self._logits)
+        return certainty(self._actions.grouped(self._logits), sizes=self._actions.sizes)
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
         """See ``machine.halting.Deciding``."""
@@ -220,5 +351,5 @@ class _Choosing:
         """See ``machine.halting.Deciding``: logits, then the parts of the state."""
         parts = [self._logits, *(part for part in self._ticking.state if part is not None)]
         if len(rows) == len(self._logits):
-            return parts  # nobody ticks any more
+            return parts  # all rows have halted
         return [take_rows(part, rows) for part in parts]

@@ -14,7 +14,7 @@ from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, 
 from ctm_rl.models.rebuild_config import rebuild_config
 
 MODEL_ENTRY = "model"
-"""Under this name a checkpoint holds the model of a run that learned to answer."""
+"""Key under which a checkpoint holds the model of a run that learned to answer."""
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> ContinuousThoughtMachine | FeedForwardModel:
@@ -22,10 +22,10 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Continuo
 
     Args:
         path: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
-        device: where it computes.
+        device: where the model computes.
 
     Returns:
-        The model, in evaluation mode. ``models.preprocessing.model_inputs`` makes inputs of observations.
+        The model, in evaluation mode. ``models.preprocessing.model_inputs`` makes its inputs from observations.
 
     Raises:
         CheckpointError: there is no usable checkpoint, or it holds no such model.
@@ -39,16 +39,13 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Continuo
 
 def rebuild_model(place: Path, state: Mapping[str, Any]) -> ContinuousThoughtMachine | FeedForwardModel:
     """Rebuilds the model that a checkpoint's state describes; see ``load_model``."""
-    try:
+    with checkpoint.rebuilding("model", place):
         entry = state[MODEL_ENTRY]
         model = build_model(rebuild_config(AnswerConfig, entry["config"]))
         model.load_state_dict(entry["weights"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"checkpoint {place} holds no model that this ctm-rl can rebuild: {reason}.") from error
-    return model.eval()
+        return model.eval()
 
 
 def describe(model: ContinuousThoughtMachine | FeedForwardModel) -> dict[str, Any]:
-    """What a checkpoint holds of a model, under ``MODEL_ENTRY``: its configuration and weights."""
+    """The content of a checkpoint under ``MODEL_ENTRY``: configuration and weights."""
     return {"config": dataclasses.asdict(model.config), "weights": dict(model.state_dict())}

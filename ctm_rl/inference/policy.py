@@ -1,4 +1,4 @@
-"""A trained policy, ready to act: read from a run's checkpoint, without ray."""
+"""A trained policy, ready to act: read from a run's checkpoint, without Ray."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,17 +20,17 @@ from ctm_rl.spaces.actions import from_plain, to_plain
 from ctm_rl.spaces.observations import Layout
 
 POLICY_ENTRY = "policy"
-"""Where a checkpoint holds a policy: its ``config``, ``layout``, ``actions`` and ``weights``."""
+"""Key under which a checkpoint holds a policy: its ``config``, ``layout``, ``actions`` and ``weights``."""
 OFFICIAL_ENTRY = "official"
-"""Where an imported checkpoint holds its published ``args`` and ``weights`` instead."""
+"""Key under which an imported checkpoint holds its published ``args`` and ``weights`` instead."""
 
 
 class Policy:
-    """Acts on observations, carrying its state from one to the next.
+    """Chooses actions for observations, with a state that is carried from step to step.
 
     Args:
         agent: the trained network; it is put into evaluation mode.
-        iteration: how long it was trained, in iterations; 0 for an imported one.
+        iteration: training iterations it has behind it; 0 for an imported one.
 
     Example:
         >>> policy = Policy.from_checkpoint("runs/a")  # doctest: +SKIP
@@ -44,15 +44,15 @@ class Policy:
         self.actions = agent.actions
         self.iteration = iteration
         self.ticks = np.zeros(0, np.int64)
-        """How many ticks each row took in the last step, [B]."""
+        """Number of ticks each row took in the last step, [B]."""
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu") -> "Policy":
-        """Reads a policy.
+        """Reads a policy from disk.
 
         Args:
             path: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
-            device: where it computes.
+            device: where the policy computes.
 
         Returns:
             The policy.
@@ -65,11 +65,11 @@ class Policy:
 
     @classmethod
     def from_state(cls, place: Path, state: Mapping[str, Any], device: str | torch.device = "cpu") -> "Policy":
-        """Makes a policy of a checkpoint that has been read; see ``from_checkpoint``.
+        """Makes a policy from the content of a checkpoint; see ``from_checkpoint``.
 
         Args:
-            place: where the checkpoint lies.
-            state: what it holds.
+            place: path of the checkpoint.
+            state: its content.
             device: where the policy computes.
         """
         official = official_of(place, state)
@@ -95,7 +95,7 @@ class Policy:
         return next(self.agent.parameters()).device
 
     def initial_state(self, batch_size: int | None = None) -> AnyState:
-        """The learned state that an episode begins with.
+        """The learned state with which an episode begins.
 
         Args:
             batch_size: rows, one for each environment; ``None``: one, for single observations.
@@ -121,23 +121,23 @@ class Policy:
         """Chooses actions for one step.
 
         Args:
-            observation: one observation as the environment gives it (an array, a number, a dictionary, ...), or a batch
-                of them as a vector environment does.
-            state: as ``initial_state`` or the last call gave it, with as many rows; left as it was.
-            is_first: which rows begin a new episode, [B]; their state starts afresh. ``None``: none does.
-            deterministic: take the likeliest action instead of drawing one.
-            generator: a generator on the CPU to draw from; ``None``: torch's own.
+            observation: one observation as the environment returns it (an array, a number, a dictionary, ...), or a
+                batch of them as a vector environment returns it.
+            state: as ``initial_state`` or the last call returned it, with as many rows; left as it was.
+            is_first: which rows begin a new episode, [B]; they take the start state. ``None``: none.
+            deterministic: take the likeliest action instead of sampling.
+            generator: a CPU generator to sample from; ``None``: torch's default.
             halt_certainty: each row stops ticking once it is this certain (``1 - H(pi) / log A``), from 0 to 1; only of
                 a policy trained with ``train_random_ticks``. ``None``: it takes all of its ticks.
-            num_ticks: of such a policy: take so many ticks, or at most so many where rows halt. ``None``: as trained.
+            num_ticks: for such a policy: the number of ticks, or the most ticks where rows halt. ``None``: as trained.
 
         Returns:
             The action as the environment takes it: for one observation an ``int`` (Discrete) or an array, for a batch
             an array [B, ...]; and the state for the next step.
 
         Raises:
-            ValueError: the observation has the wrong shape, or other rows than the state, or the policy cannot halt, or
-                not take so many ticks.
+            ValueError: the observation has a wrong shape or not as many rows as the state, or the policy cannot halt or
+                take so many ticks.
         """
         num_rows = len(state[0])
         if self.layout.is_batched(observation):
@@ -171,25 +171,20 @@ class Policy:
         halt_certainty: float | None = None,
         num_ticks: int | None = None,
     ) -> tuple[np.ndarray, AnyState]:
-        """As ``act``, for a batch of observations that have been packed, [B, *layout.shape]; gives actions [B, ...]."""
+        """As ``act``, for a batch of packed observations, [B, *layout.shape]; returns actions [B, ...]."""
         batch = torch.as_tensor(packed, device=self.device)
         num_rows = len(batch)
         fresh = torch.zeros(num_rows, dtype=torch.bool) if is_first is None else torch.as_tensor(is_first)
-        outputs, state = self._step(batch, fresh.to(self.device).reshape(num_rows), state, halt_certainty, num_ticks)
-        actions = self.actions.mode(outputs) if deterministic else self.actions.sample(outputs, generator)
-        return self.actions.to_env(actions.numpy()), state
-
-    def _step(
-        self, batch: Tensor, is_first: Tensor, state: AnyState, halt_certainty: float | None, num_ticks: int | None
-    ) -> tuple[Tensor, AnyState]:
-        """Outputs of the policy head for one step, [B, O], on the CPU, and the state after it; notes the ticks."""
-        acted = self._actor.act(batch, is_first.bool(), state, halt_certainty, num_ticks)
+        is_fresh = fresh.to(self.device).reshape(num_rows).bool()
+        acted = self._actor.act(batch, is_fresh, state, halt_certainty, num_ticks)
         self.ticks = acted.ticks.cpu().numpy()
-        return acted.logits.float().cpu(), acted.state
+        outputs = acted.logits.float().cpu()
+        actions = self.actions.mode(outputs) if deterministic else self.actions.sample(outputs, generator)
+        return self.actions.to_env(actions.numpy()), acted.state
 
 
 def describe(agent: ActorCritic) -> dict[str, Any]:
-    """What a checkpoint holds of a policy, under ``POLICY_ENTRY``: configuration, spaces and weights."""
+    """The content of a checkpoint under ``POLICY_ENTRY``: configuration, spaces and weights."""
     return {
         "config": dataclasses.asdict(agent.config),
         "layout": agent.layout.to_plain(),
@@ -202,8 +197,8 @@ def official_of(place: Path, state: Mapping[str, Any]) -> OfficialModel | None:
     """Rebuilds the published model that a checkpoint was imported from.
 
     Args:
-        place: where the checkpoint lies.
-        state: what it holds.
+        place: path of the checkpoint.
+        state: its content.
 
     Returns:
         The model; ``None`` for a checkpoint of our own.
@@ -213,20 +208,15 @@ def official_of(place: Path, state: Mapping[str, Any]) -> OfficialModel | None:
     """
     if OFFICIAL_ENTRY not in state:
         return None
-    try:
+    with checkpoint.rebuilding("model", place):
         return rebuild(state[OFFICIAL_ENTRY]["weights"], state[OFFICIAL_ENTRY]["args"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {place} holds no model that this ctm-rl can rebuild: {error}.") from error
 
 
 def _own(place: Path, state: Mapping[str, Any]) -> ActorCritic:
     """Rebuilds the policy of a training run."""
-    try:
+    with checkpoint.rebuilding("policy", place):
         entry = state[POLICY_ENTRY]
         layout, actions = Layout.from_plain(entry["layout"]), from_plain(entry["actions"])
         agent = ActorCritic(PolicyConfig(**entry["config"]), layout, actions)
         agent.load_state_dict(entry["weights"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"checkpoint {place} holds no policy that this ctm-rl can rebuild: {reason}.") from error
-    return agent
+        return agent

@@ -1,8 +1,9 @@
-"""Metrics: how right, how sure and how quick a model answers; added up batch by batch, read as plain numbers."""
+"""Metrics of answers: accuracy, calibration and ticks needed; summed batch by batch, returned as plain numbers.
 
-from ctm_rl.metrics.answers import Accuracy as Accuracy
+Imports nothing of the package but ``config``; imported by ``agents``.
+"""
+
 from ctm_rl.metrics.answers import AnswerScores as AnswerScores
-from ctm_rl.metrics.answers import accuracy as accuracy
 from ctm_rl.metrics.answers import at_tick as at_tick
 from ctm_rl.metrics.answers import most_certain_tick as most_certain_tick
 from ctm_rl.metrics.answers import right_by_tick as right_by_tick
@@ -12,12 +13,10 @@ from ctm_rl.metrics.breakdown import RouteScores as RouteScores
 from ctm_rl.metrics.calibration import CalibrationScores as CalibrationScores
 from ctm_rl.metrics.calibration import bootstrap_means as bootstrap_means
 from ctm_rl.metrics.calibration import brier_scores as brier_scores
-from ctm_rl.metrics.calibration import expected_calibration_error as expected_calibration_error
 from ctm_rl.metrics.calibration import read_probabilities as read_probabilities
 from ctm_rl.metrics.humans import HumanScores as HumanScores
 from ctm_rl.metrics.sorting import Emissions as Emissions
 from ctm_rl.metrics.sorting import SortingScores as SortingScores
-from ctm_rl.metrics.sorting import decode_sorting as decode_sorting
 from ctm_rl.metrics.sorting import emissions as emissions
 from ctm_rl.metrics.stopping import StoppingScores as StoppingScores
 from ctm_rl.metrics.stopping import stopping_ticks as stopping_ticks

@@ -1,45 +1,12 @@
-"""How right the answers of a model are, tick by tick."""
+"""Accuracy of the answers of a model, tick by tick."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from ctm_rl.metrics.sums import Sums, shares
-
-
-class Accuracy(NamedTuple):
-    """Shares of right answers; K ticks."""
-
-    by_tick: Float[Tensor, " K"]
-    """Share of right elements after each tick."""
-    most_certain: float
-    """Share of right elements, each sample read at its most certain tick."""
-    whole: float
-    """Share of samples right in every element, read at their most certain tick."""
-
-
-def accuracy(
-    predictions: Float[Tensor, "B G C K"], certainties: Float[Tensor, "B K"], targets: Int[Tensor, "B G"]
-) -> Accuracy:
-    """Compares the answers of one batch with the truth; ``AnswerScores`` takes many batches and tells more.
-
-    Args:
-        predictions: logits, [B, G, C, K].
-        certainties: [B, K].
-        targets: classes, [B, G].
-
-    Returns:
-        Accuracies over the batch.
-    """
-    is_right = right_by_tick(predictions, targets)
-    is_chosen_right = at_tick(is_right, most_certain_tick(certainties))  # [B, G]
-    return Accuracy(
-        is_right.float().mean((0, 1)),
-        float(is_chosen_right.float().mean()),
-        float(is_chosen_right.all(1).float().mean()),
-    )
 
 
 def right_by_tick(predictions: Float[Tensor, "B G C K"], targets: Int[Tensor, "B G"]) -> Bool[Tensor, "B G K"]:
@@ -50,16 +17,16 @@ def right_by_tick(predictions: Float[Tensor, "B G C K"], targets: Int[Tensor, "B
         targets: classes, [B, G].
 
     Returns:
-        One flag an element and tick, [B, G, K].
+        One flag for each element and tick, [B, G, K].
     """
     # max rather than argmax, which on a CPU takes up to twelve times as long along an inner axis.
     return predictions.max(2).indices == targets[..., None]
 
 
 def most_certain_tick(certainties: Float[Tensor, "B K"]) -> Int[Tensor, " B"]:
-    """The tick at which each sample is to be read: ``argmax_k certainty_k``, the earliest where several are alike.
+    """The tick at which each sample is read: ``argmax_k certainty_k``, the earliest of equally certain ones.
 
-    Source: arXiv:2505.05522, section 3.6, whose loss has the same tick.
+    Source: arXiv:2505.05522, section 3.6, whose loss uses the same tick.
 
     Args:
         certainties: [B, K].
@@ -71,7 +38,7 @@ def most_certain_tick(certainties: Float[Tensor, "B K"]) -> Int[Tensor, " B"]:
 
 
 def at_tick(values: Shaped[Tensor, "B ... K"], tick: Int[Tensor, " B"]) -> Shaped[Tensor, "B ..."]:
-    """Reads each sample at a tick of its own.
+    """Selects one tick for each sample.
 
     Args:
         values: anything with samples first and ticks last, [B, ..., K].
@@ -84,9 +51,9 @@ def at_tick(values: Shaped[Tensor, "B ... K"], tick: Int[Tensor, " B"]) -> Shape
 
 
 class AnswerScores:
-    """Accuracy by tick, at the last and at the most certain tick, over all samples added; every sample weighs the same.
+    """Accuracy by tick, at the last and at the most certain tick, over all samples added, which weigh equally.
 
-    An element is one of the G classes of an answer; an answer is whole if all of them are right. Of questions, hand in
+    An element is one of the G classes of an answer; an answer is whole if all of them are right. For questions, pass
     the ticks that answer. Source of both readings: arXiv:2505.05522, section 3.6.
     """
 
@@ -96,7 +63,7 @@ class AnswerScores:
     def add(
         self, predictions: Float[Tensor, "B G C K"], certainties: Float[Tensor, "B K"], targets: Int[Tensor, "B G"]
     ) -> None:
-        """Counts one batch; G and K must stay the same from batch to batch, B may change.
+        """Adds one batch; G and K must be the same in all batches, B may differ.
 
         Args:
             predictions: logits, [B, G, C, K].

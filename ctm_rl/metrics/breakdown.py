@@ -1,4 +1,4 @@
-"""Accuracy taken apart: by position in a sequence, by length of a route, by size of a question."""
+"""Accuracy by position in a sequence, by length of a route, and by size of a question."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 from ctm_rl.config import check_at_least
 from ctm_rl.metrics.answers import at_tick, most_certain_tick, right_by_tick
-from ctm_rl.metrics.sums import Sums, share, shares
+from ctm_rl.metrics.sums import Sums, require_samples, share, shares
 
 WAIT = 4
-"""The class that fills a route up after its last move."""
+"""The class that pads a route after its last move."""
 
 
 class PositionScores:
@@ -23,7 +23,7 @@ class PositionScores:
     def add(
         self, predictions: Float[Tensor, "B G C K"], certainties: Float[Tensor, "B K"], targets: Int[Tensor, "B G"]
     ) -> None:
-        """Counts one batch; G must stay the same from batch to batch.
+        """Adds one batch; G must be the same in all batches.
 
         Args:
             predictions: logits, [B, G, C, K].
@@ -57,8 +57,8 @@ class PositionScores:
 class RouteScores:
     """Mazes: how much of a route is right, by its length, read at the most certain tick.
 
-    The length of a route is the number of its steps that are not the wait that fills it up. Source of the routes and
-    of counting solved mazes: arXiv:2505.05522, maze experiments. The published code counts waits among the steps; here
+    The length of a route is the number of its steps without the waits that pad it. Source of the routes and of
+    counting solved mazes: arXiv:2505.05522, maze experiments. The published code counts waits among the steps; here
     they are left out, as most steps of an easy maze are waits.
     """
 
@@ -68,7 +68,7 @@ class RouteScores:
     def add(
         self, predictions: Float[Tensor, "B G C K"], certainties: Float[Tensor, "B K"], targets: Int[Tensor, "B G"]
     ) -> None:
-        """Counts one batch; G must stay the same from batch to batch.
+        """Adds one batch; G must be the same in all batches.
 
         Args:
             predictions: logits, [B, G, C, K].
@@ -91,13 +91,13 @@ class RouteScores:
         """All shares so far, and by length.
 
         Args:
-            bin_size: how many lengths make a bin: 1 to ``bin_size`` the first (with routes of no step, should there be
+            bin_size: number of lengths in a bin: 1 to ``bin_size`` in the first (with routes of no steps, if there are
                 any), and so on.
 
         Returns:
-            ``num_samples``; ``steps``, the share of right steps among all steps but waits; ``route``, the share of
-            samples whose every step but waits is right; ``whole``, the share of samples right in every element,
-            waits too, as ``AnswerScores`` counts; and ``by_length``, the same for each bin with its first and
+            ``num_samples``; ``steps``, the share of right steps among all steps except waits; ``route``, the share of
+            samples in which every step except waits is right; ``whole``, the share of samples right in every element,
+            waits included, as in ``AnswerScores``; and ``by_length``, the same for each bin with its first and
             last length, ``low`` and ``high``. Where there is nothing to count, a share is None.
 
         Raises:
@@ -105,8 +105,7 @@ class RouteScores:
         """
         check_at_least("bin_size", bin_size, 1)
         sums = {name: self._sums[name] for name in ("num_samples", "steps", "route", "whole")}
-        if not int(sums["num_samples"].sum()):
-            raise ValueError("a summary needs at least one sample, none was added.")
+        require_samples(int(sums["num_samples"].sum()))
         lengths = torch.arange(len(sums["steps"]))
         sums["num_steps"] = lengths * sums["num_samples"]
         num_bins = max(-(-int(lengths[-1]) // bin_size), 1)
@@ -124,7 +123,7 @@ class RouteScores:
 
     @staticmethod
     def _shares(counts: dict[str, int]) -> dict[str, float | None]:
-        """What is told of all routes, or of those of a bin."""
+        """The summary of all routes, or of those of a bin."""
         return {
             "num_samples": counts["num_samples"],
             "steps": share(counts["steps"], counts["num_steps"]),
@@ -136,7 +135,7 @@ class RouteScores:
 class QuestionScores:
     """Questions about digits: the share of right answers for each number of digits and operations.
 
-    Source of the table: arXiv:2505.05522, Q&A-MNIST experiments. Hand in the ticks that answer; their number may differ
+    Source of the table: arXiv:2505.05522, Q&A-MNIST experiments. Pass the ticks that answer; their number may differ
     from batch to batch.
     """
 
@@ -151,14 +150,14 @@ class QuestionScores:
         num_digits: Int[Tensor, " B"],
         num_operations: Int[Tensor, " B"],
     ) -> None:
-        """Counts one batch.
+        """Adds one batch.
 
         Args:
             predictions: logits of the ticks that answer, [B, G, C, K].
             certainties: [B, K].
             targets: classes, [B, G].
-            num_digits: how many digits each question has, [B].
-            num_operations: how many operations each question has, [B].
+            num_digits: number of digits of each question, [B].
+            num_operations: number of operations of each question, [B].
         """
         is_right = right_by_tick(predictions, targets).all(1)  # [B, K]
         parts = torch.stack(
@@ -174,15 +173,14 @@ class QuestionScores:
         """The table so far.
 
         Returns:
-            For each size that occurred, least digits first, then least operations: ``num_digits``,
+            For each size that occurred, sorted by digits, then by operations: ``num_digits``,
             ``num_operations``, ``num_samples``, ``accuracy`` at the most certain tick and ``accuracy_last`` at the
             last.
 
         Raises:
             ValueError: no sample was added.
         """
-        if not self._counts:
-            raise ValueError("a summary needs at least one sample, none was added.")
+        require_samples(len(self._counts))
         return [
             {
                 "num_digits": digits,

@@ -1,4 +1,4 @@
-"""Calibration: whether a model is right as often as it claims, with intervals from resampled samples."""
+"""Calibration: whether confidence equals accuracy, with intervals from the bootstrap."""
 
 from typing import Any
 
@@ -8,19 +8,19 @@ from torch import Tensor
 
 from ctm_rl.config import check_at_least, check_share
 from ctm_rl.metrics.answers import at_tick, most_certain_tick
-from ctm_rl.metrics.sums import Sums, share
+from ctm_rl.metrics.sums import Sums, require_samples, share
 
 NUM_BINS = 15
 READINGS = ("last", "most_certain", "averaged")
-"""Where an answer is read: at the last tick, at the most certain one, or as the mean probabilities of all ticks."""
+"""How an answer is read: at the last tick, at the most certain one, or as the mean probabilities of all ticks."""
 CHUNK_SIZE = 2**22
-"""How many draws of the bootstrap are held at once."""
+"""Number of draws of the bootstrap that are held at once."""
 
 
 def read_probabilities(
     predictions: Float[Tensor, "B *groups C K"], certainties: Float[Tensor, "B K"]
 ) -> dict[str, Float[Tensor, "B *groups C"]]:
-    """Turns logits into probabilities, in at least float32.
+    """Probabilities of the answers in each reading, in at least float32.
 
     ``averaged`` is ``mean_k softmax(y_k)`` over all ticks. Source: arXiv:2505.05522, image experiments, whose
     calibration plots average probabilities over the ticks so far. The published code averages that of the class
@@ -58,25 +58,6 @@ def bin_indices(confidences: Float[Tensor, "*batch"], num_bins: int = NUM_BINS) 
     return torch.bucketize(confidences.double(), edges)
 
 
-def expected_calibration_error(
-    probabilities: Float[Tensor, "B G C"], targets: Int[Tensor, "B G"], num_bins: int = NUM_BINS
-) -> float:
-    """How far confidence is from accuracy, mean over the elements.
-
-    ``sum_i n_i / n |accuracy_i - confidence_i|`` over bins of the confidence, the largest probability of an element.
-    Source: arXiv:1706.04599, section 2.
-
-    Args:
-        probabilities: [B, G, C].
-        targets: classes, [B, G].
-        num_bins: how many bins, see ``bin_indices``.
-
-    Returns:
-        In [0, 1].
-    """
-    return float(_sum_bins(probabilities, targets, num_bins)["gaps"].sum(0).abs().sum()) / targets.numel()
-
-
 def brier_scores(probabilities: Float[Tensor, "B G C"], targets: Int[Tensor, "B G"]) -> Float[Tensor, " B"]:
     """The squared distance of the probabilities from the truth, ``sum_c (p_c - [c = target])^2``, mean over the groups.
 
@@ -96,20 +77,20 @@ def brier_scores(probabilities: Float[Tensor, "B G C"], targets: Int[Tensor, "B 
 def bootstrap_means(
     values: Float[Tensor, "N V"], num_resamples: int, generator: torch.Generator
 ) -> Float[Tensor, "R V"]:
-    """Means over samples that are drawn again, N out of N with replacement, all values of a sample together.
+    """Means of bootstrap resamples: N out of N samples with replacement, all values of a sample together.
 
     Args:
-        values: what is known of each sample, [N, V].
-        num_resamples: R, how often all N are drawn.
+        values: of each sample, [N, V].
+        num_resamples: R, number of resamples.
         generator: of the draws, on the CPU.
 
     Returns:
-        One mean a resample and value, float64, [R, V].
+        One mean for each resample and value, float64, [R, V].
     """
     num_samples = len(values)
     values = values.double()
     means = []
-    # How often each sample was drawn, then one product; in parts, as draws of all resamples would not fit.
+    # count how often each sample was drawn, then one product; in parts, as the draws of all resamples would not fit
     per_chunk = max(CHUNK_SIZE // num_samples, 1)
     for start in range(0, num_resamples, per_chunk):
         num_rows = min(per_chunk, num_resamples - start)
@@ -123,16 +104,17 @@ def bootstrap_means(
 class CalibrationScores:
     """Expected calibration error and Brier score with intervals, and the reliability table, over all samples added.
 
-    Confidence is the largest probability of an element, as ``expected_calibration_error`` has it. An interval spans
-    the middle ``interval`` of the values from resampled samples; elements of a sample stay together, as they are not
-    independent. The calibration error of a resample is rather too large (noise in a bin counts as a gap), so that for
-    few samples its interval may lie above the error itself. Holds 16 numbers a sample and reading.
+    The calibration error is ``sum_i n_i / n |accuracy_i - confidence_i|`` over bins of the confidence, the largest
+    probability of an element. Source: arXiv:1706.04599, section 2. An interval spans the middle ``interval`` of the
+    values from resampled samples; elements of a sample stay together, as they are not independent. The calibration
+    error of a resample tends to be too large (noise in a bin counts as a gap), so that with few samples its interval
+    may lie above the error itself. Keeps 16 numbers for each sample and reading.
 
     Args:
         num_bins: equal bins of the confidence.
         num_resamples: of the bootstrap, at least 1.
-        interval: which share of the resamples an interval spans.
-        seed: the same seed and samples give the same intervals.
+        interval: the share of the resamples that an interval spans.
+        seed: of the bootstrap; the same seed and samples return the same intervals.
     """
 
     def __init__(
@@ -152,7 +134,7 @@ class CalibrationScores:
     def add(
         self, predictions: Float[Tensor, "B G C K"], certainties: Float[Tensor, "B K"], targets: Int[Tensor, "B G"]
     ) -> None:
-        """Takes one batch in; G must stay the same from batch to batch.
+        """Adds one batch; G must be the same in all batches.
 
         Args:
             predictions: logits, [B, G, C, K].
@@ -184,8 +166,7 @@ class CalibrationScores:
         Raises:
             ValueError: no sample was added.
         """
-        if not sum(map(len, self._samples)):
-            raise ValueError("a summary needs at least one sample, none was added.")
+        require_samples(sum(map(len, self._samples)))
         samples = torch.cat(self._samples)  # [N, (bins + 1) x readings]
         point = self._scores(samples.mean(0, keepdim=True))[0]  # [readings, 2]
         resampled = bootstrap_means(samples, self.num_resamples, torch.Generator().manual_seed(self.seed))
@@ -204,12 +185,12 @@ class CalibrationScores:
         }
 
     def _scores(self, means: Float[Tensor, "R V"]) -> Float[Tensor, "R S 2"]:
-        """Calibration error and Brier score from means of what is known of each sample."""
+        """Calibration error and Brier score from means of the values of each sample."""
         parts = means.unflatten(1, (len(READINGS), self.num_bins + 1))
         return torch.stack([parts[..., :-1].abs().sum(2), parts[..., -1]], 2)
 
     def _reliability(self, reading: str) -> list[dict[str, float | None]]:
-        """The table of one reading, a row a bin."""
+        """The table of one reading, one row for each bin."""
         sums = self._sums[reading]
         return [
             {
@@ -228,7 +209,7 @@ class CalibrationScores:
 def _sum_bins(
     probabilities: Float[Tensor, "B G C"], targets: Int[Tensor, "B G"], num_bins: int
 ) -> dict[str, Float[Tensor, "B S"]]:
-    """Sums of each sample's elements by bin: how many, their confidences, how many right, right minus confidence."""
+    """Sums over each sample's elements by bin: count, confidence, right ones, right minus confidence."""
     confidence, answer = probabilities.detach().double().max(2)
     is_right = (answer == targets).double()
     bins = bin_indices(confidence, num_bins)

@@ -1,4 +1,4 @@
-"""How near a model's probabilities come to how people label the same pictures, as in CIFAR-10H."""
+"""Agreement of a model's probabilities with how people label the same images, as in CIFAR-10H."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from torch import Tensor
 from ctm_rl.metrics.calibration import READINGS, read_probabilities
 from ctm_rl.metrics.sums import Sums
 
-MIN_DEVIATION = 1e-6
-"""Of values that deviate less, no correlation is told: what is left is rounding."""
+MIN_STD = 1e-6
+"""Standard deviation below which values count as constant: what is left is rounding."""
 
 
 class HumanScores:
-    """Distance and correlation between probabilities of a model and of people; every sample weighs the same.
+    """Distance and correlation between probabilities of a model and of people, over samples that weigh equally.
 
     With p the model's and h the people's probabilities: cross-entropy ``-sum_c h_c log p_c``, divergence
     ``KL(h || p) = sum_c h_c log(h_c / p_c)``, both in nats, mean over the samples. Comparison on CIFAR-10H:
@@ -30,22 +30,22 @@ class HumanScores:
         certainties: Float[Tensor, "B K"],
         human: Float[Tensor, "B C"],
     ) -> None:
-        """Takes one batch in.
+        """Adds one batch.
 
         Args:
             predictions: logits, [B, C, K].
             certainties: [B, K].
-            human: the share of people who chose each class, [B, C], rows that sum to 1.
+            human: the share of people who chose each class, [B, C]; rows sum to 1.
 
         Raises:
-            ValueError: ``human`` holds something else than distributions.
+            ValueError: the rows of ``human`` are not distributions.
         """
         human = human.to(predictions.device, torch.float64)
         if bool((human < 0).any()) or not bool(((human.sum(1) - 1).abs() < 1e-3).all()):
-            raise ValueError("human must hold a distribution a row: shares of at least 0 that sum to 1.")
+            raise ValueError("human must hold a distribution in each row: shares of at least 0 that sum to 1.")
         human_entropy = _entropy(human)
         for reading, probabilities in read_probabilities(predictions.double(), certainties).items():
-            # Only a probability that is 0 in float64 is raised: the cross-entropy then is large, not infinite.
+            # only a probability of 0 in float64 is raised, so that the cross-entropy is large and not infinite
             logs = probabilities.clamp(min=torch.finfo(torch.float64).tiny).log()
             self._sums[reading].add(
                 num_samples=torch.tensor(len(human)),
@@ -61,7 +61,7 @@ class HumanScores:
         Returns:
             For each reading of ``metrics.calibration.read_probabilities``: ``cross_entropy``, ``kl``,
             ``correlation`` (Pearson's, over all pairs of sample and class) and ``entropy_correlation`` (Pearson's, over
-            the samples: are both undecided about the same pictures); a correlation is None where one side is constant.
+            the samples: are both undecided about the same images); a correlation is None if one side is constant.
 
         Raises:
             ValueError: no sample was added.
@@ -80,20 +80,20 @@ class HumanScores:
 
 
 def _entropy(probabilities: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
-    """In nats, of each row."""
+    """Entropy of each row, in nats."""
     return torch.special.entr(probabilities).sum(1)
 
 
 def _moments(one: Float[Tensor, " N"], other: Float[Tensor, " N"]) -> Float[Tensor, " 6"]:
-    """What a correlation needs, as sums: count, both, both squared, their product."""
+    """The sums of which a correlation is made: count, both sides, both squared, their product."""
     count = torch.full_like(one, 1.0).sum()
     return torch.stack([count, one.sum(), other.sum(), one @ one, other @ other, one @ other])
 
 
 def _correlation(moments: Float[Tensor, " 6"]) -> float | None:
-    """Pearson's, from sums; None where either side is constant."""
+    """Pearson's correlation, from these sums; None if either side is constant."""
     one, other, one_squared, other_squared, product = (moments[1:] / moments[0]).tolist()
     variances = (one_squared - one**2, other_squared - other**2)
-    if min(variances) < MIN_DEVIATION**2:
+    if min(variances) < MIN_STD**2:
         return None
     return (product - one * other) / (variances[0] * variances[1]) ** 0.5

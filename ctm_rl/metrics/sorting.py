@@ -1,4 +1,4 @@
-"""Sorting: what a model emits over the ticks, how right it is, and how long it waits for each number."""
+"""Sorting: what a model emits over the ticks, its accuracy, and the ticks it waits before each number."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,18 +16,18 @@ GAP_EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class Emissions(NamedTuple):
-    """What was emitted over K ticks, first to last; beyond a row's own number -1."""
+    """What was emitted over K ticks, in order; -1 after the last emission of a row."""
 
     indices: Int[Tensor, "B K"]
-    """Which index was emitted at each place."""
+    """The index that was emitted at each place."""
     ticks: Int[Tensor, "B K"]
     """The tick at which each place was emitted, from 0."""
     counts: Int[Tensor, " B"]
-    """How many indices each sample emitted."""
+    """Number of indices each sample emitted."""
 
 
 def emissions(predictions: Float[Tensor, "B C K"]) -> Emissions:
-    """Reads what was emitted: the likeliest class of each tick, repetitions merged, blanks left out.
+    """Decodes what was emitted: the likeliest class of each tick, repetitions merged, blanks left out.
 
     The best path of connectionist temporal classification: a class is emitted at the first of consecutive ticks that
     prefer it, and once more after a blank. Source: arXiv:2505.05522, sorting experiments.
@@ -43,52 +43,39 @@ def emissions(predictions: Float[Tensor, "B C K"]) -> Emissions:
     is_emitted = best != predictions.shape[1] - 1
     is_emitted[:, 1:] &= best[:, 1:] != best[:, :-1]
     counts = is_emitted.sum(1)
-    # A stable sort brings the ticks that emit to the front and keeps their order.
+    # a stable sort brings the ticks that emit to the front and keeps their order
     ticks = is_emitted.logical_not().long().argsort(stable=True, dim=1)
     is_empty = torch.arange(num_ticks, device=best.device) >= counts[:, None]
     return Emissions(best.gather(1, ticks).masked_fill(is_empty, -1), ticks.masked_fill(is_empty, -1), counts)
 
 
-def decode_sorting(predictions: Float[Tensor, "B C K"]) -> list[list[int]]:
-    """What ``emissions`` reads, as lists.
-
-    Args:
-        predictions: logits of N indices and, last, the blank, [B, N + 1, K].
-
-    Returns:
-        The indices of each sample, in the order they were emitted; their number varies.
-    """
-    indices, _, counts = emissions(predictions)
-    return [row[:count] for row, count in zip(indices.tolist(), counts.tolist(), strict=True)]
-
-
 class SortingScores:
-    """Shares of right answers, and waiting times by place and by gap; every sample weighs the same.
+    """Shares of right answers, and waiting times by place and by gap, over samples that weigh equally.
 
-    The waiting time of an emission is the number of ticks between it and the one before, which emitted nothing new
+    The waiting time of an emission is the number of ticks since the one before, which emitted nothing new
     (blanks and repetitions): 0 for emissions at consecutive ticks; the first counts from the start, so that it is 0 at
-    the first tick. Source: arXiv:2505.05522, sorting experiments, which set waiting times beside gaps of the data.
+    the first tick. Source: arXiv:2505.05522, sorting experiments, which compare waiting times with gaps of the data.
 
     Args:
-        gap_edges: rising edges of the bins of gaps, the first at least 0; bin i holds ``edge_i <= gap < edge_i+1``,
+        gap_edges: increasing edges of the bins of gaps, the first at least 0; bin i holds ``edge_i <= gap < edge_i+1``,
             the last bin all larger gaps.
     """
 
     def __init__(self, gap_edges: Sequence[float] = GAP_EDGES) -> None:
         edges = list(gap_edges)
         if not edges or edges[0] < 0 or any(high <= low for low, high in pairwise(edges)):
-            raise ValueError(f"gap_edges must rise from at least 0, got {edges}.")
+            raise ValueError(f"gap_edges must increase from at least 0, got {edges}.")
         self.gap_edges = tuple(edges)
         self._sums = Sums()
 
     def add(
         self, predictions: Float[Tensor, "B C K"], numbers: Float[Tensor, "B N"], targets: Int[Tensor, "B N"]
     ) -> None:
-        """Counts one batch; N must stay the same from batch to batch.
+        """Adds one batch; N must be the same in all batches.
 
         Args:
             predictions: logits of N indices and, last, the blank, [B, N + 1, K].
-            numbers: what was to be sorted, [B, N].
+            numbers: the numbers to be sorted, [B, N].
             targets: argsort of the numbers, [B, N].
         """
         length = targets.shape[1]
@@ -111,7 +98,7 @@ class SortingScores:
     def _by_gap(
         self, waits: Int[Tensor, "B N"], is_right: Bool[Tensor, "B N"], ordered: Float[Tensor, "B N"]
     ) -> dict[str, Int[Tensor, " S"]]:
-        """Waits summed by the gap that they jump, from the second place on and where both places are right."""
+        """Waits summed by the gap between both numbers, from the second place on and where both places are right."""
         edges = torch.tensor(self.gap_edges, dtype=torch.float64, device=waits.device)
         gaps = ordered.diff(dim=1).double().contiguous()
         bins = torch.bucketize(gaps, edges, right=True) - 1  # -1: below the first edge
@@ -127,7 +114,7 @@ class SortingScores:
         """All shares and waiting times so far.
 
         Returns:
-            ``num_samples``; ``accuracy``, the share of places at which the right index was emitted (what is missing is
+            ``num_samples``; ``accuracy``, the share of places at which the right index was emitted (missing ones are
             wrong); ``accuracy_whole``, the share of samples that emitted exactly the order; ``wait_by_place``, N mean
             waiting times, of all emissions at that place, right or wrong; and ``wait_by_gap``, for each bin of the gap
             between a number and the next smaller one its edges ``low`` and ``high`` (None for the last), ``count``

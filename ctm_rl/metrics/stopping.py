@@ -1,4 +1,4 @@
-"""Thinking time: what accuracy costs in ticks when each sample stops once it is certain enough."""
+"""Stopping: accuracy against ticks if each sample stops once it is certain enough."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from ctm_rl.metrics.answers import right_by_tick
 from ctm_rl.metrics.sums import Sums, shares
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
-"""Certainties at which thinking may stop."""
+"""Certainties at which a sample stops."""
 
 
 def stopping_ticks(certainties: Float[Tensor, "B K"], thresholds: Float[Tensor, " S"]) -> Int[Tensor, "B S"]:
     """The first tick whose certainty reaches each threshold, else the last tick.
 
-    ``min {k: certainty_k >= threshold}``, compared in the type of the certainties. Source: arXiv:2505.05522, where
-    thinking on ImageNet stops at a certainty of 0.8.
+    ``min {k: certainty_k >= threshold}``, compared in the type of the certainties. Source: arXiv:2505.05522, which
+    stops at a certainty of 0.8 on ImageNet.
 
     Args:
         certainties: [B, K].
@@ -26,7 +26,7 @@ def stopping_ticks(certainties: Float[Tensor, "B K"], thresholds: Float[Tensor, 
     Returns:
         Ticks from 0 to K - 1, [B, S].
     """
-    # The highest certainty so far only rises, so that the first tick to reach a threshold can be searched for.
+    # the highest certainty so far never decreases, so the first tick that reaches a threshold can be searched for
     dtype = torch.promote_types(certainties.dtype, torch.float32)
     highest = certainties.cummax(1).values.to(dtype).contiguous()
     sought = thresholds.to(certainties).to(dtype).expand(len(certainties), -1).contiguous()
@@ -34,7 +34,7 @@ def stopping_ticks(certainties: Float[Tensor, "B K"], thresholds: Float[Tensor, 
 
 
 class StoppingScores:
-    """Accuracy against mean ticks, for several certainties at which thinking stops; every sample weighs the same.
+    """Accuracy against mean ticks, for several certainties at which samples stop; all samples weigh equally.
 
     Args:
         thresholds: certainties in [0, 1].
@@ -50,7 +50,7 @@ class StoppingScores:
     def add(
         self, predictions: Float[Tensor, "B G C K"], certainties: Float[Tensor, "B K"], targets: Int[Tensor, "B G"]
     ) -> None:
-        """Counts one batch; G must stay the same from batch to batch.
+        """Adds one batch; G must be the same in all batches.
 
         Args:
             predictions: logits, [B, G, C, K].
@@ -68,11 +68,11 @@ class StoppingScores:
         )
 
     def summary(self) -> list[dict[str, float]]:
-        """What each threshold gives so far.
+        """The result of each threshold so far.
 
         Returns:
             For each threshold, in the order given: ``threshold``, ``mean_ticks`` (from 1 to K), ``accuracy`` (share of
-            right elements) and ``accuracy_whole`` (share of samples right in every element), read where they stop.
+            right elements) and ``accuracy_whole`` (share of samples right in every element), at the tick of the stop.
 
         Raises:
             ValueError: no sample was added.

@@ -1,20 +1,20 @@
-"""Sums over samples that come batch by batch, so that an evaluation holds no more than one batch of answers."""
+"""Sums over samples that arrive batch by batch, so that an evaluation holds no more than one batch of answers."""
 
 import torch
 from torch import Tensor
 
 
 class Sums:
-    """Tensors by name, each the sum of what was added under it: whole numbers exactly, others in float64."""
+    """Tensors by name, each the sum of what was added under it: integers exactly, others in float64."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
 
     def add(self, **parts: Tensor) -> None:
-        """Adds to every sum; all parts or, if one has another shape than before, none.
+        """Adds to every sum; if a part has another shape than before, nothing is added.
 
         Args:
-            parts: what to add, by name; flags count as 0 and 1.
+            parts: tensors to add, by name; flags count as 0 and 1.
 
         Raises:
             ValueError: a shape differs from that of an earlier batch.
@@ -39,29 +39,32 @@ class Sums:
         Raises:
             ValueError: nothing was added yet.
         """
-        if name not in self._sums:
-            raise ValueError("a summary needs at least one sample, none was added.")
+        require_samples(name in self._sums)
         return self._sums[name]
 
     def count(self, name: str = "num_samples") -> int:
-        """The sum called ``name`` as the number to divide by.
+        """The sum called ``name`` as a number to divide by.
 
         Raises:
             ValueError: it is 0, or nothing was added yet.
         """
-        count = int(self[name])
-        if count < 1:
-            raise ValueError("a summary needs at least one sample, none was added.")
-        return count
+        return require_samples(int(self[name]))
+
+
+def require_samples(count: int) -> int:
+    """Returns ``count``, or raises ValueError if it is 0: there is nothing to summarise."""
+    if count < 1:
+        raise ValueError("a summary needs at least one sample, none was added.")
+    return count
 
 
 def share(part: Tensor | float, whole: Tensor | float) -> float | None:
-    """``part / whole`` as a plain number; None where there is nothing to take a share of."""
+    """``part / whole`` as a plain number; None if ``whole`` is 0."""
     return float(part) / float(whole) if float(whole) else None
 
 
 def shares(parts: Tensor, wholes: Tensor | int) -> list[float]:
-    """``parts / wholes`` as plain numbers, of 1 or more dimensions read along the only one.
+    """``parts / wholes`` as plain numbers.
 
     Args:
         parts: [S].

@@ -1,4 +1,4 @@
-"""Whole networks: a model that answers, an actor-critic, a feed-forward baseline, and their losses.
+"""Whole networks: models that answer, actor-critics, feed-forward baselines, and the losses of answers.
 
 Imports ``machine``, ``engine``, ``encoders`` and ``spaces``; imported by ``checkpoints``, ``inference`` and ``agents``.
 """

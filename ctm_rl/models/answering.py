@@ -1,6 +1,6 @@
-"""The machine put to use on data: look at one input for many ticks, and answer at each of them."""
+"""Models that answer: they attend to one input for many ticks and answer after each, or in one pass (feed-forward)."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -11,10 +11,10 @@ from ctm_rl.encoders import build_input_encoder
 from ctm_rl.encoders.digits import QuestionEncoder
 from ctm_rl.encoders.parity import ParityEncoder
 from ctm_rl.encoders.positions import build_positions
-from ctm_rl.engine.answering import can_ponder, ponder, pondering
+from ctm_rl.engine.dispatch import answer_ticking, answer_ticks
 from ctm_rl.machine.certainty import certainty
-from ctm_rl.machine.core import Core, CTMCore, think
-from ctm_rl.machine.halting import CoreTicking, Halted, Ticking, tick_until_certain
+from ctm_rl.machine.core import Core, CTMCore
+from ctm_rl.machine.halting import Halted, Ticking, tick_until_certain
 from ctm_rl.machine.reading import AttentionReader, AttentionReading, Memory, RowReading, constant_reading
 from ctm_rl.machine.recorder import Recorder, Recording
 from ctm_rl.machine.recurrent_baselines import GRUCore, LSTMCore
@@ -23,22 +23,21 @@ from ctm_rl.models.feed_forward import MAP_SIDE, FeedForward, QuestionFeedForwar
 
 
 class Thought(NamedTuple):
-    """What a model answers, tick by tick; B rows, K ticks."""
+    """The answers of a model after each tick; B rows, K ticks."""
 
     predictions: Float[Tensor, "B O K"]
     """Logits after each tick; O = G x C, all classes of the first group first."""
     certainties: Float[Tensor, "B K"]
     """1 minus the normalised entropy of each answer, mean over its groups."""
     recording: Recording | None = None
-    """The inside of every tick, where it was asked for."""
+    """What happened inside each tick, if it was recorded."""
 
 
 class ContinuousThoughtMachine(nn.Module):
-    """The machine on data: encoder, reader, recurrent core, linear answer head. Source: arXiv:2505.05522.
+    """The machine for data: encoder, reader, recurrent core, linear answer head. Source: arXiv:2505.05522.
 
-    ``config.kind`` ``lstm`` or ``gru`` puts that baseline in the core's place; all else stays the same. The
-    feed-forward baseline, which does not tick, is ``FeedForwardModel``; ``build_model`` makes whichever is
-    asked for.
+    With ``config.kind`` ``lstm`` or ``gru``, that baseline replaces the core; everything else is the same. The
+    feed-forward baseline, which does not tick, is ``FeedForwardModel``; ``build_model`` makes either.
 
     Args:
         config: all sizes and choices; ``self.config`` has a baseline's width settled.
@@ -62,28 +61,21 @@ class ContinuousThoughtMachine(nn.Module):
         self.head = nn.Linear(self.core.answer_dim, config.num_groups * config.num_classes)
 
     def forward(self, inputs: Tensor, question: Int[Tensor, "B N"] | None = None, *, record: bool = False) -> Thought:
-        """Thinks about a batch of inputs, from the learned start state.
+        """Answers a batch of inputs after each tick, from the learned start state.
 
         Args:
-            inputs: pictures [B, I, H, W]; sequences of -1 and 1 [B, S]; digits one after the other [B, N, 1, H, W];
+            inputs: images [B, I, H, W]; sequences of -1 and 1 [B, S]; digits one after the other [B, N, 1, H, W];
                 or the features themselves [B, F].
             question: with digits only: index, operator, index, ... [B, N]; an operator is -1 (plus) or -2 (minus).
-            record: keep what happens inside each tick.
+            record: whether to keep what happens inside each tick.
 
         Returns:
             Predictions [B, G x C, K], certainties [B, K], and the recording or None.
         """
         readings = self._readings_of(inputs, question)
-        if not record and can_ponder(self.core, readings):
-            return self._thought(ponder(cast(CTMCore, self.core), readings, len(inputs), self.head))
         recorder = Recorder() if record else None
-        answers = []
-        for tick in think(self.core, self.core.initial_state(len(inputs)), readings):
-            answers.append(self.core.answer(tick.state))
-            if recorder is not None:
-                recorder.add(tick, answers[-1])
-        logits = self.head(torch.stack(answers, 1))
-        return self._thought(logits, None if recorder is None else recorder.finish())
+        logits = answer_ticks(self.core, readings, len(inputs), self.head, recorder)
+        return _thought(self.config, logits.transpose(1, 2), None if recorder is None else recorder.finish())
 
     @torch.no_grad()
     def think(
@@ -94,19 +86,19 @@ class ContinuousThoughtMachine(nn.Module):
         halt_certainty: float | None,
         num_ticks: int | None = None,
     ) -> Halted:
-        """Thinks until each row is certain, without gradient; rows that are cost nothing from then on.
+        """Ticks until each row is certain, without gradient; rows that have halted cost nothing from then on.
 
         A row halts at ``min {k: certainty_k >= halt_certainty}``, or at its last tick; of questions only the ticks
-        that answer count. Equal to cutting what ``forward`` gives.
+        that answer count. Equal to the answer of ``forward`` at that tick.
 
         Args:
             inputs: as of ``forward``, B rows.
-            question: likewise.
-            halt_certainty: the certainty that is enough, from 0 to 1; ``None``: all ticks are taken.
-            num_ticks: K, at most so many; ``None``: as trained. Not of questions, whose parts are shown at their time.
+            question: as of ``forward``.
+            halt_certainty: the certainty at which a row halts, from 0 to 1; ``None``: all ticks are taken.
+            num_ticks: K, the most ticks that are taken; ``None``: as configured. Not for questions, whose parts set it.
 
         Returns:
-            The answer after each row's last tick, and how many ticks it took.
+            The answer after each row's last tick, the number of ticks it took, and its certainty.
 
         Raises:
             ValueError: a value is not allowed, or the model is in training mode.
@@ -116,34 +108,18 @@ class ContinuousThoughtMachine(nn.Module):
         readings = self._readings_of(inputs, question, num_ticks)
         first_tick = len(readings) - self.config.num_answer_ticks + 1 if self.question is not None else 1
         num_rows = len(inputs)
-        is_known = can_ponder(self.core, readings)
-        with torch.autocast(inputs.device.type, enabled=torch.is_autocast_enabled(inputs.device.type) and not is_known):
-            ticking = (
-                pondering(cast(CTMCore, self.core), readings, num_rows)
-                if is_known
-                else CoreTicking(self.core, self.core.initial_state(num_rows), readings)
-            )
-            deciding = _Answering(ticking, self)
+        with answer_ticking(self.core, readings, num_rows, inputs.device.type) as ticking:
             (predictions,), ticks, certainty = tick_until_certain(
-                deciding, num_rows, len(readings), halt_certainty, first_tick
+                _Answering(ticking, self), num_rows, len(readings), halt_certainty, first_tick
             )
         return Halted(predictions, ticks, certainty)
-
-    def grouped(self, logits: Float[Tensor, "B O"]) -> Float[Tensor, "B G C"]:
-        """An answer as its separate distributions."""
-        return logits.unflatten(1, (self.config.num_groups, self.config.num_classes))
-
-    def _thought(self, logits: Float[Tensor, "B K O"], recording: Recording | None = None) -> Thought:
-        predictions = logits.transpose(1, 2)
-        grouped = predictions.unflatten(1, (self.config.num_groups, self.config.num_classes))
-        return Thought(predictions, certainty(grouped, dim=-2), recording)
 
     def project_(self) -> None:
         """Brings decay rates back into their limits; call it after each optimiser step."""
         self.core.project_()
 
     def _readings_of(self, inputs: Tensor, question: Tensor | None, num_ticks: int | None = None) -> list[RowReading]:
-        """What is read at each tick; ``num_ticks``: K, if not as configured."""
+        """What is read at each tick; ``num_ticks``: K, or ``None`` for the configured K."""
         if (question is None) != (self.question is None):
             raise ValueError("a question comes with the digits encoder, and only with it.")
         if num_ticks is not None:
@@ -163,7 +139,7 @@ class ContinuousThoughtMachine(nn.Module):
         return self.reader.reading(_tokens(self.positions(self.encoder(inputs))))
 
     def _symbol_reading(self, reader: AttentionReader, sequences: Shaped[Tensor, "B S"]) -> AttentionReading:
-        """Sequences of two symbols: keys and values of either at every place, then a choice for each row."""
+        """Sequences of two symbols: keys and values of both at every place, of which each row selects."""
         one = torch.ones_like(sequences[0])
         symbols = torch.stack((-one, one))  # [2, S]
         both = reader.memorise(_tokens(self.positions(self.encoder(symbols))))
@@ -171,28 +147,30 @@ class ContinuousThoughtMachine(nn.Module):
         return AttentionReading(reader, Memory(*(torch.where(is_one, part[1], part[0]) for part in both)))
 
     def _question_readings(self, digits: Tensor, question: Tensor) -> list[RowReading]:
-        """Digit after digit through attention, the parts of the question directly, then nothing while answering."""
+        """Digit after digit through attention, then the parts of the question directly, then zeros while answering."""
         assert self.reader is not None
         assert self.question is not None
         feature_maps = self.positions(self.encoder(digits.flatten(0, 1))).unflatten(0, digits.shape[:2])
-        shown: list[RowReading] = [self.reader.reading(_tokens(feature_map)) for feature_map in feature_maps.unbind(1)]
+        parts_read: list[RowReading] = [
+            self.reader.reading(_tokens(feature_map)) for feature_map in feature_maps.unbind(1)
+        ]
         parts = self.question(question)  # [B, N, F]
         if self.config.kind != "ctm":  # as published for the LSTM
             parts = self.reader.kv(parts)
-        shown += [constant_reading(part) for part in parts.unbind(1)]
+        parts_read += [constant_reading(part) for part in parts.unbind(1)]
         nothing = constant_reading(parts.new_zeros(len(digits), self.config.feature_dim))
         return [
-            *(reading for reading in shown for _ in range(self.config.ticks_per_input)),
+            *(reading for reading in parts_read for _ in range(self.config.ticks_per_input)),
             *[nothing] * self.config.num_answer_ticks,
         ]
 
 
 class _Answering:
-    """Rows that answer at every tick.
+    """Ticking rows with the answer and the certainty of each, see ``machine.halting.Deciding``.
 
     Args:
         ticking: the rows.
-        model: whose head answers.
+        model: the model whose head answers.
     """
 
     def __init__(self, ticking: Ticking, model: ContinuousThoughtMachine) -> None:
@@ -201,7 +179,7 @@ class _Answering:
     def tick(self) -> Float[Tensor, " b"]:
         """See ``machine.halting.Deciding``."""
         self._logits = self._model.head(self._ticking.tick())
-        return certainty(self._model.grouped(self._logits))
+        return certainty(group(self._logits, self._model.config.num_groups))
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
         """See ``machine.halting.Deciding``."""
@@ -213,11 +191,11 @@ class _Answering:
 
 
 class FeedForwardModel(nn.Module):
-    """The feed-forward baseline, answering once: as a ``Thought`` of a single tick.
+    """The feed-forward baseline, which answers once: a ``Thought`` of a single tick.
 
-    An answer that is emitted over the ticks comes in one pass too, that of all ticks at once. A ResNet's map is
-    averaged over all its places, as published; that of a small encoder, which sees no farther than a few pixels, over
-    4 x 4 parts of the picture; sequences and vectors are taken whole.
+    An answer that is emitted over the ticks also takes one pass, which returns the logits of all ticks. A ResNet's map
+    is averaged over all its places, as published; that of a small encoder, whose receptive field is a few pixels, over
+    4 x 4 parts of the image; sequences and vectors are taken whole.
 
     Args:
         config: with kind ``mlp``; ``self.config`` has its width settled.
@@ -235,7 +213,7 @@ class FeedForwardModel(nn.Module):
 
         Args:
             inputs: as ``ContinuousThoughtMachine.forward`` takes them.
-            question: with digits only, likewise.
+            question: with digits only, as ``ContinuousThoughtMachine.forward`` takes it.
 
         Returns:
             Predictions [B, G x C, 1] and certainties [B, 1]; of an emitted answer [B, G x C, K] and [B, K].
@@ -245,11 +223,10 @@ class FeedForwardModel(nn.Module):
         logits = self.network(inputs) if question is None else self.network(inputs, question)
         config = self.config
         predictions = logits.unflatten(1, (config.num_groups * config.num_classes, -1))
-        grouped = predictions.unflatten(1, (config.num_groups, config.num_classes))
-        return Thought(predictions, certainty(grouped, dim=-2))
+        return _thought(config, predictions)
 
     def project_(self) -> None:
-        """A feed-forward network has no parameters with limits."""
+        """Does nothing: a feed-forward network has no parameters with limits."""
 
 
 def build_model(config: AnswerConfig) -> ContinuousThoughtMachine | FeedForwardModel:
@@ -263,13 +240,13 @@ def build_core(
     """The recurrent core of ``kind`` ctm, lstm or gru, reading ``num_features`` features a tick."""
     if kind == "ctm":
         return CTMCore(config, num_features)
-    assert baseline_dim is not None  # settled by whoever builds
+    assert baseline_dim is not None  # the caller has settled it
     baseline = {"lstm": LSTMCore, "gru": GRUCore}[kind]
     return baseline(num_features, baseline_dim, num_baseline_layers, config.dropout)
 
 
 def _build_network(config: AnswerConfig) -> FeedForward | QuestionFeedForward:
-    """The feed-forward network that reads what the encoder does."""
+    """The feed-forward network for the inputs of the configured encoder."""
     assert config.baseline_dim is not None
     output_dim = config.num_groups * config.num_classes * (config.num_ticks if config.is_emitted else 1)
     if config.encoder == "digits":
@@ -277,13 +254,33 @@ def _build_network(config: AnswerConfig) -> FeedForward | QuestionFeedForward:
     encoder = build_input_encoder(config)
     num_features, map_side = encoder.out_dim, 1
     if config.encoder == "parity":
-        num_features *= config.input_dim  # one vector a place
+        num_features *= config.input_dim  # one vector for each place
     elif config.encoder != "none" and config.encoder not in RESNETS:
         map_side = MAP_SIDE
     num_features *= map_side**2
     return FeedForward(encoder, num_features, config.baseline_dim, output_dim, config.dropout, map_side)
 
 
+def group(logits: Float[Tensor, "B O *ticks"], num_groups: int) -> Float[Tensor, "B G C *ticks"]:
+    """Splits an answer into its separate distributions.
+
+    Args:
+        logits: [B, G x C], all classes of the first group first; of all ticks [B, G x C, K].
+        num_groups: G.
+
+    Returns:
+        The same logits, [B, G, C] or [B, G, C, K].
+    """
+    if num_groups < 1 or logits.shape[1] % num_groups:
+        raise ValueError(f"num_groups must divide the {logits.shape[1]} logits of an answer, got {num_groups}.")
+    return logits.unflatten(1, (num_groups, -1))
+
+
+def _thought(config: AnswerConfig, predictions: Float[Tensor, "B O K"], recording: Recording | None = None) -> Thought:
+    """Answers with their certainties."""
+    return Thought(predictions, certainty(group(predictions, config.num_groups), dim=-2), recording)
+
+
 def _tokens(feature_map: Float[Tensor, "B C *places"]) -> Float[Tensor, "B S C"]:
-    """Every place of a map is a token."""
+    """A map as tokens, one for each of its places."""
     return feature_map.flatten(2).transpose(1, 2)

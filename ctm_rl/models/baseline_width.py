@@ -1,4 +1,4 @@
-"""Baselines of as many parameters as the machine they are compared with."""
+"""The width at which a baseline has as many parameters as the machine it is compared with."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,26 +12,12 @@ from ctm_rl.config import AnswerConfig, PolicyConfig
 Config = TypeVar("Config", PolicyConfig, AnswerConfig)
 
 
-def count_parameters(build: Callable[[], nn.Module]) -> int:
-    """Counts what a network learns; no random generator moves.
-
-    Args:
-        build: makes the network.
-
-    Returns:
-        How many numbers are learned.
-    """
-    with torch.random.fork_rng(devices=[]):
-        network = build()
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def nearest_width(size: Callable[[int], int], target: int) -> int:
     """Finds the width whose size is nearest to a target.
 
     Args:
-        size: of a width from 1 on; must rise with it.
-        target: the size that is wanted.
+        size: of a width from 1 on; must increase with it.
+        target: the wanted size.
 
     Returns:
         The width; the smaller one of two that are equally near.
@@ -47,23 +33,24 @@ def nearest_width(size: Callable[[int], int], target: int) -> int:
 
 
 def settle_width(config: Config, build: Callable[[Config], nn.Module]) -> Config:
-    """Gives a baseline without a width the one whose number of parameters is nearest to the machine's.
+    """Sets the width of a baseline that has none so that its number of parameters is nearest to the machine's.
 
-    A number of parameters is a polynomial of the width, of second degree: three widths tell it.
+    The number of parameters is a polynomial of second degree in the width: three widths determine it.
 
     Args:
         config: fitted to its task.
         build: makes the whole network of a configuration.
 
     Returns:
-        The configuration with ``baseline_dim`` a number; the machine's, which needs none, as it was.
+        The configuration with ``baseline_dim`` set; that of the machine, which needs none, unchanged.
     """
     if config.kind == "ctm" or config.baseline_dim is not None:
         return config
 
     def count(other: Config) -> int:
-        with torch.device("meta"):  # its numbers are not needed
-            return count_parameters(lambda: build(other))
+        # the parameter values are not needed, and random generators stay as they are
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return sum(parameter.numel() for parameter in build(other).parameters())
 
     one, two, three = (count(replace(config, baseline_dim=width)) for width in (1, 2, 3))
     bend = three - 2 * two + one

@@ -1,4 +1,4 @@
-"""Feed-forward baselines: one hidden layer on what the encoder gives, without ticks and without memory."""
+"""Feed-forward baselines: one hidden layer on the encoder's features, without ticks and without memory."""
 
 import torch
 from jaxtyping import Float, Int
@@ -8,11 +8,11 @@ from ctm_rl.encoders.digits import DigitEncoder, QuestionEncoder
 from ctm_rl.machine.state import NoState
 
 MAP_SIDE = 4
-"""A small encoder's map is averaged over this many by this many parts of the picture."""
+"""A small encoder's map is averaged over this many by this many parts of the image."""
 
 
 class MLPCore(nn.Module):
-    """A hidden layer in the place of a policy's recurrent core; it remembers nothing from step to step.
+    """A hidden layer in place of a policy's recurrent core; it has no memory from step to step.
 
     Args:
         num_features: size of an observation's features.
@@ -25,7 +25,7 @@ class MLPCore(nn.Module):
         self.answer_dim = hidden_dim
 
     def initial_state(self, batch_size: int) -> NoState:
-        """``batch_size`` rows of nothing."""
+        """A state of ``batch_size`` rows without content."""
         return NoState(self.hidden.weight.new_empty(batch_size, 0))
 
     def forward(self, features: Float[Tensor, "*batch F"]) -> Float[Tensor, "*batch D"]:
@@ -33,20 +33,20 @@ class MLPCore(nn.Module):
         return self.hidden(features).relu()
 
     def project_(self) -> None:
-        """A feed-forward network has no parameters with limits."""
+        """Does nothing: a feed-forward network has no parameters with limits."""
 
 
 class FeedForward(nn.Module):
-    """The encoder's features in a row, then one hidden layer.
+    """The encoder's features, flattened, then one hidden layer.
 
     Source: the baselines of arXiv:2505.05522, which average a ResNet's map over all its places (``map_side`` 1).
 
     Args:
-        encoder: a picture in, [B, C, H, W] out; or anything else in, [B, ...] out.
-        num_features: size of the features in a row; of a map, C x map_side x map_side.
+        encoder: maps images to [B, C, H, W], or other inputs to [B, ...].
+        num_features: number of flattened features; of a map, C x map_side x map_side.
         hidden_dim: width of the hidden layer.
         output_dim: size of the answer.
-        dropout: before the last layer, in training.
+        dropout: before the last layer, while training.
         map_side: a map is averaged over this many by this many parts.
     """
 
@@ -74,13 +74,13 @@ class FeedForward(nn.Module):
 
 
 class QuestionFeedForward(nn.Module):
-    """Digits and parts of a question, as many as there are: a layer on each with its place, then one on their mean.
+    """Any number of digits and parts of a question: a layer on each with its place, then one on their mean.
 
     Args:
         feature_dim: F, channels of the digits' encoder and size of a part of a question.
         hidden_dim: D, width of both layers.
         output_dim: size of the answer.
-        dropout: before the last layer, in training.
+        dropout: before the last layer, while training.
     """
 
     def __init__(self, feature_dim: int, hidden_dim: int, output_dim: int, dropout: float) -> None:
@@ -96,19 +96,19 @@ class QuestionFeedForward(nn.Module):
     def forward(self, digits: Float[Tensor, "B N I H W"], question: Int[Tensor, "B Q"]) -> Float[Tensor, "B O"]:
         """Maps digits and the question to logits, [B, O]."""
         maps = self.encoder(digits.flatten(0, 1))
-        seen = self.digit(self._with_place(_average(maps, MAP_SIDE).unflatten(0, digits.shape[:2])))
-        asked = self.part(self._with_place(self.question(question)))
-        mean = torch.cat((seen, asked), 1).relu().mean(1)
+        digit_features = self.digit(self._with_place(_average(maps, MAP_SIDE).unflatten(0, digits.shape[:2])))
+        part_features = self.part(self._with_place(self.question(question)))
+        mean = torch.cat((digit_features, part_features), 1).relu().mean(1)
         return self.head(self.dropout(self.hidden(mean).relu()))
 
     def _with_place(self, parts: Float[Tensor, "B N C"]) -> Float[Tensor, "B N E"]:
-        """Each part with the sinusoid of its place beside it."""
+        """Each part, concatenated with the sinusoid of its place."""
         places = self.question.index[: parts.shape[1]]
         return torch.cat((parts, places.expand(len(parts), -1, -1)), -1)
 
 
 def _average(maps: Float[Tensor, "B C H W"], side: int) -> Float[Tensor, "B E"]:
-    """Means over ``side`` x ``side`` parts of a map, in a row."""
+    """Means over ``side`` x ``side`` parts of a map, flattened."""
     if side == 1:
         return maps.flatten(2).mean(-1)
     return nn.functional.adaptive_avg_pool2d(maps, side).flatten(1)

@@ -1,28 +1,14 @@
-"""Losses of the supervised tasks: over all ticks, the best one and the most certain one count."""
+"""Losses of the supervised tasks: of all ticks, the best one and the most certain one count."""
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ctm_rl.config import AnswerConfig, check_at_least
-from ctm_rl.models.answering import Thought
+from ctm_rl.models.answering import Thought, group
 
 LOOKAHEAD = 5
-
-
-def group(predictions: Float[Tensor, "B O K"], num_groups: int) -> Float[Tensor, "B G C K"]:
-    """Splits an answer into its separate distributions.
-
-    Args:
-        predictions: logits, [B, G x C, K], all classes of the first group first.
-        num_groups: G.
-
-    Returns:
-        The same logits, [B, G, C, K].
-    """
-    if num_groups < 1 or predictions.shape[1] % num_groups:
-        raise ValueError(f"num_groups must divide the {predictions.shape[1]} logits of an answer, got {num_groups}.")
-    return predictions.unflatten(1, (num_groups, -1))
+"""Steps of a route that count beyond those already right, as published."""
 
 
 def tick_losses(
@@ -33,7 +19,7 @@ def tick_losses(
     Args:
         predictions: logits, [B, G, C, K].
         targets: classes, [B, G].
-        mask: which groups count, [B, G], at least one a sample; None: all.
+        mask: which groups count, [B, G], at least one for each sample; None: all.
 
     Returns:
         l_k of each sample, [B, K].
@@ -47,7 +33,7 @@ def tick_losses(
 
 
 def two_tick_loss(
-    losses: Float[Tensor, "B K"], certainties: Float[Tensor, "B K"] | None, use_most_certain: bool = True
+    losses: Float[Tensor, "B K"], certainties: Float[Tensor, "B K"], use_most_certain: bool = True
 ) -> Float[Tensor, ""]:
     """Mean of the loss at the best tick and at the most certain one.
 
@@ -56,7 +42,7 @@ def two_tick_loss(
 
     Args:
         losses: l_k of each sample, [B, K].
-        certainties: [B, K]; not needed for the last tick.
+        certainties: [B, K].
         use_most_certain: False takes the last tick for k2, as the published baselines do.
 
     Returns:
@@ -65,76 +51,8 @@ def two_tick_loss(
     best = losses.min(1).values
     if not use_most_certain:
         return ((best + losses[:, -1]) / 2).mean()
-    if certainties is None:
-        raise ValueError("certainties must be given to choose the most certain tick, or set use_most_certain to False.")
     chosen = losses.gather(1, certainties.argmax(1, keepdim=True)).squeeze(1)
     return ((best + chosen) / 2).mean()
-
-
-def classification_loss(
-    predictions: Float[Tensor, "B C K"],
-    certainties: Float[Tensor, "B K"] | None,
-    targets: Int[Tensor, " B"],
-    *,
-    use_most_certain: bool = True,
-) -> Float[Tensor, ""]:
-    """Images: one class a sample. With K = 1, as from a feed-forward network, this is plain cross-entropy.
-
-    Args:
-        predictions: logits, [B, C, K].
-        certainties: [B, K]; see ``two_tick_loss``.
-        targets: classes, [B].
-        use_most_certain: see ``two_tick_loss``.
-
-    Returns:
-        A scalar.
-    """
-    return sequence_loss(predictions[:, None], certainties, targets[:, None], use_most_certain=use_most_certain)
-
-
-def sequence_loss(
-    predictions: Float[Tensor, "B G C K"],
-    certainties: Float[Tensor, "B K"] | None,
-    targets: Int[Tensor, "B G"],
-    *,
-    use_most_certain: bool = True,
-) -> Float[Tensor, ""]:
-    """Parity: a class at each place of a sequence, all of them counting alike.
-
-    Args:
-        predictions: logits, [B, G, C, K].
-        certainties: [B, K]; see ``two_tick_loss``.
-        targets: classes, [B, G].
-        use_most_certain: see ``two_tick_loss``.
-
-    Returns:
-        A scalar.
-    """
-    return two_tick_loss(tick_losses(predictions, targets), certainties, use_most_certain)
-
-
-def maze_loss(
-    predictions: Float[Tensor, "B G C K"],
-    certainties: Float[Tensor, "B K"] | None,
-    targets: Int[Tensor, "B G"],
-    *,
-    lookahead: int = LOOKAHEAD,
-    use_most_certain: bool = True,
-) -> Float[Tensor, ""]:
-    """Mazes: a move at each step of a route, of which only the beginning counts, see ``route_mask``.
-
-    Args:
-        predictions: logits, [B, G, C, K].
-        certainties: [B, K]; see ``two_tick_loss``.
-        targets: moves, [B, G].
-        lookahead: see ``route_mask``.
-        use_most_certain: see ``two_tick_loss``.
-
-    Returns:
-        A scalar.
-    """
-    mask = route_mask(predictions, targets, lookahead)
-    return two_tick_loss(tick_losses(predictions, targets, mask), certainties, use_most_certain)
 
 
 def route_mask(
@@ -142,8 +60,8 @@ def route_mask(
 ) -> Bool[Tensor, "B G"]:
     """Which steps of a route count: the curriculum of the mazes.
 
-    With n the longest all-correct beginning of the route over all ticks, the first ``max(n - 1, 0) + lookahead``
-    steps. Source: arXiv:2505.05522, maze experiments; the -1 is in the published code.
+    With n the length of the longest correct beginning of the route over all ticks, the first
+    ``max(n - 1, 0) + lookahead`` steps. Source: arXiv:2505.05522, maze experiments; the -1 is in the published code.
 
     Args:
         predictions: logits, [B, G, C, K].
@@ -151,7 +69,7 @@ def route_mask(
         lookahead: steps beyond what is already right, at least 1.
 
     Returns:
-        One flag a step, [B, G].
+        One flag for each step, [B, G].
     """
     check_at_least("lookahead", lookahead, 1)
     is_right = predictions.argmax(2) == targets[..., None]  # [B, G, K]
@@ -160,34 +78,10 @@ def route_mask(
     return torch.arange(targets.shape[1], device=targets.device) < limit[:, None]
 
 
-def question_loss(
-    predictions: Float[Tensor, "B C K"],
-    certainties: Float[Tensor, "B K"] | None,
-    targets: Int[Tensor, " B"],
-    num_answer_ticks: int,
-    *,
-    use_most_certain: bool = True,
-) -> Float[Tensor, ""]:
-    """Questions about digits: only the ticks left for answering count.
-
-    Args:
-        predictions: logits, [B, C, K].
-        certainties: [B, K]; see ``two_tick_loss``.
-        targets: classes, [B].
-        num_answer_ticks: how many ticks count, from the last one back.
-        use_most_certain: see ``two_tick_loss``.
-
-    Returns:
-        A scalar.
-    """
-    predictions, certainties = _last_ticks(predictions, certainties, num_answer_ticks)
-    return classification_loss(predictions, certainties, targets, use_most_certain=use_most_certain)
-
-
 def sorting_loss(predictions: Float[Tensor, "B C K"], targets: Int[Tensor, "B N"]) -> Float[Tensor, ""]:
     """Connectionist temporal classification over the ticks: the order, emitted one index at a time.
 
-    Infinite with fewer ticks than numbers: there is no way to emit them all.
+    Infinite with fewer ticks than numbers, which cannot all be emitted.
 
     Args:
         predictions: logits of N indices and, last, the blank, [B, N + 1, K].
@@ -212,11 +106,11 @@ def answer_loss(
     lookahead: int = LOOKAHEAD,
     use_most_certain: bool = True,
 ) -> Float[Tensor, ""]:
-    """The loss of everything that answers with classes at every tick: images, parity, mazes, questions.
+    """The loss of answers that are classes at every tick: images, parity, mazes, questions.
 
     Args:
         config: of the model; its groups, and for questions which ticks answer.
-        thought: what the model answered.
+        thought: the answers of the model.
         targets: classes, [B] or [B, G].
         use_curriculum: count only the beginning of a route (mazes), see ``route_mask``.
         lookahead: see ``route_mask``; only with ``use_curriculum``.
@@ -226,19 +120,12 @@ def answer_loss(
         A scalar.
     """
     predictions = group(thought.predictions, config.num_groups)
-    certainties: Tensor | None = thought.certainties
-    if config.num_answer_ticks and config.kind != "mlp":  # which answers once
-        predictions, certainties = _last_ticks(predictions, certainties, config.num_answer_ticks)
+    certainties = thought.certainties
+    if config.num_answer_ticks and config.kind != "mlp":  # a feed-forward network answers once
+        num_ticks, num_counted = predictions.shape[-1], config.num_answer_ticks
+        if num_counted > num_ticks:
+            raise ValueError(f"num_answer_ticks must be from 1 to {num_ticks}, all ticks, got {num_counted}.")
+        predictions, certainties = predictions[..., -num_counted:], certainties[:, -num_counted:]
     targets = targets.reshape(len(targets), -1)
-    if use_curriculum:
-        return maze_loss(predictions, certainties, targets, lookahead=lookahead, use_most_certain=use_most_certain)
-    return sequence_loss(predictions, certainties, targets, use_most_certain=use_most_certain)
-
-
-def _last_ticks(
-    predictions: Float[Tensor, "*answer K"], certainties: Float[Tensor, "B K"] | None, num_ticks: int
-) -> tuple[Float[Tensor, "*answer k"], Float[Tensor, "B k"] | None]:
-    """What was answered at the last ``num_ticks`` ticks."""
-    if not 1 <= num_ticks <= predictions.shape[-1]:
-        raise ValueError(f"num_answer_ticks must be from 1 to {predictions.shape[-1]}, all ticks, got {num_ticks}.")
-    return predictions[..., -num_ticks:], None if certainties is None else certainties[:, -num_ticks:]
+    mask = route_mask(predictions, targets, lookahead) if use_curriculum else None
+    return two_tick_loss(tick_losses(predictions, targets, mask), certainties, use_most_certain)

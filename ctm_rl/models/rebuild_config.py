@@ -1,10 +1,10 @@
-"""Model configurations as RLlib and JSON carry them around: plain values under the names of their fields."""
+"""Model configurations from the plain values by which RLlib and JSON carry them, under the names of their fields."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-from ctm_rl.config import CoreConfig
+from ctm_rl.config import CoreConfig, tuples_for_lists
 
 Config = TypeVar("Config", bound=CoreConfig)
 
@@ -13,10 +13,10 @@ def rebuild_config(kind: type[Config], model_config: Mapping[str, Any] | None, i
     """Rebuilds and checks a model's configuration.
 
     Args:
-        kind: which configuration.
-        model_config: its fields, as ``dataclasses.asdict`` gives them; fields left out keep their default, and lists
-            stand for tuples, as after a journey through JSON.
-        ignored: names that mean nothing.
+        kind: the class of the configuration.
+        model_config: its fields, as ``dataclasses.asdict`` returns them; missing fields keep their default, and lists
+            count as tuples, as JSON has no tuples.
+        ignored: names that are left out.
 
     Returns:
         The configuration.
@@ -24,11 +24,7 @@ def rebuild_config(kind: type[Config], model_config: Mapping[str, Any] | None, i
     Raises:
         ValueError: a field is unknown or its value is not allowed.
     """
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in (model_config or {}).items()
-        if name not in ignored
-    }
+    values = tuples_for_lists({name: value for name, value in (model_config or {}).items() if name not in ignored})
     known = [field.name for field in dataclasses.fields(kind)]
     unknown = [name for name in values if name not in known]
     if unknown:

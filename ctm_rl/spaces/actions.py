@@ -1,4 +1,4 @@
-"""What a policy can do: independent choices, or numbers from a squashed Gaussian; drawing, scoring, and back again."""
+"""Action spaces of a policy: independent choices, or numbers from a squashed Gaussian; how to sample and score them."""
 
 import math
 from collections.abc import Mapping
@@ -11,26 +11,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ctm_rl.config import tuples_for_lists
+
 _LOG_STD_LIMITS = (-5.0, 2.0)
 _NO_CHANCE = -1e9
-"""Logit of what pads choices of unequal sizes; its probability is 0, and 0 times its logarithm is 0, not NaN."""
+"""Logit that pads choices of unequal sizes; its probability is 0, and 0 times its logarithm is 0, not NaN."""
 
 
 class Chosen(NamedTuple):
-    """What a policy as it is now makes of what was done."""
+    """How a policy scores actions."""
 
     logp: Tensor
-    """Its log-probability, [B, ...]."""
+    """Log-probability of the action, [B, ...]."""
     entropy: Tensor
-    """Of the distribution it was drawn from, [B, ...]."""
+    """Of the distribution, [B, ...]."""
 
 
 def chosen(logits: Tensor, actions: Tensor) -> Chosen:
-    """Log-probabilities of what was done, and the entropies of what could have been.
+    """Log-probabilities of choices, and entropies of their distributions.
 
     Args:
         logits: of the choices, [..., A].
-        actions: which was made, [...].
+        actions: the index of each choice, [...].
 
     Returns:
         [...] each.
@@ -48,22 +50,22 @@ class Choices:
     """
 
     sizes: tuple[int, ...]
-    """Among how many each of the N choices is made."""
+    """Number of options of each of the N choices."""
     starts: tuple[int, ...] = ()
-    """The environment's number of the first possibility of each; empty: 0."""
+    """The environment's number of the first option of each; empty: 0."""
     shape: tuple[int, ...] = ()
     """Of one action in the environment; empty for a Discrete space."""
     dtype: str = "int64"
     """Of an action in the environment."""
 
     def __str__(self) -> str:
-        """For messages."""
+        """The text for messages."""
         counted = f"one of {self.sizes[0]}" if len(set(self.sizes)) == 1 else f"of {', '.join(map(str, self.sizes))}"
         return f"{len(self.sizes)} choice{'s' if len(self.sizes) > 1 else ''}, {counted}"
 
     @property
     def num_outputs(self) -> int:
-        """How many numbers the policy head gives."""
+        """Number of outputs of the policy head."""
         return sum(self.sizes)
 
     @property
@@ -76,52 +78,44 @@ class Choices:
         """Of a column of actions."""
         return np.dtype(np.int64)
 
-    def sample(self, outputs: Float[Tensor, "B O"], generator: torch.Generator | None) -> Tensor:
-        """Draws actions, [B, *column_shape]."""
-        probabilities = self._grouped(outputs).softmax(-1)
-        drawn = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator)
-        return drawn.view(len(outputs), *self.column_shape)
-
-    def mode(self, outputs: Float[Tensor, "B O"]) -> Tensor:
-        """The likeliest actions, [B, *column_shape]."""
-        return self._grouped(outputs).argmax(-1).view(len(outputs), *self.column_shape)
-
-    def score(self, outputs: Float[Tensor, "*batch O"], actions: Tensor) -> Chosen:
-        """Log-probabilities of actions [*batch, *column_shape], and entropies, [*batch] each."""
-        if not self.column_shape:
-            return chosen(outputs, actions)
-        each = chosen(self._grouped(outputs), actions)
-        return Chosen(each.logp.sum(-1), each.entropy.sum(-1))
-
-    def certainty(self, outputs: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch"]:
-        """1 where all is decided and 0 where all is alike: 1 - entropy / logarithm of the size, mean of all choices."""
-        grouped = self._grouped(outputs)
-        limits = torch.tensor([math.log(max(size, 2)) for size in self.sizes], device=outputs.device)
-        logp = grouped.log_softmax(-1)
-        entropy = -(logp.exp() * logp).sum(-1)
-        return (1 - entropy / limits).mean(-1)
-
-    def divergence(self, outputs: Float[Tensor, "*batch O"], others: Float[Tensor, "*batch O"]) -> Tensor:
-        """Kullback-Leibler divergence of a policy's outputs from another's, [*batch]."""
-        one, other = (self._grouped(logits).log_softmax(-1) for logits in (outputs, others))
-        return (one.exp() * (one - other)).sum((-2, -1))
-
-    def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """Actions of a column, [B, *column_shape], as the environment takes them, [B, *shape]."""
-        if any(self.starts):
-            actions = actions + np.asarray(self.starts if self.shape else self.starts[0])
-        return actions.reshape(len(actions), *self.shape).astype(self.dtype, copy=False)
-
-    def _grouped(self, outputs: Tensor) -> Tensor:
-        """Logits choice by choice, [..., N, S], smaller choices padded."""
+    def grouped(self, outputs: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch N S"]:
+        """Logits of each choice, [..., N, S]; choices of fewer than S options are padded."""
         if len(set(self.sizes)) == 1:
             return outputs.unflatten(-1, (len(self.sizes), self.sizes[0]))
         padding = outputs.new_full((*outputs.shape[:-1], 1), _NO_CHANCE)
         return torch.cat((outputs, padding), -1)[..., self._index.to(outputs.device)]
 
+    def sample(self, outputs: Float[Tensor, "B O"], generator: torch.Generator | None) -> Tensor:
+        """Samples actions, [B, *column_shape]."""
+        probabilities = self.grouped(outputs).softmax(-1)
+        drawn = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator)
+        return drawn.view(len(outputs), *self.column_shape)
+
+    def mode(self, outputs: Float[Tensor, "B O"]) -> Tensor:
+        """The likeliest actions, [B, *column_shape]."""
+        return self.grouped(outputs).argmax(-1).view(len(outputs), *self.column_shape)
+
+    def score(self, outputs: Float[Tensor, "*batch O"], actions: Tensor) -> Chosen:
+        """Log-probabilities of actions [*batch, *column_shape], and entropies, [*batch] each."""
+        if not self.column_shape:
+            return chosen(outputs, actions)
+        each = chosen(self.grouped(outputs), actions)
+        return Chosen(each.logp.sum(-1), each.entropy.sum(-1))
+
+    def divergence(self, outputs: Float[Tensor, "*batch O"], others: Float[Tensor, "*batch O"]) -> Tensor:
+        """Kullback-Leibler divergence of a policy's outputs from another's, [*batch]."""
+        one, other = (self.grouped(logits).log_softmax(-1) for logits in (outputs, others))
+        return (one.exp() * (one - other)).sum((-2, -1))
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """Converts actions of a column, [B, *column_shape], to the environment's, [B, *shape]."""
+        if any(self.starts):
+            actions = actions + np.asarray(self.starts if self.shape else self.starts[0])
+        return actions.reshape(len(actions), *self.shape).astype(self.dtype, copy=False)
+
     @cached_property
     def _index(self) -> Tensor:
-        """Where each choice's logits lie, [N, S]; the place after the last one pads."""
+        """Index of each choice's logits, [N, S]; the index after the last one pads."""
         index = torch.full((len(self.sizes), max(self.sizes)), self.num_outputs)
         start = 0
         for row, size in zip(index, self.sizes, strict=True):
@@ -132,29 +126,29 @@ class Choices:
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """Real numbers between bounds: a Box, by a Gaussian that tanh squashes where both bounds are finite.
+    """Real numbers between bounds: a Box, sampled from a Gaussian that tanh squashes where both bounds are finite.
 
-    The policy's outputs are N means, then N logarithms of deviations. As columns, actions are what was drawn before
-    squashing, float32 [..., N], which loses nothing where tanh saturates. Log-probabilities and entropies are those of
-    the squashed number between -1 and 1; the environment's own scale would add a constant.
+    The policy's outputs are N means, then N logarithms of standard deviations. As columns, actions are the samples
+    before squashing, float32 [..., N], which lose nothing where tanh saturates. Log-probabilities and entropies are
+    those of the squashed number between -1 and 1; the environment's own scale would add a constant.
     """
 
     low: tuple[float, ...]
-    """Least of each of the N numbers; may be -inf."""
+    """Lower bound of each of the N numbers; may be -inf."""
     high: tuple[float, ...]
-    """Greatest."""
+    """Upper bound of each; may be inf."""
     shape: tuple[int, ...]
     """Of one action in the environment."""
     dtype: str = "float32"
     """Of an action in the environment."""
 
     def __str__(self) -> str:
-        """For messages."""
+        """The text for messages."""
         return f"numbers of shape {self.shape} from {min(self.low):g} to {max(self.high):g}"
 
     @property
     def num_outputs(self) -> int:
-        """How many numbers the policy head gives."""
+        """Number of outputs of the policy head."""
         return 2 * len(self.low)
 
     @property
@@ -168,7 +162,7 @@ class Numbers:
         return np.dtype(np.float32)
 
     def sample(self, outputs: Float[Tensor, "B O"], generator: torch.Generator | None) -> Tensor:
-        """Draws actions, before squashing, [B, N]."""
+        """Samples actions, before squashing, [B, N]."""
         mean, log_std = _moments(outputs)
         return mean + log_std.exp() * torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
 
@@ -198,7 +192,7 @@ class Numbers:
         return each.sum(-1)
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """Actions of a column, [B, N], as the environment takes them, [B, *shape]."""
+        """Converts actions of a column, [B, N], to the environment's, [B, *shape]."""
         low, high = np.asarray(self.low), np.asarray(self.high)
         is_squashed = self.is_squashed.numpy()
         with np.errstate(invalid="ignore"):
@@ -213,12 +207,12 @@ class Numbers:
 
     @cached_property
     def has_mixed_bounds(self) -> bool:
-        """Whether some of the numbers have two finite bounds and others have not."""
+        """Whether some numbers have two finite bounds and others do not."""
         return bool(self.is_squashed.any()) and not bool(self.is_squashed.all())
 
     @cached_property
     def _quadrature(self) -> tuple[Tensor, Tensor]:
-        """Nodes and weights for the expectation under a standard Gaussian, [33] each; enough for wide ones."""
+        """Nodes and weights for the expectation under a standard Gaussian, [33] each; enough for wide Gaussians too."""
         nodes, weights = np.polynomial.hermite_e.hermegauss(33)
         return torch.tensor(nodes), torch.tensor(weights / weights.sum())
 
@@ -227,19 +221,19 @@ Actions = Choices | Numbers
 
 
 def to_plain(actions: Actions) -> dict[str, Any]:
-    """A description of actions in plain values, for a checkpoint."""
+    """The action space in plain values, for a checkpoint; ``from_plain`` is the inverse."""
     return {"kind": "choices" if isinstance(actions, Choices) else "numbers", **asdict(actions)}
 
 
 def from_plain(plain: Mapping[str, Any]) -> Actions:
-    """What ``to_plain`` gave, as a description again."""
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    """The action space from what ``to_plain`` returned."""
+    values = tuples_for_lists(plain)
     kinds: dict[str, type[Choices] | type[Numbers]] = {"choices": Choices, "numbers": Numbers}
     return kinds[values.pop("kind")](**values)
 
 
 def _moments(outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and logarithms of deviations, [..., N] each."""
+    """Means and logarithms of standard deviations, [..., N] each."""
     mean, log_std = outputs.chunk(2, -1)
     return mean, log_std.clamp(*_LOG_STD_LIMITS)
 

@@ -1,4 +1,4 @@
-"""How an observation is laid out as one array: its parts, what reads each of them, and how they are packed."""
+"""How an observation is packed into one array: its parts, and the encoder that reads each of them."""
 
 import functools
 import math
@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ctm_rl.config import OBSERVATION_ENCODERS, check_choice
+from ctm_rl.config import OBSERVATION_ENCODERS, check_choice, tuples_for_lists
 
 NUM_WORDS = 32
-"""Words of a text that are read; what comes after them is not."""
+"""Number of words of a text that are read; later words are ignored."""
 BYTES_PER_WORD = 2
-"""A word is known by so many bytes of its hash; two zeros are no word."""
+"""Bytes of the hash by which a word is represented; two zeros mean no word."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,13 +22,13 @@ class Part:
     """One part of an observation, or the whole of it."""
 
     encoder: str
-    """What reads it: control (a vector of numbers), conv (a picture), grid, categories or text."""
+    """Which encoder reads it: control (a vector of numbers), conv (an image), grid, categories or text."""
     shape: tuple[int, ...]
-    """Its shape in the environment; empty for one number and for a text."""
+    """Its shape in the environment; empty for a single number and for a text."""
     path: tuple[str | int, ...] = ()
-    """Keys and places that lead to it through dictionaries and tuples; empty: it is the whole observation."""
+    """Keys and indices that lead to it through dictionaries and tuples; empty: it is the whole observation."""
     sizes: tuple[int, ...] = ()
-    """categories: how many there are of each; grid: objects, colours, states."""
+    """categories: number of values of each; grid: number of objects, colours, states."""
     starts: tuple[int, ...] = ()
     """categories: the number of the first of each; empty: 0."""
     scale: float = 1.0
@@ -37,17 +37,17 @@ class Part:
     """Whether all its numbers fit into a byte."""
 
     def __post_init__(self) -> None:
-        """Refuses what nothing reads."""
+        """Checks that there is such an encoder."""
         check_choice("encoder", self.encoder, OBSERVATION_ENCODERS)
 
     @property
     def name(self) -> str:
-        """Its path in one word; empty for a whole observation."""
+        """Its path, joined by dots; empty for a whole observation."""
         return ".".join(str(key) for key in self.path)
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
-        """Its shape where it is packed."""
+        """Its shape after packing."""
         if self.encoder == "text":
             return (NUM_WORDS * BYTES_PER_WORD,)
         if self.encoder == "categories":
@@ -56,23 +56,23 @@ class Part:
 
     @property
     def size(self) -> int:
-        """How many numbers it takes where it is packed."""
+        """How many numbers it takes after packing."""
         return math.prod(self.packed_shape)
 
     def __str__(self) -> str:
-        """For messages."""
+        """The text for messages."""
         sizes = f" (sizes {', '.join(map(str, self.sizes))})" if self.sizes else ""
         return f"{self.name or 'an observation'} of shape {self.shape} for encoder {self.encoder}{sizes}"
 
     def is_batched(self, value: Any) -> bool:
-        """Whether this is a batch of it, and not a single one."""
+        """Whether ``value`` is a batch of this part, and not a single one."""
         return not isinstance(value, str) if self.encoder == "text" else np.ndim(value) > len(self.shape)
 
     def find(self, observation: Any) -> Any:
-        """Takes it out of an observation, or out of a batch of them.
+        """Returns this part of an observation, or of a batch of observations.
 
         Raises:
-            ValueError: it is not there.
+            ValueError: the observation has no such part.
         """
         try:
             return functools.reduce(lambda inner, key: inner[key], self.path, observation)
@@ -80,10 +80,10 @@ class Part:
             raise ValueError(f"the observation has no part {self.name!r}.") from error
 
     def pack(self, values: Any, num_rows: int) -> np.ndarray:
-        """Packs a batch of it, [B, ...], into [B, *packed_shape].
+        """Packs a batch of this part, [B, ...], into [B, *packed_shape].
 
         Raises:
-            ValueError: it has another shape.
+            ValueError: its shape is not the expected one.
         """
         if self.encoder == "text":
             return np.stack([_words_of(str(text)) for text in values])
@@ -100,12 +100,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """All parts of an observation. Alone, a part keeps its shape; several are laid side by side."""
+    """All parts of an observation. A single part keeps its shape; several are flattened and concatenated."""
 
     parts: tuple[Part, ...]
 
     def __post_init__(self) -> None:
-        """There must be something to see."""
+        """Checks that there is at least one part."""
         if not self.parts:
             raise ValueError("at least one part of the observation must be read; all are skipped.")
 
@@ -116,14 +116,14 @@ class Layout:
 
     @property
     def dtype(self) -> np.dtype:
-        """In which packed observations are kept: uint8 where every part fits, otherwise float32."""
+        """Type of packed observations: uint8 if every part fits into bytes, otherwise float32."""
         return np.dtype(np.uint8 if all(part.is_byte for part in self.parts) else np.float32)
 
     def pack(self, observations: Any, num_rows: int) -> np.ndarray:
-        """Packs a batch of observations as a vector environment gives them.
+        """Packs a batch of observations as a vector environment returns them.
 
         Args:
-            observations: arrays [B, ...], in dictionaries and tuples as the environment's space has them; texts are
+            observations: arrays [B, ...], in dictionaries and tuples like those of the environment's space; texts are
                 sequences of ``str``.
             num_rows: B.
 
@@ -131,7 +131,7 @@ class Layout:
             [B, *shape] of ``dtype``.
 
         Raises:
-            ValueError: a part is missing or has another shape.
+            ValueError: a part is missing or has a wrong shape.
         """
         packed = [part.pack(part.find(observations), num_rows) for part in self.parts]
         if len(packed) == 1:
@@ -151,13 +151,13 @@ class Layout:
         return self.parts[0].is_batched(self.parts[0].find(observations))
 
     def to_plain(self) -> list[dict[str, Any]]:
-        """The layout in plain values, for a checkpoint."""
+        """The layout in plain values, for a checkpoint; ``from_plain`` is the inverse."""
         return [asdict(part) for part in self.parts]
 
     @classmethod
     def from_plain(cls, plain: Sequence[Mapping[str, Any]]) -> "Layout":
-        """What ``to_plain`` gave, as a layout again."""
-        return cls(tuple(Part(**{name: _tupled(value) for name, value in part.items()}) for part in plain))
+        """The layout from what ``to_plain`` returned."""
+        return cls(tuple(Part(**tuples_for_lists(part)) for part in plain))
 
 
 def vector_layout(size: int) -> Layout:
@@ -166,13 +166,8 @@ def vector_layout(size: int) -> Layout:
 
 
 def grid_layout(height: int, width: int, sizes: tuple[int, ...] = (11, 6, 3)) -> Layout:
-    """The layout of MiniGrid's picture, with how many objects, colours and states there are."""
+    """The layout of MiniGrid's symbolic image; ``sizes`` are the numbers of objects, colours and states."""
     return Layout((Part(encoder="grid", shape=(height, width, 3), sizes=sizes, is_byte=True),))
-
-
-def _tupled(value: Any) -> Any:
-    """Lists as tuples: in files there are no tuples."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 @functools.lru_cache(maxsize=65536)

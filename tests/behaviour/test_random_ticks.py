@@ -26,7 +26,6 @@ from ctm_rl.engine.episode import step_through, unroll
 from ctm_rl.errors import UserError
 from ctm_rl.inference.actor import Actor
 from ctm_rl.inference.policy import POLICY_ENTRY, Policy, describe
-from ctm_rl.inference.stepper import Stepper
 from ctm_rl.machine.certainty import certainty
 from ctm_rl.machine.core import CTMCore
 from ctm_rl.machine.state import CoreState
@@ -114,16 +113,17 @@ VARIANTS = pytest.mark.parametrize(
 def test_acting_with_recorded_ticks_equals_the_unroll(changes: dict[str, Any]) -> None:
     agent = make_agent(**changes)
     observations, is_first = torch.randn(T, B, 4), torch.rand(T, B) < 0.1
-    stepper = Stepper(agent, B)
-    logits = [stepper.step(*step) for step in zip(observations, is_first, TICKS, strict=True)]
+    actor = Actor(agent)
+    actor.reset(B)
+    logits = [actor.step(*step) for step in zip(observations, is_first, TICKS, strict=True)]
     with torch.no_grad():
         expected = agent.unroll(observations, is_first, agent.initial_state(B), TICKS)
         other = agent.unroll(observations, is_first, agent.initial_state(B))
     torch.testing.assert_close(torch.stack([step[0] for step in logits]), expected.logits)
-    torch.testing.assert_close(parts(stepper.state), parts(expected.state))
+    torch.testing.assert_close(parts(actor.state), parts(expected.state))
     assert not torch.allclose(expected.logits, other.logits, atol=1e-3)
     with pytest.raises(ValueError, match="ticks must be from 1 to num_ticks = 5"):
-        stepper.step(observations[0], is_first[0], K + 1)
+        actor.step(observations[0], is_first[0], K + 1)
 
 
 @VARIANTS

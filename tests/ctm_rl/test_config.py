@@ -1,4 +1,4 @@
-"""Configurations refuse what cannot be built, in one line that says what is allowed."""
+"""Configurations refuse invalid sizes, in one line that describes what is allowed."""
 
 from dataclasses import FrozenInstanceError
 from typing import Any
@@ -48,7 +48,7 @@ WRONG: list[tuple[type[CoreConfig], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("kind", "values", "message"), WRONG)
-def test_what_cannot_be_built_is_refused_with_the_way_out(
+def test_invalid_sizes_are_refused_with_the_way_out(
     kind: type[CoreConfig], values: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message) as caught:

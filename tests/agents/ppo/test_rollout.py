@@ -14,7 +14,7 @@ from ctm_rl.agents.ppo.reward_normaliser import LIMIT, RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment, concatenate
 from ctm_rl.agents.ppo.vector_player import VectorPlayer
 from ctm_rl.agents.rllib.episodes import seeds_of_envs
-from ctm_rl.inference.stepper import Stepper
+from ctm_rl.inference.actor import Actor
 from ctm_rl.machine.state import AnyState
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.spaces.actions import Choices
@@ -71,7 +71,7 @@ def make_agent(config: PolicyConfig = SMALL) -> ActorCritic:
 
 def make_player(agent: ActorCritic, mode: AutoresetMode, normaliser: RewardNormaliser | None = None) -> VectorPlayer:
     env = SyncVectorEnv([Moods] * NUM_ENVS, autoreset_mode=mode)
-    player = VectorPlayer(env, Stepper(agent, NUM_ENVS), torch.Generator().manual_seed(1), normaliser)
+    player = VectorPlayer(env, Actor(agent), torch.Generator().manual_seed(1), normaliser)
     player.reset(seed=11, position=0)
     return player
 
@@ -216,7 +216,7 @@ def test_rows_and_concatenation_are_inverse() -> None:
 def test_environments_that_never_reset_are_refused() -> None:
     env = SyncVectorEnv([Moods] * 2, autoreset_mode=AutoresetMode.DISABLED)
     with pytest.raises(ValueError, match="autoreset_mode must be NextStep or SameStep, got Disabled"):
-        VectorPlayer(env, Stepper(make_agent(), 2), torch.Generator())
+        VectorPlayer(env, Actor(make_agent()), torch.Generator())
 
 
 def test_rewards_are_divided_by_the_deviation_of_all_discounted_returns() -> None:

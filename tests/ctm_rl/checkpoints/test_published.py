@@ -1,4 +1,4 @@
-"""Published checkpoints: what may be in the file, what is refused, and what a wrong file says."""
+"""Published checkpoints: what a file may hold, what is refused, and the errors of wrong files."""
 
 import argparse
 import os
@@ -21,13 +21,13 @@ def read(name: str) -> dict[str, Any]:
 
 
 class Bomb:
-    """Runs a command when unpickled by an unwary reader."""
+    """Runs a command when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return os.system, ("touch exploded",)
 
 
-def test_a_file_that_would_execute_something_is_refused_and_nothing_runs(
+def test_a_file_that_would_execute_code_is_refused_and_nothing_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -37,7 +37,7 @@ def test_a_file_that_would_execute_something_is_refused_and_nothing_runs(
     assert not (tmp_path / "exploded").exists()
 
 
-def test_random_generators_and_curves_of_a_real_checkpoint_are_dropped_unread(tmp_path: Path) -> None:
+def test_random_generators_and_curves_of_a_real_checkpoint_are_discarded_unread(tmp_path: Path) -> None:
     extra = {
         "numpy_rng_state": np.random.RandomState(1).get_state(),
         "random_rng_state": random.Random(1).getstate(),
@@ -50,7 +50,7 @@ def test_random_generators_and_curves_of_a_real_checkpoint_are_dropped_unread(tm
     assert load_official(tmp_path / "real.pt").task == "sort"
 
 
-def test_names_of_compiled_parts_come_back_on_export(tmp_path: Path) -> None:
+def test_names_of_compiled_parts_are_restored_on_export(tmp_path: Path) -> None:
     checkpoint = read("ctm_sort")
     weights = {
         name.replace("synapses.", "synapses._orig_mod."): w for name, w in checkpoint["model_state_dict"].items()
@@ -68,7 +68,7 @@ def test_decay_rates_are_projected_at_load(tmp_path: Path) -> None:
     assert exported["decay_params_out"][:2].tolist() == [0.0, 15.0]
 
 
-def test_export_follows_the_models_present_parameters() -> None:
+def test_export_returns_the_current_parameters() -> None:
     official = load_official(GOLDEN / "ctm_parity_random.pt")
     with torch.no_grad():
         for parameter in official.model.parameters():
@@ -100,14 +100,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_checkpoint_that_does_not_fit_says_why(case: str, tmp_path: Path) -> None:
+def test_a_checkpoint_that_does_not_fit_is_refused_with_the_reason(case: str, tmp_path: Path) -> None:
     change, message = WRONG[case]
     torch.save(change(read("ctm_sort")), tmp_path / "wrong.pt")
     with pytest.raises(ValueError, match=message):
         load_official(tmp_path / "wrong.pt")
 
 
-def test_a_missing_file_and_a_file_of_another_kind_say_so(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_file_of_another_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no checkpoint file"):
         load_official(tmp_path / "nowhere.pt")
     (tmp_path / "text.pt").write_text("not a checkpoint")
@@ -119,7 +119,7 @@ def test_a_missing_file_and_a_file_of_another_kind_say_so(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("name", "expected"), [("ctm_cartpole", False), ("lstm_cartpole", True)])
-def test_only_the_machine_starts_every_step_afresh_when_its_trace_is_not_continuous(
+def test_only_the_machine_restarts_at_every_step_when_its_trace_is_not_continuous(
     name: str, expected: bool, tmp_path: Path
 ) -> None:
     torch.save(with_args(read(name), continuous_state_trace=False), tmp_path / "afresh.pt")

@@ -1,4 +1,4 @@
-"""Our checkpoints: what goes in comes out, a broken one is noticed, and none is ever half there."""
+"""Our checkpoints: loading returns what was saved, damage is detected, and none is ever incomplete."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from ctm_rl.checkpoints.store import CheckpointError
 
 
 def example() -> dict[str, Any]:
-    """A state with everything that a checkpoint can hold."""
+    """A state with values of all supported types."""
     generator = torch.Generator().manual_seed(3)
     shared = torch.randn(4, 6, generator=generator)
     optimizer_state = {0: {"step": torch.tensor(7.0), "exp_avg": torch.randn(5, generator=generator)}, 1: {}}
@@ -51,7 +51,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
         assert ours == theirs or ours != ours
 
 
-def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+def test_loading_returns_what_was_saved(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, 12, example())
     assert path == tmp_path / "checkpoints" / "iteration-000012"
     assert_same(example(), checkpoint.load(path))
@@ -71,7 +71,7 @@ def test_a_checkpoint_holds_json_and_safetensors_and_nothing_else(tmp_path: Path
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", np.array(["text"]), {1.5: 2}, torch.float32])
-def test_what_a_checkpoint_cannot_hold_is_refused_and_leaves_none(tmp_path: Path, value: object) -> None:
+def test_unsupported_values_are_refused_and_leave_no_checkpoint(tmp_path: Path, value: object) -> None:
     with pytest.raises(TypeError):
         checkpoint.save(tmp_path, 1, {"value": value})
     with pytest.raises(CheckpointError, match="has no checkpoint"):
@@ -104,7 +104,7 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
 @pytest.mark.parametrize("name", [checkpoint.STATE_FILE, checkpoint.TENSORS_FILE])
-def test_damage_is_noticed_and_the_checkpoint_before_is_taken(
+def test_damage_is_detected_and_the_checkpoint_before_is_loaded(
     tmp_path: Path, name: str, damage: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = checkpoint.save(tmp_path, 1, example())
@@ -113,7 +113,7 @@ def test_damage_is_noticed_and_the_checkpoint_before_is_taken(
     with pytest.raises(CheckpointError, match="iteration-000002 is not usable"):
         checkpoint.load(broken)
     assert checkpoint.latest(tmp_path) == before
-    assert "passed over a damaged checkpoint" in caplog.text
+    assert "skipped a damaged checkpoint" in caplog.text
     damage(before / name)
     with pytest.raises(CheckpointError, match=r"no checkpoint of .* can be read"):
         checkpoint.latest(tmp_path)
@@ -154,7 +154,9 @@ def test_a_crash_while_saving_leaves_the_checkpoint_before(tmp_path: Path, monke
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {before.name, after.name}
 
 
-def test_what_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_is_reported_in_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = checkpoint.save(tmp_path, 1, example())
 
     def refuse(*_: object) -> None:

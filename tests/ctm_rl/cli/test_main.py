@@ -184,7 +184,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         "half.pt is not a PyTorch checkpoint, is damaged",
     ),
     "import of wrong settings": (("import", "settings.pt", "--run-dir", "new"), "the args do not describe the weights"),
-    "import of wrong weights": (("import", "weights.pt", "--run-dir", "new"), "must hold tensors by their names"),
+    "import of wrong weights": (("import", "weights.pt", "--run-dir", "new"), "must hold tensors by name"),
     "import of a wrong limit": (("import", "limit.pt", "--run-dir", "new"), "max_episode_steps must be at least 1"),
     "train imported": (("train", "--config", "sorter/config.json"), "can be evaluated, not trained"),
     "resume changed": (("resume", "changed"), "says env.id 'CartPole-v0', and the checkpoint was trained with"),

@@ -21,12 +21,12 @@ from ctm_rl.spaces.observations import grid_layout, vector_layout
 LAYOUTS = {
     18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 140: (3, 4, 36, 3), 152: (3, 8, 36, 3),
 }  # fmt: skip
-# Of the ImageNet classifiers of these depths, less their classifier, and with a stem of 3x3 instead of 7x7.
+# of the ImageNet classifiers of these depths, without their classifier and with a stem of 3x3 instead of 7x7
 NUM_PARAMETERS = {18: 11_168_832, 34: 21_276_992, 50: 23_500_352, 101: 42_492_480, 152: 58_136_128}
 
 
 def settle(encoder: nn.Module) -> nn.Module:
-    """Evaluation mode, with running statistics that are not the ones BatchNorm starts with."""
+    """Evaluation mode, with running statistics other than the initial ones of BatchNorm."""
     for name, buffer in encoder.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(std=0.2)
@@ -43,9 +43,9 @@ def normalise(state: Mapping[str, Tensor], name: str, values: Tensor) -> Tensor:
     return (values - mean) / torch.sqrt(variance + 1e-5) * scale + shift
 
 
-def slow_resnet(state: Mapping[str, Tensor], depth: int, num_stages: int, pictures: Tensor) -> Tensor:
+def slow_resnet(state: Mapping[str, Tensor], depth: int, num_stages: int, images: Tensor) -> Tensor:
     """A residual network from its parameters' names alone; the 3x3 convolution has the stride."""
-    values = normalise(state, "bn1", F.conv2d(pictures, state["conv1.weight"], padding=1)).relu()
+    values = normalise(state, "bn1", F.conv2d(images, state["conv1.weight"], padding=1)).relu()
     values = F.max_pool2d(values, 3, 2, padding=1)
     for stage in range(1, num_stages + 1):
         for block in range(LAYOUTS[depth][stage - 1]):
@@ -66,20 +66,20 @@ def slow_resnet(state: Mapping[str, Tensor], depth: int, num_stages: int, pictur
 
 
 @pytest.mark.parametrize(("depth", "num_stages"), [(18, 1), (18, 3), (34, 2), (50, 1), (50, 2)])
-def test_resnet_from_its_parameters_names(depth: int, num_stages: int) -> None:
+def test_resnet_equals_convolutions_by_parameter_name(depth: int, num_stages: int) -> None:
     torch.manual_seed(8)
     encoder = settle(ImageEncoder(f"resnet{depth}-{num_stages}", 2))
     assert isinstance(encoder, ImageEncoder)
-    pictures = torch.randn(3, 2, 13, 18)
+    images = torch.randn(3, 2, 13, 18)
     state = encoder.resnet.state_dict()
-    rgb = F.conv2d(pictures, encoder.to_rgb.weight, encoder.to_rgb.bias)
+    rgb = F.conv2d(images, encoder.to_rgb.weight, encoder.to_rgb.bias)
     expected = slow_resnet(state, depth, num_stages, rgb)
-    torch.testing.assert_close(encoder(pictures), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoder(images), expected, rtol=1e-4, atol=1e-5)
     assert expected.shape[1] == encoder.out_dim
 
 
 @pytest.mark.parametrize("name", RESNETS)
-def test_every_resnet_has_the_promised_channels_and_no_more_stages_than_asked_for(name: str) -> None:
+def test_every_resnet_has_the_documented_channels_and_the_configured_stages(name: str) -> None:
     depth, num_stages = map(int, name.removeprefix("resnet").split("-"))
     with torch.device("meta"):
         encoder = ImageEncoder(name, 3)
@@ -90,7 +90,7 @@ def test_every_resnet_has_the_promised_channels_and_no_more_stages_than_asked_fo
 
 
 @pytest.mark.parametrize("depth", NUM_PARAMETERS)
-def test_whole_resnets_have_their_well_known_number_of_parameters(depth: int) -> None:
+def test_full_resnets_have_the_published_number_of_parameters(depth: int) -> None:
     with torch.device("meta"):
         resnet = ResNet(depth, 4)
     assert sum(parameter.numel() for parameter in resnet.parameters()) == NUM_PARAMETERS[depth]
@@ -117,14 +117,14 @@ def test_shallow_wide_is_two_gated_convolutions() -> None:
     torch.manual_seed(9)
     encoder = settle(ShallowWide(2))
     assert isinstance(encoder, ShallowWide)
-    state, pictures = encoder.state_dict(), torch.randn(2, 2, 5, 8)
-    values = F.conv2d(pictures, state["layers.0.weight"], state["layers.0.bias"], stride=2, padding=1)
+    state, images = encoder.state_dict(), torch.randn(2, 2, 5, 8)
+    values = F.conv2d(images, state["layers.0.weight"], state["layers.0.bias"], stride=2, padding=1)
     values = normalise(state, "layers.2", values[:, :2048] * values[:, 2048:].sigmoid())
     kernels, bias = state["layers.3.weight"].chunk(32), state["layers.3.bias"].chunk(32)
     groups = zip(values.chunk(32, 1), kernels, bias, strict=True)
     values = torch.cat([F.conv2d(part, kernel, shift, padding=1) for part, kernel, shift in groups], 1)
     values = normalise(state, "layers.5", values[:, :2048] * values[:, 2048:].sigmoid())
-    outputs = encoder(pictures)
+    outputs = encoder(images)
     assert outputs.shape == (2, encoder.out_dim, 3, 4) == (2, 2048, 3, 4)
     torch.testing.assert_close(outputs, values, rtol=1e-4, atol=1e-5)
 
@@ -132,14 +132,14 @@ def test_shallow_wide_is_two_gated_convolutions() -> None:
 def test_digits_are_convolved_and_pooled_twice() -> None:
     torch.manual_seed(10)
     encoder = settle(DigitEncoder(5))
-    state, pictures = encoder.state_dict(), torch.randn(3, 1, 18, 9)
-    values = pictures
+    state, images = encoder.state_dict(), torch.randn(3, 1, 18, 9)
+    values = images
     for first in (0, 4):
         weight, bias = state[f"layers.{first}.weight"], state[f"layers.{first}.bias"]
         values = normalise(state, f"layers.{first + 1}", F.conv2d(values, weight, bias, padding=1)).relu()
         values = F.max_pool2d(values, 2)
     assert values.shape == (3, 5, 4, 2)
-    torch.testing.assert_close(encoder(pictures), values, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoder(images), values, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("feature_dim", [6, 7])
@@ -238,7 +238,7 @@ def test_grid_encodes_cell_after_cell(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("shape", [(7, 7), (7, 7, 4), (4,)])
-def test_grid_refuses_what_is_no_view_of_three_layers(shape: tuple[int, ...]) -> None:
+def test_grid_refuses_views_without_three_layers(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"reads \[height, width, 3\] .* got \("):
         GridEncoder(shape, 5)
 
@@ -262,7 +262,7 @@ MADE = ("resnet18-2", "resnet50-1", "digits", "parity", "control", "grid")
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_rows_of_a_batch_of_inputs_are_encoded_apart_and_nothing_changes(name: str) -> None:
+def test_rows_of_a_batch_are_encoded_independently_and_nothing_changes(name: str) -> None:
     encoder, inputs = make(name)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
     given, generator = inputs.clone(), torch.get_rng_state()

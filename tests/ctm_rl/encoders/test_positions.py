@@ -1,4 +1,4 @@
-"""Position encodings, place after place from their formulas."""
+"""Position encodings, computed from their formulas place by place."""
 
 import math
 from typing import get_args
@@ -37,7 +37,7 @@ def feature_map(kind: str) -> Tensor:
 
 
 def encoding(positions: nn.Module, features: Tensor) -> Tensor:
-    """What is added to a map, once for the whole batch."""
+    """The encoding that is added to a map, the same for the whole batch."""
     added = positions(features) - features
     for row in added:
         torch.testing.assert_close(row, added[0])
@@ -56,7 +56,7 @@ def slow_fourier(positions: FourierPositions, row: int, column: int, height: int
 
 
 def turned(start: tuple[float, float], step: int, num_places: int) -> list[float]:
-    """``start`` turned counter-clockwise by its share of half a circle."""
+    """``start`` rotated counter-clockwise by its share of half a circle."""
     angle = math.pi * step / (num_places - 1)
     x, y = start
     return [math.cos(angle) * x - math.sin(angle) * y, math.sin(angle) * x + math.cos(angle) * y]
@@ -70,7 +70,7 @@ def test_every_kind_can_be_built_and_others_are_refused() -> None:
         build_positions("absolute", C)
 
 
-def test_none_leaves_the_map_as_it_is() -> None:
+def test_none_returns_the_map_unchanged() -> None:
     features = feature_map("none")
     assert build_positions("none", C)(features) is features
 
@@ -85,7 +85,7 @@ def test_fourier_features_of_each_place(size: tuple[int, int]) -> None:
             torch.testing.assert_close(added[:, row, column], slow_fourier(positions, row, column, *size))
 
 
-def test_several_fourier_encodings_are_mixed_by_a_softmax() -> None:
+def test_several_fourier_encodings_are_weighted_by_a_softmax() -> None:
     positions = make("multi-fourier")
     assert isinstance(positions, MultiFourierPositions)
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_several_fourier_encodings_are_mixed_by_a_softmax() -> None:
         torch.testing.assert_close(added[:, row, column], expected)
 
 
-def test_fourier_frequencies_start_with_the_deviation_of_their_scale() -> None:
+def test_fourier_frequencies_start_with_the_standard_deviation_of_their_scale() -> None:
     torch.manual_seed(7)
     many = torch.stack([FourierPositions(C).frequencies.weight for _ in range(20)])
     assert many.shape[1:] == (128, 2)
@@ -112,7 +112,7 @@ def test_fourier_frequencies_start_with_the_deviation_of_their_scale() -> None:
     assert torch.equal(multi[0].mix, torch.ones(10))
 
 
-def test_rotational_encoding_joins_the_turned_vectors_of_row_and_column() -> None:
+def test_rotational_encoding_joins_the_rotated_vectors_of_row_and_column() -> None:
     positions = make("rotational")
     assert isinstance(positions, RotationalPositions)
     assert positions.start.tolist() == [0.0, 1.0]
@@ -126,7 +126,7 @@ def test_rotational_encoding_joins_the_turned_vectors_of_row_and_column() -> Non
             torch.testing.assert_close(added[:, row, column], expected)
 
 
-def test_rotational_encoding_of_a_sequence_turns_from_up_to_down() -> None:
+def test_rotational_encoding_of_a_sequence_rotates_from_up_to_down() -> None:
     positions = make("rotational-1d")
     assert isinstance(positions, SequenceRotationalPositions)
     added = encoding(positions, feature_map("rotational-1d"))
@@ -143,7 +143,7 @@ def test_rotational_positions_refuse_a_map_that_is_not_square() -> None:
 
 
 @pytest.mark.parametrize("kind", MAPS)
-def test_a_position_does_not_depend_on_what_stands_there(kind: str) -> None:
+def test_a_position_encoding_does_not_depend_on_the_features(kind: str) -> None:
     positions, features = make(kind), feature_map(kind)
     torch.testing.assert_close(encoding(positions, features), encoding(positions, -3 * features))
     assert torch.equal(positions(features), positions(features))

@@ -23,7 +23,7 @@ from ctm_rl.errors import UserError
 from ctm_rl.inference.load_model import MODEL_ENTRY, describe
 from ctm_rl.metrics import at_tick
 from ctm_rl.metrics.stopping import stopping_ticks
-from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel
+from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, group
 
 B, K = 13, 7
 SMALL = AnswerConfig(
@@ -141,7 +141,7 @@ def test_a_curve_is_what_each_threshold_gives() -> None:
     points = halting_curve(model, batches, (None, 0.3, 0.9))
     for point in points:
         halted = model.think(inputs, halt_certainty=point["threshold"])
-        is_right = model.grouped(halted.predictions).argmax(-1) == targets
+        is_right = group(halted.predictions, model.config.num_groups).argmax(-1) == targets
         assert point["ticks_mean"] == pytest.approx(float(halted.ticks.double().mean()))
         assert point["accuracy"] == pytest.approx(float(is_right.double().mean()))
         assert point["accuracy_whole"] == pytest.approx(float(is_right.all(1).double().mean()))

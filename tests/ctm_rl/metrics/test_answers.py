@@ -1,4 +1,4 @@
-"""Accuracy by tick and thinking time, recomputed sample by sample."""
+"""Accuracy by tick and stopping ticks, recomputed sample by sample."""
 
 import pytest
 import torch
@@ -7,7 +7,6 @@ from torch import Tensor
 from ctm_rl.metrics import (
     AnswerScores,
     StoppingScores,
-    accuracy,
     at_tick,
     most_certain_tick,
     right_by_tick,
@@ -44,11 +43,13 @@ def test_accuracy_reads_each_sample_at_its_most_certain_tick() -> None:
     predictions = one_hot(torch.tensor([[[0, 1, 1], [1, 1, 0]], [[1, 0, 0], [0, 0, 1]]]), 2)
     targets = torch.tensor([[1, 1], [0, 1]])
     certainties = torch.tensor([[0.1, 0.9, 0.3], [0.2, 0.5, 0.4]])
-    result = accuracy(predictions, certainties, targets)
+    scores = AnswerScores()
+    scores.add(predictions, certainties, targets)
+    result = scores.summary()
     # right by tick: (0, 1, 0, 0), (1, 1, 1, 0), (1, 0, 1, 1)
-    torch.testing.assert_close(result.by_tick, torch.tensor([0.25, 0.75, 0.75]))
-    assert result.most_certain == 0.75
-    assert result.whole == 0.5
+    assert result["accuracy_by_tick"] == [0.25, 0.75, 0.75]
+    assert result["accuracy"] == 0.75
+    assert result["accuracy_whole"] == 0.5
 
 
 def test_the_earliest_of_equally_certain_ticks_is_read() -> None:
@@ -60,7 +61,7 @@ def test_the_first_of_equally_likely_classes_is_the_answer() -> None:
     assert right_by_tick(predictions, torch.tensor([[1, 3]]))[..., 0].tolist() == [[True, False]]
 
 
-def test_each_sample_is_read_at_a_tick_of_its_own() -> None:
+def test_each_sample_is_read_at_its_own_tick() -> None:
     values = torch.arange(2 * 3 * 4).reshape(2, 3, 4)
     assert at_tick(values, torch.tensor([3, 1])).tolist() == [[3, 7, 11], [13, 17, 21]]
     assert at_tick(values[:, 0], torch.tensor([3, 1])).tolist() == [3, 13]
@@ -155,6 +156,6 @@ def test_batches_with_another_number_of_ticks_are_refused_and_not_counted() -> N
     assert scores.summary() == before
 
 
-def test_a_threshold_that_is_no_certainty_is_refused() -> None:
+def test_a_threshold_outside_0_to_1_is_refused() -> None:
     with pytest.raises(ValueError, match=r"from 0 to 1, got 1\.5"):
         StoppingScores([0.5, 1.5])

@@ -83,14 +83,14 @@ def test_route_scores_equal_a_loop_over_routes(num_ticks: int, bin_size: int) ->
     assert low == G + 1
 
 
-def test_lengths_that_no_route_has_count_nothing() -> None:
+def test_lengths_without_routes_have_no_shares() -> None:
     targets = torch.tensor([[0, 4, 4, 4], [0, 1, 2, 3]])
     predictions = torch.nn.functional.one_hot(torch.tensor([[0, 0, 0, 0], [1, 1, 2, 3]]), C)[..., None].float()
     scores = RouteScores()
     scores.add(predictions, torch.ones(2, 1), targets)
     summary = scores.summary(bin_size=1)
     assert [row["num_samples"] for row in summary["by_length"]] == [1, 0, 0, 1]
-    # The waits of the first are wrong, its only move is right; the second misses its first move.
+    # the waits of the first are wrong, its only move is right; the second misses its first move
     first = {"low": 1, "high": 1, "num_samples": 1, "steps": 1.0, "route": 1.0, "whole": 0.0}
     assert summary["by_length"][0] == first
     assert summary["by_length"][1] == {
@@ -151,7 +151,7 @@ def test_nothing_added_is_refused(kind: type[PositionScores | RouteScores | Ques
         kind().summary()
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_batches_that_do_not_fit_are_refused() -> None:
     predictions, certainties, targets = draw()
     scores = RouteScores()
     scores.add(predictions[:0], certainties[:0], targets[:0])

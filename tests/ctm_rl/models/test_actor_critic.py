@@ -1,4 +1,4 @@
-"""The agent over environment steps: cutting time in pieces changes nothing, resets are fresh starts."""
+"""The agent over environment steps: single steps equal all at once, and resets equal fresh starts."""
 
 import dataclasses
 from typing import Any
@@ -88,7 +88,7 @@ def test_a_reset_row_is_a_fresh_start_even_from_nan(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_an_episode_does_not_know_the_one_before(variant: str) -> None:
+def test_an_episode_does_not_depend_on_the_one_before(variant: str) -> None:
     agent, observations, is_first = make(variant)
     changed = observations.clone()
     changed[:3, 0] = 2 - changed[:3, 0]  # before the reset of row 0 at step 3
@@ -123,7 +123,7 @@ def test_a_feed_forward_policy_remembers_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "mlp"])
-def test_the_policy_gain_is_the_machines_only(kind: str) -> None:
+def test_the_policy_gain_applies_to_the_machine_only(kind: str) -> None:
     one, thirty = (
         ActorCritic(
             dataclasses.replace(SMALL, encoder="control", kind=kind, policy_gain=gain), vector_layout(4), ACTIONS
@@ -154,7 +154,7 @@ def test_memory_reaches_back_without_limit_with_accumulators_and_not_with_a_wind
         assert (not torch.allclose(states[0], states[1])) is is_kept
 
 
-def test_the_grid_encoder_refuses_what_is_no_grid() -> None:
+def test_the_grid_encoder_refuses_other_shapes() -> None:
     with pytest.raises(ValueError, match="reads \\[height, width, 3\\]"):
         ActorCritic(SMALL, Layout((Part(encoder="grid", shape=(5, 5)),)), ACTIONS)
     with pytest.raises(ValueError, match="encoder must be one of control, conv, grid, categories, text; got 'auto'"):
@@ -162,7 +162,7 @@ def test_the_grid_encoder_refuses_what_is_no_grid() -> None:
 
 
 @pytest.mark.parametrize("variant", ["grid", "parts"])
-def test_a_grid_is_learned_from_as_through_its_features(variant: str) -> None:
+def test_learning_from_a_projected_grid_equals_learning_from_its_features(variant: str) -> None:
     agent, observations, is_first = make(variant)
     agent = agent.double()
     assert isinstance(agent.core, Core)

@@ -1,4 +1,4 @@
-"""Models on data: what any of them must hold to, whatever its parts."""
+"""Models that answer: what holds for all of them."""
 
 import dataclasses
 from typing import Any
@@ -74,7 +74,7 @@ def test_answers_have_the_documented_shapes_and_certainties_follow_from_them(var
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_rows_of_the_batch_do_not_touch_each_other(variant: str) -> None:
+def test_rows_of_the_batch_are_independent(variant: str) -> None:
     model, inputs = make(variant)
     together = model(*inputs).predictions
     for row in range(B):
@@ -129,7 +129,7 @@ def test_recording_is_of_the_same_run_and_detached(variant: str) -> None:
         torch.testing.assert_close(recording.attention.sum(-1), torch.ones(num_looks, B, 2, 1))
 
 
-def test_input_shown_longer_equals_input_given_repeatedly() -> None:
+def test_several_ticks_per_input_equal_repeated_inputs() -> None:
     model, (digits, question) = make("digits")
     once = model(digits, question)
     repeated = build_model(dataclasses.replace(model.config, ticks_per_input=1)).eval()
@@ -162,7 +162,7 @@ def test_a_question_without_its_encoder_is_refused() -> None:
         model(digits)
 
 
-def test_a_feed_forward_network_sees_places_and_the_order_of_digits_and_question() -> None:
+def test_a_feed_forward_network_depends_on_places_and_the_order_of_digits_and_question() -> None:
     for variant, part in (("parity mlp", 0), ("image conv mlp", 0), ("digits mlp", 0), ("digits mlp", 1)):
         model, inputs = make(variant)
         turned = [value.flip(-1 if variant != "digits mlp" else 1) if index == part else value
@@ -170,7 +170,7 @@ def test_a_feed_forward_network_sees_places_and_the_order_of_digits_and_question
         assert not torch.allclose(model(*inputs).predictions, model(*turned).predictions, atol=1e-4)
 
 
-def test_one_tick_of_a_feed_forward_network_is_a_thought_too() -> None:
+def test_a_feed_forward_network_answers_at_a_single_tick() -> None:
     model, inputs = make("image mlp")
     assert isinstance(model, FeedForwardModel)
     assert isinstance(model(*inputs), Thought)

@@ -12,21 +12,21 @@ from ctm_rl.config import AnswerConfig, ModelKind, PolicyConfig
 from ctm_rl.configs import load
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.models.answering import build_model
-from ctm_rl.models.baseline_width import count_parameters, nearest_width, settle_width
+from ctm_rl.models.baseline_width import nearest_width, settle_width
 from ctm_rl.spaces.actions import Choices
 from ctm_rl.spaces.observations import vector_layout
 
 BASELINES: tuple[ModelKind, ...] = ("lstm", "gru", "mlp")
-THINKER = AnswerConfig(encoder="resnet18-1", num_neurons=20, num_action_sync_neurons=4, feature_dim=8)
+MODEL = AnswerConfig(encoder="resnet18-1", num_neurons=20, num_action_sync_neurons=4, feature_dim=8)
 POLICY = PolicyConfig(encoder="control", num_neurons=30, sync_window=True, feature_dim=9, head_dims=(8, 5))
 baselines = pytest.mark.parametrize("kind", BASELINES)
 
 
 def size_of(config: PolicyConfig | AnswerConfig) -> int:
-    """Parameters of a whole network, with real numbers in it."""
-    if isinstance(config, AnswerConfig):
-        return count_parameters(lambda: build_model(config))
-    return count_parameters(lambda: ActorCritic(config, vector_layout(4), Choices(sizes=(3,))))
+    """Parameters of a whole network, with real values."""
+    is_answering = isinstance(config, AnswerConfig)
+    network = build_model(config) if is_answering else ActorCritic(config, vector_layout(4), Choices(sizes=(3,)))
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @pytest.mark.parametrize(("target", "width"), [(1, 1), (9, 3), (12, 3), (13, 4), (10_000, 100), (10_101, 101)])
@@ -35,7 +35,7 @@ def test_the_nearest_width_is_found(target: int, width: int) -> None:
 
 
 @baselines
-@pytest.mark.parametrize("config", [THINKER, POLICY], ids=["answers", "acts"])
+@pytest.mark.parametrize("config", [MODEL, POLICY], ids=["answers", "acts"])
 def test_a_baseline_without_a_width_is_nearer_than_its_neighbours(
     config: PolicyConfig | AnswerConfig, kind: ModelKind
 ) -> None:
@@ -71,13 +71,13 @@ def test_the_baselines_of_an_experiment_have_the_parameters_of_its_machine(name:
 
 
 def test_a_width_that_was_given_is_kept_and_the_machine_needs_none() -> None:
-    given = dataclasses.replace(THINKER, kind="lstm", baseline_dim=5)
+    given = dataclasses.replace(MODEL, kind="lstm", baseline_dim=5)
     assert settle_width(given, build_model) == given
-    assert settle_width(THINKER, build_model) == THINKER
+    assert settle_width(MODEL, build_model) == MODEL
 
 
 @baselines
-def test_finding_a_width_moves_no_generator(kind: ModelKind) -> None:
+def test_finding_a_width_leaves_random_generators_alone(kind: ModelKind) -> None:
     before = torch.get_rng_state()
-    settle_width(dataclasses.replace(THINKER, kind=kind), build_model)
+    settle_width(dataclasses.replace(MODEL, kind=kind), build_model)
     assert torch.equal(torch.get_rng_state(), before)

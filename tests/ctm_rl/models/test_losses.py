@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ctm_rl.config import AnswerConfig
 from ctm_rl.models import losses
-from ctm_rl.models.answering import Thought
+from ctm_rl.models.answering import Thought, group
 
 DATA_TASKS = ("parity", "mazes", "qamnist", "image", "sort")
 RENEW = "golden files come from running the published code; see tests/golden/README.md"
@@ -22,7 +22,7 @@ B, G, C, K = 3, 7, 4, 5
 
 
 def case(name: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """What a recorded case is of, and what was recorded."""
+    """Metadata and tensors of a recorded case."""
     path = GOLDEN / f"{name}.io.safetensors"
     with safe_open(path, "pt") as file:
         return file.metadata(), load_file(path)
@@ -80,16 +80,29 @@ def slow_counted(predictions: Tensor, targets: Tensor, lookahead: int) -> list[i
     return counted
 
 
+def loss_of(
+    predictions: Tensor, certainties: Tensor, targets: Tensor, num_answer_ticks: int = 0, **options: Any
+) -> Tensor:
+    """The loss of answers [B, G, C, K], or [B, C, K] with targets [B]."""
+    config = AnswerConfig(
+        num_action_sync_neurons=4,
+        encoder="digits" if num_answer_ticks else "parity",
+        num_classes=predictions.shape[-2],
+        num_groups=predictions.shape[1] if predictions.dim() == 4 else 1,
+        num_answer_ticks=num_answer_ticks,
+    )
+    thought = Thought(predictions.flatten(1, -2), certainties)
+    return losses.answer_loss(config, thought, targets, **options)
+
+
 @pytest.mark.parametrize("use_most_certain", [True, False])
 def test_loss_is_the_mean_of_the_best_tick_and_the_chosen_one(use_most_certain: bool) -> None:
     predictions, certainties, targets = batch()
     expected = slow_loss(predictions, certainties, targets, [G] * B, not use_most_certain)
-    loss = losses.sequence_loss(predictions, certainties, targets, use_most_certain=use_most_certain)
+    loss = loss_of(predictions, certainties, targets, use_most_certain=use_most_certain)
     assert abs(float(loss) - expected) < 1e-12
     expected = slow_loss(predictions[:, :1], certainties, targets[:, :1], [1] * B, not use_most_certain)
-    loss = losses.classification_loss(
-        predictions[:, 0], certainties, targets[:, 0], use_most_certain=use_most_certain
-    )  # fmt: skip
+    loss = loss_of(predictions[:, 0], certainties, targets[:, 0], use_most_certain=use_most_certain)
     assert abs(float(loss) - expected) < 1e-12
 
 
@@ -97,14 +110,14 @@ def test_the_two_choices_differ_on_this_batch() -> None:
     predictions, certainties, targets = batch()
     ticks = losses.tick_losses(predictions, targets)
     assert not torch.equal(ticks.argmin(1), certainties.argmax(1))
-    assert float(losses.two_tick_loss(ticks, certainties)) != float(losses.two_tick_loss(ticks, None, False))
+    assert float(losses.two_tick_loss(ticks, certainties)) != float(losses.two_tick_loss(ticks, certainties, False))
 
 
 def test_only_the_chosen_ticks_get_a_gradient_and_certainty_gets_none() -> None:
     predictions, certainties, targets = batch()
     predictions.requires_grad_()
     certainties.requires_grad_()
-    losses.sequence_loss(predictions, certainties, targets).backward()
+    loss_of(predictions, certainties, targets).backward()
     assert certainties.grad is None
     assert predictions.grad is not None
     ticks = losses.tick_losses(predictions, targets)
@@ -125,16 +138,8 @@ def test_a_tick_that_is_both_best_and_most_certain_counts_fully() -> None:
 def test_with_one_tick_the_loss_is_plain_cross_entropy(use_most_certain: bool) -> None:
     predictions, certainties, targets = batch()
     once = predictions[:, 0, :, :1]
-    loss = losses.classification_loss(once, certainties[:, :1], targets[:, 0], use_most_certain=use_most_certain)
+    loss = loss_of(once, certainties[:, :1], targets[:, 0], use_most_certain=use_most_certain)
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(once[..., 0], targets[:, 0]))
-
-
-def test_without_certainties_only_the_last_tick_can_be_chosen() -> None:
-    predictions, certainties, targets = batch()
-    given = losses.sequence_loss(predictions, certainties, targets, use_most_certain=False)
-    assert losses.sequence_loss(predictions, None, targets, use_most_certain=False) == given
-    with pytest.raises(ValueError, match=r"certainties must be given .* or set use_most_certain to False"):
-        losses.sequence_loss(predictions, None, targets)
 
 
 def routes() -> tuple[Tensor, Tensor, Tensor]:
@@ -164,43 +169,41 @@ def test_a_route_counts_as_far_as_it_is_right_and_a_little_further(lookahead: in
     assert all(row.tolist() == sorted(row.tolist(), reverse=True) for row in mask)
     for is_last in (False, True):
         expected = slow_loss(predictions, certainties, targets, counted, is_last)
-        loss = losses.maze_loss(predictions, certainties, targets, lookahead=lookahead, use_most_certain=not is_last)
+        options = {"lookahead": lookahead, "use_most_certain": not is_last}
+        loss = loss_of(predictions, certainties, targets, use_curriculum=True, **options)
         assert abs(float(loss) - expected) < 1e-12
 
 
 def test_steps_beyond_the_curriculum_get_no_gradient() -> None:
     predictions, certainties, targets = routes()
     predictions.requires_grad_()
-    losses.maze_loss(predictions, certainties, targets).backward()
+    loss_of(predictions, certainties, targets, use_curriculum=True).backward()
     assert predictions.grad is not None
     touched = predictions.grad.abs().sum((2, 3)) > 0
     assert torch.equal(touched, losses.route_mask(predictions, targets))
     assert touched.sum(1).tolist() == [5, 5, 8, 9]
 
 
-def test_a_whole_route_counts_as_parity_does() -> None:
+def test_a_whole_route_has_the_loss_of_a_sequence() -> None:
     predictions, certainties, targets = batch()
     assert losses.route_mask(predictions, targets, lookahead=G).all()
     torch.testing.assert_close(
-        losses.maze_loss(predictions, certainties, targets, lookahead=G),
-        losses.sequence_loss(predictions, certainties, targets),
+        loss_of(predictions, certainties, targets, use_curriculum=True, lookahead=G),
+        loss_of(predictions, certainties, targets),
     )
 
 
 def test_a_question_counts_its_answering_ticks_only() -> None:
     predictions, certainties, targets = batch()
     predictions, targets = predictions[:, 0], targets[:, 0]
-    loss = losses.question_loss(predictions, certainties, targets, 2)
-    torch.testing.assert_close(
-        loss, losses.classification_loss(predictions[..., -2:], certainties[:, -2:], targets), rtol=0, atol=0
-    )
+    loss = loss_of(predictions, certainties, targets, 2)
+    torch.testing.assert_close(loss, loss_of(predictions[..., -2:], certainties[:, -2:], targets), rtol=0, atol=0)
     changed, surer = predictions.clone(), certainties.clone()
     changed[..., :-2] = 50.0
     surer[:, :-2] = 1.0
-    assert losses.question_loss(changed, surer, targets, 2) == loss
-    for wrong in (0, K + 1):
-        with pytest.raises(ValueError, match=f"num_answer_ticks must be from 1 to {K}, all ticks, got {wrong}"):
-            losses.question_loss(predictions, certainties, targets, wrong)
+    assert loss_of(changed, surer, targets, 2) == loss
+    with pytest.raises(ValueError, match=f"num_answer_ticks must be from 1 to {K}, all ticks, got {K + 1}"):
+        loss_of(predictions, certainties, targets, K + 1)
 
 
 @pytest.mark.parametrize("num_ticks", [2, 3, 5])
@@ -227,37 +230,19 @@ def test_sorting_with_too_few_ticks_is_infinite() -> None:
 
 def test_an_answer_is_split_group_after_group() -> None:
     flat = torch.arange(B * 6 * K, dtype=torch.float32).view(B, 6, K)
-    grouped = losses.group(flat, 2)
+    grouped = group(flat, 2)
     assert grouped.shape == (B, 2, 3, K)
     for g, c in itertools.product(range(2), range(3)):
         assert torch.equal(grouped[:, g, c], flat[:, 3 * g + c])
     for wrong in (0, 4):
         with pytest.raises(ValueError, match=f"num_groups must divide the 6 logits of an answer, got {wrong}"):
-            losses.group(flat, wrong)
+            group(flat, wrong)
 
 
 def test_a_curriculum_that_never_looks_ahead_is_refused() -> None:
     predictions, certainties, targets = batch()
     with pytest.raises(ValueError, match="lookahead must be at least 1, got 0"):
-        losses.maze_loss(predictions, certainties, targets, lookahead=0)
-
-
-def test_the_config_says_which_loss_an_answer_gets() -> None:
-    predictions, certainties, targets = batch()
-    sizes: dict[str, Any] = {"num_action_sync_neurons": 4, "num_classes": C}
-    sequence = AnswerConfig(**sizes, encoder="parity", num_groups=G)
-    thought = Thought(predictions.flatten(1, 2), certainties)
-    for use_most_certain in (True, False):
-        expected = losses.sequence_loss(predictions, certainties, targets, use_most_certain=use_most_certain)
-        assert losses.answer_loss(sequence, thought, targets, use_most_certain=use_most_certain) == expected
-    expected = losses.maze_loss(predictions, certainties, targets, lookahead=2)
-    assert losses.answer_loss(sequence, thought, targets, use_curriculum=True, lookahead=2) == expected
-    one, thought = targets[:, 0], Thought(predictions[:, 0], certainties)
-    expected = losses.classification_loss(predictions[:, 0], certainties, one)
-    assert losses.answer_loss(AnswerConfig(**sizes), thought, one) == expected
-    questions = AnswerConfig(**sizes, encoder="digits", num_answer_ticks=3)
-    expected = losses.question_loss(predictions[:, 0], certainties, one, 3)
-    assert losses.answer_loss(questions, thought, one) == expected
+        loss_of(predictions, certainties, targets, use_curriculum=True, lookahead=0)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -266,20 +251,19 @@ def test_recorded_answers_give_the_recorded_loss(name: str) -> None:
     predictions, targets = recorded["out/predictions"], recorded["in/y"]
     certainties = recorded["out/certainties"][:, 1] if "out/certainties" in recorded else None
     is_sure = about["model"] == "ctm" or (about["task"] == "image" and certainties is not None)
+    predictions = predictions if predictions.dim() == 3 else predictions[..., None]
+    given = torch.zeros(predictions.shape[::2]) if certainties is None else certainties
     if about["task"] == "sort":
         loss = losses.sorting_loss(predictions, targets)
-    elif about["task"] == "parity":
-        grouped = losses.group(predictions, targets.shape[1])
-        loss = losses.sequence_loss(grouped, certainties, targets, use_most_certain=is_sure)
-    elif about["task"] == "mazes":
-        grouped = losses.group(predictions, targets.shape[1])
-        loss = losses.maze_loss(grouped, certainties, targets, use_most_certain=is_sure)
-        upto = recorded["out/curriculum_upto"].clamp(max=targets.shape[1])
-        assert losses.route_mask(grouped, targets).sum(1).tolist() == upto.tolist()
-    elif about["task"] == "qamnist":
-        num_answer_ticks = predictions.shape[-1] - recorded["in/x"].shape[1] - recorded["in/z"].shape[1]
-        loss = losses.question_loss(predictions, certainties, targets, num_answer_ticks, use_most_certain=is_sure)
+    elif about["task"] in ("parity", "mazes"):
+        grouped, is_maze = group(predictions, targets.shape[1]), about["task"] == "mazes"
+        loss = loss_of(grouped, given, targets, use_curriculum=is_maze, use_most_certain=is_sure)
+        if is_maze:
+            upto = recorded["out/curriculum_upto"].clamp(max=targets.shape[1])
+            assert losses.route_mask(grouped, targets).sum(1).tolist() == upto.tolist()
     else:
-        predictions = predictions if predictions.dim() == 3 else predictions[..., None]
-        loss = losses.classification_loss(predictions, certainties, targets, use_most_certain=is_sure)
+        num_answer_ticks = 0
+        if about["task"] == "qamnist":
+            num_answer_ticks = predictions.shape[-1] - recorded["in/x"].shape[1] - recorded["in/z"].shape[1]
+        loss = loss_of(predictions, given, targets, num_answer_ticks, use_most_certain=is_sure)
     torch.testing.assert_close(loss, recorded["out/loss"], rtol=1e-6, atol=0.0, msg=f"{json.dumps(about)}; {RENEW}")

@@ -1,4 +1,4 @@
-"""Actions: scores are those of torch's distributions, columns come back as the environment takes them."""
+"""Actions: scores are those of torch's distributions, and columns convert to actions of the environment."""
 
 import math
 
@@ -27,7 +27,7 @@ def outputs_of(actions: Actions, seed: int = 3) -> Tensor:
 
 
 @EVERY
-def test_what_is_drawn_has_the_shapes_of_columns_and_of_the_environment(actions: Actions) -> None:
+def test_samples_have_the_shapes_of_columns_and_of_the_environment(actions: Actions) -> None:
     outputs = outputs_of(actions)
     for drawn in (actions.sample(outputs, torch.Generator().manual_seed(1)), actions.mode(outputs)):
         assert drawn.shape == (B, *actions.column_shape)
@@ -56,7 +56,7 @@ def test_several_choices_score_as_independent_categoricals() -> None:
     assert torch.equal(UNEQUAL.mode(outputs), likeliest)
 
 
-def test_choices_are_drawn_as_often_as_they_are_likely() -> None:
+def test_choices_are_sampled_as_often_as_they_are_likely() -> None:
     outputs = torch.tensor([[0.0, 1.0, 0.5, 0.0, 0.0, 0.0, -1.0, 2.0, 0.0, 0.0]]).expand(20_000, -1)
     drawn = UNEQUAL.sample(outputs, torch.Generator().manual_seed(0))
     for place, logits in enumerate(outputs[0].split(UNEQUAL.sizes)):
@@ -64,14 +64,14 @@ def test_choices_are_drawn_as_often_as_they_are_likely() -> None:
         torch.testing.assert_close(shares, logits.softmax(-1), atol=0.015, rtol=0)
 
 
-def test_a_start_is_added_for_the_environment_alone() -> None:
+def test_a_start_is_added_for_the_environment_only() -> None:
     assert FROM_TWO.to_env(np.array([0, 2])).tolist() == [2, 4]
     shifted = Choices(sizes=(2, 2), starts=(1, 5), shape=(2,))
     assert shifted.to_env(np.array([[0, 1]])).tolist() == [[1, 6]]
 
 
 def test_squashed_numbers_score_as_a_transformed_normal() -> None:
-    # not too wide: torch's own squashing has no way back from where it saturates
+    # not too wide: torch's own squashing has no inverse where it saturates
     outputs = outputs_of(BOUNDED).double() * torch.tensor([1.0, 1.0, 0.4, 0.4])
     mean, log_std = outputs.chunk(2, -1)
     expected = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform(cache_size=1)])
@@ -79,7 +79,7 @@ def test_squashed_numbers_score_as_a_transformed_normal() -> None:
     torch.testing.assert_close(BOUNDED.score(outputs, drawn).logp, expected.log_prob(drawn.tanh()).sum(-1))
     many = expected.sample(torch.Size((100_000,)))
     assert isinstance(many, Tensor)
-    # the entropy has no closed form: a mean over many draws is what it must be
+    # the entropy has no closed form: it is compared with a mean over many samples
     entropy = -expected.log_prob(torch.clamp(many, -1 + 1e-9, 1 - 1e-9)).sum(-1).mean(0)
     torch.testing.assert_close(BOUNDED.score(outputs, drawn).entropy, entropy, atol=0.02, rtol=0)
 
@@ -99,7 +99,7 @@ def test_numbers_without_two_bounds_are_not_squashed_but_kept_inside() -> None:
     np.testing.assert_allclose(given[..., 0], [[1.0, 0.0, -7.5], [0.0, 4.0, 1e9]])
 
 
-def test_far_out_numbers_keep_finite_scores_and_gradients() -> None:
+def test_extreme_numbers_have_finite_scores_and_gradients() -> None:
     outputs = torch.tensor([[30.0, -40.0, 3.0, -9.0]], requires_grad=True)
     scored = BOUNDED.score(outputs, torch.tensor([[25.0, -41.0]]))
     (scored.logp + scored.entropy).sum().backward()

@@ -1,4 +1,4 @@
-"""Layouts of observations: what every space becomes, packed in batches and alone, and what reads it."""
+"""Layouts of observations: how every space is packed, in batches and alone, and which encoder reads it."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ PARTS_ENCODER = "direction=categories,image=grid,inner.0=control,inner.1=control
 
 
 class Shows(gym.Env[Any, Any]):
-    """Shows samples of a space."""
+    """Returns samples of a space as observations."""
 
     def __init__(self, space: Space) -> None:
         self.observation_space, self.action_space = space, ACTION
@@ -58,7 +58,7 @@ class Shows(gym.Env[Any, Any]):
 
 
 @pytest.mark.parametrize("name", [*SPACES, "parts"])
-def test_every_space_packs_the_same_in_a_vector_and_alone_and_is_read(name: str) -> None:
+def test_every_space_packs_equally_in_a_vector_and_alone_and_can_be_encoded(name: str) -> None:
     space = PARTS if name == "parts" else SPACES[name][0]
     config, layout, _ = fit(PolicyConfig(feature_dim=6), space, ACTION)
     if name == "parts":
@@ -85,7 +85,7 @@ def test_every_space_packs_the_same_in_a_vector_and_alone_and_is_read(name: str)
     assert Layout.from_plain([dict(part) for part in layout.to_plain()]) == layout
 
 
-def test_bounds_say_how_many_objects_colours_and_states_there_are() -> None:
+def test_bounds_determine_the_numbers_of_objects_colours_and_states() -> None:
     (part,) = fit(PolicyConfig(), CELLS, ACTION).layout.parts
     assert part.sizes == (11, 6, 4)
     full = Box(0, 255, (9, 9, 3), np.uint8)
@@ -117,12 +117,12 @@ def test_parts_can_be_left_out_or_read_by_another_encoder() -> None:
         ("auto", Dict({"x": gym.spaces.Sequence(ACTION)}), "part 'x' of the observation, .*x=skip leaves a part"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_way_out(encoder: str, space: Space, message: str) -> None:
+def test_unsupported_spaces_are_refused_with_the_way_out(encoder: str, space: Space, message: str) -> None:
     with pytest.raises(UserError, match=message):
         fit(PolicyConfig(encoder=encoder), space, ACTION)
 
 
-def test_texts_that_differ_in_one_word_or_in_the_order_are_told_apart() -> None:
+def test_texts_that_differ_in_one_word_or_in_the_order_have_different_codes() -> None:
     torch.manual_seed(0)
     layout = Layout((Part(encoder="text", shape=(), is_byte=True),))
     encoder = build_observation_encoder(layout, 8)
@@ -141,7 +141,7 @@ def test_a_missing_part_and_a_wrong_shape_are_refused() -> None:
         layout.pack_one({"a": np.zeros(3), "b": 0})
 
 
-def test_normalised_vectors_have_mean_0_and_deviation_1_whatever_the_batches() -> None:
+def test_normalised_vectors_have_mean_0_and_standard_deviation_1_for_any_batches() -> None:
     torch.manual_seed(0)
     encoder = build_observation_encoder(vector_layout(2), 4, is_normalised=True)
     assert isinstance(encoder, ControlEncoder)
