@@ -21,7 +21,7 @@ from ray.rllib.utils.metrics import (
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.learner import SupervisedLearner
-from ctm_rl.agents.supervised.sample_queue import Feed
+from ctm_rl.agents.supervised.sample_queue import SampleQueue
 from ctm_rl.agents.supervised.sampler import Columns
 from ctm_rl.agents.supervised.scoring import Tally
 
@@ -40,11 +40,10 @@ class Supervised(Algorithm):
     def setup(self, config: Any) -> None:
         """Builds runners and learners."""
         super().setup(config)
-        self._feed: Feed | None = None
         group = self.env_runner_group
-        if group is not None and group.num_remote_env_runners() > 0:
-            restore = functools.partial(self.restore_env_runners, group)
-            self._feed = Feed(group, restore, self._settings.sample_timeout_s)
+        assert group is not None
+        restore = functools.partial(self.restore_env_runners, group)
+        self._queue = SampleQueue(group, restore, self._settings.sample_timeout_s)
 
     def training_step(self) -> None:
         """One iteration: ``learning.num_steps_per_iteration`` optimiser steps on samples that were made meanwhile."""
@@ -95,27 +94,29 @@ class Supervised(Algorithm):
         return runner
 
     def _samples(self, iteration: int) -> dict[str, Any]:
-        """One iteration's samples as ``LearnerGroup.update`` takes them; those of the next ones are ordered."""
+        """One iteration's samples as ``LearnerGroup.update`` takes them; those of the next ones are requested."""
         config = self._settings
         parts = range(max(1, config.num_learners))
-        if self._feed is None:
-            batches = [self._local_runner.sample(iteration=iteration, part=part) for part in parts]
-            return {"batches": batches} if config.num_learners else {"batch": batches[0]}
         # Enough for every runner to have something to do while this iteration is learned.
         ahead = 1 + -(-config.num_env_runners // len(parts))
         for later in range(iteration, iteration + ahead + 1):
             for part in parts:
-                self._feed.order((later, part), functools.partial(_sample, iteration=later, part=part))
-        taken = [self._feed.take((iteration, part)) for part in parts]
-        return {"batch_refs": taken} if config.num_learners else {"batch": ray.get(taken[0])}
+                self._queue.request((later, part), functools.partial(_sample, iteration=later, part=part))
+        return for_learners([self._queue.take((iteration, part)) for part in parts], config.num_learners)
 
     def _held_out(self, chunks: range, following: range, num_samples: int) -> list[Any]:
-        """Chunks of held-out samples, or where these lie; those that come next are ordered."""
-        if self._feed is None:
-            return [self._local_runner.held_out(chunk, num_samples) for chunk in chunks]
+        """Chunks of held-out samples, or references to them; those that come next are requested."""
         for chunk in (*chunks, *following):
-            self._feed.order(("held out", chunk), functools.partial(_held_out, chunk=chunk, num_samples=num_samples))
-        return [self._feed.take(("held out", chunk)) for chunk in chunks]
+            self._queue.request(("held out", chunk), functools.partial(_held_out, chunk=chunk, num_samples=num_samples))
+        return [self._queue.take(("held out", chunk)) for chunk in chunks]
+
+
+def for_learners(batches: list[Any], num_learners: int) -> dict[str, Any]:
+    """The learners' batches, or references to them, as ``LearnerGroup.update`` takes them."""
+    are_references = isinstance(batches[0], ray.ObjectRef)
+    if num_learners == 0:
+        return {"batch": ray.get(batches[0]) if are_references else batches[0]}
+    return {"batch_refs" if are_references else "batches": batches}
 
 
 def _sample(runner: SampleRunner, *, iteration: int, part: int) -> MultiAgentBatch:

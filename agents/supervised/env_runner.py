@@ -62,12 +62,12 @@ class SampleRunner(EnvRunner, Checkpointable):
         columns = self.sampler.fragment(iteration, part)
         return batch_of(columns.as_dict(), len(columns.targets))
 
-    def fill(self, order: Callable[["SampleRunner"], Any]) -> tuple[Any, bool]:
-        """Does what it was ordered to; gives the result, and a receipt that tells that it is there.
+    def run_job(self, job: Callable[["SampleRunner"], Any]) -> tuple[Any, bool]:
+        """Does a job of a ``RunnerPool``; returns the result and its receipt.
 
-        RLlib's ``apply`` would end this process when the environment fails, and tell nobody why.
+        RLlib's ``apply`` would end this process without a report when the environment fails.
         """
-        return order(self), True
+        return job(self), True
 
     def held_out(self, chunk: int, num_samples: int) -> Columns:
         """Makes held-out samples, see ``Sampler``."""

@@ -32,7 +32,6 @@ from ctm_rl.agents.supervised.algorithm import Supervised, _sample
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.learner import SupervisedLearner
 from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, AnsweringModule
-from ctm_rl.agents.supervised.sample_queue import Feed
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS
 from ctm_rl.agents.supervised.scoring import Tally, loss_of
 from ctm_rl.checkpoints.published import load_official
@@ -399,15 +398,14 @@ def test_runners_make_what_the_training_process_would_make_and_a_lost_one_change
         tested = algorithm.test()
     with built(dataclasses.replace(EXPERIMENT, num_env_runners=2, num_cpus_per_env_runner=0.5)) as algorithm:
         assert losses_of(algorithm, 2) == expected[:2]
-        feed, group = algorithm._feed, algorithm.env_runner_group
-        assert feed is not None
+        queue, group = algorithm._queue, algorithm.env_runner_group
         assert group is not None
         # Ahead of being needed, and dealt out evenly.
-        assert sorted(feed._orders) == [(2, 0), (3, 0), (4, 0)]
-        assert {order.worker for order in feed._orders.values()} == {1, 2}
-        # The next samples are on their way when their runner is lost: the other one makes them anew.
-        feed._orders[2, 0] = stuck = feed._place(wait)
-        stuck.job = functools.partial(_sample, iteration=2, part=0)
+        assert sorted(queue._requests) == [(2, 0), (3, 0), (4, 0)]
+        assert {request.worker for request in queue._requests.values()} == {1, 2}
+        # The next samples are being made when their runner is lost: the other one makes them again.
+        stuck = queue._pool.start(wait, queue._busy)
+        queue._requests[2, 0] = stuck._replace(job=functools.partial(_sample, iteration=2, part=0))
         ray.kill(group._worker_manager.actors()[stuck.worker], no_restart=False)
         assert losses_of(algorithm, 1) == expected[2:3]
         assert losses_of(algorithm, 2) == expected[3:]
@@ -419,50 +417,11 @@ def test_runners_make_what_the_training_process_would_make_and_a_lost_one_change
             time.sleep(0.25)
             algorithm.restore_env_runners(group)
         assert group.num_healthy_remote_workers() == 2
-        before = [ray.get(feed.take(key)) for key in list(feed._orders)]
+        before = [ray.get(queue.take(key)) for key in list(queue._requests)]
         assert len(before) >= 2
-        # What fails in the environment fails in any runner: it is said at once.
-        feed.order("broken", fail)
+        # What fails in the environment fails in any runner: it is reported at once.
+        queue.request("broken", fail)
         with pytest.raises(UserError, match=r"^no such picture$") as caught:
-            feed.take("broken")
+            queue.take("broken")
         assert caught.value.__cause__ is not None
         assert group.num_healthy_remote_workers() == 2
-
-
-def test_runners_that_are_lost_again_and_again_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    @ray.remote(num_cpus=0)
-    class Mortal:
-        def fill(self, job: Callable[[Any], Any]) -> tuple[Any, bool]:
-            return job(self), True
-
-    class Manager:
-        def __init__(self) -> None:
-            self.healthy = {1}
-
-        def actors(self) -> dict[int, Any]:
-            return {1: Mortal.remote()}
-
-        def set_actor_state(self, worker: int, healthy: bool) -> None:
-            self.healthy.discard(worker)
-
-    class Group:
-        def __init__(self) -> None:
-            self._worker_manager = Manager()
-
-        def healthy_env_runner_ids(self) -> list[int]:
-            return sorted(self._worker_manager.healthy)
-
-    group: Any = Group()
-    restored = []
-
-    def restore() -> None:
-        restored.append(True)
-        group._worker_manager.healthy.add(1)
-
-    monkeypatch.setattr("ctm_rl.agents.supervised.sample_queue.time.sleep", lambda _: None)
-    monkeypatch.setattr("ctm_rl.agents.supervised.sample_queue.MAX_LOSSES", 2)
-    feed = Feed(group, restore, timeout=60.0)
-    feed.order("deadly", lambda _: __import__("os")._exit(1))
-    with pytest.raises(RuntimeError, match="2 environment runners were lost over the same samples"):
-        feed.take("deadly")
-    assert len(restored) == 2
