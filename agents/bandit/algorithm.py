@@ -1,7 +1,7 @@
 """Bandits as an RLlib algorithm: runners answer with the newest weights, learners learn from the rewards."""
 
-import functools
 import itertools
+from operator import methodcaller
 from typing import Any, cast
 
 import ray
@@ -9,7 +9,6 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 
 from ctm_rl.agents.bandit.config import BanditConfig
-from ctm_rl.agents.bandit.env_runner import BanditRunner
 from ctm_rl.agents.rllib.columns import batch_of
 from ctm_rl.agents.supervised.algorithm import Supervised, for_learners
 from ctm_rl.agents.supervised.sampler import join
@@ -37,16 +36,11 @@ class Bandit(Supervised):
         shares = _shares(config.learning.num_steps_per_iteration, config.num_env_runners // len(parts))
         for part in parts:
             for steps in shares:
-                job = functools.partial(_answer, iteration=iteration, part=part, steps=steps, weights=weights)
+                job = methodcaller("sample", iteration=iteration, part=part, steps=steps, weights=weights)
                 self._queue.request((iteration, part, steps.start), job)
         taken = [[self._queue.take((iteration, part, steps.start)) for steps in shares] for part in parts]
         batches = [batches[0] if len(shares) == 1 else _join(ray.get(batches)) for batches in taken]
         return for_learners(batches, config.num_learners)
-
-
-def _answer(runner: BanditRunner, **order: Any) -> MultiAgentBatch:
-    """Runs where the runner is."""
-    return runner.sample(**order)
 
 
 def _shares(num_steps: int, num_runners: int) -> list[range]:

@@ -1,12 +1,12 @@
 """Supervised learning as an RLlib algorithm: runners make samples ahead, learners learn from them."""
 
 import functools
+from operator import methodcaller
 from typing import Any, cast
 
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import ALL_MODULES
-from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
@@ -22,7 +22,6 @@ from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.learner import SupervisedLearner
 from ctm_rl.agents.supervised.sample_queue import SampleQueue
-from ctm_rl.agents.supervised.sampler import Columns
 from ctm_rl.agents.supervised.scoring import Tally
 
 CHUNKS_AT_ONCE = 8
@@ -101,13 +100,13 @@ class Supervised(Algorithm):
         ahead = 1 + -(-config.num_env_runners // len(parts))
         for later in range(iteration, iteration + ahead + 1):
             for part in parts:
-                self._queue.request((later, part), functools.partial(_sample, iteration=later, part=part))
+                self._queue.request((later, part), methodcaller("sample", iteration=later, part=part))
         return for_learners([self._queue.take((iteration, part)) for part in parts], config.num_learners)
 
     def _held_out(self, chunks: range, following: range, num_samples: int) -> list[Any]:
         """Chunks of held-out samples, or references to them; those that come next are requested."""
         for chunk in (*chunks, *following):
-            self._queue.request(("held out", chunk), functools.partial(_held_out, chunk=chunk, num_samples=num_samples))
+            self._queue.request(("held out", chunk), methodcaller("held_out", chunk, num_samples))
         return [self._queue.take(("held out", chunk)) for chunk in chunks]
 
 
@@ -117,14 +116,6 @@ def for_learners(batches: list[Any], num_learners: int) -> dict[str, Any]:
     if num_learners == 0:
         return {"batch": ray.get(batches[0]) if are_references else batches[0]}
     return {"batch_refs" if are_references else "batches": batches}
-
-
-def _sample(runner: SampleRunner, *, iteration: int, part: int) -> MultiAgentBatch:
-    return runner.sample(iteration=iteration, part=part)
-
-
-def _held_out(runner: SampleRunner, *, chunk: int, num_samples: int) -> Columns:
-    return runner.held_out(chunk, num_samples)
 
 
 def _score(learner: SupervisedLearner, chunks: list[Any]) -> Tally:

@@ -13,7 +13,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 
 from ctm_rl.agents.experiments.answering import TaskConfig
 from ctm_rl.agents.rllib.columns import batch_of
-from ctm_rl.agents.supervised.sampler import Columns, Sampler
+from ctm_rl.agents.supervised.sampler import Sampler, Samples
 
 if TYPE_CHECKING:
     from ctm_rl.agents.supervised.config import SupervisedConfig
@@ -69,7 +69,7 @@ class SampleRunner(EnvRunner, Checkpointable):
         """
         return job(self), True
 
-    def held_out(self, chunk: int, num_samples: int) -> Columns:
+    def held_out(self, chunk: int, num_samples: int) -> Samples:
         """Makes held-out samples, see ``Sampler``."""
         return self.sampler.held_out(chunk, num_samples)
 
@@ -105,10 +105,6 @@ class SampleRunner(EnvRunner, Checkpointable):
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Returns what RLlib makes another one like this with."""
         return (), {"config": self.config}
-
-    def get_checkpointable_components(self) -> list[tuple[str, Checkpointable]]:
-        """Returns the parts that save themselves: none."""
-        return []
 
     def assert_healthy(self) -> None:
         """Checks that the constructor has come to its end."""

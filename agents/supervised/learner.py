@@ -1,6 +1,7 @@
 """The learner of supervised tasks: one optimiser step for every batch of the samples it is given."""
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from ctm_rl.agents.rllib.columns import counted, to_device
 from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, AnsweringModule
 from ctm_rl.agents.supervised.optimisation import QuantileClipper, learning_rate, parameter_groups
-from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS
+from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS, map_arrays
 from ctm_rl.agents.supervised.scoring import Tally, loss_of, tally
 from ctm_rl.engine.keep_freed_memory import keep_freed_memory
 from ctm_rl.machine.core import project_
@@ -26,7 +27,6 @@ from ctm_rl.models.answering import Thought
 if TYPE_CHECKING:
     from ctm_rl.agents.supervised.config import SupervisedConfig
 
-ACCURACY_KEY = "accuracy"
 GRADIENT_NORM_KEY = "gradient_norm"
 LEARNING_RATE_KEY = "lr"
 """Names of a learner's metrics, beside RLlib's own."""
@@ -219,11 +219,9 @@ class SupervisedLearner(TorchLearner):
 def cut(columns: dict[str, Any], num_parts: int) -> Iterator[dict[str, Any]]:
     """Cuts all columns into equal parts, whose number divides that of the rows."""
     for part in range(num_parts):
-        yield {name: _part(column, part, num_parts) for name, column in columns.items()}
+        yield map_arrays(columns, functools.partial(_part, part=part, num_parts=num_parts))
 
 
-def _part(column: Any, part: int, num_parts: int) -> Any:
-    if isinstance(column, dict):
-        return {name: _part(item, part, num_parts) for name, item in column.items()}
+def _part(column: Tensor, part: int, num_parts: int) -> Tensor:
     size = len(column) // num_parts
     return column[part * size : (part + 1) * size]

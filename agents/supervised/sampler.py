@@ -28,8 +28,8 @@ class EnvironmentFailed(UserError):
     exit_code = 1
 
 
-class Columns(NamedTuple):
-    """Samples, N of them."""
+class Samples(NamedTuple):
+    """N observations with their right answers."""
 
     observations: Any
     """[N, ...], or arrays [N, ...] by name."""
@@ -59,7 +59,7 @@ class Sampler:
         self._seeds = seed, held_out_seed
         self._envs: dict[int, VectorEnv] = {}
 
-    def fragment(self, iteration: int, part: int) -> Columns:
+    def fragment(self, iteration: int, part: int) -> Samples:
         """The samples that one learner learns from in one iteration.
 
         Args:
@@ -75,7 +75,7 @@ class Sampler:
         for _ in range(self._num_steps):
             parts.append(_reset(env, seed))
             seed = None
-        return Columns(join([shown for shown, _ in parts]), np.concatenate([targets for _, targets in parts]))
+        return Samples(join([shown for shown, _ in parts]), np.concatenate([targets for _, targets in parts]))
 
     def answered(
         self, iteration: int, part: int, step: int, answer: Callable[[Any, int], np.ndarray]
@@ -98,20 +98,19 @@ class Sampler:
         # A reset before each answer: whether and when environments reset themselves does not matter then.
         shown, _ = env.reset(seed=_seed(_TRAINING, self._seeds[_TRAINING], iteration, part, step))
         # Vector environments may show the next inputs in the same arrays.
-        shown = _map(shown, np.copy)
+        shown = map_arrays(shown, np.copy)
         actions = answer(shown, _seed(_DRAWING, self._seeds[_TRAINING], iteration, part, step))
         _, rewards, is_terminated, is_truncated, _ = env.step(actions)
         if not np.all(is_terminated | is_truncated):
-            name = env.spec.id if env.spec is not None else str(env)
-            raise UserError(f"{name} cannot be learned as a bandit: its episodes go on after the first step.")
+            raise UserError(f"{_name(env)} cannot be learned as a bandit: its episodes go on after the first step.")
         return shown, np.asarray(rewards, np.float32)
 
     def count_held_out(self, num_samples: int) -> int:
         """How many held-out samples there are to be had, at most ``num_samples``."""
-        finite = self._finite()
+        finite = count_samples(self._env(_HELD_OUT))
         return num_samples if finite is None else min(num_samples, finite)
 
-    def held_out(self, chunk: int, num_samples: int) -> Columns:
+    def held_out(self, chunk: int, num_samples: int) -> Samples:
         """Some of the samples that are never learned from.
 
         Args:
@@ -123,13 +122,13 @@ class Sampler:
         """
         env, first = self._env(_HELD_OUT), chunk * self._num_rows
         count = min(self._num_rows, num_samples - first)
-        if self._finite() is None:
+        if count_samples(env) is None:
             shown, targets = _reset(env, _seed(_HELD_OUT, self._seeds[_HELD_OUT], chunk))
         else:
             # A vector shows as many as it has environments; what is too much is left out below.
             indices = np.minimum(np.arange(first, first + self._num_rows), num_samples - 1)
             shown, targets = _reset(env, self._seeds[_HELD_OUT], {"indices": indices})
-        return Columns(_map(shown, lambda part: part[:count]), targets[:count])
+        return Samples(map_arrays(shown, lambda part: part[:count]), targets[:count])
 
     def close(self) -> None:
         """Closes the environments."""
@@ -145,22 +144,18 @@ class Sampler:
 
     @property
     def env(self) -> VectorEnv:
-        """The environments that are learned from."""
+        """The environments that training samples come from."""
         return self._env(_TRAINING)
+
+    @property
+    def task(self) -> Any:
+        """The object that makes the held-out samples, in our own environments; ``None`` in others."""
+        return _task_of(self._env(_HELD_OUT))
 
     def _env(self, role: int) -> VectorEnv:
         if role not in self._envs:
             self._envs[role] = make_samples_env(self._config, self._num_rows, is_held_out=role == _HELD_OUT)
         return self._envs[role]
-
-    @property
-    def task(self) -> Any:
-        """What makes the held-out samples, of environments of ours; None of others."""
-        return getattr(self._env(_HELD_OUT).unwrapped, "task", None)
-
-    def _finite(self) -> int | None:
-        """How many different held-out samples there are, if their number has an end."""
-        return count_samples(self._env(_HELD_OUT))
 
 
 def make_samples_env(config: TaskConfig, num_rows: int, *, is_held_out: bool = False) -> VectorEnv:
@@ -187,7 +182,11 @@ def make_samples_env(config: TaskConfig, num_rows: int, *, is_held_out: bool = F
 
 def count_samples(env: VectorEnv) -> int | None:
     """How many different samples there are to be shown, if their number has an end."""
-    return getattr(getattr(env.unwrapped, "task", None), "num_samples", None)
+    return getattr(_task_of(env), "num_samples", None)
+
+
+def _task_of(env: VectorEnv) -> Any:
+    return getattr(env.unwrapped, "task", None)
 
 
 def check_samples(env: VectorEnv) -> None:
@@ -234,6 +233,8 @@ def join(parts: list[Any]) -> Any:
     return np.concatenate(parts)
 
 
-def _map(shown: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:
-    """Changes every array of an observation."""
-    return {name: change(part) for name, part in shown.items()} if isinstance(shown, dict) else change(shown)
+def map_arrays(columns: Any, change: Callable[[Any], Any]) -> Any:
+    """Applies a function to an array or tensor, or to each of those in nested dictionaries."""
+    if isinstance(columns, dict):
+        return {name: map_arrays(column, change) for name, column in columns.items()}
+    return change(columns)

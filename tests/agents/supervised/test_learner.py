@@ -2,10 +2,10 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from ctm_rl.agents.experiments.answering import (
 )
 from ctm_rl.agents.rllib.columns import batch_of
 from ctm_rl.agents.runs.answering_task import AnsweringTask
-from ctm_rl.agents.supervised.algorithm import Supervised, _sample
+from ctm_rl.agents.supervised.algorithm import Supervised
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.learner import SupervisedLearner
 from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, AnsweringModule
@@ -405,7 +405,7 @@ def test_runners_make_what_the_training_process_would_make_and_a_lost_one_change
         assert {request.worker for request in queue._requests.values()} == {1, 2}
         # The next samples are being made when their runner is lost: the other one makes them again.
         stuck = queue._pool.start(wait, queue._busy)
-        queue._requests[2, 0] = stuck._replace(job=functools.partial(_sample, iteration=2, part=0))
+        queue._requests[2, 0] = stuck._replace(job=methodcaller("sample", iteration=2, part=0))
         ray.kill(group._worker_manager.actors()[stuck.worker], no_restart=False)
         assert losses_of(algorithm, 1) == expected[2:3]
         assert losses_of(algorithm, 2) == expected[3:]
