@@ -13,7 +13,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 
 from ctm_rl.agents.experiments.answering import TaskConfig
 from ctm_rl.agents.rllib.columns import batch_of
-from ctm_rl.agents.supervised.sampler import Sampler, Samples
+from ctm_rl.agents.supervised.sampler import LabelledSamples, Sampler
 
 if TYPE_CHECKING:
     from ctm_rl.agents.supervised.config import SupervisedConfig
@@ -69,7 +69,7 @@ class SampleRunner(EnvRunner, Checkpointable):
         """
         return job(self), True
 
-    def held_out(self, chunk: int, num_samples: int) -> Samples:
+    def held_out(self, chunk: int, num_samples: int) -> LabelledSamples:
         """Makes held-out samples, see ``Sampler``."""
         return self.sampler.held_out(chunk, num_samples)
 

@@ -28,7 +28,7 @@ class EnvironmentFailed(UserError):
     exit_code = 1
 
 
-class Samples(NamedTuple):
+class LabelledSamples(NamedTuple):
     """N observations with their right answers."""
 
     observations: Any
@@ -59,7 +59,7 @@ class Sampler:
         self._seeds = seed, held_out_seed
         self._envs: dict[int, VectorEnv] = {}
 
-    def fragment(self, iteration: int, part: int) -> Samples:
+    def fragment(self, iteration: int, part: int) -> LabelledSamples:
         """The samples that one learner learns from in one iteration.
 
         Args:
@@ -75,7 +75,7 @@ class Sampler:
         for _ in range(self._num_steps):
             parts.append(_reset(env, seed))
             seed = None
-        return Samples(join([shown for shown, _ in parts]), np.concatenate([targets for _, targets in parts]))
+        return LabelledSamples(join([shown for shown, _ in parts]), np.concatenate([targets for _, targets in parts]))
 
     def answered(
         self, iteration: int, part: int, step: int, answer: Callable[[Any, int], np.ndarray]
@@ -110,7 +110,7 @@ class Sampler:
         finite = count_samples(self._env(_HELD_OUT))
         return num_samples if finite is None else min(num_samples, finite)
 
-    def held_out(self, chunk: int, num_samples: int) -> Samples:
+    def held_out(self, chunk: int, num_samples: int) -> LabelledSamples:
         """Some of the samples that are never learned from.
 
         Args:
@@ -128,7 +128,7 @@ class Sampler:
             # A vector shows as many as it has environments; what is too much is left out below.
             indices = np.minimum(np.arange(first, first + self._num_rows), num_samples - 1)
             shown, targets = _reset(env, self._seeds[_HELD_OUT], {"indices": indices})
-        return Samples(map_arrays(shown, lambda part: part[:count]), targets[:count])
+        return LabelledSamples(map_arrays(shown, lambda part: part[:count]), targets[:count])
 
     def close(self) -> None:
         """Closes the environments."""

@@ -13,8 +13,8 @@ from ctm_rl.agents.supervised.sampler import (
     _HELD_OUT,
     _TRAINING,
     EnvironmentFailed,
+    LabelledSamples,
     Sampler,
-    Samples,
     _seed,
     check_samples,
     make_samples_env,
@@ -66,13 +66,13 @@ def sampler(env: TaskConfig, seed: int = 1, held_out_seed: int = 0) -> Sampler:
     return Sampler(env, num_rows=ROWS, num_steps=STEPS, seed=seed, held_out_seed=held_out_seed)
 
 
-def arrays_of(columns: Samples) -> list[np.ndarray]:
+def arrays_of(columns: LabelledSamples) -> list[np.ndarray]:
     """All arrays of some samples."""
     shown = columns.observations
     return [*(shown.values() if isinstance(shown, dict) else [shown]), columns.targets]
 
 
-def are_same(one: Samples, two: Samples) -> bool:
+def are_same(one: LabelledSamples, two: LabelledSamples) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(arrays_of(one), arrays_of(two), strict=True))
 
 
