@@ -74,8 +74,18 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops the process; kindly, unless something else went wrong."""
-        self._stop(is_patient=error is None)
+        """Lets the process end by itself, and kills it if it does not: soon, if something else went wrong."""
+        process = self._process
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):  # it has ended already, with something unread
+                pipe.close()
+        try:
+            process.wait(_STOP_SECONDS if error is None else 0.1)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._errors.close()
 
     def wait(self) -> None:
         """Waits until the contender is built, or says why it cannot take part.
@@ -129,17 +139,3 @@ class Worker:
         lines = self._errors.read().decode(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
         return said[-1] if said else f"its process ended with exit code {code}"
-
-    def _stop(self, *, is_patient: bool = True) -> None:
-        """Lets the process end, and ends it if it does not."""
-        process = self._process
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):  # it has gone already, with something unread
-                pipe.close()
-        try:
-            process.wait(_STOP_SECONDS if is_patient else 0.1)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        self._errors.close()

@@ -21,9 +21,9 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from ctm_rl.agents.bench.memory import PeakMeter, resident_mb
+from ctm_rl.agents.bench.memory import PeakMeter
 from ctm_rl.agents.bench.settings import RivalSettings
-from ctm_rl.agents.bench.task import task_of
+from ctm_rl.agents.bench.task import describe, sizes_of, task_of
 from ctm_rl.agents.bench.timing import Description, Timing
 from ctm_rl.agents.cluster.session import without_known_noise
 from ctm_rl.agents.experiments.acting import ActingExperiment
@@ -45,20 +45,17 @@ class RLlibContender:
 
     Args:
         make_config: makes the algorithm's configuration.
-        num_threads: CPU threads of this process.
         note: what a reader should know of it.
     """
 
-    def __init__(self, make_config: Callable[[], AlgorithmConfig], num_threads: int, note: str) -> None:
+    def __init__(self, make_config: Callable[[], AlgorithmConfig], note: str) -> None:
         self._make_config = make_config
-        self._num_threads = num_threads
         self._note = note
         self._update_peak: float | None = None
         self._stack = contextlib.ExitStack()
 
     def prepare(self) -> Description:
         """Builds the algorithm."""
-        torch.set_num_threads(self._num_threads)
         with without_known_noise():
             self.algorithm: Algorithm = self._make_config().build_algo()
         self._stack.callback(self.algorithm.stop)
@@ -69,13 +66,7 @@ class RLlibContender:
         self._watch_update()
         module = self.algorithm.get_module(_MODULE)
         assert isinstance(module, torch.nn.Module)
-        parameters = sum(parameter.numel() for parameter in module.parameters())
-        return Description(
-            parameters=parameters,
-            built_mb=_rounded(resident_mb()),
-            num_threads=torch.get_num_threads(),
-            note=self._note,
-        )
+        return describe(module, self._note)
 
     def run_iteration(self) -> Timing:
         """Lets the algorithm train once."""
@@ -117,9 +108,9 @@ class RLlibContender:
         group.update = watched
 
 
-def ours(experiment: ActingExperiment, num_threads: int) -> RLlibContender:
+def of_experiment(experiment: ActingExperiment) -> RLlibContender:
     """What ``ctm-rl train`` does with an experiment."""
-    return RLlibContender(lambda: build_algorithm_config(experiment), num_threads, _sizes(experiment))
+    return RLlibContender(lambda: build_algorithm_config(experiment), _sizes(experiment))
 
 
 def with_lstm(experiment: ActingExperiment) -> ActingExperiment:
@@ -138,15 +129,15 @@ def at_size_of(rival: RivalSettings, experiment: ActingExperiment) -> ActingExpe
     return replace(experiment, ppo=ppo, num_env_runners=0, num_learners=0, num_envs_per_env_runner=rival.num_envs)
 
 
-def stock(experiment: ActingExperiment, num_threads: int, max_seq_len: int) -> RLlibContender:
-    """RLlib's own proximal policy optimisation, with our module."""
-    experiment = _stock(experiment, max_seq_len)
-    return RLlibContender(lambda: build_algorithm_config(experiment), num_threads, _sizes(experiment))
+def as_stock(experiment: ActingExperiment, max_seq_len: int) -> ActingExperiment:
+    """The experiment with RLlib's own proximal policy optimisation, of sequences that are so long."""
+    model = replace(experiment.model, max_seq_len=max_seq_len)
+    return replace(experiment, model=model, ppo=replace(experiment.ppo, **_PLAIN), algorithm="stock-ppo")
 
 
-def stock_lstm(experiment: ActingExperiment, num_threads: int, rival: RivalSettings) -> RLlibContender:
+def stock_lstm(experiment: ActingExperiment, rival: RivalSettings) -> RLlibContender:
     """RLlib's own proximal policy optimisation with its own LSTM: nothing of ours but the environment."""
-    experiment = _stock(at_size_of(rival, experiment), max_seq_len=20)
+    experiment = as_stock(at_size_of(rival, experiment), max_seq_len=20)
 
     def make_config() -> AlgorithmConfig:
         model = DefaultModelConfig(use_lstm=True, lstm_cell_size=rival.lstm_dim, max_seq_len=20)
@@ -156,13 +147,7 @@ def stock_lstm(experiment: ActingExperiment, num_threads: int, rival: RivalSetti
         config.env_runners(env_runner_cls=SingleAgentEnvRunner)
         return config
 
-    return RLlibContender(make_config, num_threads, f"LSTM {rival.lstm_dim}, {_sizes(experiment)}")
-
-
-def _stock(experiment: ActingExperiment, max_seq_len: int) -> ActingExperiment:
-    """The experiment as RLlib's own algorithm takes it."""
-    model = replace(experiment.model, max_seq_len=max_seq_len)
-    return replace(experiment, model=model, ppo=replace(experiment.ppo, **_PLAIN), algorithm="stock-ppo")
+    return RLlibContender(make_config, f"LSTM {rival.lstm_dim}, {_sizes(experiment)}")
 
 
 def _sizes(experiment: ActingExperiment) -> str:
@@ -170,11 +155,4 @@ def _sizes(experiment: ActingExperiment) -> str:
     ppo = experiment.ppo
     kind = experiment.model.kind
     model = "" if kind == "ctm" else f"{kind.upper()} {task_of(experiment).config.baseline_dim}, "
-    return (
-        f"{model}{experiment.num_envs} x {ppo.num_rollout_steps} steps, {ppo.num_epochs} epochs, "
-        f"{ppo.num_minibatches} minibatches"
-    )
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)
+    return model + sizes_of(experiment.num_envs, ppo.num_rollout_steps, ppo.num_epochs, ppo.num_minibatches)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ctm_rl.agents.bench.machine import describe_machine, describe_versions
+from ctm_rl.agents.bench.machine import describe_circumstances
 from ctm_rl.agents.experiments.answering import TaskConfig
 from ctm_rl.agents.supervised.sampler import make_samples_env
 
@@ -81,13 +81,7 @@ def bench_envs(command: str, rounds: int, tell: Callable[[str], None]) -> dict[s
         }
         for case in cases
     ]
-    return {
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "command": command,
-        "rounds": rounds,
-        "rows": rows,
-    }
+    return {**describe_circumstances(command), "rounds": rounds, "rows": rows}
 
 
 def to_text(result: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from ctm_rl.errors import UserError
 from ctm_rl.spaces.actions import Actions
 from ctm_rl.spaces.observations import Layout
 
-BACKWARD_FACTOR = 3
+FORWARD_AND_BACKWARD = 3
 """Forward, then one product of the same size for the gradient of each of the two factors."""
 _SHAPES = ((512, 512, 512), (1024, 1024, 1024), (6400, 128, 256), (6400, 256, 256), (256, 6400, 128))
 """Rows, inner size and columns of the products that are tried: square ones, and tall ones as of a whole minibatch."""
@@ -126,9 +126,9 @@ def _heads(config: PolicyConfig, answer_dim: int, num_actions: int) -> int:
     return 2 * hidden + widths[-1] * (num_actions + 1)
 
 
-def gflop(parts: MultiplyAdds, num_env_steps: int, *, with_backward: bool) -> float:
-    """Floating-point operations, in 10^9, of so many environment steps; a multiply-add is two of them."""
-    return 2e-9 * parts.total * num_env_steps * (BACKWARD_FACTOR if with_backward else 1)
+def gflop(parts: MultiplyAdds, num_env_steps: int) -> float:
+    """Floating-point operations, in 10^9, of forward and backward passes; a multiply-add is two of them."""
+    return 2e-9 * parts.total * num_env_steps * FORWARD_AND_BACKWARD
 
 
 def matrix_rate(device: torch.device, seconds: float = 0.5) -> float:
@@ -148,19 +148,17 @@ def matrix_rate(device: torch.device, seconds: float = 0.5) -> float:
         out = torch.empty(rows, columns, device=device)
         deadline = time.perf_counter() + seconds / len(_SHAPES)
         torch.mm(left, right, out=out)
-        while True:
-            _wait(device)
-            started = time.perf_counter()
+        ended = 0.0
+        while ended <= deadline:
+            started = now(device)
             torch.mm(left, right, out=out)
-            _wait(device)
-            ended = time.perf_counter()
+            ended = now(device)
             best = max(best, 2e-9 * rows * inner * columns / (ended - started))
-            if ended > deadline:
-                break
     return best
 
 
-def _wait(device: torch.device) -> None:
-    """A GPU works on after the call has returned."""
+def now(device: torch.device) -> float:
+    """The time, in seconds, when a device has finished all that it was given: a GPU works on after a call returns."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -11,6 +11,11 @@ from ctm_rl.agents.cluster.session import count_cpus
 _PACKAGES = ("ctm-rl", "torch", "ray", "gymnasium", "numpy", "sb3-contrib", "stable-baselines3")
 
 
+def describe_circumstances(command: str) -> dict[str, Any]:
+    """Returns what a reader needs to judge a measurement: the machine, the versions and the command."""
+    return {"machine": describe_machine(), "versions": describe_versions(), "command": command}
+
+
 def describe_machine() -> dict[str, Any]:
     """Returns the processor's name, how many of its cores this process may use, the memory in GiB and the system."""
     return {

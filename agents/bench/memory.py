@@ -39,14 +39,10 @@ def release_free() -> None:
 
 
 class PeakMeter:
-    """Tells how far memory rises above a level that is noted once.
+    """Measures how far memory rises above what the process held when this was made."""
 
-    Args:
-        floor_mb: the level; ``None``: what is held now.
-    """
-
-    def __init__(self, floor_mb: float | None = None) -> None:
-        self.floor_mb = resident_mb() if floor_mb is None else floor_mb
+    def __init__(self) -> None:
+        self.floor_mb = resident_mb()
         self._is_counting = False
 
     def start(self) -> None:

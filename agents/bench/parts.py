@@ -1,12 +1,11 @@
 """One minibatch of our agent, alone: forward, forward and backward, and the best that arithmetic allows."""
 
-import time
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ctm_rl.agents.bench.floor import matrix_rate
+from ctm_rl.agents.bench.floor import matrix_rate, now
 from ctm_rl.agents.bench.memory import PeakMeter, release_free
 from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.experiments.acting import ActingExperiment
@@ -16,7 +15,7 @@ STEPS_PER_EPISODE = 25
 """Mean length of the episodes in the minibatch: as of CartPole's first iterations."""
 
 
-class Parts(NamedTuple):
+class MinibatchTiming(NamedTuple):
     """One measurement of a minibatch."""
 
     forward: float
@@ -54,7 +53,7 @@ class MinibatchProbe:
         with torch.no_grad():
             self._state = self._agent.initial_state(self.num_rows)
 
-    def measure(self) -> Parts:
+    def measure(self) -> MinibatchTiming:
         """Measures once; run it once before, unmeasured."""
         self._agent.zero_grad(set_to_none=True)
         is_gpu = self.device.type == "cuda"
@@ -64,13 +63,13 @@ class MinibatchProbe:
         if is_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
         held = torch.cuda.memory_allocated(self.device) if is_gpu else 0
-        started = self._now()
+        started = now(self.device)
         loss = self._loss()
-        forwarded = self._now()
+        forwarded = now(self.device)
         loss.backward()
-        ended = self._now()
+        ended = now(self.device)
         peak = (torch.cuda.max_memory_allocated(self.device) - held) / 2**20 if is_gpu else meter.above_floor_mb()
-        return Parts(forwarded - started, ended - started, peak, matrix_rate(self.device))
+        return MinibatchTiming(forwarded - started, ended - started, peak, matrix_rate(self.device))
 
     def _loss(self) -> Tensor:
         """As of proximal policy optimisation in shape: log-probabilities, entropy and values all get a gradient."""
@@ -78,9 +77,3 @@ class MinibatchProbe:
         logp = out.logits.log_softmax(-1)
         entropy = -(logp.exp() * logp).sum(-1).mean()
         return out.values.square().mean() - logp.gather(-1, self._actions).mean() - 0.01 * entropy
-
-    def _now(self) -> float:
-        """The time when all that was asked for is done."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()

@@ -14,7 +14,7 @@ from typing import Any
 
 from ctm_rl.agents.bench import floor
 from ctm_rl.agents.bench.client import Worker
-from ctm_rl.agents.bench.machine import describe_machine, describe_versions
+from ctm_rl.agents.bench.machine import describe_circumstances
 from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
 from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.bench.worker import ITERATION, PARTS
@@ -47,7 +47,7 @@ def bench(experiment: ActingExperiment, options: BenchOptions, command: str, tel
     Raises:
         UserError: the experiment cannot be run here.
     """
-    num_threads = options.num_threads or count_cpus()
+    num_threads = num_threads_of(options)
     with running_ray(experiment) as experiment, contextlib.ExitStack() as stack:
         workers = [Worker(name, experiment, num_threads, options.rival) for name in options.contenders]
         build(workers, stack, tell)
@@ -58,14 +58,17 @@ def bench(experiment: ActingExperiment, options: BenchOptions, command: str, tel
     return {**result, "minibatch": _minibatch(experiment, parts)} if parts else result
 
 
+def num_threads_of(options: BenchOptions) -> int:
+    """CPU threads of every contender."""
+    return options.num_threads or count_cpus()
+
+
 def circumstances(
     experiment: ActingExperiment, options: BenchOptions, num_threads: int, command: str
 ) -> dict[str, Any]:
     """What a reader needs to judge a measurement: the machine, versions, command and settings."""
     return {
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "command": command,
+        **describe_circumstances(command),
         "settings": {
             "rounds": options.rounds,
             "num_threads": num_threads,
@@ -180,14 +183,12 @@ def _row(worker: Worker, timings: list[dict[str, Any]]) -> dict[str, Any]:
     if worker.unavailable is not None or worker.description is None:
         return {**row, "unavailable": worker.unavailable}
     medians = median_of(timings)
-    rate = medians["env_steps"] / medians["seconds"]
-    all_seconds = [round(timing["seconds"], 4) for timing in timings]
     return {
         **row,
         **medians,
-        "env_steps_per_second": round(rate, 1),
+        "env_steps_per_second": round(medians["env_steps"] / medians["seconds"], 1),
         **worker.description,
-        "seconds_of_rounds": all_seconds,
+        "seconds_of_rounds": [round(timing["seconds"], 4) for timing in timings],
     }
 
 
@@ -199,14 +200,12 @@ def _minibatch(experiment: ActingExperiment, parts: list[dict[str, Any]]) -> dic
     counted = floor.count(*probe.task)
     num_env_steps = probe.num_rows * probe.num_steps
     rate = max(part["matrix_rate"] for part in parts)
-    work = floor.gflop(counted, num_env_steps, with_backward=True)
+    work = floor.gflop(counted, num_env_steps)
     medians = median_of(parts)
     return {
         "rows": probe.num_rows,
         "steps": probe.num_steps,
-        "forward": medians["forward"],
-        "forward_backward": medians["forward_backward"],
-        "peak_mb": medians["peak_mb"],
+        **{name: medians[name] for name in ("forward", "forward_backward", "peak_mb")},
         "multiply_adds_per_env_step": {**counted._asdict(), "total": counted.total},
         "gflop": round(work, 6),
         "matrix_rate_gflops": round(rate, 1),

@@ -4,15 +4,24 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctm_rl.agents.bench.client import Worker
-from ctm_rl.agents.bench.run import OURS, Tell, build, circumstances, measure_in_turn, median_of, running_ray
+from ctm_rl.agents.bench.run import (
+    OURS,
+    Tell,
+    build,
+    circumstances,
+    measure_in_turn,
+    median_of,
+    num_threads_of,
+    running_ray,
+)
 from ctm_rl.agents.bench.settings import BenchOptions
 from ctm_rl.agents.bench.worker import ITERATION
-from ctm_rl.agents.cluster.session import count_cpus
 from ctm_rl.agents.experiments.acting import ActingExperiment
 
 _TITLES = {"ticks": "ticks of a step, K", "steps": "steps of an iteration, T", "iteration": "iteration"}
@@ -45,7 +54,7 @@ def scaling(experiment: ActingExperiment, options: BenchOptions, command: str, t
     Raises:
         UserError: the experiment cannot be run here.
     """
-    num_threads = options.num_threads or count_cpus()
+    num_threads = num_threads_of(options)
     with running_ray(experiment) as experiment, contextlib.ExitStack() as stack:
         workers: dict[tuple[str, int], Worker] = {}
         for size, value, variant in _variants(experiment, options):
@@ -79,10 +88,7 @@ def fit(x: Sequence[float], y: Sequence[float]) -> Line:
     Returns:
         The line, and how far the farthest point is from it.
     """
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    spread = sum((one - mean_x) ** 2 for one in x)
-    slope = sum((one - mean_x) * (two - mean_y) for one, two in zip(x, y, strict=True)) / spread
-    intercept = mean_y - slope * mean_x
+    slope, intercept = statistics.linear_regression(x, y)
     deviations = [abs(two / (intercept + slope * one) - 1) for one, two in zip(x, y, strict=True)]
     return Line(intercept, slope, max(deviations))
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from ctm_rl.agents.experiments.validation import check_number
+
 SCALING, CLUSTER, ENVS = "scaling", "cluster", "envs"
 """What ``ctm-rl bench`` measures instead of the contenders."""
 
@@ -15,11 +17,6 @@ CONTENDERS = {
     "sb3-lstm": "sb3-contrib RecurrentPPO, its LSTM policy",
 }
 """Who takes part, with what each is; in the table's order, and in the order in which they take turns."""
-
-
-def _at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +37,7 @@ class RivalSettings:
     def __post_init__(self) -> None:
         """Refuses sizes that cannot be measured."""
         for name in ("num_envs", "num_steps", "lstm_dim", "num_epochs", "num_minibatches"):
-            _at_least_one(f"rival.{name}", getattr(self, name))
+            check_number(f"rival.{name}", getattr(self, name), at_least=1)
         if self.num_envs % self.num_minibatches:
             raise ValueError(
                 f"rival.num_minibatches must divide the {self.num_envs} environments, got {self.num_minibatches}."
@@ -64,8 +61,7 @@ class ScalingOptions:
             values = getattr(self, name)
             if len(set(values)) < 2 or min(values) < 1:
                 raise ValueError(f"scale.{name} must be two or more different whole numbers above 0, got {values}.")
-        if self.iterations < 2:
-            raise ValueError(f"scale.iterations must be at least 2, got {self.iterations}.")
+        check_number("scale.iterations", self.iterations, at_least=2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,11 +90,9 @@ class ClusterOptions:
             if not values or min(values) < 1:
                 raise ValueError(f"cluster.{name} must be whole numbers above 0, got {values}.")
         for name in ("dummy_env_runners", "dummy_learners", "env_runners_per_node"):
-            _at_least_one(f"cluster.{name}", getattr(self, name))
+            check_number(f"cluster.{name}", getattr(self, name), at_least=1)
         for name in ("learner_speedup", "network_gbits"):
-            value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                raise ValueError(f"cluster.{name} must be a number above 0, got {value}.")
+            check_number(f"cluster.{name}", getattr(self, name), above=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,9 +120,9 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be measured."""
-        _at_least_one("rounds", self.rounds)
+        check_number("rounds", self.rounds, at_least=1)
         if self.num_threads is not None:
-            _at_least_one("num_threads", self.num_threads)
+            check_number("num_threads", self.num_threads, at_least=1)
         for name in self.only:
             if name not in CONTENDERS:
                 raise ValueError(f"only must name contenders ({', '.join(CONTENDERS)}), got {name!r}.")

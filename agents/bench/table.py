@@ -1,6 +1,6 @@
 """A measurement as a person reads it: an aligned table on the terminal, or Markdown for a document."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -40,8 +40,7 @@ def to_text(result: Result) -> str:
     for title in _COLUMNS:
         table.add_column(title, justify="right")
     for row in result["rows"]:
-        cells = [""] if "unavailable" in row else _cells(row)
-        table.add_row(row["name"], *cells)
+        table.add_row(row["name"], *_cells(row))
     with console.capture() as captured:
         console.print(table)
         for line in _lines(result):
@@ -51,18 +50,18 @@ def to_text(result: Result) -> str:
 
 def to_markdown(result: Result) -> str:
     """Makes a Markdown table of a result, with the machine, versions and command it needs to be understood."""
-    lines = [
-        "| " + " | ".join(["", *_COLUMNS]) + " |",
-        "| " + " | ".join(["---", *["---:"] * len(_COLUMNS)]) + " |",
-    ]
-    for row in result["rows"]:
-        cells = [""] * len(_COLUMNS) if "unavailable" in row else _cells(row)
-        lines.append("| " + " | ".join([f"`{row['name']}`", *cells]) + " |")
+    rows = [[f"`{row['name']}`", *_cells(row)] for row in result["rows"]]
+    lines = markdown_table(["", *_COLUMNS], ["---", *["---:"] * len(_COLUMNS)], rows)
     return "\n".join([*lines, "", *(f"- {line}" for line in _lines(result)), ""])
 
 
+def markdown_table(titles: Sequence[str], alignments: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Makes the lines of a Markdown table; ``---:`` aligns a column to the right."""
+    return [f"| {' | '.join(cells)} |" for cells in (titles, alignments, *rows)]
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
-    return [form(row.get(key)) for key, form in _COLUMNS.values()]
+    return ["" if "unavailable" in row else form(row.get(key)) for key, form in _COLUMNS.values()]
 
 
 def _lines(result: Result) -> list[str]:

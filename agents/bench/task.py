@@ -1,5 +1,9 @@
-"""What an experiment's environment means for its model, looked at once."""
+"""What an experiment's model is on its environment, and how a contender that was built is described."""
 
+import torch
+
+from ctm_rl.agents.bench.memory import resident_mb
+from ctm_rl.agents.bench.timing import Description
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.rllib.environment import make_env
 from ctm_rl.agents.rllib.spaces import Fitted, fit
@@ -27,3 +31,24 @@ def task_of(experiment: ActingExperiment) -> Fitted:
         )
     config = settle_width(fitted.config, lambda other: ActorCritic(other, fitted.layout, fitted.actions))
     return fitted._replace(config=config)
+
+
+def describe(module: torch.nn.Module, note: str) -> Description:
+    """Describes a contender that has just been built in this process.
+
+    Args:
+        module: what it learns.
+        note: what a reader should know about it.
+    """
+    built_mb = resident_mb()
+    return Description(
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        built_mb=None if built_mb is None else round(built_mb, 1),
+        num_threads=torch.get_num_threads(),
+        note=note,
+    )
+
+
+def sizes_of(num_envs: int, num_steps: int, num_epochs: int, num_minibatches: int) -> str:
+    """Describes the size of an iteration."""
+    return f"{num_envs} x {num_steps} steps, {num_epochs} epochs, {num_minibatches} minibatches"

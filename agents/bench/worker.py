@@ -34,39 +34,41 @@ def main() -> int:
     return 0
 
 
-def make_contender(name: str, experiment: ActingExperiment, num_threads: int, rival: RivalSettings) -> Contender:
+def make_contender(name: str, experiment: ActingExperiment, rival: RivalSettings) -> Contender:
     """Makes a contender by its name, not built yet."""
     if name == "sb3-lstm":
         from ctm_rl.agents.bench.contender_sb3 import SB3Contender
 
-        return SB3Contender(experiment, num_threads, rival)
+        return SB3Contender(experiment, rival)
     from ctm_rl.agents.bench import contender_rllib as rllib
 
     if name == "rllib-lstm":
-        return rllib.stock_lstm(experiment, num_threads, rival)
+        return rllib.stock_lstm(experiment, rival)
     if name == "ctm-rl-lstm":
-        return rllib.ours(rllib.with_lstm(experiment), num_threads)
-    if name == "ctm-rl-small":
-        return rllib.ours(rllib.at_size_of(rival, experiment), num_threads)
-    if name.startswith("rllib-ctm-"):
-        return rllib.stock(experiment, num_threads, int(name.rpartition("-")[2]))
-    return rllib.ours(experiment, num_threads)
+        experiment = rllib.with_lstm(experiment)
+    elif name == "ctm-rl-small":
+        experiment = rllib.at_size_of(rival, experiment)
+    elif name.startswith("rllib-ctm-"):
+        experiment = rllib.as_stock(experiment, max_seq_len=int(name.rpartition("-")[2]))
+    return rllib.of_experiment(experiment)
 
 
 def _serve(task: dict[str, Any], answers: TextIO) -> None:
     """Builds the contender and answers."""
+    import torch
+
     from ctm_rl.agents.cluster.session import ray_for
     from ctm_rl.agents.cluster.signals import StopRequest
     from ctm_rl.agents.run_directory.working_directory import no_results_at_home
 
     experiment, rival = from_json(task["experiment"]), RivalSettings(**task["rival"])
     assert isinstance(experiment, ActingExperiment)
-    num_threads = int(task["num_threads"])
     with contextlib.ExitStack() as stack:
         if task["name"] != "sb3-lstm":
             stack.enter_context(no_results_at_home())
             stack.enter_context(ray_for(experiment, StopRequest(lambda: None)))
-        contender = make_contender(task["name"], experiment, num_threads, rival)
+        torch.set_num_threads(task["num_threads"])
+        contender = make_contender(task["name"], experiment, rival)
         try:
             description = contender.prepare()
         except ValueError as error:

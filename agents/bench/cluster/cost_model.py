@@ -34,7 +34,7 @@ class Costs(NamedTuple):
     """What learners agree on in every gradient step."""
 
 
-class Layout(NamedTuple):
+class ClusterSize(NamedTuple):
     """Who takes part, and what each has to do."""
 
     num_env_runners: int
@@ -45,7 +45,7 @@ class Layout(NamedTuple):
     """Environment steps of one env runner's share."""
 
 
-class Network(NamedTuple):
+class NetworkLimits(NamedTuple):
     """What lies between machines."""
 
     bytes_per_second: float
@@ -54,7 +54,7 @@ class Network(NamedTuple):
     """Env runners of one machine: Ray fetches an object for all of them once."""
 
 
-class Parts(NamedTuple):
+class IterationCosts(NamedTuple):
     """Seconds of an iteration, by who is busy."""
 
     act: float
@@ -70,9 +70,9 @@ class Parts(NamedTuple):
 
 
 class Iteration(NamedTuple):
-    """One iteration of a layout."""
+    """One iteration of a cluster."""
 
-    parts: Parts
+    parts: IterationCosts
     gathered_bytes: int
     """From env runners to the driver."""
     scattered_bytes: int
@@ -95,10 +95,10 @@ class Iteration(NamedTuple):
     @property
     def bottleneck(self) -> str:
         """The part that takes longest."""
-        return max(Parts._fields, key=lambda name: getattr(self.parts, name))
+        return max(IterationCosts._fields, key=lambda name: getattr(self.parts, name))
 
 
-def predict(costs: Costs, layout: Layout, network: Network) -> Iteration:
+def predict(costs: Costs, size: ClusterSize, network: NetworkLimits) -> Iteration:
     """Adds up an iteration; every env runner brings a share of its own, so that more of them bring more samples.
 
     Gradients go round a ring: 2(L-1) messages of one L-th each, in every gradient step. All messages of a machine are
@@ -106,20 +106,20 @@ def predict(costs: Costs, layout: Layout, network: Network) -> Iteration:
 
     Args:
         costs: what was measured.
-        layout: who takes part.
+        size: who takes part.
         network: what lies between them.
 
     Returns:
         Its seconds and bytes.
     """
-    runners, learners = layout.num_env_runners, layout.num_learners
+    runners, learners = size.num_env_runners, size.num_learners
     is_remote = learners > 1
     gathered = runners * costs.share_bytes
     scattered = gathered if is_remote else 0
     weights = -(-runners // network.runners_per_node) * costs.weight_bytes
-    messages = 2 * (learners - 1) * layout.num_gradient_steps
+    messages = 2 * (learners - 1) * size.num_gradient_steps
     reduced = messages * costs.gradient_bytes // learners
-    parts = Parts(
+    parts = IterationCosts(
         act=costs.act + costs.put,
         driver=_driver(costs, runners, learners if is_remote else 0),
         network=(gathered + scattered + weights) / network.bytes_per_second,
@@ -135,7 +135,7 @@ def _driver(costs: Costs, num_env_runners: int, num_remote_learners: int) -> flo
     return seconds + num_remote_learners * costs.call + num_env_runners * costs.scatter * (num_remote_learners > 0)
 
 
-def predict_on_one_machine(costs: Costs, layout: Layout, num_cores: int) -> float:
+def predict_on_one_machine(costs: Costs, size: ClusterSize, num_cores: int) -> float:
     """Seconds of an iteration in which all processes share one machine's cores and nothing goes over a network.
 
     What env runners do beside playing then takes cores that others need; playing and learning are taken to need none,
@@ -143,12 +143,12 @@ def predict_on_one_machine(costs: Costs, layout: Layout, num_cores: int) -> floa
 
     Args:
         costs: what was measured.
-        layout: who takes part.
+        size: who takes part.
         num_cores: of the machine.
 
     Returns:
         In turn, without agreeing on gradients.
     """
-    parts = predict(costs, layout, Network(float("inf"), 1)).parts
-    others = (layout.num_env_runners - 1) * costs.put / num_cores
+    parts = predict(costs, size, NetworkLimits(float("inf"), 1)).parts
+    others = (size.num_env_runners - 1) * costs.put / num_cores
     return parts.act + parts.driver + parts.learn + others

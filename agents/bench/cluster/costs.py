@@ -2,18 +2,18 @@
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import ray
+import torch
 
 from ctm_rl.agents.bench.cluster.all_reduce import measure_all_reduce
 from ctm_rl.agents.bench.cluster.cost_model import Costs
 from ctm_rl.agents.bench.cluster.dummies import Simulation
-from ctm_rl.agents.bench.contender_rllib import ours
-from ctm_rl.agents.bench.timing import Timing
+from ctm_rl.agents.bench.contender_rllib import of_experiment
+from ctm_rl.agents.bench.timing import median_seconds
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.rollout import RolloutFragment, concatenate
@@ -47,7 +47,8 @@ def measure_costs(experiment: ActingExperiment, rounds: int, tell: Callable[[str
         Medians.
     """
     alone = dataclasses.replace(experiment, num_env_runners=0, num_learners=0)
-    contender = ours(alone, num_threads=1)
+    torch.set_num_threads(1)
+    contender = of_experiment(alone)
     tell("building one env runner and one learner")
     num_parameters = contender.prepare().parameters
     try:
@@ -68,14 +69,14 @@ def measure_costs(experiment: ActingExperiment, rounds: int, tell: Callable[[str
         weight_bytes = sum(value.nbytes for value in _arrays(runner.get_state(components=["rl_module"])))
         share = list(_arrays(fragment.columns()))
         trip, call = _measure_calls(rounds)
-        log_seconds = _median(log, rounds)
+        log_seconds = median_seconds(log, 10 * rounds)
     finally:
         contender.close()
     tell("agreeing on gradients")
     reduced = measure_all_reduce(4 * num_parameters)
     costs = Costs(
-        act=_part(timings, "rollout"),
-        learn=_part(timings, "update"),
+        act=statistics.median(cast(float, timing.rollout) for timing in timings),
+        learn=statistics.median(cast(float, timing.update) for timing in timings),
         put=put,
         trip=trip,
         call=call,
@@ -108,7 +109,7 @@ def _measure_store(fragment: RolloutFragment, rounds: int) -> tuple[float, float
         parts = [batch.rows(start, start + fragment.num_rows) for start in range(0, batch.num_rows, fragment.num_rows)]
         return [ray.put(batch_of(part.columns(), part.num_steps)) for part in parts]
 
-    measured = [_median(what, rounds) / _SHARES for what in (put, gather, scatter)]
+    measured = [median_seconds(call, 10 * rounds) / _SHARES for call in (put, gather, scatter)]
     return measured[0], measured[1], measured[2]
 
 
@@ -122,20 +123,6 @@ def _measure_calls(rounds: int) -> tuple[float, float]:
     finally:
         simulation.close()
     return one, max(0.0, all_of_them - one) / (_SHARES - 1)
-
-
-def _median(what: Callable[[], Any], rounds: int) -> float:
-    """Seconds of a call, after one that is thrown away."""
-    seconds = []
-    for _ in range(10 * rounds + 1):
-        started = time.perf_counter()
-        what()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
-
-
-def _part(timings: list[Timing], name: str) -> float:
-    return statistics.median(getattr(timing, name) for timing in timings)
 
 
 def _arrays(tree: Any) -> list[np.ndarray]:

@@ -1,12 +1,13 @@
 """Stand-ins for env runners and learners: they take as long and send as much, and load neither torch nor RLlib."""
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import ray
+
+from ctm_rl.agents.bench.timing import median_seconds
 
 
 class _Dummy:
@@ -83,12 +84,7 @@ class Simulation:
             The median of their seconds.
         """
         runners, learners = self._runners[:num_env_runners], self._learners[:num_learners]
-        seconds = []
-        for _ in range(rounds + 1):
-            started = time.perf_counter()
-            self._iterate(runners, learners, act, learn, log)
-            seconds.append(time.perf_counter() - started)
-        return statistics.median(seconds[1:])
+        return median_seconds(lambda: self._iterate(runners, learners, act, learn, log), rounds)
 
     def _iterate(
         self, runners: Sequence[Any], learners: Sequence[Any], act: float, learn: float, log: Callable[[], Any]

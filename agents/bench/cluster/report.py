@@ -3,9 +3,17 @@
 import dataclasses
 from typing import Any
 
-from ctm_rl.agents.bench.cluster.cost_model import Costs, Layout, Network, Parts, predict, predict_on_one_machine
+from ctm_rl.agents.bench.cluster.cost_model import (
+    ClusterSize,
+    Costs,
+    IterationCosts,
+    NetworkLimits,
+    predict,
+    predict_on_one_machine,
+)
 from ctm_rl.agents.bench.run import Tell, circumstances, running_ray
 from ctm_rl.agents.bench.settings import BenchOptions
+from ctm_rl.agents.bench.table import markdown_table
 from ctm_rl.agents.cluster.session import count_cpus
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.errors import UserError
@@ -15,6 +23,11 @@ _MB = 1e6
 _LONGEST_WAIT = 1.0
 """Seconds, of a simulated learner."""
 _BYTES = ("gathered", "scattered", "weight", "reduced")
+_TITLES = (
+    *("env runners", "learners", "act s", "driver s", "network s", "learn s", "reduce s", "s/iteration", "ahead"),
+    *("steps/s", "ahead", "gathered MB", "scattered MB", "weights MB", "reduced MB", "most"),
+)
+_DUMMY_TITLES = ("dummy env runners", "learners", "s/iteration", "predicted", "beside waiting", "predicted")
 
 
 def cluster(experiment: ActingExperiment, options: BenchOptions, command: str, tell: Tell) -> dict[str, Any]:
@@ -44,8 +57,8 @@ def cluster(experiment: ActingExperiment, options: BenchOptions, command: str, t
         costs = measured.costs._replace(learn=measured.costs.learn / asked.learner_speedup)
         num_gradient_steps = experiment.ppo.num_epochs * experiment.ppo.num_minibatches
 
-        def layout(num_env_runners: int, num_learners: int) -> Layout:
-            return Layout(num_env_runners, num_learners, num_gradient_steps, measured.num_steps_per_runner)
+        def size_of(num_env_runners: int, num_learners: int) -> ClusterSize:
+            return ClusterSize(num_env_runners, num_learners, num_gradient_steps, measured.num_steps_per_runner)
 
         tell(f"starting {asked.dummy_env_runners} + {asked.dummy_learners} dummies")
         simulation = Simulation(
@@ -67,7 +80,7 @@ def cluster(experiment: ActingExperiment, options: BenchOptions, command: str, t
                 )
                 waited = costs.act + learn
                 cut = costs._replace(learn=learn * num_learners / num_env_runners)
-                predicted = predict_on_one_machine(cut, layout(num_env_runners, num_learners), count_cpus())
+                predicted = predict_on_one_machine(cut, size_of(num_env_runners, num_learners), count_cpus())
                 simulated.append(
                     {
                         "env_runners": num_env_runners,
@@ -80,14 +93,14 @@ def cluster(experiment: ActingExperiment, options: BenchOptions, command: str, t
             loaded = simulation.loaded()
         finally:
             simulation.close()
-    network = Network(asked.network_gbits * _GIGABIT, asked.env_runners_per_node)
+    network = NetworkLimits(asked.network_gbits * _GIGABIT, asked.env_runners_per_node)
     share_rows = experiment.num_envs_per_env_runner
     return {
         **circumstances(experiment, options, 1, command),
         "cluster": dataclasses.asdict(asked),
         "costs": costs._asdict(),
         "clusters": [
-            _row(layout(num_env_runners, num_learners), costs, network, share_rows, experiment.ppo.num_minibatches)
+            _row(size_of(num_env_runners, num_learners), costs, network, share_rows, experiment.ppo.num_minibatches)
             for num_learners in asked.learners
             for num_env_runners in asked.env_runners
         ],
@@ -102,14 +115,16 @@ def _simulated_sizes(num_env_runners: int, num_learners: int) -> list[tuple[int,
     return [(size, learners) for learners in sorted({1, num_learners}) for size in sizes]
 
 
-def _row(layout: Layout, costs: Costs, network: Network, share_rows: int, num_minibatches: int) -> dict[str, Any]:
+def _row(
+    size: ClusterSize, costs: Costs, network: NetworkLimits, share_rows: int, num_minibatches: int
+) -> dict[str, Any]:
     """One cluster, for JSON."""
-    iteration = predict(costs, layout, network)
-    num_steps = layout.num_env_runners * layout.num_steps_per_runner
-    num_rows = layout.num_env_runners * share_rows
+    iteration = predict(costs, size, network)
+    num_steps = size.num_env_runners * size.num_steps_per_runner
+    num_rows = size.num_env_runners * share_rows
     return {
-        "env_runners": layout.num_env_runners,
-        "learners": layout.num_learners,
+        "env_runners": size.num_env_runners,
+        "learners": size.num_learners,
         "env_steps": num_steps,
         **{name: round(value, 5) for name, value in iteration.parts._asdict().items()},
         "seconds": round(iteration.seconds, 5),
@@ -117,12 +132,9 @@ def _row(layout: Layout, costs: Costs, network: Network, share_rows: int, num_mi
         "env_steps_per_second": round(num_steps / iteration.seconds, 1),
         "env_steps_per_second_ahead": round(num_steps / iteration.seconds_ahead, 1),
         "bottleneck": iteration.bottleneck,
-        "gathered_bytes": iteration.gathered_bytes,
-        "scattered_bytes": iteration.scattered_bytes,
-        "weight_bytes": iteration.weight_bytes,
-        "reduced_bytes": iteration.reduced_bytes,
+        **{f"{name}_bytes": getattr(iteration, f"{name}_bytes") for name in _BYTES},
         # Every learner needs an environment in each of its minibatches.
-        "is_possible": num_rows % (layout.num_learners * num_minibatches) == 0,
+        "is_possible": num_rows % (size.num_learners * num_minibatches) == 0,
     }
 
 
@@ -138,31 +150,28 @@ def to_text(result: dict[str, Any]) -> str:
         f"scattering {1e3 * costs.scatter:.2f} ms",
         f"between learners: {1e3 * costs.reduce_latency:.2f} ms a message, {1e9 * costs.reduce_byte:.2f} ns a byte",
         "",
-        "| env runners | learners | act s | driver s | network s | learn s | reduce s | s/iteration | ahead | steps/s "
-        "| ahead | gathered MB | scattered MB | weights MB | reduced MB | most |",
-        "| ---: " * 15 + "| --- |",
+        *markdown_table(_TITLES, ["---:"] * 15 + ["---"], [_cells(row) for row in result["clusters"]]),
     ]
-    for row in result["clusters"]:
-        seconds = " | ".join(f"{row[part]:.3f}" for part in Parts._fields)
-        megabytes = " | ".join(f"{row[f'{name}_bytes'] / _MB:.1f}" for name in _BYTES)
-        mark = "" if row["is_possible"] else " *"
-        lines.append(
-            f"| {row['env_runners']:,} | {row['learners']}{mark} | {seconds} | {row['seconds']:.3f} "
-            f"| {row['seconds_ahead']:.3f} | {row['env_steps_per_second']:,.0f} "
-            f"| {row['env_steps_per_second_ahead']:,.0f} | {megabytes} | {row['bottleneck']} |"
-        )
     if not all(row["is_possible"] for row in result["clusters"]):
         lines += ["", "* too few environments for the learners' minibatches"]
-    lines += [
-        "",
-        "| dummy env runners | learners | s/iteration | predicted | beside waiting | predicted |",
-        "| ---: " * 6 + "|",
-    ]
-    lines += [
-        f"| {row['env_runners']} | {row['learners']} | {row['seconds']:.3f} | {row['predicted']:.3f} "
-        f"| {row['seconds'] - row['waited']:.3f} | {row['predicted'] - row['waited']:.3f} |"
+    rows = [
+        [f"{row['env_runners']}", f"{row['learners']}"]
+        + [f"{row[name] - waited:.3f}" for waited in (0, row["waited"]) for name in ("seconds", "predicted")]
         for row in result["simulated"]
     ]
     loaded = result["loaded_by_dummies"]
+    lines += ["", *markdown_table(_DUMMY_TITLES, ["---:"] * 6, rows)]
     lines += ["", f"dummies have loaded {', '.join(loaded) if loaded else 'neither torch nor RLlib'}", ""]
     return "\n".join(lines)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    """One cluster's line of the table."""
+    return [
+        f"{row['env_runners']:,}",
+        f"{row['learners']}{'' if row['is_possible'] else ' *'}",
+        *(f"{row[name]:.3f}" for name in (*IterationCosts._fields, "seconds", "seconds_ahead")),
+        *(f"{row[name]:,.0f}" for name in ("env_steps_per_second", "env_steps_per_second_ahead")),
+        *(f"{row[f'{name}_bytes'] / _MB:.1f}" for name in _BYTES),
+        row["bottleneck"],
+    ]

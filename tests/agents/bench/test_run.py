@@ -111,8 +111,8 @@ def test_the_floor_counts_every_cell_of_a_grid() -> None:
 def test_the_published_minibatch_is_about_nine_gflop() -> None:
     model = dataclasses.replace(cartpole_paper().model, encoder="control")
     counted = floor.count(model, vector_layout(4), Choices(sizes=(2,)))
-    assert 8.5 < floor.gflop(counted, 64 * 100, with_backward=True) < 10.5
-    assert floor.gflop(counted, 64 * 100, with_backward=False) == pytest.approx(12_800e-9 * counted.total)
+    assert 8.5 < floor.gflop(counted, 64 * 100) < 10.5
+    assert floor.gflop(counted, 64 * 100) == pytest.approx(3 * 12_800e-9 * counted.total)
 
 
 def test_the_matrix_rate_is_a_rate() -> None:
@@ -222,7 +222,7 @@ def test_every_contender_tells_its_parts(name: str, note: str, env_steps: int) -
         num_envs_per_env_runner=8,
     )
     rival = RivalSettings(num_envs=4, num_steps=8, lstm_dim=5, num_epochs=1, num_minibatches=2)
-    contender = make_contender(name, experiment, 1, rival)
+    contender = make_contender(name, experiment, rival)
     description = contender.prepare()
     first, second = contender.run_iteration(), contender.run_iteration()
     contender.close()
@@ -299,7 +299,7 @@ def test_scaling_gives_points_lines_and_a_picture(
 def test_without_sb3_its_row_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sb3_contrib", None)
     with pytest.raises(Unavailable, match=r'pip install "ctm-rl\[bench\]" brings it') as caught:
-        sb3.SB3Contender(cartpole_paper(), 1, RivalSettings()).prepare()
+        sb3.SB3Contender(cartpole_paper(), RivalSettings()).prepare()
     row = {"name": "sb3-lstm", "what": CONTENDERS["sb3-lstm"], "unavailable": str(caught.value)}
     circumstances = {
         "machine": {"cpu": "a", "cores": 1, "memory_gb": 1},
