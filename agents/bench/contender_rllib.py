@@ -1,4 +1,4 @@
-"""Contenders that are RLlib algorithms: ours, and stock ones with our module or with RLlib's own LSTM."""
+"""Contenders that are RLlib algorithms: ours, and RLlib's own with our module or with its own LSTM."""
 
 import contextlib
 import time
@@ -37,15 +37,15 @@ _PLAIN: dict[str, Any] = {
     "normalize_rewards": False,
     "entropy_coefficient_final": None,
 }
-"""What RLlib's own algorithm does not know, switched off."""
+"""Settings that RLlib's own algorithm does not have, switched off."""
 
 
 class RLlibContender:
-    """An RLlib algorithm that is asked for one iteration after the other.
+    """An RLlib algorithm, trained one iteration at a time.
 
     Args:
         make_config: makes the algorithm's configuration.
-        note: what a reader should know of it.
+        note: what a reader should know about it.
     """
 
     def __init__(self, make_config: Callable[[], AlgorithmConfig], note: str) -> None:
@@ -60,16 +60,16 @@ class RLlibContender:
             self.algorithm: Algorithm = self._make_config().build_algo()
         self._stack.callback(self.algorithm.stop)
         for part in _PARTS:
-            # RLlib smooths its timers over a hundred iterations, unless it finds them there already.
+            # RLlib averages its timers over a hundred iterations, unless they exist already.
             self.algorithm.metrics.log_value((TIMERS, part), 0.0, reduce="sum")
         self._meter = PeakMeter()
-        self._watch_update()
+        self._measure_update()
         module = self.algorithm.get_module(_MODULE)
         assert isinstance(module, torch.nn.Module)
         return describe(module, self._note)
 
     def run_iteration(self) -> Timing:
-        """Lets the algorithm train once."""
+        """Trains for one iteration."""
         self._update_peak = None
         self._meter.start()
         started = time.perf_counter()
@@ -89,15 +89,15 @@ class RLlibContender:
         """Stops the algorithm."""
         self._stack.close()
 
-    def _watch_update(self) -> None:
-        """Counts memory anew when a learner in this process begins, and notes what it came to when it ends."""
+    def _measure_update(self) -> None:
+        """Measures the peak memory of a learner in this process apart from that of the rollout."""
         self._rollout_peak: float | None = None
         group: Any = self.algorithm.learner_group
         if group is None or not group.is_local:
             return
         update = group.update
 
-        def watched(*args: Any, **kwargs: Any) -> Any:
+        def measured_update(*args: Any, **kwargs: Any) -> Any:
             self._rollout_peak = self._meter.above_floor_mb()
             self._meter.start()
             try:
@@ -105,16 +105,16 @@ class RLlibContender:
             finally:
                 self._update_peak = self._meter.above_floor_mb()
 
-        group.update = watched
+        group.update = measured_update
 
 
 def of_experiment(experiment: ActingExperiment) -> RLlibContender:
-    """What ``ctm-rl train`` does with an experiment."""
+    """The algorithm that ``ctm-rl train`` builds for an experiment."""
     return RLlibContender(lambda: build_algorithm_config(experiment), _sizes(experiment))
 
 
 def with_lstm(experiment: ActingExperiment) -> ActingExperiment:
-    """The experiment with an LSTM in the machine's place, of as many parameters."""
+    """The experiment with an LSTM of as many parameters as its model."""
     return replace(experiment, model=replace(experiment.model, kind="lstm", baseline_dim=None))
 
 
@@ -130,13 +130,13 @@ def at_size_of(rival: RivalSettings, experiment: ActingExperiment) -> ActingExpe
 
 
 def as_stock(experiment: ActingExperiment, max_seq_len: int) -> ActingExperiment:
-    """The experiment with RLlib's own proximal policy optimisation, of sequences that are so long."""
+    """The experiment with RLlib's own proximal policy optimisation, on sequences of ``max_seq_len`` steps."""
     model = replace(experiment.model, max_seq_len=max_seq_len)
     return replace(experiment, model=model, ppo=replace(experiment.ppo, **_PLAIN), algorithm="stock-ppo")
 
 
 def stock_lstm(experiment: ActingExperiment, rival: RivalSettings) -> RLlibContender:
-    """RLlib's own proximal policy optimisation with its own LSTM: nothing of ours but the environment."""
+    """RLlib's own proximal policy optimisation with its own LSTM: only the environment is ours."""
     experiment = as_stock(at_size_of(rival, experiment), max_seq_len=20)
 
     def make_config() -> AlgorithmConfig:
@@ -151,7 +151,7 @@ def stock_lstm(experiment: ActingExperiment, rival: RivalSettings) -> RLlibConte
 
 
 def _sizes(experiment: ActingExperiment) -> str:
-    """Size of an iteration, for the table."""
+    """The model and the size of an iteration, for the table."""
     ppo = experiment.ppo
     kind = experiment.model.kind
     model = "" if kind == "ctm" else f"{kind.upper()} {task_of(experiment).config.baseline_dim}, "

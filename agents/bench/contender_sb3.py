@@ -18,8 +18,8 @@ class SB3Contender:
     """RecurrentPPO with its LSTM policy on the experiment's environment, in this process.
 
     Args:
-        experiment: says which environment, and the seed.
-        rival: sizes.
+        experiment: its environment and seed are used.
+        rival: sizes of the model and of an iteration.
     """
 
     def __init__(self, experiment: ActingExperiment, rival: RivalSettings) -> None:
@@ -56,7 +56,7 @@ class SB3Contender:
         return describe(self._model.policy, f"LSTM {rival.lstm_dim}, {sizes}")
 
     def run_iteration(self) -> Timing:
-        """Does what one round of the library's ``learn`` does, its log aside."""
+        """Does what one round of the library's ``learn`` does, without its logging."""
         model = self._model
         self._meter.start()
         started = time.perf_counter()
@@ -72,7 +72,7 @@ class SB3Contender:
             seconds=(played - started) + (ended - between),
             rollout=played - started,
             update=ended - between,
-            weight_sync=0.0,  # one policy both plays and learns
+            weight_sync=0.0,  # the same policy plays and learns
             env_steps=self._steps_per_iteration,
             peak_mb=max((peak for peak in (rollout_peak, update_peak) if peak is not None), default=None),
             update_peak_mb=update_peak,

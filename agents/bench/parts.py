@@ -1,4 +1,4 @@
-"""One minibatch of our agent, alone: forward, forward and backward, and the best that arithmetic allows."""
+"""Measures one minibatch of our agent alone: the forward pass, both passes, and the rate of matrix products."""
 
 from typing import NamedTuple
 
@@ -12,27 +12,27 @@ from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.models.actor_critic import ActorCritic
 
 STEPS_PER_EPISODE = 25
-"""Mean length of the episodes in the minibatch: as of CartPole's first iterations."""
+"""Mean length of the episodes in the minibatch: that of CartPole's first iterations."""
 
 
 class MinibatchTiming(NamedTuple):
     """One measurement of a minibatch."""
 
     forward: float
-    """Seconds of a forward pass that remembers what the backward pass needs."""
+    """Seconds of the forward pass, which stores what the backward pass needs."""
     forward_backward: float
     """Seconds of both passes."""
     peak_mb: float | None
-    """Highest memory of both above what was held before, in MiB; on a GPU its own memory."""
+    """Highest memory of both passes above that before them, in MiB; on a GPU, of the GPU."""
     matrix_rate: float
     """Best rate of matrix products, in GFLOP/s."""
 
 
 class MinibatchProbe:
-    """An agent of an experiment with one made-up minibatch of the experiment's size.
+    """An experiment's agent with one random minibatch of the experiment's size.
 
     Args:
-        experiment: says which model, and on what it acts.
+        experiment: its model, environment and sizes are used.
     """
 
     def __init__(self, experiment: ActingExperiment) -> None:
@@ -54,7 +54,7 @@ class MinibatchProbe:
             self._state = self._agent.initial_state(self.num_rows)
 
     def measure(self) -> MinibatchTiming:
-        """Measures once; run it once before, unmeasured."""
+        """Measures once; the first measurement includes warming up."""
         self._agent.zero_grad(set_to_none=True)
         is_gpu = self.device.type == "cuda"
         release_free()
@@ -72,7 +72,7 @@ class MinibatchProbe:
         return MinibatchTiming(forwarded - started, ended - started, peak, matrix_rate(self.device))
 
     def _loss(self) -> Tensor:
-        """As of proximal policy optimisation in shape: log-probabilities, entropy and values all get a gradient."""
+        """Like that of proximal policy optimisation: log-probabilities, entropy and values all get a gradient."""
         out = self._agent.unroll(self._observations, self._is_first, self._state)
         logp = out.logits.log_softmax(-1)
         entropy = -(logp.exp() * logp).sum(-1).mean()

@@ -1,4 +1,4 @@
-"""What a benchmark is asked for, readable from a command line without loading torch or ray."""
+"""Options of a benchmark, which the command line reads without loading torch or ray."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ CONTENDERS = {
     "rllib-lstm": "stock RLlib PPO, its own LSTM",
     "sb3-lstm": "sb3-contrib RecurrentPPO, its LSTM policy",
 }
-"""Who takes part, with what each is; in the table's order, and in the order in which they take turns."""
+"""The contenders by name, with a description; in the order of measuring and of the table."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +46,7 @@ class RivalSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScalingOptions:
-    """What scaling is measured over."""
+    """Sizes over which scaling is measured."""
 
     ticks: tuple[int, ...] = (1, 2, 4, 8)
     """K: ticks of each environment step."""
@@ -56,7 +56,7 @@ class ScalingOptions:
     """How many iterations are learned in a row, to see whether later ones cost more."""
 
     def __post_init__(self) -> None:
-        """Refuses what no line can be drawn through."""
+        """Refuses sizes through which no line can be fitted."""
         for name in ("ticks", "steps"):
             values = getattr(self, name)
             if len(set(values)) < 2 or min(values) < 1:
@@ -66,25 +66,25 @@ class ScalingOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterOptions:
-    """For which clusters costs are added up, and what is simulated."""
+    """Clusters whose costs are predicted, and the size of the simulation."""
 
     env_runners: tuple[int, ...] = (1, 10, 100, 1000)
     """Numbers of env runners."""
     learners: tuple[int, ...] = (1, 8, 64)
     """Numbers of learners."""
     dummy_env_runners: int = 64
-    """Most env runners that are simulated; each is a process of about 70 MB."""
+    """Highest number of env runners that are simulated; each is a process of about 70 MB."""
     dummy_learners: int = 8
-    """Learners that are simulated, beside one."""
+    """Learners that are simulated, beside the case of one."""
     learner_speedup: float = 1.0
-    """How many times as fast as one core of this machine each learner is, as with more cores or a GPU."""
+    """Speed of each learner relative to one core of this machine, as with more cores or a GPU."""
     network_gbits: float = 10.0
-    """Gigabits a second of the driver's machine."""
+    """Network bandwidth of the driver's machine, in gigabits per second."""
     env_runners_per_node: int = 16
-    """Env runners of one machine."""
+    """Env runners on each machine."""
 
     def __post_init__(self) -> None:
-        """Refuses clusters of nobody."""
+        """Refuses numbers that are too small."""
         for name in ("env_runners", "learners"):
             values = getattr(self, name)
             if not values or min(values) < 1:
@@ -108,18 +108,18 @@ class BenchOptions:
     rival: RivalSettings = field(default_factory=RivalSettings)
     """Sizes of other libraries' LSTMs."""
     scale: ScalingOptions = field(default_factory=ScalingOptions)
-    """ctm-rl bench scaling: what is varied."""
+    """ctm-rl bench scaling: the sizes."""
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
-    """ctm-rl bench cluster: how many take part."""
+    """ctm-rl bench cluster: the clusters."""
     json: bool = False
     """Write one line of JSON."""
     out: str | None = None
-    """A file that gets the JSON as well; scaling draws a picture beside it, where matplotlib is installed."""
+    """A file for the JSON; scaling draws a figure beside it, if matplotlib is installed."""
     markdown: str | None = None
-    """Measure nothing: write the table of a JSON file from an earlier run as Markdown."""
+    """Measure nothing: write the table of an earlier JSON file as Markdown."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be measured."""
+        """Refuses options that cannot be measured."""
         check_number("rounds", self.rounds, at_least=1)
         if self.num_threads is not None:
             check_number("num_threads", self.num_threads, at_least=1)
@@ -129,5 +129,5 @@ class BenchOptions:
 
     @property
     def contenders(self) -> tuple[str, ...]:
-        """Who takes part, in their order."""
+        """Names of the contenders to measure, in their order."""
         return tuple(name for name in CONTENDERS if not self.only or name in self.only)

@@ -1,4 +1,4 @@
-"""A measurement as a person reads it: an aligned table on the terminal, or Markdown for a document."""
+"""Writes a measurement as text: an aligned table for the terminal, or Markdown for a document."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from rich.table import Table
 
 Result = dict[str, Any]
 _WIDTH = 120
-"""Columns of a table that is not written to a terminal."""
+"""Characters in a line, if the table is not written to a terminal."""
 
 
 def _seconds(value: float | None) -> str:
@@ -33,7 +33,7 @@ _LEGEND = "MB: highest memory of a contender's process above the built model, in
 
 
 def to_text(result: Result) -> str:
-    """Makes an aligned table of a result, with what was measured below it."""
+    """Makes an aligned table of a result, with notes below it."""
     console = Console(width=None if Console().is_terminal else _WIDTH)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
@@ -49,7 +49,7 @@ def to_text(result: Result) -> str:
 
 
 def to_markdown(result: Result) -> str:
-    """Makes a Markdown table of a result, with the machine, versions and command it needs to be understood."""
+    """Makes a Markdown table of a result, with the machine, versions and command below it."""
     rows = [[f"`{row['name']}`", *_cells(row)] for row in result["rows"]]
     lines = markdown_table(["", *_COLUMNS], ["---", *["---:"] * len(_COLUMNS)], rows)
     return "\n".join([*lines, "", *(f"- {line}" for line in _lines(result)), ""])
@@ -65,7 +65,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _lines(result: Result) -> list[str]:
-    """What does not fit into the table."""
+    """The notes below the table."""
     lines = []
     for row in result["rows"]:
         note = f"not measured: {row['unavailable']}" if "unavailable" in row else row["note"]
@@ -84,7 +84,7 @@ def _lines(result: Result) -> list[str]:
 
 
 def _minibatch(part: dict[str, Any]) -> str:
-    """The update of one minibatch beside its floor."""
+    """A line on the update of one minibatch and its arithmetic floor."""
     return (
         f"one minibatch of ctm-rl, {part['rows']} x {part['steps']} steps: forward {_seconds(part['forward'])} s, "
         f"forward and backward {_seconds(part['forward_backward'])} s, {_whole(part['peak_mb'])} MB; floor "

@@ -1,4 +1,4 @@
-"""What an experiment's model is on its environment, and how a contender that was built is described."""
+"""Fits an experiment's model to its environment, and describes contenders."""
 
 import torch
 
@@ -14,10 +14,10 @@ from ctm_rl.spaces.actions import Choices
 
 
 def task_of(experiment: ActingExperiment) -> Fitted:
-    """Makes one environment and looks at its spaces.
+    """Fits the model to the spaces of the environment, which is created once.
 
     Raises:
-        UserError: it cannot be made, its spaces are not supported, or it takes more than one choice.
+        UserError: it cannot be made, its spaces are not supported, or an action is more than one choice.
     """
     env = make_env(experiment.env)
     try:
@@ -37,7 +37,7 @@ def describe(module: torch.nn.Module, note: str) -> Description:
     """Describes a contender that has just been built in this process.
 
     Args:
-        module: what it learns.
+        module: its parameters are learned.
         note: what a reader should know about it.
     """
     built_mb = resident_mb()

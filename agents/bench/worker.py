@@ -1,6 +1,6 @@
-"""One contender in a process of its own: built at once, then one iteration for every line that says go.
+"""A process that measures one contender: builds it, then runs one iteration for each line of its input.
 
-Its memory and threads are its own, and while it waits it costs nothing. Messages are lines of JSON.
+It has its own memory and threads, and is idle while it waits. Answers are lines of JSON.
 """
 
 import contextlib
@@ -18,19 +18,19 @@ from ctm_rl.agents.experiments.serialise import from_json
 from ctm_rl.errors import UserError
 
 ITERATION, PARTS = "iteration", "parts"
-"""What a worker can be asked for; anything else stops it."""
+"""The measurements that a worker makes; any other line stops it."""
 
 
 def main() -> int:
-    """Reads who it is from the first line of its input, and serves until it is told to stop."""
+    """Reads its task from the first line of its input, and answers the lines after it."""
     with _quiet_output() as answers:
         task = json.loads(sys.stdin.readline())
         try:
             _serve(task, answers)
         except Unavailable as reason:
-            _say(answers, unavailable=" ".join(str(reason).split()))
+            _answer(answers, unavailable=" ".join(str(reason).split()))
         except UserError as error:
-            _say(answers, error=" ".join(str(error).split()))
+            _answer(answers, error=" ".join(str(error).split()))
     return 0
 
 
@@ -54,7 +54,7 @@ def make_contender(name: str, experiment: ActingExperiment, rival: RivalSettings
 
 
 def _serve(task: dict[str, Any], answers: TextIO) -> None:
-    """Builds the contender and answers."""
+    """Builds the contender and measures it for each line of input."""
     import torch
 
     from ctm_rl.agents.cluster.session import ray_for
@@ -72,36 +72,36 @@ def _serve(task: dict[str, Any], answers: TextIO) -> None:
         try:
             description = contender.prepare()
         except ValueError as error:
-            # What does not fit the environment is the user's to mend.
+            # Settings that do not fit the environment are an error of the user.
             raise UserError(str(error)) from error
         stack.callback(contender.close)
-        _say(answers, ready=dataclasses.asdict(description))
+        _answer(answers, ready=dataclasses.asdict(description))
         probe = None
         for line in sys.stdin:
-            wish = line.strip()
-            if wish == ITERATION:
-                _say(answers, timing=contender.run_iteration()._asdict())
-            elif wish == PARTS:
+            kind = line.strip()
+            if kind == ITERATION:
+                _answer(answers, timing=contender.run_iteration()._asdict())
+            elif kind == PARTS:
                 from ctm_rl.agents.bench.parts import MinibatchProbe
 
                 if probe is None:
                     probe = MinibatchProbe(experiment)
                     probe.measure()
-                _say(answers, parts=probe.measure()._asdict())
+                _answer(answers, parts=probe.measure()._asdict())
             else:
                 break
 
 
 @contextlib.contextmanager
 def _quiet_output() -> Iterator[TextIO]:
-    """Keeps what libraries print out of the answers: it goes where errors go."""
+    """Sends what libraries print to standard error, so that standard output has answers alone."""
     sys.stdout.flush()
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
         yield answers
 
 
-def _say(answers: TextIO, **message: Any) -> None:
+def _answer(answers: TextIO, **message: Any) -> None:
     answers.write(json.dumps(message) + "\n")
     answers.flush()
 

@@ -1,4 +1,4 @@
-"""Supervised learning as an RLlib algorithm: runners make samples ahead, learners learn from them."""
+"""Supervised learning as an RLlib algorithm: env runners make samples ahead of the learners."""
 
 import functools
 from operator import methodcaller
@@ -25,11 +25,11 @@ from ctm_rl.agents.supervised.sample_queue import SampleQueue
 from ctm_rl.agents.supervised.scoring import Tally
 
 CHUNKS_AT_ONCE = 8
-"""How many chunks of held-out samples a learner is handed at once."""
+"""How many chunks of held-out samples a learner receives at once."""
 
 
 class Supervised(Algorithm):
-    """Learns to answer from right answers; see ``SupervisedConfig``."""
+    """Learns from labelled samples; see ``SupervisedConfig``."""
 
     @classmethod
     def get_default_config(cls) -> SupervisedConfig:
@@ -45,7 +45,7 @@ class Supervised(Algorithm):
         self._queue = SampleQueue(group, restore, self._settings.sample_timeout_s)
 
     def training_step(self) -> None:
-        """One iteration: ``learning.num_steps_per_iteration`` optimiser steps on samples that were made meanwhile."""
+        """One iteration: ``learning.num_steps_per_iteration`` optimiser steps on samples that were made ahead."""
         config = self._settings
         assert self.learner_group is not None
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
@@ -66,18 +66,18 @@ class Supervised(Algorithm):
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
 
     def test(self) -> Tally:
-        """Answers the held-out samples, shared out over runners and learners; gives the sums over all of them."""
+        """Evaluates the held-out samples, divided over runners and learners; returns the sums over all of them."""
         config = self._settings
         assert self.learner_group is not None
         num_samples = self._local_runner.sampler.count_held_out(config.held_out.num_samples)
         num_chunks = -(-num_samples // config.num_rows)
-        # A few at a time: all held-out pictures together may be more than memory holds.
+        # A few at a time: all held-out images together may not fit into memory.
         size = CHUNKS_AT_ONCE * max(1, config.num_learners)
         windows = [range(first, min(first + size, num_chunks)) for first in range(0, num_chunks, size)]
         tallies: list[Tally] = []
         for window, following in zip(windows, [*windows[1:], range(0)], strict=True):
             job = functools.partial(_score, chunks=self._held_out(window, following, num_samples))
-            tallies += [cast(Tally, answer.get()) for answer in self.learner_group.foreach_learner(cast(Any, job))]
+            tallies += [cast(Tally, result.get()) for result in self.learner_group.foreach_learner(cast(Any, job))]
         return Tally.sum(tallies)
 
     @property
@@ -96,7 +96,7 @@ class Supervised(Algorithm):
         """One iteration's samples as ``LearnerGroup.update`` takes them; those of the next ones are requested."""
         config = self._settings
         parts = range(max(1, config.num_learners))
-        # Enough for every runner to have something to do while this iteration is learned.
+        # Enough for every runner to be busy while the learners learn from this iteration.
         ahead = 1 + -(-config.num_env_runners // len(parts))
         for later in range(iteration, iteration + ahead + 1):
             for part in parts:
@@ -119,7 +119,7 @@ def for_learners(batches: list[Any], num_learners: int) -> dict[str, Any]:
 
 
 def _score(learner: SupervisedLearner, chunks: list[Any]) -> Tally:
-    """Runs where the learner is: answers its share of the chunks."""
+    """Runs where the learner is: evaluates its share of the chunks."""
     mine = chunks[learner._learner_index or 0 :: max(1, learner.config.num_learners)]
     samples = (ray.get(chunk) if isinstance(chunk, ray.ObjectRef) else chunk for chunk in mine)
     return Tally.sum([Tally(0, 0.0, 0.0, 0.0), *(learner.score(part.as_dict()) for part in samples)])

@@ -1,4 +1,4 @@
-"""Measures what the parts of an iteration of PPO cost, each alone, on one core of this machine."""
+"""Measures the parts of an iteration of PPO, each alone, on one core of this machine."""
 
 import dataclasses
 import statistics
@@ -20,39 +20,39 @@ from ctm_rl.agents.ppo.rollout import RolloutFragment, concatenate
 from ctm_rl.agents.rllib.columns import batch_of
 
 _SHARES = 8
-"""How many shares are gathered and scattered at a time, and how many dummies are called."""
+"""How many shares are gathered and scattered together, and how many dummies are called."""
 
 
 class Measured(NamedTuple):
-    """Costs, and what a simulation needs to repeat them."""
+    """Costs, and what a simulation needs to reproduce them."""
 
     costs: Costs
     share: list[np.ndarray]
-    """What an env runner sends, by columns, environments first."""
+    """The columns that an env runner sends, environments first."""
     log: Callable[[], Any]
-    """Takes in the metrics of one env runner, as training does."""
+    """Logs the metrics of one env runner, as training does."""
     num_steps_per_runner: int
     """Environment steps of a share."""
 
 
-def measure_costs(experiment: ActingExperiment, rounds: int, tell: Callable[[str], None]) -> Measured:
-    """Trains a few iterations in this process, and passes what was played through the object store.
+def measure_costs(experiment: ActingExperiment, rounds: int, report: Callable[[str], None]) -> Measured:
+    """Trains a few iterations in this process, and passes their fragments through the object store.
 
     Args:
-        experiment: what is learned; of its env runners, one is measured, and one learner.
+        experiment: what is learned; one of its env runners and one learner are measured.
         rounds: how many times each part is measured.
-        tell: is told what is being done.
+        report: called with a line about what is being done.
 
     Returns:
-        Medians.
+        Medians of the seconds.
     """
     alone = dataclasses.replace(experiment, num_env_runners=0, num_learners=0)
     torch.set_num_threads(1)
     contender = of_experiment(alone)
-    tell("building one env runner and one learner")
+    report("building one env runner and one learner")
     num_parameters = contender.prepare().parameters
     try:
-        tell("playing and learning")
+        report("playing and learning")
         timings = [contender.run_iteration() for _ in range(rounds + 1)][1:]
         group = contender.algorithm.env_runner_group
         assert group is not None
@@ -64,7 +64,7 @@ def measure_costs(experiment: ActingExperiment, rounds: int, tell: Callable[[str
         def log() -> None:
             logger.aggregate([metrics], key="dummies")
 
-        tell("passing shares through the object store")
+        report("passing shares through the object store")
         put, gather, scatter = _measure_store(fragment, rounds)
         weight_bytes = sum(value.nbytes for value in _arrays(runner.get_state(components=["rl_module"])))
         share = list(_arrays(fragment.columns()))
@@ -72,7 +72,7 @@ def measure_costs(experiment: ActingExperiment, rounds: int, tell: Callable[[str
         log_seconds = median_seconds(log, 10 * rounds)
     finally:
         contender.close()
-    tell("agreeing on gradients")
+    report("averaging gradients")
     reduced = measure_all_reduce(4 * num_parameters)
     costs = Costs(
         act=statistics.median(cast(float, timing.rollout) for timing in timings),
@@ -93,7 +93,7 @@ def measure_costs(experiment: ActingExperiment, rounds: int, tell: Callable[[str
 
 
 def _measure_store(fragment: RolloutFragment, rounds: int) -> tuple[float, float, float]:
-    """Seconds of each share: put by its env runner, gathered by the driver, scattered by it."""
+    """Seconds of a share: put by its env runner, gathered and scattered by the driver."""
 
     def put() -> list[ray.ObjectRef]:
         return [ray.put(fragment) for _ in range(_SHARES)]
@@ -114,7 +114,7 @@ def _measure_store(fragment: RolloutFragment, rounds: int) -> tuple[float, float
 
 
 def _measure_calls(rounds: int) -> tuple[float, float]:
-    """Seconds of an iteration in which nobody does anything: with one dummy, and for each further one."""
+    """Seconds of an iteration without any work: with one dummy, and for each further one."""
     simulation = Simulation(_SHARES, 0, [np.zeros(_SHARES, np.uint8)], 1)
     try:
         one, all_of_them = (

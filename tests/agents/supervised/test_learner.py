@@ -1,4 +1,4 @@
-"""Supervised learning over RLlib: recorded losses through the learner, many learners as one, samples made ahead."""
+"""Supervised learning over RLlib: recorded losses, several learners equal to one, samples made ahead."""
 
 import contextlib
 import dataclasses
@@ -82,7 +82,7 @@ def learner_of(model: AnswerConfig, learning: LearningSettings, num_steps: int =
     spec = RLModuleSpec(module_class=AnsweringModule, model_config=dataclasses.asdict(model))
     config.rl_module(rl_module_spec=spec)
     config.debugging(seed=1, log_level="ERROR")
-    spaces: dict[str, Any] = {DEFAULT_MODULE_ID: (Box(-1.0, 1.0, (LENGTH,)), Discrete(2))}  # nothing looks at them
+    spaces: dict[str, Any] = {DEFAULT_MODULE_ID: (Box(-1.0, 1.0, (LENGTH,)), Discrete(2))}  # not used
     learner = config.build_learner(spaces=spaces)
     assert isinstance(learner, SupervisedLearner)
     return learner
@@ -103,7 +103,7 @@ def samples(num_rows: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def update(learner: SupervisedLearner, columns: dict[str, np.ndarray]) -> dict[str, float]:
-    """Has a learner learn; gives its metrics."""
+    """Has a learner learn; returns its metrics."""
     results = learner.update(batch=batch_of(columns, len(columns[TARGETS])))[DEFAULT_MODULE_ID]
     return {name: value.peek() if hasattr(value, "peek") else value for name, value in results.items()}
 
@@ -226,7 +226,7 @@ def test_half_precision_learns_nearly_as_full_precision_does(precision: str) -> 
     assert again.num_steps_taken == 31
 
 
-def test_the_first_ticks_alone_are_learned_from_and_all_of_their_numbers_are_drawn() -> None:
+def test_with_min_num_ticks_every_number_of_first_ticks_is_drawn() -> None:
     learner = learner_of(FITTED, LearningSettings(batch_size=8, min_num_ticks=2))
     columns = {name: torch.from_numpy(column) for name, column in samples(8).items()}
     model = model_of(learner).eval()
@@ -260,14 +260,14 @@ def test_the_first_ticks_alone_are_learned_from_and_all_of_their_numbers_are_dra
         ({"signal": "reward"}, "for models that answer at every tick"),
     ],
 )
-def test_ticks_that_are_not_there_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_min_num_ticks_without_such_ticks_is_refused(changes: dict[str, Any], message: str) -> None:
     learning = LearningSettings(batch_size=8, min_num_ticks=2)
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(EXPERIMENT, learning=learning, **changes)
 
 
 @pytest.mark.parametrize("kind", ["ctm", "lstm"])
-def test_a_model_that_is_to_halt_learns_from_the_tick_where_it_would(kind: ModelKind) -> None:
+def test_with_halt_certainty_the_loss_is_of_the_tick_where_the_model_halts(kind: ModelKind) -> None:
     torch.manual_seed(3)
     config = dataclasses.replace(FITTED, kind=kind, num_ticks=6)
     predictions, targets = 2 * torch.randn(40, LENGTH * 2, 6), torch.randint(0, 2, (40, LENGTH))
@@ -292,7 +292,7 @@ def test_a_model_that_is_to_halt_learns_from_the_tick_where_it_would(kind: Model
         {"learning": LearningSettings(batch_size=8, halt_certainty=0.9, use_most_certain=False)},
     ],
 )
-def test_halting_where_no_certain_tick_counts_is_refused(changes: dict[str, Any]) -> None:
+def test_halt_certainty_without_a_most_certain_tick_is_refused(changes: dict[str, Any]) -> None:
     changes = {"learning": LearningSettings(batch_size=8, halt_certainty=0.9), **changes}
     with pytest.raises(ValueError, match=r"learning\.halt_certainty is for models that are read at their most certain"):
         dataclasses.replace(EXPERIMENT, **changes)
@@ -385,13 +385,13 @@ def test_two_learners_equal_one_on_the_same_samples() -> None:
         assert scores == pytest.approx(of_first, rel=1e-5)
 
 
-def test_runners_make_what_the_training_process_would_make_and_a_lost_one_changes_nothing() -> None:
-    # Inside, so that they travel to runners, which do not know this file.
+def test_remote_runners_make_the_same_samples_and_a_lost_one_changes_nothing() -> None:
+    # Inside the test, so that they are pickled by value: runners cannot import this file.
     def wait(runner: Any) -> None:
         time.sleep(600)
 
     def fail(runner: Any) -> None:
-        raise UserError("no such picture")
+        raise UserError("no such image")
 
     with built(EXPERIMENT) as algorithm:
         expected = losses_of(algorithm, 5)
@@ -421,7 +421,7 @@ def test_runners_make_what_the_training_process_would_make_and_a_lost_one_change
         assert len(before) >= 2
         # What fails in the environment fails in any runner: it is reported at once.
         queue.request("broken", fail)
-        with pytest.raises(UserError, match=r"^no such picture$") as caught:
+        with pytest.raises(UserError, match=r"^no such image$") as caught:
             queue.take("broken")
         assert caught.value.__cause__ is not None
         assert group.num_healthy_remote_workers() == 2

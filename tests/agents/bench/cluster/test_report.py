@@ -1,4 +1,4 @@
-"""What clusters cost: the sum of measured parts, and its check by processes that only wait."""
+"""The cost of clusters: measured parts added up, and a simulation by processes that only wait."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_one_of_each_costs_what_its_parts_do() -> None:
     assert iteration.bottleneck == "learn"
 
 
-def test_many_of_each_share_the_work_and_pay_for_agreeing() -> None:
+def test_many_of_each_share_the_work_and_average_gradients() -> None:
     iteration = predict(COSTS, ClusterSize(10, 4, 6, 10), NETWORK)
     assert iteration.gathered_bytes == iteration.scattered_bytes == 1000
     assert iteration.weight_bytes == 3 * 20  # ten env runners live on three machines
@@ -112,15 +112,15 @@ def test_costs_are_measured_added_up_and_simulated(
     assert costs["share_bytes"] > 64 * (16 + 8 + 16 + 3)
     assert [(row["env_runners"], row["learners"]) for row in result["clusters"]] == [(1, 1), (7, 1), (1, 2), (7, 2)]
     steps = [row["env_steps"] for row in result["clusters"]]
-    assert 32 < steps[0] <= 64  # where an episode has ended, a step is a hole
+    assert 32 < steps[0] <= 64  # where an episode has ended, a step is an autoreset step
     assert steps == [steps[0], 7 * steps[0], steps[0], 7 * steps[0]]
     assert result["clusters"][2]["reduced_bytes"] == 2 * 6 * costs["gradient_bytes"] // 2
     assert [(row["env_runners"], row["learners"]) for row in result["simulated"]] == [(1, 1), (3, 1), (1, 2), (3, 2)]
     assert all(row["seconds"] > row["waited"] > 0 for row in result["simulated"])
     assert result["loaded_by_dummies"] == []
-    text, told = capsys.readouterr()
+    text, errors = capsys.readouterr()
     assert "| 7 | 2 |" in text
-    assert "processes have been started" in told
+    assert "processes have been started" in errors
     assert "processes have been started" not in text
     assert "neither torch nor RLlib" in text
 
@@ -142,13 +142,13 @@ def test_64_dummies_take_as_long_as_predicted(tmp_path: Path) -> None:
     [
         (("--cluster.learners", "0"), "cluster.learners must be whole numbers above 0"),
         (("--cluster.network-gbits", "0"), "cluster.network_gbits must be above 0"),
-        (("--algorithm", "appo"), "bench cluster counts what our own PPO costs, and the algorithm is appo"),
+        (("--algorithm", "appo"), "bench cluster is for algorithm ppo, got appo"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", "cluster", "cartpole", *arguments]) == 2
-    said = capsys.readouterr()
-    assert message in said.err
-    assert len(said.err.splitlines()) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
