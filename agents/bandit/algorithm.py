@@ -1,7 +1,7 @@
 """Bandits as an RLlib algorithm: runners answer with the newest weights, learners learn from the rewards."""
 
-import functools
 import itertools
+from operator import methodcaller
 from typing import Any, cast
 
 import ray
@@ -9,9 +9,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 
 from ctm_rl.agents.bandit.config import BanditConfig
-from ctm_rl.agents.bandit.env_runner import BanditRunner
 from ctm_rl.agents.rllib.columns import batch_of
-from ctm_rl.agents.supervised.algorithm import Supervised
+from ctm_rl.agents.supervised.algorithm import Supervised, for_learners
 from ctm_rl.agents.supervised.sampler import join
 
 
@@ -31,26 +30,17 @@ class Bandit(Supervised):
         config = self._settings
         assert self.learner_group is not None
         parts = range(max(1, config.num_learners))
-        weights = self.learner_group.get_weights()
-        if self._feed is None:
-            batches = [self._local_runner.sample(iteration=iteration, part=part, weights=weights) for part in parts]
-            return {"batches": batches} if config.num_learners else {"batch": batches[0]}
-        where = ray.put(weights)
+        weights: Any = self.learner_group.get_weights()
+        if not self._queue.is_local:
+            weights = ray.put(weights)
         shares = _shares(config.learning.num_steps_per_iteration, config.num_env_runners // len(parts))
         for part in parts:
             for steps in shares:
-                job = functools.partial(_answer, iteration=iteration, part=part, steps=steps, weights=where)
-                self._feed.order((iteration, part, steps.start), job)
-        taken = [[self._feed.take((iteration, part, steps.start)) for steps in shares] for part in parts]
-        if len(shares) == 1 and config.num_learners:
-            return {"batch_refs": [refs[0] for refs in taken]}
-        batches = [_join(ray.get(refs)) for refs in taken]
-        return {"batches": batches} if config.num_learners else {"batch": batches[0]}
-
-
-def _answer(runner: BanditRunner, **order: Any) -> MultiAgentBatch:
-    """Runs where the runner is."""
-    return runner.sample(**order)
+                job = methodcaller("sample", iteration=iteration, part=part, steps=steps, weights=weights)
+                self._queue.request((iteration, part, steps.start), job)
+        taken = [[self._queue.take((iteration, part, steps.start)) for steps in shares] for part in parts]
+        batches = [batches[0] if len(shares) == 1 else _join(ray.get(batches)) for batches in taken]
+        return for_learners(batches, config.num_learners)
 
 
 def _shares(num_steps: int, num_runners: int) -> list[range]:
@@ -63,7 +53,5 @@ def _shares(num_steps: int, num_runners: int) -> list[range]:
 def _join(batches: list[MultiAgentBatch]) -> MultiAgentBatch:
     """Answers of several runners as those of one."""
     columns = [cast(dict[str, Any], batch.policy_batches[DEFAULT_MODULE_ID]) for batch in batches]
-    if len(columns) == 1:
-        return batches[0]
     joined = {name: join([part[name] for part in columns]) for name in columns[0]}
     return batch_of(joined, sum(batch.env_steps() for batch in batches))

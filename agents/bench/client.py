@@ -1,4 +1,4 @@
-"""The measuring side of a worker: starts one, asks it for iterations, and says in one line what went wrong in it."""
+"""The client of a worker process: starts it, requests iterations and reports its errors in one line."""
 
 import contextlib
 import dataclasses
@@ -20,25 +20,25 @@ _STOP_SECONDS = 20.0
 
 
 class WorkerFailed(UserError):
-    """A contender's process ended when it should not have."""
+    """A contender's process ended unexpectedly."""
 
     exit_code = 1
 
 
 class Worker:
-    """A process that measures one contender; it lives while it is entered.
+    """A process that measures one contender; a context manager that starts and stops it.
 
     Args:
         name: of the contender.
-        experiment: what it learns; its ``address`` names a Ray that is there.
+        experiment: what it learns; its ``address`` is that of a running Ray.
         num_threads: CPU threads of the process.
         rival: sizes of other libraries' contenders.
-        label: what it is called here; ``None``: as the contender.
+        label: its name in results; ``None``: that of the contender.
 
     Attributes:
-        label: what it is called here.
-        description: what was built; ``None`` before that, and where the contender cannot take part.
-        unavailable: why it cannot take part, if it cannot.
+        label: its name in results.
+        description: what was built; ``None`` before that, and if the contender cannot be measured.
+        unavailable: why it cannot be measured, if it cannot.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class Worker:
         }
 
     def __enter__(self) -> "Worker":
-        """Starts the process, which builds the contender at once; several may do so at the same time."""
+        """Starts the process, which begins to build the contender; several may build at the same time."""
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            # -P: the bare ctm_rl/ of a checkout that is worked in must not hide the package.
+            # -P: a ctm_rl/ folder in the working directory must not hide the package.
             [sys.executable, "-P", "-W", "ignore", "-m", "ctm_rl.agents.bench.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": str(self._task["num_threads"])},
-            # Ctrl-C is for the process that measures; it stops the others.
+            # Ctrl-C is for the measuring process alone, which stops the others.
             start_new_session=True,
         )
         self._send(json.dumps(self._task))
@@ -74,25 +74,35 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops the process; kindly, unless something else went wrong."""
-        self._stop(is_patient=error is None)
+        """Lets the process end by itself, and kills it if it does not: soon, if something else went wrong."""
+        process = self._process
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):  # it has ended already, with something unread
+                pipe.close()
+        try:
+            process.wait(_STOP_SECONDS if error is None else 0.1)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._errors.close()
 
     def wait(self) -> None:
-        """Waits until the contender is built, or says why it cannot take part.
+        """Waits until the contender is built, or has reported why it cannot be measured.
 
         Raises:
-            UserError: what it was to learn cannot be learned here.
+            UserError: the experiment cannot run here.
             WorkerFailed: the process has ended instead.
         """
         answer = self._receive()
         self.description = answer.get("ready")
         self.unavailable = answer.get("unavailable")
 
-    def ask(self, wish: str) -> dict[str, Any]:
-        """Asks for one measurement.
+    def request(self, kind: str) -> dict[str, Any]:
+        """Requests one measurement.
 
         Args:
-            wish: ``worker.ITERATION`` or ``worker.PARTS``.
+            kind: ``worker.ITERATION`` or ``worker.PARTS``.
 
         Returns:
             What was measured.
@@ -100,46 +110,32 @@ class Worker:
         Raises:
             WorkerFailed: the process has ended instead.
         """
-        self._send(wish)
+        self._send(kind)
         (result,) = self._receive().values()
         return result
 
     def _send(self, line: str) -> None:
-        """Writes a line; that nobody reads it any more shows when an answer is waited for."""
+        """Writes a line; if the process has ended, ``_receive`` reports it."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
     def _receive(self) -> dict[str, Any]:
-        """Reads a line."""
+        """Reads an answer."""
         assert self._process.stdout is not None
         answer = self._process.stdout.readline()
         if not answer:
-            raise WorkerFailed(f"{self.label} failed: {self._last_words()}")
+            raise WorkerFailed(f"{self.label} failed: {self._last_error()}")
         message = json.loads(answer)
         if "error" in message:
             raise UserError(f"{self.label}: {message['error']}")
         return message
 
-    def _last_words(self) -> str:
-        """The last line the process wrote of what went wrong, or how it ended."""
+    def _last_error(self) -> str:
+        """The last line that the process wrote to standard error, or its exit code."""
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
-        return said[-1] if said else f"its process ended with exit code {code}"
-
-    def _stop(self, *, is_patient: bool = True) -> None:
-        """Lets the process end, and ends it if it does not."""
-        process = self._process
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):  # it has gone already, with something unread
-                pipe.close()
-        try:
-            process.wait(_STOP_SECONDS if is_patient else 0.1)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        self._errors.close()
+        written = [line.strip() for line in lines if line.strip()]
+        return written[-1] if written else f"its process ended with exit code {code}"

@@ -1,4 +1,4 @@
-"""Contenders that are RLlib algorithms: ours, and stock ones with our module or with RLlib's own LSTM."""
+"""Contenders that are RLlib algorithms: ours, and RLlib's own with our module or with its own LSTM."""
 
 import contextlib
 import time
@@ -21,9 +21,9 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from ctm_rl.agents.bench.memory import PeakMeter, resident_mb
+from ctm_rl.agents.bench.memory import PeakMeter
 from ctm_rl.agents.bench.settings import RivalSettings
-from ctm_rl.agents.bench.task import task_of
+from ctm_rl.agents.bench.task import describe, sizes_of, task_of
 from ctm_rl.agents.bench.timing import Description, Timing
 from ctm_rl.agents.cluster.session import without_known_noise
 from ctm_rl.agents.experiments.acting import ActingExperiment
@@ -37,48 +37,39 @@ _PLAIN: dict[str, Any] = {
     "normalize_rewards": False,
     "entropy_coefficient_final": None,
 }
-"""What RLlib's own algorithm does not know, switched off."""
+"""Settings that RLlib's own algorithm does not have, switched off."""
 
 
 class RLlibContender:
-    """An RLlib algorithm that is asked for one iteration after the other.
+    """An RLlib algorithm, trained one iteration at a time.
 
     Args:
         make_config: makes the algorithm's configuration.
-        num_threads: CPU threads of this process.
-        note: what a reader should know of it.
+        note: what a reader should know about it.
     """
 
-    def __init__(self, make_config: Callable[[], AlgorithmConfig], num_threads: int, note: str) -> None:
+    def __init__(self, make_config: Callable[[], AlgorithmConfig], note: str) -> None:
         self._make_config = make_config
-        self._num_threads = num_threads
         self._note = note
         self._update_peak: float | None = None
         self._stack = contextlib.ExitStack()
 
     def prepare(self) -> Description:
         """Builds the algorithm."""
-        torch.set_num_threads(self._num_threads)
         with without_known_noise():
             self.algorithm: Algorithm = self._make_config().build_algo()
         self._stack.callback(self.algorithm.stop)
         for part in _PARTS:
-            # RLlib smooths its timers over a hundred iterations, unless it finds them there already.
+            # RLlib averages its timers over a hundred iterations, unless they exist already.
             self.algorithm.metrics.log_value((TIMERS, part), 0.0, reduce="sum")
         self._meter = PeakMeter()
-        self._watch_update()
+        self._measure_update()
         module = self.algorithm.get_module(_MODULE)
         assert isinstance(module, torch.nn.Module)
-        parameters = sum(parameter.numel() for parameter in module.parameters())
-        return Description(
-            parameters=parameters,
-            built_mb=_rounded(resident_mb()),
-            num_threads=torch.get_num_threads(),
-            note=self._note,
-        )
+        return describe(module, self._note)
 
     def run_iteration(self) -> Timing:
-        """Lets the algorithm train once."""
+        """Trains for one iteration."""
         self._update_peak = None
         self._meter.start()
         started = time.perf_counter()
@@ -98,15 +89,15 @@ class RLlibContender:
         """Stops the algorithm."""
         self._stack.close()
 
-    def _watch_update(self) -> None:
-        """Counts memory anew when a learner in this process begins, and notes what it came to when it ends."""
+    def _measure_update(self) -> None:
+        """Measures the peak memory of a learner in this process apart from that of the rollout."""
         self._rollout_peak: float | None = None
         group: Any = self.algorithm.learner_group
         if group is None or not group.is_local:
             return
         update = group.update
 
-        def watched(*args: Any, **kwargs: Any) -> Any:
+        def measured_update(*args: Any, **kwargs: Any) -> Any:
             self._rollout_peak = self._meter.above_floor_mb()
             self._meter.start()
             try:
@@ -114,16 +105,16 @@ class RLlibContender:
             finally:
                 self._update_peak = self._meter.above_floor_mb()
 
-        group.update = watched
+        group.update = measured_update
 
 
-def ours(experiment: ActingExperiment, num_threads: int) -> RLlibContender:
-    """What ``ctm-rl train`` does with an experiment."""
-    return RLlibContender(lambda: build_algorithm_config(experiment), num_threads, _sizes(experiment))
+def of_experiment(experiment: ActingExperiment) -> RLlibContender:
+    """The algorithm that ``ctm-rl train`` builds for an experiment."""
+    return RLlibContender(lambda: build_algorithm_config(experiment), _sizes(experiment))
 
 
 def with_lstm(experiment: ActingExperiment) -> ActingExperiment:
-    """The experiment with an LSTM in the machine's place, of as many parameters."""
+    """The experiment with an LSTM of as many parameters as its model."""
     return replace(experiment, model=replace(experiment.model, kind="lstm", baseline_dim=None))
 
 
@@ -138,15 +129,15 @@ def at_size_of(rival: RivalSettings, experiment: ActingExperiment) -> ActingExpe
     return replace(experiment, ppo=ppo, num_env_runners=0, num_learners=0, num_envs_per_env_runner=rival.num_envs)
 
 
-def stock(experiment: ActingExperiment, num_threads: int, max_seq_len: int) -> RLlibContender:
-    """RLlib's own proximal policy optimisation, with our module."""
-    experiment = _stock(experiment, max_seq_len)
-    return RLlibContender(lambda: build_algorithm_config(experiment), num_threads, _sizes(experiment))
+def as_stock(experiment: ActingExperiment, max_seq_len: int) -> ActingExperiment:
+    """The experiment with RLlib's own proximal policy optimisation, on sequences of ``max_seq_len`` steps."""
+    model = replace(experiment.model, max_seq_len=max_seq_len)
+    return replace(experiment, model=model, ppo=replace(experiment.ppo, **_PLAIN), algorithm="stock-ppo")
 
 
-def stock_lstm(experiment: ActingExperiment, num_threads: int, rival: RivalSettings) -> RLlibContender:
-    """RLlib's own proximal policy optimisation with its own LSTM: nothing of ours but the environment."""
-    experiment = _stock(at_size_of(rival, experiment), max_seq_len=20)
+def stock_lstm(experiment: ActingExperiment, rival: RivalSettings) -> RLlibContender:
+    """RLlib's own proximal policy optimisation with its own LSTM: only the environment is ours."""
+    experiment = as_stock(at_size_of(rival, experiment), max_seq_len=20)
 
     def make_config() -> AlgorithmConfig:
         model = DefaultModelConfig(use_lstm=True, lstm_cell_size=rival.lstm_dim, max_seq_len=20)
@@ -156,25 +147,12 @@ def stock_lstm(experiment: ActingExperiment, num_threads: int, rival: RivalSetti
         config.env_runners(env_runner_cls=SingleAgentEnvRunner)
         return config
 
-    return RLlibContender(make_config, num_threads, f"LSTM {rival.lstm_dim}, {_sizes(experiment)}")
-
-
-def _stock(experiment: ActingExperiment, max_seq_len: int) -> ActingExperiment:
-    """The experiment as RLlib's own algorithm takes it."""
-    model = replace(experiment.model, max_seq_len=max_seq_len)
-    return replace(experiment, model=model, ppo=replace(experiment.ppo, **_PLAIN), algorithm="stock-ppo")
+    return RLlibContender(make_config, f"LSTM {rival.lstm_dim}, {_sizes(experiment)}")
 
 
 def _sizes(experiment: ActingExperiment) -> str:
-    """Size of an iteration, for the table."""
+    """The model and the size of an iteration, for the table."""
     ppo = experiment.ppo
     kind = experiment.model.kind
     model = "" if kind == "ctm" else f"{kind.upper()} {task_of(experiment).config.baseline_dim}, "
-    return (
-        f"{model}{experiment.num_envs} x {ppo.num_rollout_steps} steps, {ppo.num_epochs} epochs, "
-        f"{ppo.num_minibatches} minibatches"
-    )
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)
+    return model + sizes_of(experiment.num_envs, ppo.num_rollout_steps, ppo.num_epochs, ppo.num_minibatches)

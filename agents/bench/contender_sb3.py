@@ -4,10 +4,9 @@ import importlib
 import time
 from typing import Any
 
-import torch
-
-from ctm_rl.agents.bench.memory import PeakMeter, resident_mb
+from ctm_rl.agents.bench.memory import PeakMeter
 from ctm_rl.agents.bench.settings import RivalSettings
+from ctm_rl.agents.bench.task import describe, sizes_of
 from ctm_rl.agents.bench.timing import Description, Timing, Unavailable
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.rllib.environment import make_env
@@ -19,14 +18,12 @@ class SB3Contender:
     """RecurrentPPO with its LSTM policy on the experiment's environment, in this process.
 
     Args:
-        experiment: says which environment, and the seed.
-        num_threads: CPU threads of this process.
-        rival: sizes.
+        experiment: its environment and seed are used.
+        rival: sizes of the model and of an iteration.
     """
 
-    def __init__(self, experiment: ActingExperiment, num_threads: int, rival: RivalSettings) -> None:
+    def __init__(self, experiment: ActingExperiment, rival: RivalSettings) -> None:
         self._experiment = experiment
-        self._num_threads = num_threads
         self._rival = rival
 
     def prepare(self) -> Description:
@@ -41,7 +38,6 @@ class SB3Contender:
             raise Unavailable(f'{error}; pip install "ctm-rl[bench]" brings it.') from error
         from stable_baselines3.common.vec_env import DummyVecEnv  # pyright: ignore[reportMissingImports]
 
-        torch.set_num_threads(self._num_threads)
         rival, env = self._rival, self._experiment.env
         self._model: Any = library.RecurrentPPO(
             "MlpLstmPolicy",
@@ -56,17 +52,11 @@ class SB3Contender:
         self._steps_per_iteration = rival.num_envs * rival.num_steps
         _, self._callback = self._model._setup_learn(total_timesteps=1_000 * self._steps_per_iteration)
         self._meter = PeakMeter()
-        built = resident_mb()
-        return Description(
-            parameters=sum(parameter.numel() for parameter in self._model.policy.parameters()),
-            built_mb=None if built is None else round(built, 1),
-            num_threads=torch.get_num_threads(),
-            note=f"LSTM {rival.lstm_dim}, {rival.num_envs} x {rival.num_steps} steps, {rival.num_epochs} epochs, "
-            f"{rival.num_minibatches} minibatches",
-        )
+        sizes = sizes_of(rival.num_envs, rival.num_steps, rival.num_epochs, rival.num_minibatches)
+        return describe(self._model.policy, f"LSTM {rival.lstm_dim}, {sizes}")
 
     def run_iteration(self) -> Timing:
-        """Does what one round of the library's ``learn`` does, its log aside."""
+        """Does what one round of the library's ``learn`` does, without its logging."""
         model = self._model
         self._meter.start()
         started = time.perf_counter()
@@ -82,7 +72,7 @@ class SB3Contender:
             seconds=(played - started) + (ended - between),
             rollout=played - started,
             update=ended - between,
-            weight_sync=0.0,  # one policy both plays and learns
+            weight_sync=0.0,  # the same policy plays and learns
             env_steps=self._steps_per_iteration,
             peak_mb=max((peak for peak in (rollout_peak, update_peak) if peak is not None), default=None),
             update_peak_mb=update_peak,

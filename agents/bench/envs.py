@@ -1,4 +1,4 @@
-"""How many samples a second the single-step environments make, on one core; pictures beside Pillow alone."""
+"""Measures how many samples a second the single-step environments make on one core; images beside Pillow alone."""
 
 import io
 import tempfile
@@ -10,29 +10,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ctm_rl.agents.bench.machine import describe_machine, describe_versions
+from ctm_rl.agents.bench.machine import describe_circumstances
 from ctm_rl.agents.experiments.answering import TaskConfig
 from ctm_rl.agents.supervised.sampler import make_samples_env
 
 SECONDS = 0.5
-"""How long each row is measured in a round, at least once."""
+"""How long each environment is measured in a round; at least one call."""
 
 _IDS = "ctm_rl.envs:ctm_rl/"
-_PICTURE_SIZE = (500, 400)
-_NUM_PICTURES = 64
+_IMAGE_SIZE = (500, 400)
+_NUM_IMAGES = 64
 _CROP = 224
 _PILLOW = "Pillow alone"
 
 
 class _Case(NamedTuple):
-    """Something to be measured."""
+    """An environment to measure."""
 
     name: str
     env: TaskConfig
     num_rows: int
-    """Samples made at once."""
+    """Samples of one reset."""
     at_least: float | None = None
-    """Samples a second that are to be reached."""
+    """Samples a second that should be reached."""
 
 
 CASES = (
@@ -43,55 +43,49 @@ CASES = (
     _Case("questions about 4 digits", TaskConfig(id=f"{_IDS}QAMnist-v0"), 256, 20_000),
     _Case("digits", TaskConfig(id=f"{_IDS}Images-v0", kwargs={"dataset": "mnist"}), 256),
 )
-"""What is measured, beside pictures in files."""
+"""The environments that are measured, beside images in files."""
 
 
-def bench_envs(command: str, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
+def bench_envs(command: str, rounds: int, report: Callable[[str], None]) -> dict[str, Any]:
     """Measures how fast samples are made.
 
     Args:
-        command: what was asked for, to be kept with the result.
-        rounds: how often everything is measured, in turn; the fastest round counts.
-        tell: is told what is being done.
+        command: the command line, kept with the result.
+        rounds: how often all are measured, in turn; the fastest round counts.
+        report: called with a line about what is being done.
 
     Returns:
-        What JSON can hold: ``machine``, ``versions``, ``command``, ``rounds`` and ``rows``, each with ``name``,
-        ``samples_per_second`` of one core's time, ``at_least`` and, of pictures in files, ``times_pillow``: the time
-        they take over what Pillow alone takes to decode and crop the same.
+        A result for JSON: ``machine``, ``versions``, ``command``, ``rounds`` and ``rows``, each with ``name``,
+        ``samples_per_second`` of one core's time, ``at_least`` and, for images in files, ``times_pillow``: the time
+        they take, divided by that of Pillow alone for decoding and cropping the same.
     """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        _write_pictures(folder)
+        _write_images(folder)
         kwargs = {"dataset": "folder", "path": str(folder), "size": _CROP}
-        pictures = _Case("JPEG 500 x 400, decoded and cropped", TaskConfig(id=f"{_IDS}Images-v0", kwargs=kwargs), 64)
-        cases = (*CASES, pictures)
+        images = _Case("JPEG 500 x 400, decoded and cropped", TaskConfig(id=f"{_IDS}Images-v0", kwargs=kwargs), 64)
+        cases = (*CASES, images)
         makers = [_maker(case) for case in cases]
         best = dict.fromkeys((*(case.name for case in cases), _PILLOW), float("inf"))
         for number in range(1, rounds + 1):
-            tell(f"round {number} of {rounds}")
+            report(f"round {number} of {rounds}")
             for case, make in zip(cases, makers, strict=True):
                 best[case.name] = min(best[case.name], _seconds(make, case.num_rows))
-            best[_PILLOW] = min(best[_PILLOW], _seconds(lambda: _pillow_alone(folder), _NUM_PICTURES))
+            best[_PILLOW] = min(best[_PILLOW], _seconds(lambda: _pillow_alone(folder), _NUM_IMAGES))
     rows = [
         {
             "name": case.name,
             "samples_per_second": round(1 / best[case.name], 1),
             "at_least": case.at_least,
-            "times_pillow": round(best[case.name] / best[_PILLOW], 3) if case is pictures else None,
+            "times_pillow": round(best[case.name] / best[_PILLOW], 3) if case is images else None,
         }
         for case in cases
     ]
-    return {
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "command": command,
-        "rounds": rounds,
-        "rows": rows,
-    }
+    return {**describe_circumstances(command), "rounds": rounds, "rows": rows}
 
 
 def to_text(result: dict[str, Any]) -> str:
-    """The rows for a person, a line each."""
+    """Makes one line of text for each row."""
     lines = []
     for row in result["rows"]:
         line = f"{row['name']:<38}{row['samples_per_second']:>14,.0f} samples/s"
@@ -104,14 +98,14 @@ def to_text(result: dict[str, Any]) -> str:
 
 
 def _maker(case: _Case) -> Callable[[], object]:
-    """Makes one batch at every call."""
+    """A function that makes one batch."""
     env = make_samples_env(case.env, case.num_rows)
     env.reset(seed=1)
     return lambda: env.reset()
 
 
 def _seconds(make: Callable[[], object], num_samples: int) -> float:
-    """Seconds of this thread for one sample, the best of some calls."""
+    """CPU seconds of this thread for one sample, in the fastest call."""
     best = float("inf")
     ends = time.perf_counter() + SECONDS
     while best == float("inf") or time.perf_counter() < ends:
@@ -121,24 +115,24 @@ def _seconds(make: Callable[[], object], num_samples: int) -> float:
     return best / num_samples
 
 
-def _write_pictures(folder: Path) -> None:
-    """Makes JPEGs of the size of ImageNet's, smooth enough to be as large as those."""
+def _write_images(folder: Path) -> None:
+    """Writes JPEGs with the dimensions of ImageNet's, smooth so that their files are of that size too."""
     rng = np.random.default_rng(0)
-    for index in range(_NUM_PICTURES):
+    for index in range(_NUM_IMAGES):
         coarse = rng.integers(256, size=(40, 50, 3), dtype=np.uint8)
         place = folder / "train" / f"class{index % 4}"
         place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(coarse).resize(_PICTURE_SIZE, Image.Resampling.BICUBIC).save(place / f"{index}.jpg", quality=90)
+        Image.fromarray(coarse).resize(_IMAGE_SIZE, Image.Resampling.BICUBIC).save(place / f"{index}.jpg", quality=90)
 
 
 def _pillow_alone(folder: Path) -> None:
-    """Decodes, crops at random and resizes all pictures with nothing but Pillow."""
+    """Decodes, crops at random and resizes all images with Pillow alone."""
     rng = np.random.default_rng(0)
     for path in folder.rglob("*.jpg"):
-        with Image.open(io.BytesIO(path.read_bytes())) as picture:
-            width, height = picture.size
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
+            width, height = image.size
             share = rng.uniform(0.08, 1.0) ** 0.5
             box_width, box_height = int(width * share), int(height * share)
             left, top = int(rng.integers(width - box_width + 1)), int(rng.integers(height - box_height + 1))
             box = (left, top, left + box_width, top + box_height)
-            np.asarray(picture.convert("RGB").resize((_CROP, _CROP), Image.Resampling.BILINEAR, box=box))
+            np.asarray(image.convert("RGB").resize((_CROP, _CROP), Image.Resampling.BILINEAR, box=box))

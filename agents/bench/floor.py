@@ -1,4 +1,4 @@
-"""The arithmetic floor: multiply-adds that a policy cannot do without, over the best rate of matrix products here."""
+"""The arithmetic floor: the multiply-adds that a policy needs, and the best rate of matrix products on this machine."""
 
 import math
 import time
@@ -14,34 +14,34 @@ from ctm_rl.errors import UserError
 from ctm_rl.spaces.actions import Actions
 from ctm_rl.spaces.observations import Layout
 
-BACKWARD_FACTOR = 3
-"""Forward, then one product of the same size for the gradient of each of the two factors."""
+FORWARD_AND_BACKWARD = 3
+"""The forward product, and one of the same size for the gradient of each of its two factors."""
 _SHAPES = ((512, 512, 512), (1024, 1024, 1024), (6400, 128, 256), (6400, 256, 256), (256, 6400, 128))
-"""Rows, inner size and columns of the products that are tried: square ones, and tall ones as of a whole minibatch."""
+"""Rows, inner size and columns of the products that are measured: square ones, and tall ones of a whole minibatch."""
 
 
 _NUM_GATES = {"lstm": 4, "gru": 3}
 
 
 class MultiplyAdds(NamedTuple):
-    """Multiply-adds of one environment step forward, by part; dense products only."""
+    """Multiply-adds of the forward pass of one environment step, by part; dense products only."""
 
     encoder: int
     """Observation to features, once."""
     features: int
-    """What the core does with the features alone, once: they are the same for all ticks of a step."""
+    """Products of the core with the features alone, once: they are the same for all ticks of a step."""
     recurrent: int
-    """What the core does with its own state: all ticks."""
+    """Products of the core with its own state, in all ticks."""
     neurons: int
-    """Neuron-level models: all ticks."""
+    """Neuron-level models, in all ticks."""
     sync: int
-    """Products of the pairs in all ticks, and their weighted sum."""
+    """Products of the neuron pairs in all ticks, and their weighted sum."""
     heads: int
-    """Policy and value, once."""
+    """Policy and value heads, once."""
 
     @property
     def total(self) -> int:
-        """Of all parts."""
+        """The sum of all parts."""
         return sum(self)
 
 
@@ -49,15 +49,15 @@ def count(config: PolicyConfig, layout: Layout, actions: Actions) -> MultiplyAdd
     """Counts one environment step of a policy.
 
     Args:
-        config: the policy, with its encoder and a baseline's width settled.
+        config: the policy; its encoder and, of a baseline, its width must be set.
         layout: of observations; one vector or one grid.
-        actions: what can be done.
+        actions: of the environment.
 
     Returns:
         Multiply-adds of the forward pass.
 
     Raises:
-        UserError: observations have several parts, or are pictures, categories or texts.
+        UserError: observations have several parts, or are images, categories or texts.
     """
     if config.encoder not in ("control", "grid"):
         raise UserError(f"the bench counts policies on a vector or a grid; this one has encoder {config.encoder!r}.")
@@ -70,10 +70,10 @@ def count(config: PolicyConfig, layout: Layout, actions: Actions) -> MultiplyAdd
     num_features = num_cells * width
     neurons = sync = 0
     if config.kind == "mlp":
-        answer_dim = _width(config)
+        answer_dim = _baseline_width(config)
         features, recurrent = num_features * answer_dim, 0
     elif config.kind in _NUM_GATES:
-        answer_dim, num_gates = _width(config), _NUM_GATES[config.kind]
+        answer_dim, num_gates = _baseline_width(config), _NUM_GATES[config.kind]
         features, recurrent = num_features * num_gates * answer_dim, num_ticks * answer_dim * num_gates * answer_dim
     else:
         answer_dim = _num_pairs(config)
@@ -82,21 +82,21 @@ def count(config: PolicyConfig, layout: Layout, actions: Actions) -> MultiplyAdd
     return MultiplyAdds(encoder, features, recurrent, neurons, sync, _heads(config, answer_dim, actions.num_outputs))
 
 
-def _width(config: PolicyConfig) -> int:
-    """Of a baseline's hidden layer."""
+def _baseline_width(config: PolicyConfig) -> int:
+    """Width of a baseline's hidden layer."""
     if config.baseline_dim is None:
-        raise ValueError("baseline_dim must be a number to be counted with, got None; settle_width finds one.")
+        raise ValueError("baseline_dim must be set to be counted with, got None; settle_width computes it.")
     return config.baseline_dim
 
 
 def _num_pairs(config: PolicyConfig) -> int:
-    """P."""
+    """P, the number of neuron pairs."""
     count = config.num_output_sync_neurons
     return count if config.pairing == "random-pairing" else count * (count + 1) // 2
 
 
 def _synapse(config: PolicyConfig, num_features: int) -> tuple[int, int]:
-    """The features' share, once, and all the rest, in all ticks."""
+    """The synapse model: products with the features, once, and all others, in all ticks."""
     num_neurons = config.num_neurons
     if config.synapse_depth == 1:
         first, rest = 2 * num_neurons, (config.num_synapse_blocks - 1) * num_neurons * 2 * num_neurons
@@ -108,35 +108,35 @@ def _synapse(config: PolicyConfig, num_features: int) -> tuple[int, int]:
 
 
 def _neurons(config: PolicyConfig) -> int:
-    """All neurons' own models in one tick."""
+    """The neuron-level models of all neurons in one tick."""
     hidden, length = config.nlm_hidden_dim, config.history_length
     return config.num_neurons * (length * 2 * hidden + hidden * 2 if config.is_nlm_deep else length * 2)
 
 
 def _sync(config: PolicyConfig, num_pairs: int) -> int:
-    """A product a pair and tick; then either the window's weighted sum, once, or a decay a tick."""
+    """One product for each pair and tick; then the weighted sum over the window, once, or a decay in each tick."""
     summing = config.history_length if config.sync_window else config.num_ticks
     return num_pairs * (config.num_ticks + summing)
 
 
 def _heads(config: PolicyConfig, answer_dim: int, num_actions: int) -> int:
-    """Both heads."""
+    """The policy head and the value head."""
     widths = (answer_dim, *config.head_dims)
     hidden = sum(one * two for one, two in pairwise(widths))
     return 2 * hidden + widths[-1] * (num_actions + 1)
 
 
-def gflop(parts: MultiplyAdds, num_env_steps: int, *, with_backward: bool) -> float:
-    """Floating-point operations, in 10^9, of so many environment steps; a multiply-add is two of them."""
-    return 2e-9 * parts.total * num_env_steps * (BACKWARD_FACTOR if with_backward else 1)
+def gflop(parts: MultiplyAdds, num_env_steps: int) -> float:
+    """Floating-point operations, in 10^9, of forward and backward passes; a multiply-add is two of them."""
+    return 2e-9 * parts.total * num_env_steps * FORWARD_AND_BACKWARD
 
 
 def matrix_rate(device: torch.device, seconds: float = 0.5) -> float:
     """Measures how fast this process multiplies matrices, with the threads it has now.
 
     Args:
-        device: where.
-        seconds: how long to try, all shapes together.
+        device: where the matrices are.
+        seconds: how long to measure, all shapes together.
 
     Returns:
         The best rate of several shapes, in GFLOP/s.
@@ -148,19 +148,17 @@ def matrix_rate(device: torch.device, seconds: float = 0.5) -> float:
         out = torch.empty(rows, columns, device=device)
         deadline = time.perf_counter() + seconds / len(_SHAPES)
         torch.mm(left, right, out=out)
-        while True:
-            _wait(device)
-            started = time.perf_counter()
+        ended = 0.0
+        while ended <= deadline:
+            started = now(device)
             torch.mm(left, right, out=out)
-            _wait(device)
-            ended = time.perf_counter()
+            ended = now(device)
             best = max(best, 2e-9 * rows * inner * columns / (ended - started))
-            if ended > deadline:
-                break
     return best
 
 
-def _wait(device: torch.device) -> None:
-    """A GPU works on after the call has returned."""
+def now(device: torch.device) -> float:
+    """The time, in seconds, when a device has finished all that it was given: a GPU works on after a call returns."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    return time.perf_counter()

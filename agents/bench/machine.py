@@ -1,4 +1,4 @@
-"""Where something was measured: the machine and the versions."""
+"""Describes where something was measured: the machine and the versions of the software."""
 
 import importlib.metadata
 import os
@@ -9,6 +9,11 @@ from typing import Any
 from ctm_rl.agents.cluster.session import count_cpus
 
 _PACKAGES = ("ctm-rl", "torch", "ray", "gymnasium", "numpy", "sb3-contrib", "stable-baselines3")
+
+
+def describe_circumstances(command: str) -> dict[str, Any]:
+    """Returns what a reader needs to judge a measurement: the machine, the versions and the command."""
+    return {"machine": describe_machine(), "versions": describe_versions(), "command": command}
 
 
 def describe_machine() -> dict[str, Any]:
@@ -22,7 +27,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_versions() -> dict[str, str | None]:
-    """Returns the versions of what matters for speed; ``None`` for what is not installed."""
+    """Returns the versions of the libraries that matter for speed; ``None`` for those that are not installed."""
     return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
 
 
@@ -34,7 +39,7 @@ def _version(name: str) -> str | None:
 
 
 def _cpu_name() -> str:
-    """As the system calls it."""
+    """The processor's name, as the system has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -44,7 +49,7 @@ def _cpu_name() -> str:
 
 
 def _memory_gb() -> float | None:
-    """All of the machine's."""
+    """The machine's memory, in GiB."""
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (ValueError, OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""Peak memory of this process, as Linux counts it; elsewhere nobody knows."""
+"""Peak memory of this process, as Linux counts it; unknown on other systems."""
 
 import contextlib
 import ctypes
@@ -10,20 +10,20 @@ _RESET_PEAK = "5"
 
 
 def resident_mb() -> float | None:
-    """Memory that the process holds now, in MiB; ``None`` where the system does not say."""
+    """The process's memory now, in MiB; ``None`` where the system does not report it."""
     return _read("VmRSS")
 
 
 def peak_mb() -> float | None:
-    """The most memory held since ``reset_peak``, in MiB; ``None`` where the system does not say."""
+    """The process's highest memory since ``reset_peak``, in MiB; ``None`` where the system does not report it."""
     return _read("VmHWM")
 
 
 def reset_peak() -> bool:
-    """Lets the peak start anew from what is held now.
+    """Resets the peak to the present memory.
 
     Returns:
-        Whether the system permits it; if not, ``peak_mb`` counts from the process's start.
+        Whether the system permits it; if not, ``peak_mb`` is that since the process's start.
     """
     try:
         _CLEAR.write_text(_RESET_PEAK)
@@ -33,28 +33,24 @@ def reset_peak() -> bool:
 
 
 def release_free() -> None:
-    """Gives memory that is no longer used back to the system, where the C library can; it would hide a rise."""
+    """Returns unused memory to the system, where the C library can; it would hide a rise."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class PeakMeter:
-    """Tells how far memory rises above a level that is noted once.
+    """Measures how far memory rises above its level when the meter was created."""
 
-    Args:
-        floor_mb: the level; ``None``: what is held now.
-    """
-
-    def __init__(self, floor_mb: float | None = None) -> None:
-        self.floor_mb = resident_mb() if floor_mb is None else floor_mb
+    def __init__(self) -> None:
+        self.floor_mb = resident_mb()
         self._is_counting = False
 
     def start(self) -> None:
-        """Starts counting anew."""
+        """Starts a new measurement."""
         self._is_counting = reset_peak()
 
     def above_floor_mb(self) -> float | None:
-        """The highest rise since ``start``, in MiB; ``None`` where the system does not let it be counted."""
+        """The highest rise since ``start``, in MiB; ``None`` where the system does not permit to measure it."""
         peak = peak_mb()
         if not self._is_counting or peak is None or self.floor_mb is None:
             return None
@@ -62,7 +58,7 @@ class PeakMeter:
 
 
 def _read(name: str) -> float | None:
-    """One line of the process's status, kB there."""
+    """One value of the process's status file, from kB to MiB."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:

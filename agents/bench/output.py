@@ -1,4 +1,4 @@
-"""From what the command line asks of a benchmark to the text that it writes."""
+"""Runs a benchmark and writes its result: JSON, or a table for a person."""
 
 import contextlib
 import json
@@ -16,31 +16,31 @@ from ctm_rl.errors import UserError, expand
 def measure(
     options: BenchOptions, run: Callable[[Any], dict[str, Any]], to_text: Callable[[dict[str, Any]], str]
 ) -> str:
-    """Measures, and gives the result as it was asked for.
+    """Measures, and returns the result in the requested form.
 
     Args:
-        options: where the result goes, and whether it is for a program or a person.
-        run: measures; is given what to call with a line about what is being done.
-        to_text: makes a table for a person of what ``run`` gives.
+        options: whether the result is JSON or a table, and a file for the JSON.
+        run: measures; calls its argument with a line about what is being done.
+        to_text: makes a table of the result of ``run``.
 
     Returns:
         One line of JSON, or a table for a person.
 
     Raises:
-        UserError: the experiment cannot be run here, or the result cannot be written where it was asked to be.
+        UserError: the experiment cannot run on this machine, or the file cannot be written.
     """
     out = None if options.out is None else expand(options.out).absolute()
     if out is not None:
         _check_writable(out)
-    with _progress() as tell:
-        result = run(tell)
+    with _progress() as report:
+        result = run(report)
     line = json.dumps(result, allow_nan=False) + "\n"
-    told = "" if out is None else _save(out, line, result)
-    return line if options.json else to_text(result) + told
+    written = "" if out is None else _save(out, line, result)
+    return line if options.json else to_text(result) + written
 
 
 def read(path: Path) -> str:
-    """Makes the Markdown table of an earlier result.
+    """Reads an earlier result and makes its Markdown table.
 
     Raises:
         UserError: the file cannot be read, or is no result of ``ctm-rl bench --json``.
@@ -57,27 +57,27 @@ def read(path: Path) -> str:
 
 
 def _save(out: Path, line: str, result: dict[str, Any]) -> str:
-    """Writes the JSON, and the curves beside it; says where."""
+    """Writes the JSON, and a figure of curves beside it; returns a line that names the files."""
     out.write_text(line)
     if "curves" not in result:
         return f"written: {out}\n"
     from ctm_rl.agents.bench.scaling import draw
 
-    picture = out.with_suffix(".png")
-    if draw(result, picture):
-        return f"written: {out}, {picture}\n"
-    return f'written: {out}; no picture, since matplotlib is not installed (pip install "ctm-rl[bench]").\n'
+    figure = out.with_suffix(".png")
+    if draw(result, figure):
+        return f"written: {out}, {figure}\n"
+    return f'written: {out}; no figure, since matplotlib is not installed (pip install "ctm-rl[bench]").\n'
 
 
 def _check_writable(path: Path) -> None:
-    """Refuses, before anything is measured, a file that could not be written afterwards."""
+    """Refuses, before anything is measured, a file that cannot be written."""
     if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UserError(f"--out {path} cannot be written; name a file in a directory that is there.")
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Any]:
-    """Says on a terminal what is being done; elsewhere nothing."""
+    """Shows on a terminal what is being done; elsewhere nothing."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda message: None

@@ -1,39 +1,38 @@
-"""One minibatch of our agent, alone: forward, forward and backward, and the best that arithmetic allows."""
+"""Measures one minibatch of our agent alone: the forward pass, both passes, and the rate of matrix products."""
 
-import time
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ctm_rl.agents.bench.floor import matrix_rate
+from ctm_rl.agents.bench.floor import matrix_rate, now
 from ctm_rl.agents.bench.memory import PeakMeter, release_free
 from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.models.actor_critic import ActorCritic
 
 STEPS_PER_EPISODE = 25
-"""Mean length of the episodes in the minibatch: as of CartPole's first iterations."""
+"""Mean length of the episodes in the minibatch: that of CartPole's first iterations."""
 
 
-class Parts(NamedTuple):
+class MinibatchTiming(NamedTuple):
     """One measurement of a minibatch."""
 
     forward: float
-    """Seconds of a forward pass that remembers what the backward pass needs."""
+    """Seconds of the forward pass, which stores what the backward pass needs."""
     forward_backward: float
     """Seconds of both passes."""
     peak_mb: float | None
-    """Highest memory of both above what was held before, in MiB; on a GPU its own memory."""
+    """Highest memory of both passes above that before them, in MiB; on a GPU, of the GPU."""
     matrix_rate: float
     """Best rate of matrix products, in GFLOP/s."""
 
 
 class MinibatchProbe:
-    """An agent of an experiment with one made-up minibatch of the experiment's size.
+    """An experiment's agent with one random minibatch of the experiment's size.
 
     Args:
-        experiment: says which model, and on what it acts.
+        experiment: its model, environment and sizes are used.
     """
 
     def __init__(self, experiment: ActingExperiment) -> None:
@@ -54,8 +53,8 @@ class MinibatchProbe:
         with torch.no_grad():
             self._state = self._agent.initial_state(self.num_rows)
 
-    def measure(self) -> Parts:
-        """Measures once; run it once before, unmeasured."""
+    def measure(self) -> MinibatchTiming:
+        """Measures once; the first measurement includes warming up."""
         self._agent.zero_grad(set_to_none=True)
         is_gpu = self.device.type == "cuda"
         release_free()
@@ -64,23 +63,17 @@ class MinibatchProbe:
         if is_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
         held = torch.cuda.memory_allocated(self.device) if is_gpu else 0
-        started = self._now()
+        started = now(self.device)
         loss = self._loss()
-        forwarded = self._now()
+        forwarded = now(self.device)
         loss.backward()
-        ended = self._now()
+        ended = now(self.device)
         peak = (torch.cuda.max_memory_allocated(self.device) - held) / 2**20 if is_gpu else meter.above_floor_mb()
-        return Parts(forwarded - started, ended - started, peak, matrix_rate(self.device))
+        return MinibatchTiming(forwarded - started, ended - started, peak, matrix_rate(self.device))
 
     def _loss(self) -> Tensor:
-        """As of proximal policy optimisation in shape: log-probabilities, entropy and values all get a gradient."""
+        """Like that of proximal policy optimisation: log-probabilities, entropy and values all get a gradient."""
         out = self._agent.unroll(self._observations, self._is_first, self._state)
         logp = out.logits.log_softmax(-1)
         entropy = -(logp.exp() * logp).sum(-1).mean()
         return out.values.square().mean() - logp.gather(-1, self._actions).mean() - 0.01 * entropy
-
-    def _now(self) -> float:
-        """The time when all that was asked for is done."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()

@@ -1,4 +1,4 @@
-"""Measures all contenders in one run, in turn, so that whatever else the machine does meets all of them alike."""
+"""Measures all contenders in turn, so that other load on the machine affects all of them alike."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any
 
 from ctm_rl.agents.bench import floor
 from ctm_rl.agents.bench.client import Worker
-from ctm_rl.agents.bench.machine import describe_machine, describe_versions
+from ctm_rl.agents.bench.machine import describe_circumstances
 from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
 from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.bench.worker import ITERATION, PARTS
@@ -24,48 +24,51 @@ from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import to_json
 from ctm_rl.agents.run_directory.working_directory import working_inside
 
-Tell = Callable[[str], None]
-"""Is told what is being done."""
+Report = Callable[[str], None]
+"""Called with a line about what is being done."""
 
 OURS = "ctm-rl"
 _DIGITS = {"env_steps": 0, "peak_mb": 1, "update_peak_mb": 1}
 
 
-def bench(experiment: ActingExperiment, options: BenchOptions, command: str, tell: Tell) -> dict[str, Any]:
+def bench(experiment: ActingExperiment, options: BenchOptions, command: str, report: Report) -> dict[str, Any]:
     """Measures the contenders on an experiment.
 
     Args:
-        experiment: what ours learn; the others act on its environment.
+        experiment: what our contenders learn; the others use its environment.
         options: how to measure.
-        command: what was asked for, to be kept with the result.
-        tell: is told what is being done.
+        command: the command line, kept with the result.
+        report: called with a line about what is being done.
 
     Returns:
-        What JSON can hold: ``machine``, ``versions``, ``command``, ``settings``, ``rows`` and, if ours take part,
+        A result for JSON: ``machine``, ``versions``, ``command``, ``settings``, ``rows`` and, if ours is measured,
         ``minibatch``.
 
     Raises:
-        UserError: the experiment cannot be run here.
+        UserError: the experiment cannot run on this machine.
     """
-    num_threads = options.num_threads or count_cpus()
+    num_threads = num_threads_of(options)
     with running_ray(experiment) as experiment, contextlib.ExitStack() as stack:
         workers = [Worker(name, experiment, num_threads, options.rival) for name in options.contenders]
-        build(workers, stack, tell)
+        build(workers, stack, report)
         able = [worker for worker in workers if worker.unavailable is None]
-        timings, parts = measure_in_turn(able, options.rounds, tell, with_parts_of=OURS)
+        timings, parts = measure_in_turn(able, options.rounds, report, with_parts_of=OURS)
     rows = [_row(worker, timings.get(worker.label, [])) for worker in workers]
     result = {**circumstances(experiment, options, num_threads, command), "rows": rows}
     return {**result, "minibatch": _minibatch(experiment, parts)} if parts else result
 
 
+def num_threads_of(options: BenchOptions) -> int:
+    """CPU threads of every contender."""
+    return options.num_threads or count_cpus()
+
+
 def circumstances(
     experiment: ActingExperiment, options: BenchOptions, num_threads: int, command: str
 ) -> dict[str, Any]:
-    """What a reader needs to judge a measurement: the machine, versions, command and settings."""
+    """Describes what a reader needs to judge a measurement: the machine, versions, command and settings."""
     return {
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "command": command,
+        **describe_circumstances(command),
         "settings": {
             "rounds": options.rounds,
             "num_threads": num_threads,
@@ -77,19 +80,19 @@ def circumstances(
 
 @contextlib.contextmanager
 def running_ray(experiment: ActingExperiment) -> Iterator[ActingExperiment]:
-    """Has one Ray for all contenders; works in a directory of its own meanwhile.
+    """Starts one Ray for all contenders, and works in a temporary directory meanwhile.
 
-    What Ray prints meanwhile goes to standard error: standard output is for results.
+    What Ray prints goes to standard error: standard output is for results.
 
     Yields:
         The experiment with the address of that Ray.
 
     Raises:
-        UserError: the machine has too little for it, or the environment is none to learn on.
+        UserError: the machine has too few resources, or the environment is not supported.
     """
     prepare_environment(experiment)
     nodes = check_machine(experiment)
-    task_of(experiment)  # refuses at once what every contender would refuse
+    task_of(experiment)  # raises at once what every contender would raise
     request = StopRequest(lambda: None)
     with (
         contextlib.redirect_stdout(sys.stderr),
@@ -106,7 +109,7 @@ def running_ray(experiment: ActingExperiment) -> Iterator[ActingExperiment]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Lets SIGTERM end the body as Ctrl-C does; Ray, which takes it over when it starts, would abort."""
+    """Has SIGTERM end the body as Ctrl-C does; Ray's own handler, set when it starts, would abort."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise RunInterrupted(None, signum, is_saved=False)
@@ -121,15 +124,15 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def build(workers: list[Worker], stack: contextlib.ExitStack, tell: Tell) -> None:
-    """Builds all contenders at the same time, and waits for the last.
+def build(workers: list[Worker], stack: contextlib.ExitStack, report: Report) -> None:
+    """Builds all contenders at the same time, and waits until all are built.
 
     Args:
-        workers: not entered yet.
-        stack: leaves them.
-        tell: is told what is being done.
+        workers: not started yet.
+        stack: stops them when it closes.
+        report: called with a line about what is being done.
     """
-    tell(f"building {', '.join(worker.label for worker in workers)}")
+    report(f"building {', '.join(worker.label for worker in workers)}")
     for worker in workers:
         stack.enter_context(worker)
     for worker in workers:
@@ -137,14 +140,14 @@ def build(workers: list[Worker], stack: contextlib.ExitStack, tell: Tell) -> Non
 
 
 def measure_in_turn(
-    workers: list[Worker], rounds: int, tell: Tell, with_parts_of: str | None = None
+    workers: list[Worker], rounds: int, report: Report, with_parts_of: str | None = None
 ) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]]]:
-    """Asks every worker for an iteration, again and again; the first of each is thrown away.
+    """Measures iterations of all workers in turn; the first of each is thrown away.
 
     Args:
-        workers: entered, and able to take part.
-        rounds: how many iterations of each count.
-        tell: is told what is being done.
+        workers: built, and available.
+        rounds: how many iterations of each are kept.
+        report: called with a line about what is being done.
         with_parts_of: label of a worker that measures its minibatch as well, after each iteration.
 
     Returns:
@@ -153,19 +156,19 @@ def measure_in_turn(
     timings: dict[str, list[dict[str, Any]]] = {worker.label: [] for worker in workers}
     parts: list[dict[str, Any]] = []
     for number in range(rounds + 1):
-        said = f"round {number} of {rounds}" if number else "warming up"
+        title = f"round {number} of {rounds}" if number else "warming up"
         for worker in workers:
-            tell(f"{said}: {worker.label}")
-            timing = worker.ask(ITERATION)
+            report(f"{title}: {worker.label}")
+            timing = worker.request(ITERATION)
             if number:
                 timings[worker.label].append(timing)
             if number and worker.label == with_parts_of:
-                parts.append(worker.ask(PARTS))
+                parts.append(worker.request(PARTS))
     return timings, parts
 
 
 def median_of(timings: list[dict[str, Any]]) -> dict[str, Any]:
-    """The median of every entry over the rounds; ``None`` where a round does not know it."""
+    """The median of every value over the rounds; ``None`` if it is unknown in a round."""
     result: dict[str, Any] = {}
     for key in timings[0]:
         values = [timing[key] for timing in timings]
@@ -175,38 +178,34 @@ def median_of(timings: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _row(worker: Worker, timings: list[dict[str, Any]]) -> dict[str, Any]:
-    """One contender's line of the table."""
+    """One contender's row of the table."""
     row: dict[str, Any] = {"name": worker.label, "what": CONTENDERS[worker.label]}
     if worker.unavailable is not None or worker.description is None:
         return {**row, "unavailable": worker.unavailable}
     medians = median_of(timings)
-    rate = medians["env_steps"] / medians["seconds"]
-    all_seconds = [round(timing["seconds"], 4) for timing in timings]
     return {
         **row,
         **medians,
-        "env_steps_per_second": round(rate, 1),
+        "env_steps_per_second": round(medians["env_steps"] / medians["seconds"], 1),
         **worker.description,
-        "seconds_of_rounds": all_seconds,
+        "seconds_of_rounds": [round(timing["seconds"], 4) for timing in timings],
     }
 
 
 def _minibatch(experiment: ActingExperiment, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """A minibatch of ours beside the arithmetic floor."""
+    """The measurements of our minibatch, beside its arithmetic floor."""
     from ctm_rl.agents.bench.parts import MinibatchProbe
 
     probe = MinibatchProbe(experiment)
     counted = floor.count(*probe.task)
     num_env_steps = probe.num_rows * probe.num_steps
     rate = max(part["matrix_rate"] for part in parts)
-    work = floor.gflop(counted, num_env_steps, with_backward=True)
+    work = floor.gflop(counted, num_env_steps)
     medians = median_of(parts)
     return {
         "rows": probe.num_rows,
         "steps": probe.num_steps,
-        "forward": medians["forward"],
-        "forward_backward": medians["forward_backward"],
-        "peak_mb": medians["peak_mb"],
+        **{name: medians[name] for name in ("forward", "forward_backward", "peak_mb")},
         "multiply_adds_per_env_step": {**counted._asdict(), "total": counted.total},
         "gflop": round(work, 6),
         "matrix_rate_gflops": round(rate, 1),

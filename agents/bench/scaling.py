@@ -1,63 +1,72 @@
-"""How the cost of ours grows: with ticks K, with steps T, and with the number of iterations learned before."""
+"""Measures how our cost grows with the ticks K, the steps T and the number of iterations before."""
 
 import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctm_rl.agents.bench.client import Worker
-from ctm_rl.agents.bench.run import OURS, Tell, build, circumstances, measure_in_turn, median_of, running_ray
+from ctm_rl.agents.bench.run import (
+    OURS,
+    Report,
+    build,
+    circumstances,
+    measure_in_turn,
+    median_of,
+    num_threads_of,
+    running_ray,
+)
 from ctm_rl.agents.bench.settings import BenchOptions
 from ctm_rl.agents.bench.worker import ITERATION
-from ctm_rl.agents.cluster.session import count_cpus
 from ctm_rl.agents.experiments.acting import ActingExperiment
 
 _TITLES = {"ticks": "ticks of a step, K", "steps": "steps of an iteration, T", "iteration": "iteration"}
 
 
 class Line(NamedTuple):
-    """The straight line nearest to some points."""
+    """The straight line through some points, by least squares."""
 
     intercept: float
     """Its value at 0."""
     slope: float
-    """Its rise for each unit."""
+    """Its rise per unit."""
     worst_deviation: float
-    """Largest distance of a point from it, as a share of the line's value there."""
+    """Largest distance of a point from the line, relative to the line's value there."""
 
 
-def scaling(experiment: ActingExperiment, options: BenchOptions, command: str, tell: Tell) -> dict[str, Any]:
-    """Measures iterations of ours while one size grows and the others stay.
+def scaling(experiment: ActingExperiment, options: BenchOptions, command: str, report: Report) -> dict[str, Any]:
+    """Measures our iterations while one size grows and the others stay the same.
 
     Args:
         experiment: what is learned.
-        options: how to measure; ``options.scale`` says what is varied.
-        command: what was asked for, to be kept with the result.
-        tell: is told what is being done.
+        options: how to measure; ``options.scale`` has the sizes.
+        command: the command line, kept with the result.
+        report: called with a line about what is being done.
 
     Returns:
-        What JSON can hold: ``machine``, ``versions``, ``command``, ``settings`` and ``curves``, each with its
+        A result for JSON: ``machine``, ``versions``, ``command``, ``settings`` and ``curves``, each with its
         ``points`` (seconds per iteration, and per env step) and the ``line`` through their seconds per iteration.
 
     Raises:
-        UserError: the experiment cannot be run here.
+        UserError: the experiment cannot run on this machine.
     """
-    num_threads = options.num_threads or count_cpus()
+    num_threads = num_threads_of(options)
     with running_ray(experiment) as experiment, contextlib.ExitStack() as stack:
         workers: dict[tuple[str, int], Worker] = {}
         for size, value, variant in _variants(experiment, options):
             label = f"{size} {value}"
             workers[size, value] = Worker(OURS, variant, num_threads, options.rival, label=label)
-        build(list(workers.values()), stack, tell)
-        timings, _ = measure_in_turn(list(workers.values()), options.rounds, tell)
+        build(list(workers.values()), stack, report)
+        timings, _ = measure_in_turn(list(workers.values()), options.rounds, report)
         last = list(workers.values())[-1]
         in_a_row = []
         for number in range(1, options.scale.iterations + 1):
-            tell(f"iteration {number} of {options.scale.iterations} in a row")
-            in_a_row.append(last.ask(ITERATION))
+            report(f"iteration {number} of {options.scale.iterations} in a row")
+            in_a_row.append(last.request(ITERATION))
     curves: dict[str, list[dict[str, Any]]] = {"ticks": [], "steps": []}
     for (size, value), worker in workers.items():
         if size in curves:
@@ -70,25 +79,22 @@ def scaling(experiment: ActingExperiment, options: BenchOptions, command: str, t
 
 
 def fit(x: Sequence[float], y: Sequence[float]) -> Line:
-    """Lays a straight line through points, by least squares.
+    """Fits a straight line by least squares.
 
     Args:
-        x: where, at least two different values.
-        y: the value at each.
+        x: at least two different values.
+        y: the value at each ``x``.
 
     Returns:
-        The line, and how far the farthest point is from it.
+        The line, and the largest distance of a point from it.
     """
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    spread = sum((one - mean_x) ** 2 for one in x)
-    slope = sum((one - mean_x) * (two - mean_y) for one, two in zip(x, y, strict=True)) / spread
-    intercept = mean_y - slope * mean_x
+    slope, intercept = statistics.linear_regression(x, y)
     deviations = [abs(two / (intercept + slope * one) - 1) for one, two in zip(x, y, strict=True)]
     return Line(intercept, slope, max(deviations))
 
 
 def to_text(result: dict[str, Any]) -> str:
-    """The curves for a person, a line a point."""
+    """Makes one line of text for each point."""
     lines = []
     for curve in result["curves"].values():
         line = curve["line"]
@@ -109,10 +115,10 @@ def draw(result: dict[str, Any], path: Path) -> bool:
 
     Args:
         result: what was measured.
-        path: the picture.
+        path: the file.
 
     Returns:
-        Whether matplotlib, an optional extra, is there to do it.
+        Whether matplotlib, an optional extra, is installed; without it nothing is drawn.
     """
     if importlib.util.find_spec("matplotlib") is None:
         return False
@@ -130,7 +136,7 @@ def draw(result: dict[str, Any], path: Path) -> bool:
 
 
 def _variants(experiment: ActingExperiment, options: BenchOptions) -> list[tuple[str, int, ActingExperiment]]:
-    """The experiment with other K, with other T, and as it is."""
+    """The experiment with each K, with each T, and unchanged."""
     model, ppo = experiment.model, experiment.ppo
     return [
         *(

@@ -1,6 +1,8 @@
-"""What a benchmark is asked for, readable from a command line without loading torch or ray."""
+"""Options of a benchmark, which the command line reads without loading torch or ray."""
 
 from dataclasses import dataclass, field
+
+from ctm_rl.agents.experiments.validation import check_number
 
 SCALING, CLUSTER, ENVS = "scaling", "cluster", "envs"
 """What ``ctm-rl bench`` measures instead of the contenders."""
@@ -14,12 +16,7 @@ CONTENDERS = {
     "rllib-lstm": "stock RLlib PPO, its own LSTM",
     "sb3-lstm": "sb3-contrib RecurrentPPO, its LSTM policy",
 }
-"""Who takes part, with what each is; in the table's order, and in the order in which they take turns."""
-
-
-def _at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}.")
+"""The contenders by name, with a description; in the order of measuring and of the table."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +37,7 @@ class RivalSettings:
     def __post_init__(self) -> None:
         """Refuses sizes that cannot be measured."""
         for name in ("num_envs", "num_steps", "lstm_dim", "num_epochs", "num_minibatches"):
-            _at_least_one(f"rival.{name}", getattr(self, name))
+            check_number(f"rival.{name}", getattr(self, name), at_least=1)
         if self.num_envs % self.num_minibatches:
             raise ValueError(
                 f"rival.num_minibatches must divide the {self.num_envs} environments, got {self.num_minibatches}."
@@ -49,7 +46,7 @@ class RivalSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScalingOptions:
-    """What scaling is measured over."""
+    """Sizes over which scaling is measured."""
 
     ticks: tuple[int, ...] = (1, 2, 4, 8)
     """K: ticks of each environment step."""
@@ -59,46 +56,43 @@ class ScalingOptions:
     """How many iterations are learned in a row, to see whether later ones cost more."""
 
     def __post_init__(self) -> None:
-        """Refuses what no line can be drawn through."""
+        """Refuses sizes through which no line can be fitted."""
         for name in ("ticks", "steps"):
             values = getattr(self, name)
             if len(set(values)) < 2 or min(values) < 1:
                 raise ValueError(f"scale.{name} must be two or more different whole numbers above 0, got {values}.")
-        if self.iterations < 2:
-            raise ValueError(f"scale.iterations must be at least 2, got {self.iterations}.")
+        check_number("scale.iterations", self.iterations, at_least=2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterOptions:
-    """For which clusters costs are added up, and what is simulated."""
+    """Clusters whose costs are predicted, and the size of the simulation."""
 
     env_runners: tuple[int, ...] = (1, 10, 100, 1000)
     """Numbers of env runners."""
     learners: tuple[int, ...] = (1, 8, 64)
     """Numbers of learners."""
     dummy_env_runners: int = 64
-    """Most env runners that are simulated; each is a process of about 70 MB."""
+    """Highest number of env runners that are simulated; each is a process of about 70 MB."""
     dummy_learners: int = 8
-    """Learners that are simulated, beside one."""
+    """Learners that are simulated, beside the case of one."""
     learner_speedup: float = 1.0
-    """How many times as fast as one core of this machine each learner is, as with more cores or a GPU."""
+    """Speed of each learner relative to one core of this machine, as with more cores or a GPU."""
     network_gbits: float = 10.0
-    """Gigabits a second of the driver's machine."""
+    """Network bandwidth of the driver's machine, in gigabits per second."""
     env_runners_per_node: int = 16
-    """Env runners of one machine."""
+    """Env runners on each machine."""
 
     def __post_init__(self) -> None:
-        """Refuses clusters of nobody."""
+        """Refuses numbers that are too small."""
         for name in ("env_runners", "learners"):
             values = getattr(self, name)
             if not values or min(values) < 1:
                 raise ValueError(f"cluster.{name} must be whole numbers above 0, got {values}.")
         for name in ("dummy_env_runners", "dummy_learners", "env_runners_per_node"):
-            _at_least_one(f"cluster.{name}", getattr(self, name))
+            check_number(f"cluster.{name}", getattr(self, name), at_least=1)
         for name in ("learner_speedup", "network_gbits"):
-            value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                raise ValueError(f"cluster.{name} must be a number above 0, got {value}.")
+            check_number(f"cluster.{name}", getattr(self, name), above=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,26 +108,26 @@ class BenchOptions:
     rival: RivalSettings = field(default_factory=RivalSettings)
     """Sizes of other libraries' LSTMs."""
     scale: ScalingOptions = field(default_factory=ScalingOptions)
-    """ctm-rl bench scaling: what is varied."""
+    """ctm-rl bench scaling: the sizes."""
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
-    """ctm-rl bench cluster: how many take part."""
+    """ctm-rl bench cluster: the clusters."""
     json: bool = False
     """Write one line of JSON."""
     out: str | None = None
-    """A file that gets the JSON as well; scaling draws a picture beside it, where matplotlib is installed."""
+    """A file for the JSON; scaling draws a figure beside it, if matplotlib is installed."""
     markdown: str | None = None
-    """Measure nothing: write the table of a JSON file from an earlier run as Markdown."""
+    """Measure nothing: write the table of an earlier JSON file as Markdown."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be measured."""
-        _at_least_one("rounds", self.rounds)
+        """Refuses options that cannot be measured."""
+        check_number("rounds", self.rounds, at_least=1)
         if self.num_threads is not None:
-            _at_least_one("num_threads", self.num_threads)
+            check_number("num_threads", self.num_threads, at_least=1)
         for name in self.only:
             if name not in CONTENDERS:
                 raise ValueError(f"only must name contenders ({', '.join(CONTENDERS)}), got {name!r}.")
 
     @property
     def contenders(self) -> tuple[str, ...]:
-        """Who takes part, in their order."""
+        """Names of the contenders to measure, in their order."""
         return tuple(name for name in CONTENDERS if not self.only or name in self.only)

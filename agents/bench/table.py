@@ -1,6 +1,6 @@
-"""A measurement as a person reads it: an aligned table on the terminal, or Markdown for a document."""
+"""Writes a measurement as text: an aligned table for the terminal, or Markdown for a document."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -8,7 +8,7 @@ from rich.table import Table
 
 Result = dict[str, Any]
 _WIDTH = 120
-"""Columns of a table that is not written to a terminal."""
+"""Characters in a line, if the table is not written to a terminal."""
 
 
 def _seconds(value: float | None) -> str:
@@ -33,15 +33,14 @@ _LEGEND = "MB: highest memory of a contender's process above the built model, in
 
 
 def to_text(result: Result) -> str:
-    """Makes an aligned table of a result, with what was measured below it."""
+    """Makes an aligned table of a result, with notes below it."""
     console = Console(width=None if Console().is_terminal else _WIDTH)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for title in _COLUMNS:
         table.add_column(title, justify="right")
     for row in result["rows"]:
-        cells = [""] if "unavailable" in row else _cells(row)
-        table.add_row(row["name"], *cells)
+        table.add_row(row["name"], *_cells(row))
     with console.capture() as captured:
         console.print(table)
         for line in _lines(result):
@@ -50,23 +49,23 @@ def to_text(result: Result) -> str:
 
 
 def to_markdown(result: Result) -> str:
-    """Makes a Markdown table of a result, with the machine, versions and command it needs to be understood."""
-    lines = [
-        "| " + " | ".join(["", *_COLUMNS]) + " |",
-        "| " + " | ".join(["---", *["---:"] * len(_COLUMNS)]) + " |",
-    ]
-    for row in result["rows"]:
-        cells = [""] * len(_COLUMNS) if "unavailable" in row else _cells(row)
-        lines.append("| " + " | ".join([f"`{row['name']}`", *cells]) + " |")
+    """Makes a Markdown table of a result, with the machine, versions and command below it."""
+    rows = [[f"`{row['name']}`", *_cells(row)] for row in result["rows"]]
+    lines = markdown_table(["", *_COLUMNS], ["---", *["---:"] * len(_COLUMNS)], rows)
     return "\n".join([*lines, "", *(f"- {line}" for line in _lines(result)), ""])
 
 
+def markdown_table(titles: Sequence[str], alignments: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Makes the lines of a Markdown table; ``---:`` aligns a column to the right."""
+    return [f"| {' | '.join(cells)} |" for cells in (titles, alignments, *rows)]
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
-    return [form(row.get(key)) for key, form in _COLUMNS.values()]
+    return ["" if "unavailable" in row else form(row.get(key)) for key, form in _COLUMNS.values()]
 
 
 def _lines(result: Result) -> list[str]:
-    """What does not fit into the table."""
+    """The notes below the table."""
     lines = []
     for row in result["rows"]:
         note = f"not measured: {row['unavailable']}" if "unavailable" in row else row["note"]
@@ -85,7 +84,7 @@ def _lines(result: Result) -> list[str]:
 
 
 def _minibatch(part: dict[str, Any]) -> str:
-    """The update of one minibatch beside its floor."""
+    """A line on the update of one minibatch and its arithmetic floor."""
     return (
         f"one minibatch of ctm-rl, {part['rows']} x {part['steps']} steps: forward {_seconds(part['forward'])} s, "
         f"forward and backward {_seconds(part['forward_backward'])} s, {_whole(part['peak_mb'])} MB; floor "

@@ -1,5 +1,9 @@
-"""What an experiment's environment means for its model, looked at once."""
+"""Fits an experiment's model to its environment, and describes contenders."""
 
+import torch
+
+from ctm_rl.agents.bench.memory import resident_mb
+from ctm_rl.agents.bench.timing import Description
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.rllib.environment import make_env
 from ctm_rl.agents.rllib.spaces import Fitted, fit
@@ -10,10 +14,10 @@ from ctm_rl.spaces.actions import Choices
 
 
 def task_of(experiment: ActingExperiment) -> Fitted:
-    """Makes one environment and looks at its spaces.
+    """Fits the model to the spaces of the environment, which is created once.
 
     Raises:
-        UserError: it cannot be made, its spaces are not supported, or it takes more than one choice.
+        UserError: it cannot be made, its spaces are not supported, or an action is more than one choice.
     """
     env = make_env(experiment.env)
     try:
@@ -27,3 +31,24 @@ def task_of(experiment: ActingExperiment) -> Fitted:
         )
     config = settle_width(fitted.config, lambda other: ActorCritic(other, fitted.layout, fitted.actions))
     return fitted._replace(config=config)
+
+
+def describe(module: torch.nn.Module, note: str) -> Description:
+    """Describes a contender that has just been built in this process.
+
+    Args:
+        module: its parameters are learned.
+        note: what a reader should know about it.
+    """
+    built_mb = resident_mb()
+    return Description(
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        built_mb=None if built_mb is None else round(built_mb, 1),
+        num_threads=torch.get_num_threads(),
+        note=note,
+    )
+
+
+def sizes_of(num_envs: int, num_steps: int, num_epochs: int, num_minibatches: int) -> str:
+    """Describes the size of an iteration."""
+    return f"{num_envs} x {num_steps} steps, {num_epochs} epochs, {num_minibatches} minibatches"

@@ -1,4 +1,4 @@
-"""The configuration of supervised learning for RLlib's users: RLlib's own names, and a few more."""
+"""The configuration of supervised learning: RLlib's own, and a few fields more."""
 
 import dataclasses
 from typing import Any
@@ -17,8 +17,8 @@ from ctm_rl.config import AnswerConfig
 class SupervisedConfig(AlgorithmConfig):
     """Configures ``agents.supervised.algorithm.Supervised``.
 
-    The environment is one of a single step, whose info holds the right answer under "target". Environment runners only
-    make samples; learners take ``learning.num_steps_per_iteration`` optimiser steps in an iteration, each of
+    The environment has episodes of a single step; its info holds the right answer under "target". Environment runners
+    only make samples; learners take ``learning.num_steps_per_iteration`` optimiser steps in an iteration, each on
     ``learning.batch_size`` samples, all learners together.
 
     Example:
@@ -32,7 +32,7 @@ class SupervisedConfig(AlgorithmConfig):
         32
     """
 
-    # Always a number here, which RLlib's annotations leave open.
+    # Always set here; RLlib's annotations allow None.
     num_learners: int  # pyright: ignore[reportIncompatibleVariableOverride]
     num_env_runners: int  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -59,14 +59,14 @@ class SupervisedConfig(AlgorithmConfig):
         num_total_steps: Any = NotProvided,
         **kwargs: Any,
     ) -> "SupervisedConfig":
-        """Sets how is learned.
+        """Sets how the model learns.
 
         Args:
             learning: a ``LearningSettings``: loss, batches, optimiser and its schedule.
-            held_out: a ``HeldOutSettings``: on how much is tested.
+            held_out: a ``HeldOutSettings``: the samples for evaluation.
             held_out_kwargs: arguments of the environment that differ for held-out samples.
-            num_total_steps: optimiser steps of the whole run, by which the schedule goes.
-            **kwargs: RLlib's.
+            num_total_steps: optimiser steps of the whole run, for the schedule.
+            **kwargs: RLlib's own.
 
         Returns:
             This configuration.
@@ -89,19 +89,19 @@ class SupervisedConfig(AlgorithmConfig):
         return self.learning.batch_size // max(1, self.num_learners)
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """Returns a machine that reads vectors; other inputs need an encoder."""
+        """Returns a model for vectors; other inputs need an encoder."""
         model = AnswerConfig(encoder="none", num_heads=0, input_dim=1)
         return RLModuleSpec(module_class=AnsweringModule, model_config=dataclasses.asdict(model))
 
     def get_default_learner_class(self) -> type:
-        """Returns the learner that reads samples."""
+        """Returns the learner of labelled samples."""
         return SupervisedLearner
 
     def validate(self) -> None:
         """Checks everything.
 
         Raises:
-            ValueError: one line that says what is allowed.
+            ValueError: one line with the allowed values.
         """
         unit = max(1, self.num_learners) * self.learning.num_accumulated
         if self.learning.batch_size % unit:
@@ -109,5 +109,5 @@ class SupervisedConfig(AlgorithmConfig):
                 f"learning.batch_size {self.learning.batch_size} must be a multiple of {unit}, learners x parts."
             )
         if not isinstance(self.env, str):
-            raise ValueError(f"the environment must be named: environment('ctm_rl/Parity-v0'), got {self.env!r}.")
+            raise ValueError(f"the environment must be a name: environment('ctm_rl/Parity-v0'), got {self.env!r}.")
         super().validate()

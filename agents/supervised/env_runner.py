@@ -1,4 +1,4 @@
-"""RLlib's seam for making samples: an environment runner without a policy, which only shows what is to be answered."""
+"""The environment runner of supervised learning: makes labelled samples, without a policy."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,16 +13,16 @@ from ray.rllib.utils.checkpoints import Checkpointable
 
 from ctm_rl.agents.experiments.answering import TaskConfig
 from ctm_rl.agents.rllib.columns import batch_of
-from ctm_rl.agents.supervised.sampler import Columns, Sampler
+from ctm_rl.agents.supervised.sampler import LabelledSamples, Sampler
 
 if TYPE_CHECKING:
     from ctm_rl.agents.supervised.config import SupervisedConfig
 
 
 class SampleRunner(EnvRunner, Checkpointable):
-    """Makes samples of a single-step environment; has no policy and nothing to remember.
+    """Makes samples of a single-step environment; has neither a policy nor a state.
 
-    Args of the constructor are RLlib's. Of the configuration it reads the environment, ``learning`` and ``held_out``.
+    The constructor's arguments are RLlib's. Of the configuration it reads the environment, ``learning``, ``held_out``.
     """
 
     config: "SupervisedConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -34,7 +34,7 @@ class SampleRunner(EnvRunner, Checkpointable):
         self.make_env()
 
     def make_env(self) -> None:
-        """Makes ready to make samples; the environments themselves are made when the first are asked for."""
+        """Creates the sampler, which creates the environments when the first samples are made."""
         config = self.config
         assert isinstance(config.env, str)
         task = TaskConfig(id=config.env, kwargs=dict(config.env_config), held_out_kwargs=config.held_out_kwargs)
@@ -47,34 +47,37 @@ class SampleRunner(EnvRunner, Checkpointable):
         )
 
     def sample(self, *, iteration: int = 0, part: int = 0, **kwargs: Any) -> MultiAgentBatch:
-        """Makes the samples that one learner learns from in one iteration.
+        """Makes the samples of one learner for one iteration.
 
         Args:
-            iteration: which, from 0; the same number makes the same samples, here and in any other runner.
-            part: of which learner, from 0.
-            **kwargs: none is known.
+            iteration: counted from 0; all runners make the same samples for the same iteration.
+            part: index of the learner.
+            **kwargs: none is supported.
 
         Returns:
-            The samples, as RLlib's learners take them.
+            The samples, in the form that RLlib's learners take.
+
+        Raises:
+            ValueError: an argument is not supported.
         """
         if kwargs:
-            raise ValueError(f"samples have a number and a part; {', '.join(kwargs)} cannot be asked for.")
+            raise ValueError(f"sample takes iteration and part, got {', '.join(kwargs)}.")
         columns = self.sampler.fragment(iteration, part)
         return batch_of(columns.as_dict(), len(columns.targets))
 
-    def fill(self, order: Callable[["SampleRunner"], Any]) -> tuple[Any, bool]:
-        """Does what it was ordered to; gives the result, and a receipt that tells that it is there.
+    def run_job(self, job: Callable[["SampleRunner"], Any]) -> tuple[Any, bool]:
+        """Does a job of a ``RunnerPool``; returns the result and its receipt.
 
-        RLlib's ``apply`` would end this process when the environment fails, and tell nobody why.
+        RLlib's ``apply`` would end this process without a report when the environment fails.
         """
-        return order(self), True
+        return job(self), True
 
-    def held_out(self, chunk: int, num_samples: int) -> Columns:
-        """Makes held-out samples, see ``Sampler``."""
+    def held_out(self, chunk: int, num_samples: int) -> LabelledSamples:
+        """Makes held-out samples; see ``Sampler.held_out``."""
         return self.sampler.held_out(chunk, num_samples)
 
     def get_metrics(self) -> Any:
-        """Returns nothing of note: samples are counted where they are learned from."""
+        """Returns no metrics of its own: learners count the samples."""
         return self.metrics.reduce()
 
     def get_spaces(self) -> dict[str, tuple[gym.Space, gym.Space]]:
@@ -96,22 +99,18 @@ class SampleRunner(EnvRunner, Checkpointable):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Returns nothing: samples depend on their number alone."""
+        """Returns an empty state: samples depend on the seed and the iteration alone."""
         return {}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Puts nothing back."""
+        """Does nothing: there is no state."""
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns what RLlib makes another one like this with."""
+        """Returns the constructor's arguments, with which RLlib recreates a runner."""
         return (), {"config": self.config}
 
-    def get_checkpointable_components(self) -> list[tuple[str, Checkpointable]]:
-        """Returns the parts that save themselves: none."""
-        return []
-
     def assert_healthy(self) -> None:
-        """Checks that the constructor has come to its end."""
+        """Checks that the constructor has finished."""
         assert self.sampler is not None
 
     def stop(self) -> None:

@@ -1,6 +1,7 @@
-"""The learner of supervised tasks: one optimiser step for every batch of the samples it is given."""
+"""The learner of labelled samples: one optimiser step for every batch."""
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from ctm_rl.agents.rllib.columns import counted, to_device
 from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, AnsweringModule
 from ctm_rl.agents.supervised.optimisation import QuantileClipper, learning_rate, parameter_groups
-from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS
+from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS, map_arrays
 from ctm_rl.agents.supervised.scoring import Tally, loss_of, tally
 from ctm_rl.engine.keep_freed_memory import keep_freed_memory
 from ctm_rl.machine.core import project_
@@ -26,21 +27,20 @@ from ctm_rl.models.answering import Thought
 if TYPE_CHECKING:
     from ctm_rl.agents.supervised.config import SupervisedConfig
 
-ACCURACY_KEY = "accuracy"
 GRADIENT_NORM_KEY = "gradient_norm"
 LEARNING_RATE_KEY = "lr"
-"""Names of a learner's metrics, beside RLlib's own."""
+"""Names of metrics, beside RLlib's own."""
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class SupervisedLearner(TorchLearner):
-    """Learns from right answers, with the loss of the ticks. Of the configuration it reads ``learning``."""
+    """Learns from labelled samples, with a loss over the ticks; reads ``learning`` of the configuration."""
 
     config: "SupervisedConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def build(self) -> None:
-        """Builds the module, its optimiser and what clips and scales its gradients."""
+        """Builds the module, its optimiser, the gradient clipper and the loss scaler."""
         super().build()
         keep_freed_memory()
         self.num_steps_taken = 0
@@ -51,7 +51,7 @@ class SupervisedLearner(TorchLearner):
         self._scaler = torch.amp.GradScaler(self._device_type, enabled=settings.precision == "float16")
 
     def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
-        """Makes AdamW; its learning rate is set before every step."""
+        """Creates AdamW; its learning rate is set before every step."""
         settings = self.config.learning
         module = cast(Any, self.module[module_id])
         optimizer = torch.optim.AdamW(parameter_groups(module.named_parameters(), settings), settings.lr, fused=True)
@@ -73,10 +73,10 @@ class SupervisedLearner(TorchLearner):
         """Takes one optimiser step for every batch.
 
         Args:
-            training_data: holds this learner's samples, several batches one after the other.
-            batch: the same, without the wrapping.
+            training_data: holds this learner's samples, batch after batch.
+            batch: the same samples, unwrapped.
             timesteps: RLlib's counters.
-            **kwargs: what RLlib hands to every learner; the configuration says all that is needed here.
+            **kwargs: RLlib passes them to every learner; the configuration has all that is needed here.
 
         Returns:
             RLlib's metrics, reduced.
@@ -102,13 +102,13 @@ class SupervisedLearner(TorchLearner):
         return loss_of(self.config.learning, self._answering_module.model.config, thought, batch[TARGETS])
 
     def score(self, samples: Mapping[str, Any]) -> Tally:
-        """Answers samples as they are answered after learning, and counts what is right.
+        """Evaluates samples in evaluation mode.
 
         Args:
             samples: observations and targets by name, as from a ``Sampler``.
 
         Returns:
-            The sums.
+            Sums over the samples.
         """
         module = self._answering_module
         is_training = module.training
@@ -122,7 +122,7 @@ class SupervisedLearner(TorchLearner):
             module.train(is_training)
 
     def get_own_state(self) -> dict[str, Any]:
-        """What learning goes on from, beside weights and optimiser."""
+        """Returns the learner's state, beside weights and optimiser."""
         return {
             "num_steps_taken": self.num_steps_taken,
             "clipper": None if self._clipper is None else self._clipper.get_state(),
@@ -130,7 +130,7 @@ class SupervisedLearner(TorchLearner):
         }
 
     def set_own_state(self, state: Mapping[str, Any]) -> None:
-        """Puts back what ``get_own_state`` gave."""
+        """Restores a state from ``get_own_state``."""
         self.num_steps_taken = int(state["num_steps_taken"])
         if self._clipper is not None and state["clipper"] is not None:
             self._clipper.set_state(state["clipper"])
@@ -148,14 +148,14 @@ class SupervisedLearner(TorchLearner):
         return torch.device(self._device).type
 
     def _learn(self, columns: Mapping[str, Any]) -> None:
-        """Goes through the samples, batch by batch."""
+        """Learns from the samples, batch by batch."""
         samples = to_device(columns, self._device)
         num_samples = len(columns[TARGETS])
         self._take_steps(cut(samples, num_samples // self.config.num_rows))
         self._log_steps_trained_metrics(counted(num_samples))
 
     def _take_steps(self, batches: Iterable[dict[str, Any]]) -> None:
-        """Takes an optimiser step for every batch, and logs how it went."""
+        """Takes an optimiser step for every batch, and logs the mean loss and norm, and the last learning rate."""
         settings = self.config.learning
         self._answering_module.train()
         losses, norms, rate = [], [], 0.0
@@ -165,7 +165,7 @@ class SupervisedLearner(TorchLearner):
             losses.append(loss)
             norms.append(norm)
             self.num_steps_taken += 1
-        # One transfer for all.
+        # One transfer from the device for all.
         loss, norm = torch.stack((torch.stack(losses).mean(), torch.stack(norms).mean().to(self._device))).tolist()
         for name, value in (
             (Learner.TOTAL_LOSS_KEY, loss),
@@ -175,7 +175,7 @@ class SupervisedLearner(TorchLearner):
             self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
 
     def _step(self, batch: dict[str, Any], rate: float) -> tuple[Tensor, Tensor]:
-        """One optimiser step; gives the loss and the gradient's norm before clipping."""
+        """Takes one optimiser step; returns the loss and the gradient's norm before clipping."""
         settings = self.config.learning
         parts = list(cut(batch, settings.num_accumulated))
         for optimizer in self._optimizer_parameters:
@@ -205,25 +205,23 @@ class SupervisedLearner(TorchLearner):
         return total, norm
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Half precision inside the body, where it was asked for."""
+        """The precision of the forward pass."""
         dtype = _DTYPES.get(self.config.learning.precision)
         return contextlib.nullcontext() if dtype is None else torch.autocast(self._device_type, dtype)
 
     def _unsynchronised(self, *, is_needed: bool) -> contextlib.AbstractContextManager[Any]:
-        """Keeps learners from exchanging gradients that are not complete yet."""
+        """Keeps learners from exchanging gradients before all parts of a batch are accumulated."""
         module = self.module[DEFAULT_MODULE_ID]
         no_sync = getattr(module, "no_sync", None)
         return no_sync() if is_needed and no_sync is not None else contextlib.nullcontext()
 
 
 def cut(columns: dict[str, Any], num_parts: int) -> Iterator[dict[str, Any]]:
-    """Cuts all columns into equal parts, whose number divides that of the rows."""
+    """Cuts all columns into equal parts; their number must divide that of the rows."""
     for part in range(num_parts):
-        yield {name: _part(column, part, num_parts) for name, column in columns.items()}
+        yield map_arrays(columns, functools.partial(_part, part=part, num_parts=num_parts))
 
 
-def _part(column: Any, part: int, num_parts: int) -> Any:
-    if isinstance(column, dict):
-        return {name: _part(item, part, num_parts) for name, item in column.items()}
+def _part(column: Tensor, part: int, num_parts: int) -> Tensor:
     size = len(column) // num_parts
     return column[part * size : (part + 1) * size]

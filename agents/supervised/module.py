@@ -1,4 +1,4 @@
-"""A model that answers, as an RLModule: it is shown a batch of inputs and gives its answers tick by tick."""
+"""A model that answers, as an RLModule: predictions and certainties of every tick for a batch of inputs."""
 
 import dataclasses
 from typing import Any
@@ -19,13 +19,13 @@ from ctm_rl.models.rebuild_config import rebuild_config
 
 PREDICTIONS = "predictions"
 CERTAINTIES = "certainties"
-"""What ``forward_train`` gives."""
+"""Keys of the outputs of ``forward_train``."""
 
 
 class AnsweringModule(TorchRLModule):
-    """A ``ContinuousThoughtMachine``, or a baseline in its place, for supervised learning.
+    """A ``ContinuousThoughtMachine`` or a baseline, for supervised learning.
 
-    Args of the constructor are RLlib's. ``model_config`` holds the fields of ``AnswerConfig``, which must fit the
+    The constructor's arguments are RLlib's. ``model_config`` holds the fields of ``AnswerConfig``, which must fit the
     spaces, see ``fit_answer_config``.
     """
 
@@ -36,9 +36,9 @@ class AnsweringModule(TorchRLModule):
         self.model = build_model(config)
         self._dispatch = ModelDispatch(config.use_graph)
 
-    def think(self, shown: Any) -> Thought:
+    def think(self, observations: Any) -> Thought:
         """Answers a batch of observations, [B, ...]."""
-        inputs, question = model_inputs(self.model.config, shown)
+        inputs, question = model_inputs(self.model.config, observations)
         arguments = (inputs,) if question is None else (inputs, question)
         predictions, certainties = self._dispatch.run(self.model, *arguments)
         return Thought(predictions, certainties)
@@ -52,13 +52,13 @@ class AnsweringModule(TorchRLModule):
 def fit_answer_config(
     config: AnswerConfig, observation_space: gym.Space, action_space: gym.Space, loss: LossKind
 ) -> AnswerConfig:
-    """Settles what follows from a task's spaces: how many answers there are, and how large an input is.
+    """Sets the fields that follow from a task's spaces: groups and classes of an answer, and the input size.
 
     Args:
-        config: the model as it was asked for.
+        config: the model.
         observation_space: of one input.
         action_space: of one answer.
-        loss: with ``order``, the answer is emitted over the ticks, with one class more for emitting nothing.
+        loss: with ``order``, the answer is emitted over the ticks, with one more class for emitting nothing.
 
     Returns:
         The model with its groups, classes and input size set.
@@ -85,7 +85,7 @@ def fit_answer_config(
 
 
 def _count_answers(space: gym.Space) -> tuple[int, int]:
-    """Groups and classes of an answer."""
+    """Numbers of groups and of classes of an answer."""
     if isinstance(space, Discrete) and space.start == 0:
         return 1, int(space.n)
     if isinstance(space, MultiDiscrete) and space.nvec.ndim == 1 and len(set(space.nvec.tolist())) == 1:
@@ -97,7 +97,7 @@ def _count_answers(space: gym.Space) -> tuple[int, int]:
 
 
 def _input_dim(config: AnswerConfig, space: gym.Space) -> int:
-    """Channels of pictures, or size of vectors, that the encoder reads."""
+    """Channels of images, or size of vectors, that the encoder reads."""
     encoder = config.encoder
     if encoder == "digits":
         if isinstance(space, Dict) and {"digits", "num_digits", "question"} <= set(space.spaces):
@@ -112,7 +112,7 @@ def _input_dim(config: AnswerConfig, space: gym.Space) -> int:
     else:
         if isinstance(space, Box) and len(space.shape) == 3 and space.dtype == np.uint8:
             if config.positions == "rotational" and space.shape[0] != space.shape[1]:
-                raise UserError(f"model.positions rotational needs square pictures, and the environment shows {space}.")
+                raise UserError(f"model.positions rotational needs square images, got observations {space}.")
             return space.shape[2]
-        wanted = "a picture of bytes, [height, width, channels]"
-    raise UserError(f"model.encoder {encoder} reads {wanted}, and the environment shows {space}; choose another.")
+        wanted = "an image of bytes, [height, width, channels]"
+    raise UserError(f"model.encoder {encoder} reads {wanted}, got observations {space}; choose another.")

@@ -1,4 +1,4 @@
-"""How weights follow gradients: learning rate schedules, which parameters decay, and clipping by their own history."""
+"""Learning rate schedules, weight decay groups, and gradient clipping by quantiles of past norms."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from ctm_rl.agents.experiments.answering import LearningSettings
 
-NUM_REMEMBERED = 1000
-"""How many of its last gradient norms each parameter remembers."""
+NUM_STORED = 1000
+"""How many of its last gradient norms are stored for each parameter."""
 
 
 def learning_rate(settings: LearningSettings, step: int, num_steps: int) -> float:
     """The learning rate of one optimiser step.
 
-    A linear warm-up from 0, over ``num_warmup_steps``; then constant, or half a cosine down to 0 at ``num_steps``, or
-    times ``lr_decay`` from each milestone on.
+    A linear warm-up from 0 over ``num_warmup_steps``; then constant, or half a cosine down to 0 at ``num_steps``, or
+    multiplied by ``lr_decay`` at each milestone.
 
     Args:
-        settings: say which.
-        step: how many steps have been taken, from 0.
+        settings: the schedule.
+        step: number of steps taken before.
         num_steps: of the whole run.
 
     Returns:
@@ -39,7 +39,7 @@ def learning_rate(settings: LearningSettings, step: int, num_steps: int) -> floa
 
 
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: LearningSettings) -> list[dict[str, Any]]:
-    """Splits parameters into those that decay and those that do not; an empty group is left out."""
+    """Splits parameters into those with and without weight decay; an empty group is left out."""
     decayed, undecayed = [], []
     for name, parameter in named:
         is_kept = parameter.ndim < 2 or any(part in name for part in settings.undecayed)
@@ -52,29 +52,29 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: Learni
 
 
 class QuantileClipper:
-    """Scales each parameter's gradient down to a quantile of its own last 1,000 norms, unclipped; the first is free.
+    """Scales each parameter's gradient down to a quantile of its own last 1,000 norms before clipping.
 
-    Steps in which a parameter has no gradient, or none that is finite (half precision overflows now and then), are not
-    remembered for it. Source: the parity experiments of arXiv:2505.05522.
+    The first gradient is not clipped. Steps in which a parameter has no gradient, or one that is not finite (half
+    precision overflows now and then), are not stored for it. Source: the parity experiments of arXiv:2505.05522.
 
     Args:
-        num_parameters: how many parameters there are.
-        quantile: which quantile, in (0, 1].
+        num_parameters: number of parameters.
+        quantile: in (0, 1].
     """
 
     def __init__(self, num_parameters: int, quantile: float) -> None:
         self._quantile = quantile
-        self._norms = torch.full((num_parameters, NUM_REMEMBERED), float("nan"))  # NaN: nothing is remembered
+        self._norms = torch.full((num_parameters, NUM_STORED), float("nan"))  # NaN: nothing is stored
         self._count = 0
 
     def clip_(self, parameters: Sequence[Tensor]) -> Tensor:
         """Clips in place.
 
         Args:
-            parameters: always the same ones, in the same order; those without a gradient are passed over.
+            parameters: the same in every call, in the same order; those without a gradient are skipped.
 
         Returns:
-            The norm of all gradients together, before.
+            The norm of all gradients together, before clipping.
         """
         present = [(index, parameter.grad) for index, parameter in enumerate(parameters) if parameter.grad is not None]
         indices, grads = [index for index, _ in present], [grad for _, grad in present]
@@ -82,22 +82,22 @@ class QuantileClipper:
             return torch.zeros(())
         norms = torch.stack([torch.linalg.vector_norm(grad) for grad in grads])
         self._norms = self._norms.to(norms.device)
-        known = min(self._count, NUM_REMEMBERED)
+        known = min(self._count, NUM_STORED)
         if known:
             limits = torch.nanquantile(self._norms[indices, :known], self._quantile, dim=1)
             scales = (limits / norms.clamp(min=1e-12)).clamp(max=1.0).nan_to_num(nan=1.0)
             for grad, scale in zip(grads, scales, strict=True):
                 grad.mul_(scale)
-        remembered = torch.where(norms.isfinite(), norms.float(), float("nan"))
-        self._norms[:, self._count % NUM_REMEMBERED] = float("nan")
-        self._norms[indices, self._count % NUM_REMEMBERED] = remembered
+        stored = torch.where(norms.isfinite(), norms.float(), float("nan"))
+        self._norms[:, self._count % NUM_STORED] = float("nan")
+        self._norms[indices, self._count % NUM_STORED] = stored
         self._count += 1
         return torch.linalg.vector_norm(norms)
 
     def get_state(self) -> dict[str, Any]:
-        """What clipping goes on from."""
+        """Returns the stored norms."""
         return {"norms": self._norms.cpu().clone(), "count": self._count}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Puts back what ``get_state`` gave."""
+        """Restores a state from ``get_state``."""
         self._norms, self._count = torch.as_tensor(state["norms"]).clone(), int(state["count"])

@@ -1,4 +1,4 @@
-"""How right the answers to one batch are, whatever the loss they were learned with."""
+"""The loss and the accuracy of the answers to one batch."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -20,9 +20,9 @@ def loss_of(
     """The loss that the settings name.
 
     Args:
-        settings: say which, and whether the most certain tick counts.
+        settings: the loss, and whether the most certain tick counts.
         config: of the model.
-        thought: what it answered.
+        thought: the model's answers.
         targets: the right answers.
 
     Returns:
@@ -32,7 +32,7 @@ def loss_of(
     if settings.loss == "order":
         return sorting_loss(thought.predictions, targets)
     if settings.halt_certainty is not None:
-        # of ticks that are equally certain the first counts
+        # among equally certain ticks the first counts
         thought = thought._replace(certainties=thought.certainties.clamp(max=settings.halt_certainty))
     return answer_loss(
         config,
@@ -44,7 +44,7 @@ def loss_of(
 
 
 def _uses_most_certain(settings: LearningSettings, config: AnswerConfig) -> bool:
-    """Whether the most certain tick counts beside the best one, or the last."""
+    """Whether the most certain tick counts beside the best one; otherwise the last tick does."""
     if settings.halt_certainty is not None:
         return True
     if settings.use_most_certain is not None:
@@ -58,7 +58,7 @@ def most_certain_answer(config: AnswerConfig, thought: Thought) -> Float[Tensor,
 
     Args:
         config: of the model.
-        thought: what it answered.
+        thought: the model's answers.
 
     Returns:
         Logits of the G classes of an answer, [B, G, C].
@@ -75,7 +75,7 @@ class Tally(NamedTuple):
     elements: float
     """Sum over samples of the share of elements that are right."""
     whole: float
-    """How many samples are right in every element."""
+    """Number of samples that are right in every element."""
     loss: float
     """Sum over samples of the loss."""
 
@@ -86,12 +86,12 @@ class Tally(NamedTuple):
 
 
 def tally(settings: LearningSettings, config: AnswerConfig, thought: Thought, targets: Int[Tensor, "B ..."]) -> Tally:
-    """Counts what is right in a batch; classes are read at each sample's most certain tick.
+    """Counts right answers in a batch; classes are read at each sample's most certain tick.
 
     Args:
-        settings: say what kind of answer it is.
+        settings: the loss, which determines the kind of answer.
         config: of the model.
-        thought: what it answered.
+        thought: the model's answers.
         targets: the right answers.
 
     Returns:

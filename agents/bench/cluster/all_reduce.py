@@ -1,4 +1,4 @@
-"""Has two processes agree on gradients, as learners on CPUs do, and tells what a message and a byte cost."""
+"""Measures an all-reduce of gradients between two processes, as learners on CPUs do it."""
 
 import json
 import os
@@ -15,12 +15,12 @@ _TIMEOUT = 120.0
 
 
 class ReduceCost(NamedTuple):
-    """Seconds of a message between two learners."""
+    """Seconds of a message between two learners: a fixed part, and one for each byte."""
 
     latency: float
-    """However small."""
+    """Of the smallest message."""
     byte: float
-    """For each byte of it."""
+    """Of each byte."""
 
 
 def measure_all_reduce(num_bytes: int) -> ReduceCost:
@@ -30,37 +30,37 @@ def measure_all_reduce(num_bytes: int) -> ReduceCost:
         num_bytes: of the gradients.
 
     Returns:
-        A sum over two goes round a ring in two messages of half the bytes each.
+        The cost of one message; a sum over two processes takes two messages of half the bytes in a ring.
 
     Raises:
         RuntimeError: the processes failed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", __name__, str(Path(folder) / "meeting"), str(num_bytes)]
+        command = [sys.executable, "-m", __name__, str(Path(folder) / "rendezvous"), str(num_bytes)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         processes = [
             subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
             for rank in range(2)
         ]
         try:
-            said = [process.communicate(timeout=_TIMEOUT) for process in processes]
+            outputs = [process.communicate(timeout=_TIMEOUT) for process in processes]
         finally:
             for process in processes:
                 process.kill()
                 process.wait()
-    for process, (_, errors) in zip(processes, said, strict=True):
+    for process, (_, errors) in zip(processes, outputs, strict=True):
         if process.returncode:
-            raise RuntimeError(f"two processes could not agree on gradients: {errors.decode()[-500:]}")
-    small, large = json.loads(said[0][0])
+            raise RuntimeError(f"the all-reduce of two processes failed: {errors.decode()[-500:]}")
+    small, large = json.loads(outputs[0][0])
     return ReduceCost(small / 2, max(0.0, large - small) / num_bytes)
 
 
-def main(meeting: str, num_bytes: int, rank: int) -> None:
-    """One of the two processes; the first writes the seconds of a small sum and of a whole one."""
+def main(rendezvous: str, num_bytes: int, rank: int) -> None:
+    """One of the two processes; the first prints the seconds of a sum of one number and of all gradients."""
     import torch
     from torch import distributed
 
-    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
     medians = []
     for numbers in (1, max(1, num_bytes // 4)):
         gradients = torch.zeros(numbers)

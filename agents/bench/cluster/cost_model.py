@@ -1,125 +1,125 @@
-"""What an iteration of PPO costs on a cluster of any size, from what its parts were measured to cost on one machine."""
+"""Predicts the cost of an iteration of PPO on a cluster of any size from parts measured on one machine."""
 
 from typing import NamedTuple
 
 
 class Costs(NamedTuple):
-    """What was measured; seconds are those of one core, bytes those of one process's share."""
+    """Measured costs; seconds are those of one core, bytes those of one env runner's share of an iteration."""
 
     act: float
-    """Seconds in which an env runner plays its share of an iteration."""
+    """Seconds for an env runner to play its share."""
     learn: float
-    """Seconds in which a learner learns from one env runner's share, all epochs."""
+    """Seconds for a learner to learn from one share, all epochs."""
     put: float
-    """Seconds in which an env runner hands its share to the object store."""
+    """Seconds for an env runner to put its share into the object store."""
     trip: float
-    """Seconds until one env runner that has nothing to do has been asked, has answered, and has got weights."""
+    """Seconds of a call to one env runner without work, with its answer and the new weights."""
     call: float
-    """Seconds of the driver for each further one."""
+    """Seconds of the driver for each further env runner."""
     log: float
-    """Seconds of the driver to take in the metrics of one env runner."""
+    """Seconds of the driver to log the metrics of one env runner."""
     gather: float
-    """Seconds of the driver to take one share out of the object store and lay it to the others."""
+    """Seconds of the driver to get one share from the object store and join it with the others."""
     scatter: float
-    """Seconds of the driver to cut one share out and put it where a learner finds it."""
+    """Seconds of the driver to cut out one share and put it into the object store for a learner."""
     reduce_latency: float
-    """Seconds of one message between neighbouring learners, however small."""
+    """Seconds of the smallest message between neighbouring learners."""
     reduce_byte: float
     """Seconds of each byte of such a message."""
     share_bytes: int
-    """What an env runner sends: its share of an iteration."""
+    """Size of a share, which an env runner sends."""
     weight_bytes: int
-    """What an env runner gets: the policy's weights."""
+    """Size of the policy's weights, which an env runner receives."""
     gradient_bytes: int
-    """What learners agree on in every gradient step."""
+    """Size of the gradients, which learners average in every gradient step."""
 
 
-class Layout(NamedTuple):
-    """Who takes part, and what each has to do."""
+class ClusterSize(NamedTuple):
+    """Numbers of processes, and the work of each."""
 
     num_env_runners: int
     num_learners: int
     num_gradient_steps: int
-    """Of every learner, in an iteration."""
+    """Gradient steps of every learner in an iteration."""
     num_steps_per_runner: int
     """Environment steps of one env runner's share."""
 
 
-class Network(NamedTuple):
-    """What lies between machines."""
+class NetworkLimits(NamedTuple):
+    """The network between machines."""
 
     bytes_per_second: float
-    """Of the driver's machine, in and out together."""
+    """Bandwidth of the driver's machine, in and out together."""
     runners_per_node: int
-    """Env runners of one machine: Ray fetches an object for all of them once."""
+    """Env runners on each machine: Ray fetches an object once for all of them."""
 
 
-class Parts(NamedTuple):
-    """Seconds of an iteration, by who is busy."""
+class IterationCosts(NamedTuple):
+    """Seconds of an iteration, by what is busy."""
 
     act: float
-    """Env runners play, all at the same time, and hand over what they played."""
+    """Env runners play, all at the same time, and store their shares."""
     driver: float
-    """The driver orders, gathers, and hands on."""
+    """The driver calls, gathers and scatters."""
     network: float
     """Bytes to and from the driver's machine."""
     learn: float
-    """Learners learn, each from its share."""
+    """Learners learn, each from its part."""
     reduce: float
-    """Learners agree on gradients."""
+    """Learners average their gradients."""
 
 
 class Iteration(NamedTuple):
-    """One iteration of a layout."""
+    """One iteration of a cluster."""
 
-    parts: Parts
+    parts: IterationCosts
     gathered_bytes: int
     """From env runners to the driver."""
     scattered_bytes: int
-    """From the driver to learners; a single learner is taken to be the driver's own process."""
+    """From the driver to learners; a single learner is assumed to be in the driver's process."""
     weight_bytes: int
     """From the driver to the machines of env runners."""
     reduced_bytes: int
-    """What each learner sends to its neighbour."""
+    """From each learner to its neighbour."""
 
     @property
     def seconds(self) -> float:
-        """In turn: one part after the other."""
+        """Seconds in total, one part after the other."""
         return sum(self.parts)
 
     @property
     def seconds_ahead(self) -> float:
-        """With ``ppo.collect_ahead``: env runners play while the rest is done."""
+        """Seconds with ``ppo.collect_ahead``: env runners play during all other parts."""
         return max(self.parts.act, self.seconds - self.parts.act)
 
     @property
     def bottleneck(self) -> str:
         """The part that takes longest."""
-        return max(Parts._fields, key=lambda name: getattr(self.parts, name))
+        return max(IterationCosts._fields, key=lambda name: getattr(self.parts, name))
 
 
-def predict(costs: Costs, layout: Layout, network: Network) -> Iteration:
-    """Adds up an iteration; every env runner brings a share of its own, so that more of them bring more samples.
+def predict(costs: Costs, size: ClusterSize, network: NetworkLimits) -> Iteration:
+    """Predicts an iteration; every env runner adds a share, so that more of them make more samples.
 
-    Gradients go round a ring: 2(L-1) messages of one L-th each, in every gradient step. All messages of a machine are
-    taken to wait for each other; that learners send while they compute, as they may, is left out.
+    Gradients are averaged in a ring: 2(L-1) messages of one L-th each, in every gradient step. All messages of a
+    machine are assumed to wait for each other; that learners may send while they compute is not modelled.
 
     Args:
-        costs: what was measured.
-        layout: who takes part.
-        network: what lies between them.
+        costs: of the parts.
+        size: of the cluster.
+        network: between its machines.
 
     Returns:
-        Its seconds and bytes.
+        The iteration's seconds and bytes.
     """
-    runners, learners = layout.num_env_runners, layout.num_learners
+    runners, learners = size.num_env_runners, size.num_learners
     is_remote = learners > 1
     gathered = runners * costs.share_bytes
     scattered = gathered if is_remote else 0
     weights = -(-runners // network.runners_per_node) * costs.weight_bytes
-    messages = 2 * (learners - 1) * layout.num_gradient_steps
+    messages = 2 * (learners - 1) * size.num_gradient_steps
     reduced = messages * costs.gradient_bytes // learners
-    parts = Parts(
+    parts = IterationCosts(
         act=costs.act + costs.put,
         driver=_driver(costs, runners, learners if is_remote else 0),
         network=(gathered + scattered + weights) / network.bytes_per_second,
@@ -130,25 +130,25 @@ def predict(costs: Costs, layout: Layout, network: Network) -> Iteration:
 
 
 def _driver(costs: Costs, num_env_runners: int, num_remote_learners: int) -> float:
-    """Seconds in which the driver orders, gathers and hands on."""
+    """Seconds for the driver to call, gather and scatter."""
     seconds = costs.trip + (num_env_runners - 1) * costs.call + num_env_runners * (costs.log + costs.gather)
     return seconds + num_remote_learners * costs.call + num_env_runners * costs.scatter * (num_remote_learners > 0)
 
 
-def predict_on_one_machine(costs: Costs, layout: Layout, num_cores: int) -> float:
-    """Seconds of an iteration in which all processes share one machine's cores and nothing goes over a network.
+def predict_on_one_machine(costs: Costs, size: ClusterSize, num_cores: int) -> float:
+    """Predicts an iteration of a simulation in which all processes share one machine and no network is used.
 
-    What env runners do beside playing then takes cores that others need; playing and learning are taken to need none,
-    as those do who only wait as long.
+    Storing shares takes cores that other processes need; playing and learning are assumed to need none, since the
+    simulated processes only wait as long.
 
     Args:
-        costs: what was measured.
-        layout: who takes part.
+        costs: of the parts.
+        size: of the simulated cluster.
         num_cores: of the machine.
 
     Returns:
-        In turn, without agreeing on gradients.
+        Seconds, one part after the other, without averaging gradients.
     """
-    parts = predict(costs, layout, Network(float("inf"), 1)).parts
-    others = (layout.num_env_runners - 1) * costs.put / num_cores
+    parts = predict(costs, size, NetworkLimits(float("inf"), 1)).parts
+    others = (size.num_env_runners - 1) * costs.put / num_cores
     return parts.act + parts.driver + parts.learn + others

@@ -1,57 +1,58 @@
-"""Measures what the parts of an iteration of PPO cost, each alone, on one core of this machine."""
+"""Measures the parts of an iteration of PPO, each alone, on one core of this machine."""
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import ray
+import torch
 
 from ctm_rl.agents.bench.cluster.all_reduce import measure_all_reduce
 from ctm_rl.agents.bench.cluster.cost_model import Costs
 from ctm_rl.agents.bench.cluster.dummies import Simulation
-from ctm_rl.agents.bench.contender_rllib import ours
-from ctm_rl.agents.bench.timing import Timing
+from ctm_rl.agents.bench.contender_rllib import of_experiment
+from ctm_rl.agents.bench.timing import median_seconds
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.rollout import RolloutFragment, concatenate
 from ctm_rl.agents.rllib.columns import batch_of
 
 _SHARES = 8
-"""How many shares are gathered and scattered at a time, and how many dummies are called."""
+"""How many shares are gathered and scattered together, and how many dummies are called."""
 
 
 class Measured(NamedTuple):
-    """Costs, and what a simulation needs to repeat them."""
+    """Costs, and what a simulation needs to reproduce them."""
 
     costs: Costs
     share: list[np.ndarray]
-    """What an env runner sends, by columns, environments first."""
+    """The columns that an env runner sends, environments first."""
     log: Callable[[], Any]
-    """Takes in the metrics of one env runner, as training does."""
+    """Logs the metrics of one env runner, as training does."""
     num_steps_per_runner: int
     """Environment steps of a share."""
 
 
-def measure_costs(experiment: ActingExperiment, rounds: int, tell: Callable[[str], None]) -> Measured:
-    """Trains a few iterations in this process, and passes what was played through the object store.
+def measure_costs(experiment: ActingExperiment, rounds: int, report: Callable[[str], None]) -> Measured:
+    """Trains a few iterations in this process, and passes their fragments through the object store.
 
     Args:
-        experiment: what is learned; of its env runners, one is measured, and one learner.
+        experiment: what is learned; one of its env runners and one learner are measured.
         rounds: how many times each part is measured.
-        tell: is told what is being done.
+        report: called with a line about what is being done.
 
     Returns:
-        Medians.
+        Medians of the seconds.
     """
     alone = dataclasses.replace(experiment, num_env_runners=0, num_learners=0)
-    contender = ours(alone, num_threads=1)
-    tell("building one env runner and one learner")
+    torch.set_num_threads(1)
+    contender = of_experiment(alone)
+    report("building one env runner and one learner")
     num_parameters = contender.prepare().parameters
     try:
-        tell("playing and learning")
+        report("playing and learning")
         timings = [contender.run_iteration() for _ in range(rounds + 1)][1:]
         group = contender.algorithm.env_runner_group
         assert group is not None
@@ -63,19 +64,19 @@ def measure_costs(experiment: ActingExperiment, rounds: int, tell: Callable[[str
         def log() -> None:
             logger.aggregate([metrics], key="dummies")
 
-        tell("passing shares through the object store")
+        report("passing shares through the object store")
         put, gather, scatter = _measure_store(fragment, rounds)
         weight_bytes = sum(value.nbytes for value in _arrays(runner.get_state(components=["rl_module"])))
         share = list(_arrays(fragment.columns()))
         trip, call = _measure_calls(rounds)
-        log_seconds = _median(log, rounds)
+        log_seconds = median_seconds(log, 10 * rounds)
     finally:
         contender.close()
-    tell("agreeing on gradients")
+    report("averaging gradients")
     reduced = measure_all_reduce(4 * num_parameters)
     costs = Costs(
-        act=_part(timings, "rollout"),
-        learn=_part(timings, "update"),
+        act=statistics.median(cast(float, timing.rollout) for timing in timings),
+        learn=statistics.median(cast(float, timing.update) for timing in timings),
         put=put,
         trip=trip,
         call=call,
@@ -92,7 +93,7 @@ def measure_costs(experiment: ActingExperiment, rounds: int, tell: Callable[[str
 
 
 def _measure_store(fragment: RolloutFragment, rounds: int) -> tuple[float, float, float]:
-    """Seconds of each share: put by its env runner, gathered by the driver, scattered by it."""
+    """Seconds of a share: put by its env runner, gathered and scattered by the driver."""
 
     def put() -> list[ray.ObjectRef]:
         return [ray.put(fragment) for _ in range(_SHARES)]
@@ -108,12 +109,12 @@ def _measure_store(fragment: RolloutFragment, rounds: int) -> tuple[float, float
         parts = [batch.rows(start, start + fragment.num_rows) for start in range(0, batch.num_rows, fragment.num_rows)]
         return [ray.put(batch_of(part.columns(), part.num_steps)) for part in parts]
 
-    measured = [_median(what, rounds) / _SHARES for what in (put, gather, scatter)]
+    measured = [median_seconds(call, 10 * rounds) / _SHARES for call in (put, gather, scatter)]
     return measured[0], measured[1], measured[2]
 
 
 def _measure_calls(rounds: int) -> tuple[float, float]:
-    """Seconds of an iteration in which nobody does anything: with one dummy, and for each further one."""
+    """Seconds of an iteration without any work: with one dummy, and for each further one."""
     simulation = Simulation(_SHARES, 0, [np.zeros(_SHARES, np.uint8)], 1)
     try:
         one, all_of_them = (
@@ -122,20 +123,6 @@ def _measure_calls(rounds: int) -> tuple[float, float]:
     finally:
         simulation.close()
     return one, max(0.0, all_of_them - one) / (_SHARES - 1)
-
-
-def _median(what: Callable[[], Any], rounds: int) -> float:
-    """Seconds of a call, after one that is thrown away."""
-    seconds = []
-    for _ in range(10 * rounds + 1):
-        started = time.perf_counter()
-        what()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
-
-
-def _part(timings: list[Timing], name: str) -> float:
-    return statistics.median(getattr(timing, name) for timing in timings)
 
 
 def _arrays(tree: Any) -> list[np.ndarray]:

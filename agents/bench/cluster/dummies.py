@@ -1,6 +1,5 @@
-"""Stand-ins for env runners and learners: they take as long and send as much, and load neither torch nor RLlib."""
+"""Dummy env runners and learners: they take as long and send as much as real ones, without torch or RLlib."""
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,9 +7,11 @@ from typing import Any
 import numpy as np
 import ray
 
+from ctm_rl.agents.bench.timing import median_seconds
+
 
 class _Dummy:
-    """Waits as long as the work would take, and sends what it would have made."""
+    """Waits as long as the work would take, and sends a result of the same size."""
 
     def __init__(self, share: list[np.ndarray]) -> None:
         self._share = share
@@ -27,20 +28,20 @@ class _Dummy:
         return sum(column.nbytes for column in share)
 
     def loaded(self) -> list[str]:
-        """What it must not have loaded and has."""
+        """Those of torch and RLlib that this process has loaded; it should be neither."""
         import sys
 
         return sorted({"torch", "ray.rllib"} & set(sys.modules))
 
 
 class Simulation:
-    """Iterations of dummies, ordered and gathered by this process as training does.
+    """Iterations of dummies, which this process calls and gathers from as training does.
 
     Args:
-        num_env_runners: how many stand-ins for env runners there are.
-        num_learners: how many for learners.
-        share: what each env runner sends in an iteration, by columns.
-        weight_bytes: what each gets.
+        num_env_runners: how many dummy env runners are started.
+        num_learners: how many dummy learners.
+        share: the columns that each env runner sends in an iteration.
+        weight_bytes: size of the weights that each receives.
     """
 
     def __init__(self, num_env_runners: int, num_learners: int, share: list[np.ndarray], weight_bytes: int) -> None:
@@ -48,11 +49,11 @@ class Simulation:
         self._runners: list[Any] = [dummy.remote(share) for _ in range(num_env_runners)]
         self._learners: list[Any] = [dummy.remote([]) for _ in range(num_learners)]
         self._weights = np.zeros(weight_bytes, np.uint8)
-        self._ask_all("loaded")  # all of them are up
+        self._call_all("loaded")  # waits until all have started
 
     def loaded(self) -> list[str]:
-        """Which of torch and RLlib a dummy has loaded by now: none, unless Ray's workers do so by themselves."""
-        return sorted({name for names in self._ask_all("loaded") for name in names})
+        """Those of torch and RLlib that any dummy has loaded: none, unless Ray's workers do so by themselves."""
+        return sorted({name for names in self._call_all("loaded") for name in names})
 
     def close(self) -> None:
         """Ends the dummies."""
@@ -69,33 +70,28 @@ class Simulation:
         log: Callable[[], Any],
         rounds: int,
     ) -> float:
-        """Simulates iterations of the first so many dummies.
+        """Simulates iterations of some of the dummies.
 
         Args:
-            num_env_runners: how many env runners take part.
-            num_learners: how many learners; one learns in this process.
+            num_env_runners: how many env runners are used.
+            num_learners: how many learners; if one, it is this process.
             act: seconds of every env runner.
             learn: seconds of every learner.
-            log: is called for every answer.
-            rounds: how many iterations count, after one that is thrown away.
+            log: called for every share.
+            rounds: how many iterations are measured, after one that is thrown away.
 
         Returns:
             The median of their seconds.
         """
         runners, learners = self._runners[:num_env_runners], self._learners[:num_learners]
-        seconds = []
-        for _ in range(rounds + 1):
-            started = time.perf_counter()
-            self._iterate(runners, learners, act, learn, log)
-            seconds.append(time.perf_counter() - started)
-        return statistics.median(seconds[1:])
+        return median_seconds(lambda: self._iterate(runners, learners, act, learn, log), rounds)
 
     def _iterate(
         self, runners: Sequence[Any], learners: Sequence[Any], act: float, learn: float, log: Callable[[], Any]
     ) -> None:
-        orders = [runner.play.remote(act) for runner in runners]
-        ray.wait(orders, num_returns=len(orders))
-        shares = ray.get(orders)
+        references = [runner.play.remote(act) for runner in runners]
+        ray.wait(references, num_returns=len(references))
+        shares = ray.get(references)
         for _ in shares:
             log()
         batch = [np.concatenate(column) for column in zip(*shares, strict=True)]
@@ -107,5 +103,5 @@ class Simulation:
         weights = ray.put(self._weights)
         ray.get([runner.set_weights.remote(weights) for runner in runners])
 
-    def _ask_all(self, method: str) -> list[Any]:
+    def _call_all(self, method: str) -> list[Any]:
         return ray.get([getattr(dummy, method).remote() for dummy in (*self._runners, *self._learners)])

@@ -1,11 +1,19 @@
-"""What training costs with more env runners and learners: measured parts, added up, and checked by a simulation."""
+"""Predicts the cost of training with more env runners and learners, and checks the prediction by a simulation."""
 
 import dataclasses
 from typing import Any
 
-from ctm_rl.agents.bench.cluster.cost_model import Costs, Layout, Network, Parts, predict, predict_on_one_machine
-from ctm_rl.agents.bench.run import Tell, circumstances, running_ray
+from ctm_rl.agents.bench.cluster.cost_model import (
+    ClusterSize,
+    Costs,
+    IterationCosts,
+    NetworkLimits,
+    predict,
+    predict_on_one_machine,
+)
+from ctm_rl.agents.bench.run import Report, circumstances, running_ray
 from ctm_rl.agents.bench.settings import BenchOptions
+from ctm_rl.agents.bench.table import markdown_table
 from ctm_rl.agents.cluster.session import count_cpus
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.errors import UserError
@@ -13,49 +21,54 @@ from ctm_rl.errors import UserError
 _GIGABIT = 1e9 / 8
 _MB = 1e6
 _LONGEST_WAIT = 1.0
-"""Seconds, of a simulated learner."""
+"""Longest time of a simulated learner, in seconds."""
 _BYTES = ("gathered", "scattered", "weight", "reduced")
+_TITLES = (
+    *("env runners", "learners", "act s", "driver s", "network s", "learn s", "reduce s", "s/iteration", "ahead"),
+    *("steps/s", "ahead", "gathered MB", "scattered MB", "weights MB", "reduced MB", "most"),
+)
+_DUMMY_TITLES = ("dummy env runners", "learners", "s/iteration", "predicted", "beside waiting", "predicted")
 
 
-def cluster(experiment: ActingExperiment, options: BenchOptions, command: str, tell: Tell) -> dict[str, Any]:
-    """Measures the parts of an iteration, adds them up for clusters, and simulates what this machine can hold.
+def cluster(experiment: ActingExperiment, options: BenchOptions, command: str, report: Report) -> dict[str, Any]:
+    """Measures the parts of an iteration, adds them up for clusters, and simulates those that fit on this machine.
 
     Args:
-        experiment: what is learned; its env runners are as large as it says.
-        options: how to measure; ``options.cluster`` says which clusters.
-        command: what was asked for, to be kept with the result.
-        tell: is told what is being done.
+        experiment: what is learned; it sets the size of each env runner.
+        options: how to measure; ``options.cluster`` has the clusters.
+        command: the command line, kept with the result.
+        report: called with a line about what is being done.
 
     Returns:
-        What JSON can hold: ``machine``, ``versions``, ``command``, ``settings``, ``costs``, ``clusters`` and
+        A result for JSON: ``machine``, ``versions``, ``command``, ``settings``, ``costs``, ``clusters`` and
         ``simulated``.
 
     Raises:
-        UserError: the experiment cannot be run here, or is learned by an algorithm of RLlib's own.
+        UserError: the experiment cannot run on this machine, or uses an algorithm of RLlib's own.
     """
     if experiment.algorithm != "ppo":
-        raise UserError(f"bench cluster counts what our own PPO costs, and the algorithm is {experiment.algorithm}.")
-    asked = options.cluster
+        raise UserError(f"bench cluster is for algorithm ppo, got {experiment.algorithm}; leave --algorithm out.")
+    clusters = options.cluster
     with running_ray(experiment) as experiment:
         from ctm_rl.agents.bench.cluster.costs import measure_costs
         from ctm_rl.agents.bench.cluster.dummies import Simulation
 
-        measured = measure_costs(experiment, options.rounds, tell)
-        costs = measured.costs._replace(learn=measured.costs.learn / asked.learner_speedup)
+        measured = measure_costs(experiment, options.rounds, report)
+        costs = measured.costs._replace(learn=measured.costs.learn / clusters.learner_speedup)
         num_gradient_steps = experiment.ppo.num_epochs * experiment.ppo.num_minibatches
 
-        def layout(num_env_runners: int, num_learners: int) -> Layout:
-            return Layout(num_env_runners, num_learners, num_gradient_steps, measured.num_steps_per_runner)
+        def size_of(num_env_runners: int, num_learners: int) -> ClusterSize:
+            return ClusterSize(num_env_runners, num_learners, num_gradient_steps, measured.num_steps_per_runner)
 
-        tell(f"starting {asked.dummy_env_runners} + {asked.dummy_learners} dummies")
+        report(f"starting {clusters.dummy_env_runners} + {clusters.dummy_learners} dummies")
         simulation = Simulation(
-            asked.dummy_env_runners, asked.dummy_learners, measured.share, weight_bytes=costs.weight_bytes
+            clusters.dummy_env_runners, clusters.dummy_learners, measured.share, weight_bytes=costs.weight_bytes
         )
         simulated = []
         try:
-            for num_env_runners, num_learners in _simulated_sizes(asked.dummy_env_runners, asked.dummy_learners):
-                tell(f"simulating {num_env_runners} env runners and {num_learners} learners")
-                # To wait for longer would tell no more.
+            for num_env_runners, num_learners in _simulated_sizes(clusters.dummy_env_runners, clusters.dummy_learners):
+                report(f"simulating {num_env_runners} env runners and {num_learners} learners")
+                # A longer wait would show nothing more.
                 learn = min(_LONGEST_WAIT, costs.learn * num_env_runners / num_learners)
                 seconds = simulation.run(
                     num_env_runners,
@@ -67,7 +80,7 @@ def cluster(experiment: ActingExperiment, options: BenchOptions, command: str, t
                 )
                 waited = costs.act + learn
                 cut = costs._replace(learn=learn * num_learners / num_env_runners)
-                predicted = predict_on_one_machine(cut, layout(num_env_runners, num_learners), count_cpus())
+                predicted = predict_on_one_machine(cut, size_of(num_env_runners, num_learners), count_cpus())
                 simulated.append(
                     {
                         "env_runners": num_env_runners,
@@ -80,16 +93,16 @@ def cluster(experiment: ActingExperiment, options: BenchOptions, command: str, t
             loaded = simulation.loaded()
         finally:
             simulation.close()
-    network = Network(asked.network_gbits * _GIGABIT, asked.env_runners_per_node)
+    network = NetworkLimits(clusters.network_gbits * _GIGABIT, clusters.env_runners_per_node)
     share_rows = experiment.num_envs_per_env_runner
     return {
         **circumstances(experiment, options, 1, command),
-        "cluster": dataclasses.asdict(asked),
+        "cluster": dataclasses.asdict(clusters),
         "costs": costs._asdict(),
         "clusters": [
-            _row(layout(num_env_runners, num_learners), costs, network, share_rows, experiment.ppo.num_minibatches)
-            for num_learners in asked.learners
-            for num_env_runners in asked.env_runners
+            _row(size_of(num_env_runners, num_learners), costs, network, share_rows, experiment.ppo.num_minibatches)
+            for num_learners in clusters.learners
+            for num_env_runners in clusters.env_runners
         ],
         "simulated": simulated,
         "loaded_by_dummies": loaded,
@@ -97,19 +110,21 @@ def cluster(experiment: ActingExperiment, options: BenchOptions, command: str, t
 
 
 def _simulated_sizes(num_env_runners: int, num_learners: int) -> list[tuple[int, int]]:
-    """Env runners, with one learner and with all: 1, 4, 16 and so on up to all."""
+    """Numbers of env runners (1, 4, 16 and so on up to all), with one learner and with all."""
     sizes = [4**power for power in range(20) if 4**power < num_env_runners] + [num_env_runners]
     return [(size, learners) for learners in sorted({1, num_learners}) for size in sizes]
 
 
-def _row(layout: Layout, costs: Costs, network: Network, share_rows: int, num_minibatches: int) -> dict[str, Any]:
-    """One cluster, for JSON."""
-    iteration = predict(costs, layout, network)
-    num_steps = layout.num_env_runners * layout.num_steps_per_runner
-    num_rows = layout.num_env_runners * share_rows
+def _row(
+    size: ClusterSize, costs: Costs, network: NetworkLimits, share_rows: int, num_minibatches: int
+) -> dict[str, Any]:
+    """One cluster's row for JSON."""
+    iteration = predict(costs, size, network)
+    num_steps = size.num_env_runners * size.num_steps_per_runner
+    num_rows = size.num_env_runners * share_rows
     return {
-        "env_runners": layout.num_env_runners,
-        "learners": layout.num_learners,
+        "env_runners": size.num_env_runners,
+        "learners": size.num_learners,
         "env_steps": num_steps,
         **{name: round(value, 5) for name, value in iteration.parts._asdict().items()},
         "seconds": round(iteration.seconds, 5),
@@ -117,52 +132,46 @@ def _row(layout: Layout, costs: Costs, network: Network, share_rows: int, num_mi
         "env_steps_per_second": round(num_steps / iteration.seconds, 1),
         "env_steps_per_second_ahead": round(num_steps / iteration.seconds_ahead, 1),
         "bottleneck": iteration.bottleneck,
-        "gathered_bytes": iteration.gathered_bytes,
-        "scattered_bytes": iteration.scattered_bytes,
-        "weight_bytes": iteration.weight_bytes,
-        "reduced_bytes": iteration.reduced_bytes,
+        **{f"{name}_bytes": getattr(iteration, f"{name}_bytes") for name in _BYTES},
         # Every learner needs an environment in each of its minibatches.
-        "is_possible": num_rows % (layout.num_learners * num_minibatches) == 0,
+        "is_possible": num_rows % (size.num_learners * num_minibatches) == 0,
     }
 
 
 def to_text(result: dict[str, Any]) -> str:
-    """Tables for a person, readable as Markdown."""
-    costs, asked = Costs(**result["costs"]), result["cluster"]
+    """Makes the tables as text, readable as Markdown."""
+    costs, options = Costs(**result["costs"]), result["cluster"]
     lines = [
         f"one share: {costs.share_bytes / _MB:.2f} MB played in {costs.act:.3f} s, learned from in {costs.learn:.3f} s "
-        f"({asked['learner_speedup']:g} x one core here)",
+        f"({options['learner_speedup']:g} x one core here)",
         f"weights {costs.weight_bytes / _MB:.2f} MB, gradients {costs.gradient_bytes / _MB:.2f} MB",
         f"of the driver for each env runner: a call {1e3 * costs.call:.2f} ms (the first {1e3 * costs.trip:.2f} ms), "
         f"metrics {1e3 * costs.log:.2f} ms, gathering {1e3 * costs.gather:.2f} ms, "
         f"scattering {1e3 * costs.scatter:.2f} ms",
         f"between learners: {1e3 * costs.reduce_latency:.2f} ms a message, {1e9 * costs.reduce_byte:.2f} ns a byte",
         "",
-        "| env runners | learners | act s | driver s | network s | learn s | reduce s | s/iteration | ahead | steps/s "
-        "| ahead | gathered MB | scattered MB | weights MB | reduced MB | most |",
-        "| ---: " * 15 + "| --- |",
+        *markdown_table(_TITLES, ["---:"] * 15 + ["---"], [_cells(row) for row in result["clusters"]]),
     ]
-    for row in result["clusters"]:
-        seconds = " | ".join(f"{row[part]:.3f}" for part in Parts._fields)
-        megabytes = " | ".join(f"{row[f'{name}_bytes'] / _MB:.1f}" for name in _BYTES)
-        mark = "" if row["is_possible"] else " *"
-        lines.append(
-            f"| {row['env_runners']:,} | {row['learners']}{mark} | {seconds} | {row['seconds']:.3f} "
-            f"| {row['seconds_ahead']:.3f} | {row['env_steps_per_second']:,.0f} "
-            f"| {row['env_steps_per_second_ahead']:,.0f} | {megabytes} | {row['bottleneck']} |"
-        )
     if not all(row["is_possible"] for row in result["clusters"]):
         lines += ["", "* too few environments for the learners' minibatches"]
-    lines += [
-        "",
-        "| dummy env runners | learners | s/iteration | predicted | beside waiting | predicted |",
-        "| ---: " * 6 + "|",
-    ]
-    lines += [
-        f"| {row['env_runners']} | {row['learners']} | {row['seconds']:.3f} | {row['predicted']:.3f} "
-        f"| {row['seconds'] - row['waited']:.3f} | {row['predicted'] - row['waited']:.3f} |"
+    rows = [
+        [f"{row['env_runners']}", f"{row['learners']}"]
+        + [f"{row[name] - waited:.3f}" for waited in (0, row["waited"]) for name in ("seconds", "predicted")]
         for row in result["simulated"]
     ]
     loaded = result["loaded_by_dummies"]
+    lines += ["", *markdown_table(_DUMMY_TITLES, ["---:"] * 6, rows)]
     lines += ["", f"dummies have loaded {', '.join(loaded) if loaded else 'neither torch nor RLlib'}", ""]
     return "\n".join(lines)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    """One cluster's line of the table."""
+    return [
+        f"{row['env_runners']:,}",
+        f"{row['learners']}{'' if row['is_possible'] else ' *'}",
+        *(f"{row[name]:.3f}" for name in (*IterationCosts._fields, "seconds", "seconds_ahead")),
+        *(f"{row[name]:,.0f}" for name in ("env_steps_per_second", "env_steps_per_second_ahead")),
+        *(f"{row[f'{name}_bytes'] / _MB:.1f}" for name in _BYTES),
+        row["bottleneck"],
+    ]

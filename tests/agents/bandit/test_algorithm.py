@@ -298,7 +298,7 @@ def test_environments_of_the_users_own_are_answered_one_by_one_and_must_end(num_
     try:
         runner = BanditRunner(config=changed(env=TaskConfig(id="OneOrOther-v0", kwargs={"num_steps": num_steps})))
         if num_steps == 2:
-            with pytest.raises(UserError, match="cannot be learned as a bandit: its episodes go on after the first"):
+            with pytest.raises(UserError, match="cannot be learned from rewards: its episodes go on after the first"):
                 runner.sample()
             return
         columns = drawn(runner)

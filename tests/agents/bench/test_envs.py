@@ -1,4 +1,4 @@
-"""The benchmark of the single-step environments: every row is measured, and told as it was asked for."""
+"""The benchmark of the single-step environments: every row is measured and reported as JSON or text."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_every_environment_has_a_row(capsys: pytest.CaptureFixture[str], tmp_pat
     assert result["command"].startswith("ctm-rl bench envs")
 
 
-def test_a_person_gets_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_text_has_a_line_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "envs", "--rounds", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(envs.CASES) + 1

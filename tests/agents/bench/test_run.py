@@ -1,4 +1,4 @@
-"""The benchmark: who takes part, what is counted and reported, and how mistakes are told."""
+"""The benchmark: contenders, the arithmetic floor, results and error messages."""
 
 import dataclasses
 import importlib.util
@@ -78,7 +78,7 @@ def flops_forward(config: PolicyConfig, num_steps: int, num_rows: int) -> int:
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_the_floor_counts_what_the_plain_loop_multiplies(config: PolicyConfig) -> None:
     counted = floor.count(config, vector_layout(4), Choices(sizes=(3,)))
-    # The plain loop multiplies the features anew in each tick, and synchronises without matrix products.
+    # The plain loop multiplies the features again in each tick, and synchronises without matrix products.
     expected = counted.total - counted.sync + (config.num_ticks - 1) * counted.features
     assert flops_forward(config, num_steps=2, num_rows=3) == 2 * 2 * 3 * expected
 
@@ -111,8 +111,8 @@ def test_the_floor_counts_every_cell_of_a_grid() -> None:
 def test_the_published_minibatch_is_about_nine_gflop() -> None:
     model = dataclasses.replace(cartpole_paper().model, encoder="control")
     counted = floor.count(model, vector_layout(4), Choices(sizes=(2,)))
-    assert 8.5 < floor.gflop(counted, 64 * 100, with_backward=True) < 10.5
-    assert floor.gflop(counted, 64 * 100, with_backward=False) == pytest.approx(12_800e-9 * counted.total)
+    assert 8.5 < floor.gflop(counted, 64 * 100) < 10.5
+    assert floor.gflop(counted, 64 * 100) == pytest.approx(3 * 12_800e-9 * counted.total)
 
 
 def test_the_matrix_rate_is_a_rate() -> None:
@@ -120,7 +120,7 @@ def test_the_matrix_rate_is_a_rate() -> None:
 
 
 @pytest.mark.skipif(not memory.reset_peak(), reason="this system does not let a process reset its peak")
-def test_the_peak_is_seen_and_starts_anew() -> None:
+def test_the_peak_is_measured_and_can_be_reset() -> None:
     memory.release_free()
     meter = memory.PeakMeter()
     meter.start()
@@ -130,14 +130,14 @@ def test_the_peak_is_seen_and_starts_anew() -> None:
     peak = meter.above_floor_mb()
     assert peak is not None
     assert 60 < peak < 100
-    memory.release_free()  # a learner may have told the allocator to keep what is freed
+    memory.release_free()  # a learner may have configured the allocator to keep freed memory
     meter.start()
     later = meter.above_floor_mb()
     assert later is not None
     assert later < 20
 
 
-def test_where_nothing_is_known_of_memory_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_systems_status_files_memory_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_STATUS", Path("/nowhere"))
     monkeypatch.setattr(memory, "_CLEAR", Path("/nowhere/else"))
     meter = memory.PeakMeter()
@@ -145,7 +145,7 @@ def test_where_nothing_is_known_of_memory_nothing_is_said(monkeypatch: pytest.Mo
     assert (meter.floor_mb, meter.above_floor_mb()) == (None, None)
 
 
-def test_the_median_is_taken_of_every_entry() -> None:
+def test_the_median_is_taken_of_every_value() -> None:
     timings = [
         Timing(seconds, 1.0, None if seconds == 2 else 1.0, 0.0, 8, seconds, 0.5)._asdict() for seconds in (3, 1, 2)
     ]
@@ -158,7 +158,7 @@ def test_a_line_is_fitted_and_its_worst_point_found() -> None:
     assert scaling.fit([0, 1, 2], [1, 1.3, 1]).worst_deviation == pytest.approx(0.3 - 0.1, abs=0.02)
 
 
-def test_options_are_told_from_fields_of_the_experiment() -> None:
+def test_options_are_separated_from_fields_of_the_experiment() -> None:
     arguments = ["cartpole", "--only", "ctm-rl", "sb3-lstm", "--model.num-ticks", "5", "--json", "--rival.lstm_dim=3"]
     own, others = divide(BenchOptions, arguments)
     assert own == ["--only", "ctm-rl", "sb3-lstm", "--json", "--rival.lstm_dim=3"]
@@ -166,7 +166,7 @@ def test_options_are_told_from_fields_of_the_experiment() -> None:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Runs the command; gives what it writes."""
+    """Runs the command; returns its output."""
     capsys.readouterr()
     code = main(["bench", *arguments])
     output, error = capsys.readouterr()
@@ -214,7 +214,7 @@ def test_contenders_are_measured_and_the_table_is_made_from_the_json(
         ("rllib-lstm", "LSTM 5, 4 x 8 steps, 1 epochs, 2 minibatches", 32),
     ],
 )
-def test_every_contender_tells_its_parts(name: str, note: str, env_steps: int) -> None:
+def test_every_contender_reports_its_parts(name: str, note: str, env_steps: int) -> None:
     experiment = dataclasses.replace(
         cartpole_paper(),
         model=dataclasses.replace(SMALL, encoder="auto"),
@@ -222,7 +222,7 @@ def test_every_contender_tells_its_parts(name: str, note: str, env_steps: int) -
         num_envs_per_env_runner=8,
     )
     rival = RivalSettings(num_envs=4, num_steps=8, lstm_dim=5, num_epochs=1, num_minibatches=2)
-    contender = make_contender(name, experiment, 1, rival)
+    contender = make_contender(name, experiment, rival)
     description = contender.prepare()
     first, second = contender.run_iteration(), contender.run_iteration()
     contender.close()
@@ -251,12 +251,12 @@ def check_row(row: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::ResourceWarning")
-def test_scaling_gives_points_lines_and_a_picture(
+def test_scaling_returns_points_lines_and_a_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    asked = []
+    calls = []
 
     class Instant:
         """A worker that costs a second, and another for each tick and each ten steps."""
@@ -271,12 +271,12 @@ def test_scaling_gives_points_lines_and_a_picture(
             return self
 
         def __exit__(self, *_: object) -> None:
-            asked.append("closed")
+            calls.append("closed")
 
         def wait(self) -> None:
-            asked.append("built")
+            calls.append("built")
 
-        def ask(self, wish: str) -> dict[str, Any]:
+        def request(self, kind: str) -> dict[str, Any]:
             return Timing(self._seconds, None, None, None, self._steps * 8, None, None)._asdict()
 
     monkeypatch.setattr(scaling, "Worker", Instant)
@@ -290,16 +290,16 @@ def test_scaling_gives_points_lines_and_a_picture(
     assert len(curves["iteration"]["points"]) == 20
     assert curves["iteration"]["line"]["slope"] == pytest.approx(0)
     assert "ticks of a step, K: 1.8000 s + 1.0000 s each, worst deviation 0.0 %" in text
-    assert (asked.count("built"), asked.count("closed")) == (6, 6)
+    assert (calls.count("built"), calls.count("closed")) == (6, 6)
     has_matplotlib = importlib.util.find_spec("matplotlib") is not None
     assert (tmp_path / "curves.png").exists() == has_matplotlib
-    assert has_matplotlib or "no picture, since matplotlib is not installed" in text
+    assert has_matplotlib or "no figure, since matplotlib is not installed" in text
 
 
-def test_without_sb3_its_row_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_sb3_its_row_has_the_reason_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sb3_contrib", None)
     with pytest.raises(Unavailable, match=r'pip install "ctm-rl\[bench\]" brings it') as caught:
-        sb3.SB3Contender(cartpole_paper(), 1, RivalSettings()).prepare()
+        sb3.SB3Contender(cartpole_paper(), RivalSettings()).prepare()
     row = {"name": "sb3-lstm", "what": CONTENDERS["sb3-lstm"], "unavailable": str(caught.value)}
     circumstances = {
         "machine": {"cpu": "a", "cores": 1, "memory_gb": 1},
@@ -311,7 +311,7 @@ def test_without_sb3_its_row_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch
     assert len([line for line in lines if "not measured: " in line]) == 1
 
 
-def test_a_worker_that_dies_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_dies_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with Worker("ctm-rl", cartpole(), 1, RivalSettings()) as worker:
         with pytest.raises(WorkerFailed, match="ctm-rl failed: its process ended with exit code 1"):
@@ -345,7 +345,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("arguments, message", MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

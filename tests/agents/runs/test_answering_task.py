@@ -178,7 +178,7 @@ def test_an_environment_and_a_model_that_do_not_fit_are_refused() -> None:
     assert isinstance(digits, AnsweringExperiment)
     with pytest.raises(UserError, match=r"must select samples of .*Images-v0 other than those learned from"):
         fit_model(dataclasses.replace(digits, env=TaskConfig(id=digits.env.id, kwargs={"dataset": "mnist"})))
-    with pytest.raises(UserError, match=r"model.encoder parity reads a vector, and the environment shows Box"):
+    with pytest.raises(UserError, match=r"model.encoder parity reads a vector, got observations Box"):
         fit_model(
             dataclasses.replace(digits, model=dataclasses.replace(digits.model, encoder="parity", positions="none"))
         )

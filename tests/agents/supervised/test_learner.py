@@ -1,11 +1,11 @@
-"""Supervised learning over RLlib: recorded losses through the learner, many learners as one, samples made ahead."""
+"""Supervised learning over RLlib: recorded losses, several learners equal to one, samples made ahead."""
 
 import contextlib
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,10 @@ from ctm_rl.agents.experiments.answering import (
 )
 from ctm_rl.agents.rllib.columns import batch_of
 from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
-from ctm_rl.agents.supervised.algorithm import Supervised, _sample
+from ctm_rl.agents.supervised.algorithm import Supervised
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.learner import SupervisedLearner
 from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, AnsweringModule
-from ctm_rl.agents.supervised.sample_queue import Feed
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS
 from ctm_rl.agents.supervised.scoring import Tally, loss_of
 from ctm_rl.checkpoints.published import load_official
@@ -83,7 +82,7 @@ def learner_of(model: AnswerConfig, learning: LearningSettings, num_steps: int =
     spec = RLModuleSpec(module_class=AnsweringModule, model_config=dataclasses.asdict(model))
     config.rl_module(rl_module_spec=spec)
     config.debugging(seed=1, log_level="ERROR")
-    spaces: dict[str, Any] = {DEFAULT_MODULE_ID: (Box(-1.0, 1.0, (LENGTH,)), Discrete(2))}  # nothing looks at them
+    spaces: dict[str, Any] = {DEFAULT_MODULE_ID: (Box(-1.0, 1.0, (LENGTH,)), Discrete(2))}  # not used
     learner = config.build_learner(spaces=spaces)
     assert isinstance(learner, SupervisedLearner)
     return learner
@@ -104,7 +103,7 @@ def samples(num_rows: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def update(learner: SupervisedLearner, columns: dict[str, np.ndarray]) -> dict[str, float]:
-    """Has a learner learn; gives its metrics."""
+    """Has a learner learn; returns its metrics."""
     results = learner.update(batch=batch_of(columns, len(columns[TARGETS])))[DEFAULT_MODULE_ID]
     return {name: value.peek() if hasattr(value, "peek") else value for name, value in results.items()}
 
@@ -227,7 +226,7 @@ def test_half_precision_learns_nearly_as_full_precision_does(precision: str) -> 
     assert again.num_steps_taken == 31
 
 
-def test_the_first_ticks_alone_are_learned_from_and_all_of_their_numbers_are_drawn() -> None:
+def test_with_min_num_ticks_every_number_of_first_ticks_is_drawn() -> None:
     learner = learner_of(FITTED, LearningSettings(batch_size=8, min_num_ticks=2))
     columns = {name: torch.from_numpy(column) for name, column in samples(8).items()}
     model = model_of(learner).eval()
@@ -261,14 +260,14 @@ def test_the_first_ticks_alone_are_learned_from_and_all_of_their_numbers_are_dra
         ({"signal": "reward"}, "for models that answer at every tick"),
     ],
 )
-def test_ticks_that_are_not_there_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_min_num_ticks_without_such_ticks_is_refused(changes: dict[str, Any], message: str) -> None:
     learning = LearningSettings(batch_size=8, min_num_ticks=2)
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(EXPERIMENT, learning=learning, **changes)
 
 
 @pytest.mark.parametrize("kind", ["ctm", "lstm"])
-def test_a_model_that_is_to_halt_learns_from_the_tick_where_it_would(kind: ModelKind) -> None:
+def test_with_halt_certainty_the_loss_is_of_the_tick_where_the_model_halts(kind: ModelKind) -> None:
     torch.manual_seed(3)
     config = dataclasses.replace(FITTED, kind=kind, num_ticks=6)
     predictions, targets = 2 * torch.randn(40, LENGTH * 2, 6), torch.randint(0, 2, (40, LENGTH))
@@ -293,7 +292,7 @@ def test_a_model_that_is_to_halt_learns_from_the_tick_where_it_would(kind: Model
         {"learning": LearningSettings(batch_size=8, halt_certainty=0.9, use_most_certain=False)},
     ],
 )
-def test_halting_where_no_certain_tick_counts_is_refused(changes: dict[str, Any]) -> None:
+def test_halt_certainty_without_a_most_certain_tick_is_refused(changes: dict[str, Any]) -> None:
     changes = {"learning": LearningSettings(batch_size=8, halt_certainty=0.9), **changes}
     with pytest.raises(ValueError, match=r"learning\.halt_certainty is for models that are read at their most certain"):
         dataclasses.replace(EXPERIMENT, **changes)
@@ -386,28 +385,27 @@ def test_two_learners_equal_one_on_the_same_samples() -> None:
         assert scores == pytest.approx(of_first, rel=1e-5)
 
 
-def test_runners_make_what_the_training_process_would_make_and_a_lost_one_changes_nothing() -> None:
-    # Inside, so that they travel to runners, which do not know this file.
+def test_remote_runners_make_the_same_samples_and_a_lost_one_changes_nothing() -> None:
+    # Inside the test, so that they are pickled by value: runners cannot import this file.
     def wait(runner: Any) -> None:
         time.sleep(600)
 
     def fail(runner: Any) -> None:
-        raise UserError("no such picture")
+        raise UserError("no such image")
 
     with built(EXPERIMENT) as algorithm:
         expected = losses_of(algorithm, 5)
         tested = algorithm.test()
     with built(dataclasses.replace(EXPERIMENT, num_env_runners=2, num_cpus_per_env_runner=0.5)) as algorithm:
         assert losses_of(algorithm, 2) == expected[:2]
-        feed, group = algorithm._feed, algorithm.env_runner_group
-        assert feed is not None
+        queue, group = algorithm._queue, algorithm.env_runner_group
         assert group is not None
         # Ahead of being needed, and dealt out evenly.
-        assert sorted(feed._orders) == [(2, 0), (3, 0), (4, 0)]
-        assert {order.worker for order in feed._orders.values()} == {1, 2}
-        # The next samples are on their way when their runner is lost: the other one makes them anew.
-        feed._orders[2, 0] = stuck = feed._place(wait)
-        stuck.job = functools.partial(_sample, iteration=2, part=0)
+        assert sorted(queue._requests) == [(2, 0), (3, 0), (4, 0)]
+        assert {request.worker for request in queue._requests.values()} == {1, 2}
+        # The next samples are being made when their runner is lost: the other one makes them again.
+        stuck = queue._pool.start(wait, queue._busy)
+        queue._requests[2, 0] = stuck._replace(job=methodcaller("sample", iteration=2, part=0))
         ray.kill(group._worker_manager.actors()[stuck.worker], no_restart=False)
         assert losses_of(algorithm, 1) == expected[2:3]
         assert losses_of(algorithm, 2) == expected[3:]
@@ -419,50 +417,11 @@ def test_runners_make_what_the_training_process_would_make_and_a_lost_one_change
             time.sleep(0.25)
             algorithm.restore_env_runners(group)
         assert group.num_healthy_remote_workers() == 2
-        before = [ray.get(feed.take(key)) for key in list(feed._orders)]
+        before = [ray.get(queue.take(key)) for key in list(queue._requests)]
         assert len(before) >= 2
-        # What fails in the environment fails in any runner: it is said at once.
-        feed.order("broken", fail)
-        with pytest.raises(UserError, match=r"^no such picture$") as caught:
-            feed.take("broken")
+        # What fails in the environment fails in any runner: it is reported at once.
+        queue.request("broken", fail)
+        with pytest.raises(UserError, match=r"^no such image$") as caught:
+            queue.take("broken")
         assert caught.value.__cause__ is not None
         assert group.num_healthy_remote_workers() == 2
-
-
-def test_runners_that_are_lost_again_and_again_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    @ray.remote(num_cpus=0)
-    class Mortal:
-        def fill(self, job: Callable[[Any], Any]) -> tuple[Any, bool]:
-            return job(self), True
-
-    class Manager:
-        def __init__(self) -> None:
-            self.healthy = {1}
-
-        def actors(self) -> dict[int, Any]:
-            return {1: Mortal.remote()}
-
-        def set_actor_state(self, worker: int, healthy: bool) -> None:
-            self.healthy.discard(worker)
-
-    class Group:
-        def __init__(self) -> None:
-            self._worker_manager = Manager()
-
-        def healthy_env_runner_ids(self) -> list[int]:
-            return sorted(self._worker_manager.healthy)
-
-    group: Any = Group()
-    restored = []
-
-    def restore() -> None:
-        restored.append(True)
-        group._worker_manager.healthy.add(1)
-
-    monkeypatch.setattr("ctm_rl.agents.supervised.sample_queue.time.sleep", lambda _: None)
-    monkeypatch.setattr("ctm_rl.agents.supervised.sample_queue.MAX_LOSSES", 2)
-    feed = Feed(group, restore, timeout=60.0)
-    feed.order("deadly", lambda _: __import__("os")._exit(1))
-    with pytest.raises(RuntimeError, match="2 environment runners were lost over the same samples"):
-        feed.take("deadly")
-    assert len(restored) == 2

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ctm_rl.agents.experiments.answering import LearningSettings
-from ctm_rl.agents.supervised.optimisation import NUM_REMEMBERED, QuantileClipper, learning_rate, parameter_groups
+from ctm_rl.agents.supervised.optimisation import NUM_STORED, QuantileClipper, learning_rate, parameter_groups
 from ctm_rl.config import AnswerConfig
 from ctm_rl.models.answering import build_model
 
@@ -35,7 +35,7 @@ def test_the_rate_is_constant_or_falls_at_milestones() -> None:
     assert [learning_rate(steps, step, 10) for step in (4, 5, 6, 8, 9, 99)] == [0.3, 0.3, 0.15, 0.15, 0.075, 0.075]
 
 
-def test_a_budget_shorter_than_the_warmup_ends_amid_it() -> None:
+def test_a_budget_shorter_than_the_warmup_ends_in_it() -> None:
     settings = dataclasses.replace(SETTINGS, schedule="cosine", num_warmup_steps=50)
     assert learning_rate(settings, 9, 10) == pytest.approx(0.3 * 10 / 51)
     assert learning_rate(settings, 50, 10) == 0.3
@@ -98,9 +98,9 @@ def clip(clipper: QuantileClipper, grads: list[torch.Tensor | None]) -> tuple[li
 @pytest.mark.parametrize("quantile", [0.5, 0.9, 1.0])
 def test_each_gradient_is_clipped_at_the_quantile_of_its_own_norms(quantile: float) -> None:
     clipper = QuantileClipper(3, quantile)
-    remembered: list[list[float]] = [[], [], []]
+    stored: list[list[float]] = [[], [], []]
     num_clipped = 0
-    for step in range(NUM_REMEMBERED + 40):
+    for step in range(NUM_STORED + 40):
         grads = gradients(step)
         clipped, norm = clip(clipper, list(grads))
         norms = [float(grad.double().square().sum().sqrt()) for grad in grads]
@@ -109,16 +109,16 @@ def test_each_gradient_is_clipped_at_the_quantile_of_its_own_norms(quantile: flo
             assert after is not None
             if step == 0:
                 assert torch.equal(after, grad)
-            elif step < 60 or step > NUM_REMEMBERED - 3:
-                limit = float(np.quantile(remembered[index][-NUM_REMEMBERED:], quantile))
+            elif step < 60 or step > NUM_STORED - 3:
+                limit = float(np.quantile(stored[index][-NUM_STORED:], quantile))
                 expected = grad * min(1.0, limit / norms[index])
                 torch.testing.assert_close(after, expected, rtol=1e-5, atol=0.0)
                 num_clipped += limit < norms[index]
-            remembered[index].append(norms[index])
+            stored[index].append(norms[index])
     assert num_clipped > 0
 
 
-def test_a_clipper_goes_on_from_its_state() -> None:
+def test_a_clipper_continues_from_its_state() -> None:
     one, two = QuantileClipper(3, 0.9), QuantileClipper(3, 0.9)
     for step in range(7):
         clip(one, list(gradients(step)))
@@ -139,7 +139,7 @@ def test_a_clipper_goes_on_from_its_state() -> None:
         assert after.norm() < 0.1 * free.norm()
 
 
-def test_steps_without_a_finite_gradient_are_not_remembered() -> None:
+def test_steps_without_a_finite_gradient_are_not_stored() -> None:
     clipper, plain = QuantileClipper(3, 0.9), QuantileClipper(3, 0.9)
     broken = gradients(50)
     broken[1][2] = float("inf")
@@ -154,7 +154,7 @@ def test_steps_without_a_finite_gradient_are_not_remembered() -> None:
         torch.testing.assert_close(after[index], expected[index], rtol=1e-6, atol=0.0)
 
 
-def test_a_parameter_whose_first_gradient_comes_late_has_a_free_step_too() -> None:
+def test_a_late_first_gradient_is_not_clipped_either() -> None:
     clipper = QuantileClipper(3, 0.5)
     for step in range(3):
         clip(clipper, [*gradients(step)[:2], None])

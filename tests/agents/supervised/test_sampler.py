@@ -1,4 +1,4 @@
-"""The makers of samples: what they show depends on numbers alone, and what is held out is never learned from."""
+"""The sampler: samples depend on the seed and their indices alone, and held-out samples are never learned from."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from ctm_rl.agents.experiments.answering import TaskConfig
 from ctm_rl.agents.supervised.sampler import (
     _HELD_OUT,
     _TRAINING,
-    Columns,
     EnvironmentFailed,
+    LabelledSamples,
     Sampler,
     _seed,
     check_samples,
@@ -43,12 +43,12 @@ class Remainder(gym.Env[np.ndarray, int]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
-        shown = self.np_random.random(4)
+        observation = self.np_random.random(4)
         if self._answer == "raise":
             raise LookupError("the file of numbers has gone")
-        right = int(shown.sum() * 10) % 3
+        right = int(observation.sum() * 10) % 3
         answers = {"right": {"target": right}, "none": {}, "outside": {"target": 3}, "float": {"target": right / 3}}
-        return shown, answers[self._answer]
+        return observation, answers[self._answer]
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         return np.zeros(4), 0.0, True, False, {}
@@ -66,18 +66,18 @@ def sampler(env: TaskConfig, seed: int = 1, held_out_seed: int = 0) -> Sampler:
     return Sampler(env, num_rows=ROWS, num_steps=STEPS, seed=seed, held_out_seed=held_out_seed)
 
 
-def arrays_of(columns: Columns) -> list[np.ndarray]:
+def arrays_of(columns: LabelledSamples) -> list[np.ndarray]:
     """All arrays of some samples."""
-    shown = columns.observations
-    return [*(shown.values() if isinstance(shown, dict) else [shown]), columns.targets]
+    observation = columns.observations
+    return [*(observation.values() if isinstance(observation, dict) else [observation]), columns.targets]
 
 
-def are_same(one: Columns, two: Columns) -> bool:
+def are_same(one: LabelledSamples, two: LabelledSamples) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(arrays_of(one), arrays_of(two), strict=True))
 
 
 @BOTH
-def test_the_same_numbers_make_the_same_samples_whoever_makes_them_and_in_whatever_order(env: TaskConfig) -> None:
+def test_samples_depend_on_their_indices_and_not_on_the_order_of_making_them(env: TaskConfig) -> None:
     one, two = sampler(env), sampler(env)
     numbers = list(itertools.product(range(3), range(2)))
     first = {number: one.fragment(*number) for number in numbers}
@@ -99,7 +99,7 @@ def test_held_out_samples_depend_on_their_own_seed_alone(env: TaskConfig) -> Non
     assert [len(sampler(env).held_out(chunk, 12).targets) for chunk in range(3)] == [5, 5, 2]
 
 
-def test_seeds_of_the_two_roles_never_meet_in_any_environment_of_a_vector() -> None:
+def test_seeds_of_training_and_held_out_samples_do_not_overlap() -> None:
     words = list(itertools.product(range(6), range(40), range(4)))
     training = [_seed(_TRAINING, *word) for word in words]
     held_out = [_seed(_HELD_OUT, *word) for word in words]
@@ -126,7 +126,7 @@ def test_a_finite_set_is_tested_exactly_once_each() -> None:
     assert np.array_equal(np.concatenate(part), everything.targets[:90])
 
 
-def test_an_environment_of_the_users_own_that_is_single_makes_samples() -> None:
+def test_a_users_own_single_environment_makes_samples() -> None:
     made = sampler(TaskConfig(id="Remainder-v0"))
     assert isinstance(made.env.unwrapped, gym.vector.SyncVectorEnv)
     columns = made.fragment(2, 1)
@@ -142,9 +142,9 @@ def test_an_environment_of_the_users_own_that_is_single_makes_samples() -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ("none", r'^Remainder-v0 cannot be learned from labels: its reset gives no info\["target"\].$'),
-        ("outside", r'^info\["target"\] of Remainder-v0 must be an answer out of Discrete\(3\), got 3.$'),
-        ("float", r'^info\["target"\] of Remainder-v0 must be an answer out of Discrete\(3\), got [0-9.]+.$'),
+        ("none", r'^Remainder-v0 cannot be learned from labels: its reset returns no info\["target"\].$'),
+        ("outside", r'^info\["target"\] of Remainder-v0 must be an answer in Discrete\(3\), got 3.$'),
+        ("float", r'^info\["target"\] of Remainder-v0 must be an answer in Discrete\(3\), got [0-9.]+.$'),
         ("raise", r"^Remainder-v0 failed when it was reset: LookupError: the file of numbers has gone$"),
     ],
 )
@@ -155,7 +155,7 @@ def test_an_environment_without_right_answers_is_refused_in_one_line(answer: str
     assert isinstance(caught.value, EnvironmentFailed) == (answer == "raise")
 
 
-def test_an_environment_that_is_not_there_or_takes_other_arguments_is_refused_in_one_line() -> None:
+def test_an_unknown_environment_or_argument_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match=r"^env.id 'Nowhere-v0' cannot be made: .*$"):
         make_samples_env(TaskConfig(id="Nowhere-v0"), 2)
     with pytest.raises(UserError, match=r"^env.id 'ctm_rl.envs:ctm_rl/Parity-v0' cannot be made: .*width.*$"):

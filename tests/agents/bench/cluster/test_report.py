@@ -1,4 +1,4 @@
-"""What clusters cost: the sum of measured parts, and its check by processes that only wait."""
+"""The cost of clusters: measured parts added up, and a simulation by processes that only wait."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ctm_rl.agents.bench.cluster.cost_model import Costs, Layout, Network, predict, predict_on_one_machine
+from ctm_rl.agents.bench.cluster.cost_model import ClusterSize, Costs, NetworkLimits, predict, predict_on_one_machine
 from ctm_rl.cli.main import main
 
 COSTS = Costs(
@@ -24,7 +24,7 @@ COSTS = Costs(
     weight_bytes=20,
     gradient_bytes=40,
 )
-NETWORK = Network(bytes_per_second=1000.0, runners_per_node=4)
+NETWORK = NetworkLimits(bytes_per_second=1000.0, runners_per_node=4)
 TINY = (
     *("--model.num-neurons", "9", "--model.history-length", "4", "--model.feature-dim", "6", "--model.nlm-hidden-dim"),
     *("2", "--model.num-output-sync-neurons", "5", "--model.head-dims", "8", "--ppo.num-rollout-steps", "8"),
@@ -33,7 +33,7 @@ TINY = (
 
 
 def test_one_of_each_costs_what_its_parts_do() -> None:
-    iteration = predict(COSTS, Layout(1, 1, 6, 10), NETWORK)
+    iteration = predict(COSTS, ClusterSize(1, 1, 6, 10), NETWORK)
     assert iteration.parts._asdict() == {
         "act": 2.5,
         "driver": 0.125 + 0.25 + 0.5,
@@ -47,8 +47,8 @@ def test_one_of_each_costs_what_its_parts_do() -> None:
     assert iteration.bottleneck == "learn"
 
 
-def test_many_of_each_share_the_work_and_pay_for_agreeing() -> None:
-    iteration = predict(COSTS, Layout(10, 4, 6, 10), NETWORK)
+def test_many_of_each_share_the_work_and_average_gradients() -> None:
+    iteration = predict(COSTS, ClusterSize(10, 4, 6, 10), NETWORK)
     assert iteration.gathered_bytes == iteration.scattered_bytes == 1000
     assert iteration.weight_bytes == 3 * 20  # ten env runners live on three machines
     assert iteration.reduced_bytes == 2 * 3 * 6 * 10  # six messages of a quarter of the gradients, six times
@@ -59,34 +59,34 @@ def test_many_of_each_share_the_work_and_pay_for_agreeing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "bottleneck"),
+    ("size", "bottleneck"),
     [
-        (Layout(1, 8, 1, 10), "act"),
-        (Layout(64, 1, 6, 10), "learn"),
-        (Layout(64, 64, 6, 10), "driver"),
-        (Layout(1, 64, 60, 10), "reduce"),
+        (ClusterSize(1, 8, 1, 10), "act"),
+        (ClusterSize(64, 1, 6, 10), "learn"),
+        (ClusterSize(64, 64, 6, 10), "driver"),
+        (ClusterSize(1, 64, 60, 10), "reduce"),
     ],
 )
-def test_the_bottleneck_moves(layout: Layout, bottleneck: str) -> None:
-    assert predict(COSTS, layout, NETWORK).bottleneck == bottleneck
+def test_the_bottleneck_moves(size: ClusterSize, bottleneck: str) -> None:
+    assert predict(COSTS, size, NETWORK).bottleneck == bottleneck
 
 
 def test_a_slow_network_is_a_bottleneck_too() -> None:
-    assert predict(COSTS, Layout(64, 8, 1, 10), NETWORK._replace(bytes_per_second=1.0)).bottleneck == "network"
+    assert predict(COSTS, ClusterSize(64, 8, 1, 10), NETWORK._replace(bytes_per_second=1.0)).bottleneck == "network"
 
 
 def test_ahead_hides_the_shorter_of_playing_and_the_rest() -> None:
     slow_play = COSTS._replace(act=100.0)
-    iteration = predict(slow_play, Layout(2, 1, 6, 10), NETWORK)
+    iteration = predict(slow_play, ClusterSize(2, 1, 6, 10), NETWORK)
     assert iteration.seconds_ahead == 100.5
     assert iteration.seconds > iteration.seconds_ahead
 
 
 def test_processes_of_one_machine_wait_for_its_cores_and_for_no_network() -> None:
-    layout = Layout(5, 1, 6, 10)
-    parts = predict(COSTS, layout, NETWORK).parts
+    size = ClusterSize(5, 1, 6, 10)
+    parts = predict(COSTS, size, NETWORK).parts
     expected = parts.act + parts.driver + parts.learn + 4 * 0.5 / 2
-    assert predict_on_one_machine(COSTS, layout, 2) == pytest.approx(expected)
+    assert predict_on_one_machine(COSTS, size, 2) == pytest.approx(expected)
 
 
 def test_costs_are_measured_added_up_and_simulated(
@@ -112,15 +112,15 @@ def test_costs_are_measured_added_up_and_simulated(
     assert costs["share_bytes"] > 64 * (16 + 8 + 16 + 3)
     assert [(row["env_runners"], row["learners"]) for row in result["clusters"]] == [(1, 1), (7, 1), (1, 2), (7, 2)]
     steps = [row["env_steps"] for row in result["clusters"]]
-    assert 32 < steps[0] <= 64  # where an episode has ended, a step is a hole
+    assert 32 < steps[0] <= 64  # where an episode has ended, a step is an autoreset step
     assert steps == [steps[0], 7 * steps[0], steps[0], 7 * steps[0]]
     assert result["clusters"][2]["reduced_bytes"] == 2 * 6 * costs["gradient_bytes"] // 2
     assert [(row["env_runners"], row["learners"]) for row in result["simulated"]] == [(1, 1), (3, 1), (1, 2), (3, 2)]
     assert all(row["seconds"] > row["waited"] > 0 for row in result["simulated"])
     assert result["loaded_by_dummies"] == []
-    text, told = capsys.readouterr()
+    text, errors = capsys.readouterr()
     assert "| 7 | 2 |" in text
-    assert "processes have been started" in told
+    assert "processes have been started" in errors
     assert "processes have been started" not in text
     assert "neither torch nor RLlib" in text
 
@@ -141,14 +141,14 @@ def test_64_dummies_take_as_long_as_predicted(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--cluster.learners", "0"), "cluster.learners must be whole numbers above 0"),
-        (("--cluster.network-gbits", "0"), "cluster.network_gbits must be a number above 0"),
-        (("--algorithm", "appo"), "bench cluster counts what our own PPO costs, and the algorithm is appo"),
+        (("--cluster.network-gbits", "0"), "cluster.network_gbits must be above 0"),
+        (("--algorithm", "appo"), "bench cluster is for algorithm ppo, got appo"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", "cluster", "cartpole", *arguments]) == 2
-    said = capsys.readouterr()
-    assert message in said.err
-    assert len(said.err.splitlines()) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
