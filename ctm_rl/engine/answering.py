@@ -19,10 +19,15 @@ from torch.autograd.function import once_differentiable
 
 from ctm_rl.engine.answering_attention import Gaze, GazeBack, GazePlan, GazeWeights, Memories
 from ctm_rl.engine.answering_input import Entry, EntryBack, EntryWeights
-from ctm_rl.engine.answering_synapse import Masks, MixingPlan, mixing_weights
-from ctm_rl.engine.unrolled_neuron_models import Neurons, NeuronsBack, NeuronWeights
+from ctm_rl.engine.unrolled_neuron_models import (
+    NeuronModelsBackward,
+    NeuronModelsForward,
+    NeuronModelTape,
+    NeuronModelWeights,
+    fold_neuron_models,
+)
+from ctm_rl.engine.unrolled_synapse import Masks, SynapsePlan, synapse_weights
 from ctm_rl.machine.core import Core, CTMCore
-from ctm_rl.machine.neuron_models import NeuronLinear
 from ctm_rl.machine.reading import AttentionReading, ConstantReading, Reading
 from ctm_rl.machine.synchronisation import Synchronisation, decay_of
 
@@ -124,7 +129,7 @@ class _Pondering:
     ) -> None:
         self._forward = _Forward(plan, tensors)
         self._sync, self._decay, self._roots = sync, decay[:, None], roots[..., None]
-        self._alpha = self._products(self._forward.neurons.before(0))
+        self._alpha = self._products(self._forward.neurons.activation)
         self._tick = 0
 
     def tick(self) -> Float[Tensor, "b P"]:
@@ -150,7 +155,7 @@ class _Plan(NamedTuple):
     """How looks go; None where nothing is looked at."""
     constants: Sequence[int | None]
     """Which constant comes in at each tick; None: a look."""
-    mixing: MixingPlan
+    mixing: SynapsePlan
     """What the synapse looks like."""
     num_mixing: int
     """How many weights it has beside the first layer."""
@@ -173,7 +178,7 @@ class _Tensors(NamedTuple):
     start_activation: Tensor
     entry: EntryWeights
     gaze: GazeWeights | None
-    neurons: NeuronWeights
+    neurons: NeuronModelWeights
     mixing: Sequence[Tensor]
     memories: Sequence[Tensor]
 
@@ -190,7 +195,7 @@ class _Tensors(NamedTuple):
         start_history, start_activation = take(2)
         entry = EntryWeights(*take(len(EntryWeights._fields)))
         gaze = None if plan.gaze is None else GazeWeights(*take(len(GazeWeights._fields)))
-        neurons = NeuronWeights(*take(len(NeuronWeights._fields)))
+        neurons = NeuronModelWeights(*take(len(NeuronModelWeights._fields)))
         mixing = take(plan.num_mixing)
         return _Tensors(start_history, start_activation, entry, gaze, neurons, mixing, rest)
 
@@ -201,7 +206,7 @@ class _Tensors(NamedTuple):
 
 def _fold(core: CTMCore, readings: Readings, num_rows: int) -> tuple[list[Tensor | None], _Plan]:
     """Brings parameters and readings into the form that the ticks want, with gradient."""
-    first, mixing_plan, mixing = mixing_weights(core.synapse)
+    first, mixing_plan, mixing = synapse_weights(core.synapse)
     num_neurons = core.config.num_neurons
     of_features, recurrent = first.weight.split((first.in_features - num_neurons, num_neurons), 1)
     dropout = core.config.dropout if core.training else 0.0
@@ -218,11 +223,7 @@ def _fold(core: CTMCore, readings: Readings, num_rows: int) -> tuple[list[Tensor
     if gaze_plan is not None and dropout > 0:
         batch, num_heads, num_tokens, _ = memories[0].shape
         gaze_mask = _mask((len(gaze_plan.looks), batch * num_heads, 1, num_tokens), dropout, recurrent)
-    nlm: list[Tensor | None] = []
-    for layer in core.nlm.layers:
-        assert isinstance(layer, NeuronLinear)
-        nlm += [(layer.weight / layer.temperature).transpose(1, 2), layer.bias / layer.temperature]
-    neurons = NeuronWeights(*nlm, *[None] * (4 - len(nlm)))  # pyright: ignore[reportArgumentType]
+    neurons = fold_neuron_models(core.nlm)
     start = core.start_pre_history, core.start_post_activation
     tensors = _Tensors(*start, entry, gaze, neurons, mixing, memories).flat()
     is_recording = torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in tensors)
@@ -323,17 +324,23 @@ class _Forward:
             memories = Memories(parts.memories)
             self._gaze = Gaze(parts.gaze, plan.gaze, memories, plan.gaze_mask, num_rows, is_recording)
         shape = num_ticks, num_rows, len(parts.entry.bias)
-        make, _ = plan.mixing.pick()
-        self._mixing = make(plan.mixing, parts.mixing, plan.mixing_masks, shape, is_recording)
-        start = parts.start_history, parts.start_activation
-        self.neurons = Neurons(parts.neurons, *start, num_rows, num_ticks, is_recording)
+        self._mixing = plan.mixing.forward(parts.mixing, plan.mixing_masks, shape, is_recording)
+        history = parts.start_history[..., None].expand(-1, -1, num_rows)
+        activation = parts.start_activation[:, None].expand(-1, num_rows)
+        # where nothing is recorded, a window never reaches back further than M
+        capacity = num_ticks if is_recording else min(num_ticks, history.shape[1])
+        self.neurons = NeuronModelsForward(parts.neurons, history, activation, capacity, is_recording)
 
     def run(self, tick: int) -> Float[Tensor, "D B"]:
         """One tick; gives its z."""
-        z = self.neurons.before(tick)
+        neurons = self.neurons
+        z = neurons.activation
         seen = None if self._gaze is None else self._gaze.run(tick, z)
         self._entry.run(tick, seen, z, self._mixing.first(tick))
-        return self.neurons.run(tick, self._mixing.run(tick))
+        if not neurons.has_room(1):
+            neurons.slide()
+        neurons.newest.copy_(self._mixing.run(tick).T)
+        return neurons.tick()
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
         """Goes on with these rows alone, where nothing is recorded nor dropped."""
@@ -345,8 +352,8 @@ class _Forward:
 
     def tape(self) -> list[list[Tensor]]:
         """What each part leaves for the way back."""
-        parts = (self.neurons, self._entry, self._mixing)
-        return [*(part.tape() for part in parts), [] if self._gaze is None else self._gaze.tape()]
+        gaze = [] if self._gaze is None else self._gaze.tape()
+        return [[*self.neurons.tape()], self._entry.tape(), self._mixing.tape(), gaze]
 
 
 class _Ponder(torch.autograd.Function):
@@ -378,18 +385,20 @@ def _run_back(
     plan: _Plan, parts: _Tensors, tapes: Sequence[Sequence[Tensor]], d_activations: Float[Tensor, "K1 D B"]
 ) -> list[Tensor | None]:
     """The gradients of all tensors, in a row."""
-    neurons = NeuronsBack(parts.neurons, tapes[0])
+    num_neurons, length = parts.start_history.shape
+    neuron_tape, d_history = NeuronModelTape(*tapes[0]), tapes[0][0].new_zeros(num_neurons, length, plan.num_rows)
+    neurons = NeuronModelsBackward(parts.neurons, neuron_tape, d_history)
     entry = EntryBack(parts.entry, plan.constants, plan.entry_mask, tapes[1])
-    _, make = plan.mixing.pick()
-    mixing = make(plan.mixing, parts.mixing, plan.mixing_masks, tapes[2])
+    mixing = plan.mixing.backward(parts.mixing, plan.mixing_masks, tapes[2])
     gaze = None
     if plan.gaze is not None and parts.gaze is not None:
         gaze = GazeBack(parts.gaze, plan.gaze, Memories(parts.memories), plan.gaze_mask, tapes[3])
-    d_ticks, z_ticks = d_activations.unbind(0), neurons.activations.unbind(0)
+    d_ticks, z_ticks = d_activations.unbind(0), neuron_tape.activations.unbind(0)
     d_z = torch.zeros_like(z_ticks[0])
     for tick in reversed(range(len(plan.constants))):
         d_z.add_(d_ticks[tick + 1])
-        d_pre = neurons.run(tick, d_z).clone(memory_format=torch.contiguous_format)
+        d_pre = d_z.new_empty(plan.num_rows, num_neurons)
+        neurons.tick(tick, d_z, d_pre)
         d_first = mixing.run(tick, d_pre)
         if gaze is None:
             d_z = entry.run(tick, d_first, None)
@@ -399,8 +408,8 @@ def _run_back(
         gaze.run(tick, look, z_ticks[tick], d_z)
     d_z.add_(d_ticks[0])
     seen = None if gaze is None else gaze.mixed
-    grads: list[Tensor | None] = [neurons.d_start(), d_z.sum(-1)]
-    grads += entry.grads(mixing.d_first, neurons.activations[:-1], seen)
+    grads: list[Tensor | None] = [neurons.d_history().sum(-1), d_z.sum(-1)]
+    grads += entry.grads(mixing.d_first, neuron_tape.activations[:-1], seen)
     if gaze is not None:
         grads += gaze.grads()
     grads += neurons.grads()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ctm_rl.engine.episode_lstm import Plan
-from ctm_rl.engine.episode_sync import restarts_of
+from ctm_rl.engine.episode_sync import resets_of
 from ctm_rl.machine.recurrent_baselines import GRUCore
 from ctm_rl.machine.state import GRUState
 
@@ -43,7 +43,7 @@ def unroll_gru(
     """
     gru: Any = core.gru
     inputs = nn.functional.linear(features, gru.weight_ih_l0, gru.bias_ih_l0)
-    plan = Plan(num_ticks, restarts_of(is_first))
+    plan = Plan(num_ticks, resets_of(is_first))
     outputs, hidden = _Steps.apply(
         plan, inputs, state.hidden[:, 0], core.start_hidden[0], gru.weight_hh_l0, gru.bias_hh_l0
     )  # pyright: ignore[reportGeneralTypeIssues]
@@ -73,7 +73,7 @@ class _Steps(torch.autograd.Function):
         hiddens[0] = hidden
         recurrent = weight.T.contiguous()
         tick = 0
-        for step, rows in enumerate(plan.restarts):
+        for step, rows in enumerate(plan.resets):
             for row in rows:  # what the step before ended with has been copied
                 hiddens[tick, row] = start_hidden
             of_gates, of_candidate = inputs[step].split((2 * size, size), 1)
@@ -97,19 +97,19 @@ class _Steps(torch.autograd.Function):
         """Runs back through all ticks, then forms the gradients of weight and bias."""
         d_outputs, d_hidden = grads
         weight, gates, hiddens, inner = ctx.saved_tensors
-        num_ticks, restarts = ctx.plan
+        num_ticks, resets = ctx.plan
         size = weight.shape[1]
         d_recurrent = torch.empty_like(gates)  # of what W h + b gives
         d_candidates = torch.empty_like(inner)  # of what the candidate is the hyperbolic tangent of
         d_start = weight.new_zeros(size)
-        for step in reversed(range(len(restarts))):
+        for step in reversed(range(len(resets))):
             d_hidden = d_hidden + d_outputs[step]
             for tick in reversed(range(step * num_ticks, (step + 1) * num_ticks)):
                 d_hidden = _rewind_tick(
                     d_recurrent[tick], d_candidates[tick], gates[tick], hiddens[tick], inner[tick], d_hidden
                 ).addmm_(d_recurrent[tick], weight)
-            if restarts[step]:
-                rows = torch.tensor(restarts[step], device=weight.device)
+            if resets[step]:
+                rows = torch.tensor(resets[step], device=weight.device)
                 d_start += d_hidden[rows].sum(0)
                 d_hidden[rows] = 0.0
         d_weight = d_recurrent.flatten(0, 1).T @ hiddens[:-1].flatten(0, 1)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ctm_rl.engine.episode_sync import Restarts, restarts_of
+from ctm_rl.engine.episode_sync import Resets, resets_of
 from ctm_rl.machine.recurrent_baselines import LSTMCore
 from ctm_rl.machine.state import LSTMState
 
@@ -45,7 +45,7 @@ def unroll_lstm(
     order = torch.arange(4 * size, device=features.device).view(4, size)[[0, 1, 3, 2]].flatten()
     of_features, recurrent, *biases = (cast(Tensor, getattr(lstm, name))[order] for name in _PARAMETERS)
     inputs = nn.functional.linear(features, of_features, biases[0] + biases[1])
-    plan = Plan(num_ticks, restarts_of(is_first))
+    plan = Plan(num_ticks, resets_of(is_first))
     outputs, hidden, cell = _Steps.apply(
         plan,
         inputs,
@@ -63,7 +63,7 @@ class Plan(NamedTuple):
 
     num_ticks: int
     """K."""
-    restarts: Restarts
+    resets: Resets
     """Which rows start an episode with each step."""
 
 
@@ -91,7 +91,7 @@ class _Steps(torch.autograd.Function):
         hiddens[0], cells[0] = hidden, cell
         recurrent = weight.T.contiguous()
         tick = 0
-        for step, rows in enumerate(plan.restarts):
+        for step, rows in enumerate(plan.resets):
             for row in rows:  # what the step before ended with has been copied
                 hiddens[tick, row] = start_hidden
                 cells[tick, row] = start_cell
@@ -114,17 +114,17 @@ class _Steps(torch.autograd.Function):
         """Runs back through all ticks, then forms the weight's gradient."""
         d_outputs, d_hidden, d_cell = grads
         weight, gates, hiddens, cells, squashed = ctx.saved_tensors
-        num_ticks, restarts = ctx.plan
+        num_ticks, resets = ctx.plan
         size = weight.shape[1]
         d_gates = torch.empty_like(gates)
         d_start_hidden, d_start_cell = weight.new_zeros(size), weight.new_zeros(size)
-        for step in reversed(range(len(restarts))):
+        for step in reversed(range(len(resets))):
             d_hidden = d_hidden + d_outputs[step]
             for tick in reversed(range(step * num_ticks, (step + 1) * num_ticks)):
                 d_cell = _rewind_tick(d_gates[tick], gates[tick], cells[tick], squashed[tick], d_hidden, d_cell)
                 d_hidden = d_gates[tick] @ weight
-            if restarts[step]:
-                rows = torch.tensor(restarts[step], device=weight.device)
+            if resets[step]:
+                rows = torch.tensor(resets[step], device=weight.device)
                 d_start_hidden += d_hidden[rows].sum(0)
                 d_start_cell += d_cell[rows].sum(0)
                 d_hidden[rows] = 0.0

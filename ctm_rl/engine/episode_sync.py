@@ -15,27 +15,27 @@ from torch import Tensor
 
 _CHUNK = 16
 
-Restarts = Sequence[Sequence[int]]
+Resets = Sequence[Sequence[int]]
 """For each environment step the rows that start an episode before it."""
 
 
-def restarts_of(is_first: Shaped[Tensor, "T B"]) -> Restarts:
+def resets_of(is_first: Shaped[Tensor, "T B"]) -> Resets:
     """The rows that start an episode with each step, from a flag for each; one transfer for all."""
     return [np.flatnonzero(step).tolist() for step in is_first.bool().cpu().numpy()]
 
 
-class Steps(NamedTuple):
+class EpisodeSteps(NamedTuple):
     """Environment steps on the axis of their ticks; T steps, L ticks in all."""
 
-    restarts: Restarts
+    resets: Resets
     """Which rows start an episode with each step, T."""
     begins: Sequence[int]
     """The first tick of each step, then L: T + 1 numbers."""
 
     @staticmethod
-    def of(restarts: Restarts, ticks: Sequence[int]) -> "Steps":
+    def of(resets: Resets, ticks: Sequence[int]) -> "EpisodeSteps":
         """Steps of so many ticks each, [T]."""
-        return Steps(restarts, [0, *accumulate(ticks)])
+        return EpisodeSteps(resets, [0, *accumulate(ticks)])
 
     @property
     def ticks(self) -> list[int]:
@@ -43,7 +43,7 @@ class Steps(NamedTuple):
         return [end - begin for begin, end in pairwise(self.begins)]
 
 
-class Pairs(NamedTuple):
+class SyncPairs(NamedTuple):
     """Which neurons a synchronisation joins, S of them in P pairs."""
 
     neurons: Int[Tensor, " S"]
@@ -96,7 +96,9 @@ class Accumulators:
         capacity: how many ticks there is room for.
     """
 
-    def __init__(self, weights: AccumulatorWeights, pairs: Pairs, alpha: Tensor, beta: Tensor, capacity: int) -> None:
+    def __init__(
+        self, weights: AccumulatorWeights, pairs: SyncPairs, alpha: Tensor, beta: Tensor, capacity: int
+    ) -> None:
         self._pairs = pairs
         self._factor = weights.decay[:, None]
         self._fresh = torch.stack((weights.fresh_alpha, torch.ones_like(weights.fresh_alpha)))
@@ -104,7 +106,7 @@ class Accumulators:
         self._sums[0, 0], self._sums[0, 1] = alpha, beta
         self._position = 0
 
-    def run(self, steps: Steps, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T 2 P B"]:
+    def run(self, steps: EpisodeSteps, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T 2 P B"]:
         """Takes in the ticks of some steps; gives alpha and beta after each step."""
         sums = self._sums[self._position : self._position + len(synced) + 1]
         for ticks in _chunks(len(synced)):
@@ -118,18 +120,18 @@ class Accumulators:
         self._sums[0] = self._sums[self._position]
         self._position = 0
 
-    def recorded(self) -> tuple[Tensor]:
-        """What the way back needs."""
+    def tape(self) -> tuple[Tensor]:
+        """What the backward pass needs."""
         return (self._sums,)
 
     @staticmethod
-    def rewind(
+    def backward(
         weights: AccumulatorWeights,
-        pairs: Pairs,
+        pairs: SyncPairs,
         synced: Float[Tensor, "L S B"],
-        recorded: Sequence[Tensor],
+        tape: Sequence[Tensor],
         grads: Float[Tensor, "T 2 P B"],
-        steps: Steps,
+        steps: EpisodeSteps,
     ) -> tuple[Float[Tensor, "L S B"], AccumulatorWeights, ScanGrads]:
         """The gradients of every tick's z, of the weights, and of what was there before the first step.
 
@@ -137,12 +139,12 @@ class Accumulators:
             weights: decay and fresh start.
             pairs: which neurons.
             synced: z of these after every tick.
-            recorded: what ``recorded`` gave.
-            grads: of what ``run`` gave.
+            tape: from the forward pass.
+            grads: of the results of ``run``.
             steps: which the ticks belong to.
         """
-        (sums,) = recorded
-        d_sums, d_first, d_fresh = _rewind_sums(grads, weights.decay, steps)
+        (sums,) = tape
+        d_sums, d_first, d_fresh = _sums_backward(grads, weights.decay, steps)
         d_decay, d_synced = torch.zeros_like(weights.decay), torch.empty_like(synced)
         for ticks in _chunks(len(synced)):
             d_decay += (d_sums[ticks] * sums[ticks]).sum((0, 1, 3))
@@ -181,7 +183,7 @@ class Window:
     """
 
     def __init__(
-        self, weights: WindowWeights, pairs: Pairs, alpha: Tensor, post_history: Tensor, capacity: int
+        self, weights: WindowWeights, pairs: SyncPairs, alpha: Tensor, post_history: Tensor, capacity: int
     ) -> None:
         self._pairs = pairs
         self._weights = weights
@@ -194,12 +196,12 @@ class Window:
         self._alphas[0] = alpha
         self._position = 0
 
-    def run(self, steps: Steps, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T P B"]:
+    def run(self, steps: EpisodeSteps, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T P B"]:
         """Takes in the ticks of some steps; gives alpha after each step."""
         total = len(synced)
         places = self._places[self._position : self._position + self._length + total]
         places[self._length :] = synced
-        for begin, rows in zip(steps.begins, steps.restarts, strict=False):
+        for begin, rows in zip(steps.begins, steps.resets, strict=False):
             for row in rows:
                 places[begin : begin + self._length, :, row] = self._fresh
         alphas = self._alphas[self._position : self._position + total + 1]
@@ -220,26 +222,26 @@ class Window:
         """Z of the last M ticks; a view of the buffer."""
         return self._places[self._position : self._position + self._length]
 
-    def recorded(self) -> tuple[Tensor, Tensor]:
-        """What the way back needs."""
+    def tape(self) -> tuple[Tensor, Tensor]:
+        """What the backward pass needs."""
         return self._alphas, self._places
 
     @staticmethod
-    def rewind(
+    def backward(
         weights: WindowWeights,
-        pairs: Pairs,
+        pairs: SyncPairs,
         synced: Float[Tensor, "L S B"],
-        recorded: Sequence[Tensor],
+        tape: Sequence[Tensor],
         grads: Float[Tensor, "T P B"],
-        steps: Steps,
+        steps: EpisodeSteps,
     ) -> tuple[Float[Tensor, "L S B"], WindowWeights, ScanGrads]:
         """The gradients of every tick's z, of the weights, and of what was there before the first step.
 
-        See ``Accumulators.rewind`` for the arguments.
+        See ``Accumulators.backward`` for the arguments.
         """
         dtype, (total, _, num_rows) = synced.dtype, synced.shape
-        alphas, places = recorded
-        d_entering, d_alpha, d_fresh_alpha = _rewind_sums(grads, weights.decay.to(dtype), steps)
+        alphas, places = tape
+        d_entering, d_alpha, d_fresh_alpha = _sums_backward(grads, weights.decay.to(dtype), steps)
         minus_last = -weights.last_factor.to(dtype)[:, None]
         d_decay, d_last = torch.zeros_like(weights.decay), torch.zeros_like(weights.decay)
         d_synced = torch.empty_like(synced)
@@ -253,9 +255,9 @@ class Window:
         length = weights.fresh.shape[1]
         d_fresh = torch.zeros_like(weights.fresh)
         begun = [total] * num_rows  # when the row's next episode begins
-        for step in reversed(range(len(steps.restarts))):
+        for step in reversed(range(len(steps.resets))):
             begin = steps.begins[step]
-            for row in steps.restarts[step]:
+            for row in steps.resets[step]:
                 end = min(begin + length, begun[row])
                 d_fresh[:, : end - begin] += d_left[begin:end, :, row].T
                 d_left[begin:end, :, row] = 0.0
@@ -287,16 +289,16 @@ def _run_sums(
     sums: Shaped[Tensor, "L1 *N P B"],
     fresh: Shaped[Tensor, "*N P"],
     factor: Shaped[Tensor, "P 1"],
-    steps: Steps,
+    steps: EpisodeSteps,
     dtype: torch.dtype,
 ) -> Float[Tensor, "T *N P B"]:
     """Runs ``sum' = d sum + addend`` where the first sum, then the addend of every tick lie; gives those after steps.
 
     In the end each tick's place before it holds the sum it went on from, a fresh one where a row began afresh.
     """
-    after = sums.new_empty(len(steps.restarts), *sums.shape[1:], dtype=dtype)
+    after = sums.new_empty(len(steps.resets), *sums.shape[1:], dtype=dtype)
     ticks = sums.unbind(0)
-    for rows, (begin, end), result in zip(steps.restarts, pairwise(steps.begins), after.unbind(0), strict=True):
+    for rows, (begin, end), result in zip(steps.resets, pairwise(steps.begins), after.unbind(0), strict=True):
         for row in rows:
             ticks[begin][..., row] = fresh
         for tick in range(begin, end):
@@ -305,8 +307,8 @@ def _run_sums(
     return after
 
 
-def _rewind_sums(
-    grads: Float[Tensor, "T *N P B"], decay: Float[Tensor, " P"], schedule: Steps
+def _sums_backward(
+    grads: Float[Tensor, "T *N P B"], decay: Float[Tensor, " P"], schedule: EpisodeSteps
 ) -> tuple[Float[Tensor, "L *N P B"], Float[Tensor, "*N P B"], Float[Tensor, "*N P"]]:
     """Back through ``sum' = d sum + addend``: the gradients of addends, of the first sum and of a fresh one."""
     factor = decay[:, None]
@@ -320,7 +322,7 @@ def _rewind_sums(
         for tick in range(last - 1, first - 1, -1):
             torch.mul(ticks[tick + 1], factor, out=ticks[tick])
         torch.mul(ticks[first], factor, out=carried)
-        for row in schedule.restarts[step]:
+        for row in schedule.resets[step]:
             got = carried[..., row]
             d_fresh += got
             got.zero_()

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from ctm_rl.encoders.projection import FixedProjection
-from ctm_rl.engine.episode import Folded, can_unroll, fold
+from ctm_rl.engine.episode import FoldedWeights, can_unroll, fold
 from ctm_rl.inference.stepper import CoreSweep
 from ctm_rl.machine.core import Core, CTMCore
 from ctm_rl.machine.halting import CoreTicking, tick_until_certain
@@ -147,7 +147,7 @@ class _Prepared(NamedTuple):
 
     marks: list[tuple[int, int]] | None
     """Of the parameters that it was made of; None: of some that tell no changes."""
-    folded: Folded
+    folded: FoldedWeights
     """The core's."""
     project: FixedProjection
     """The encoder's, with what the folded core does first."""
@@ -172,7 +172,7 @@ class _Sweeping:
         limit: how many ticks there may be.
     """
 
-    def __init__(self, core: CTMCore, folded: Folded, inputs: Tensor, state: CoreState, limit: int) -> None:
+    def __init__(self, core: CTMCore, folded: FoldedWeights, inputs: Tensor, state: CoreState, limit: int) -> None:
         self._core, self._folded, self._inputs, self._limit = core, folded, inputs, limit
         self._sweep = CoreSweep(core, folded, state, limit)
 

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from ctm_rl.encoders.projection import FixedProjection
-from ctm_rl.engine.episode import Folded, can_unroll, fold, sweep_state
-from ctm_rl.engine.episode_forward import Sweep
+from ctm_rl.engine.episode import FoldedWeights, can_unroll, episode_state, fold
+from ctm_rl.engine.episode_forward import EpisodeForward
 from ctm_rl.engine.episode_sync import Window
 from ctm_rl.machine.core import CTMCore
 from ctm_rl.machine.state import AnyState, CoreState
@@ -124,25 +124,23 @@ class CoreSweep:
     """
 
     @torch.no_grad()
-    def __init__(self, core: CTMCore, folded: Folded, state: CoreState, room: int) -> None:
-        self._sweep = Sweep(folded.weights, folded.pairs, sweep_state(core, state), room)
+    def __init__(self, core: CTMCore, folded: FoldedWeights, state: CoreState, room: int) -> None:
+        self._sweep = EpisodeForward(folded.weights, folded.pairs, episode_state(core, state), room)
         self._alpha, self._beta = state.alpha.T, state.beta.T
         if core.config.sync_window:
             beta = folded.window_beta(core.config.history_length)
             self._beta = beta.to(state.beta.dtype)[:, None].expand_as(self._beta)
 
     @torch.no_grad()
-    def step(self, inputs: Float[Tensor, "B E"], num_ticks: int, restarts: Sequence[int] = ()) -> Float[Tensor, "B P"]:
-        """Some ticks about the same inputs, before which the rows ``restarts`` start afresh; gives the output sync.
+    def step(self, inputs: Float[Tensor, "B E"], num_ticks: int, resets: Sequence[int] = ()) -> Float[Tensor, "B P"]:
+        """Some ticks about the same inputs, before which the rows ``resets`` start afresh; gives the output sync.
 
         Args:
             inputs: ``folded.features @ features + folded.bias``, [B, E].
             num_ticks: how many ticks, at most the room.
-            restarts: which rows.
+            resets: which rows.
         """
-        if not self._sweep.has_room(num_ticks):
-            self._sweep.slide()
-        alpha, beta = self._sweep.step(restarts, inputs, num_ticks)
+        alpha, beta = self._sweep.step(resets, inputs, num_ticks)
         self._alpha = alpha.to(inputs.dtype)
         self._beta = self._beta if beta is None else beta
         return sync_of(self._alpha, self._beta).T
@@ -150,13 +148,13 @@ class CoreSweep:
     @property
     def state(self) -> CoreState:
         """The state after the last tick; views of the buffers, which further ticks write over."""
-        scan = self._sweep.scan
+        models, sync = self._sweep.neuron_models, self._sweep.sync
         return CoreState(
-            self._sweep.history.permute(2, 0, 1),
-            self._sweep.activation.T,
+            models.window.permute(2, 0, 1),
+            models.activation.T,
             self._alpha.T,
             self._beta.T,
-            scan.window.permute(2, 1, 0) if isinstance(scan, Window) else None,
+            sync.window.permute(2, 1, 0) if isinstance(sync, Window) else None,
         )
 
 
