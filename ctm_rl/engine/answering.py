@@ -29,7 +29,7 @@ from ctm_rl.engine.unrolled_neuron_models import (
 from ctm_rl.engine.unrolled_synapse import Masks, SynapsePlan, synapse_weights
 from ctm_rl.machine.core import Core, CTMCore
 from ctm_rl.machine.reading import AttentionReading, ConstantReading, Reading
-from ctm_rl.machine.synchronisation import Synchronisation, decay_of
+from ctm_rl.machine.synchronisation import Synchronisation, accumulate, decay_of
 
 Readings = Sequence[Reading]
 """What is read at each tick."""
@@ -135,7 +135,8 @@ class _Pondering:
     def tick(self) -> Float[Tensor, "b P"]:
         """One more tick; gives the output sync."""
         z = self._forward.run(self._tick)
-        self._alpha = torch.addcmul(self._products(z), self._alpha, self._decay)
+        products = self._products(z)
+        self._alpha = accumulate(self._alpha, products, self._decay, out=products)
         self._tick += 1
         return (self._alpha * self._roots[self._tick - 1]).T
 
@@ -302,7 +303,7 @@ def _beta(decay: Float[Tensor, " P"], num_ticks: int) -> Float[Tensor, "K P"]:
     beta = torch.ones_like(decay)
     ticks = [beta]
     for _ in range(num_ticks - 1):
-        beta = torch.addcmul(ticks[0], beta, decay)
+        beta = torch.addcmul(ticks[0], beta, decay)  # as ``accumulate`` with ``out``, which has no gradient
         ticks.append(beta)
     return torch.stack(ticks)
 
@@ -430,7 +431,7 @@ class _Accumulate(torch.autograd.Function):
         alphas = activations.index_select(1, left).mul_(activations.index_select(1, right))
         ticks, factor = alphas.unbind(0), decay[:, None]
         for tick in range(1, len(ticks)):
-            ticks[tick].addcmul_(ticks[tick - 1], factor)
+            accumulate(ticks[tick - 1], ticks[tick], factor, out=ticks[tick])
         ctx.save_for_backward(activations, decay, left, right, alphas)
         return alphas
 
@@ -442,7 +443,7 @@ class _Accumulate(torch.autograd.Function):
         d_alphas = grads[0].clone(memory_format=torch.contiguous_format)
         ticks, factor = d_alphas.unbind(0), decay[:, None]
         for tick in range(len(ticks) - 2, -1, -1):
-            ticks[tick].addcmul_(ticks[tick + 1], factor)
+            accumulate(ticks[tick + 1], ticks[tick], factor, out=ticks[tick])
         d_decay = (d_alphas[1:] * alphas[:-1]).sum((0, 2))
         d_activations = torch.zeros_like(activations)
         for one, other in ((left, right), (right, left)):

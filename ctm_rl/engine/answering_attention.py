@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ctm_rl.engine.unrolled_neuron_models import move_rows
+from ctm_rl.machine.synchronisation import accumulate
 
 _softmax_backward = torch.ops.aten._softmax_backward_data
 
@@ -124,7 +125,7 @@ class Gaze:
         products = activation.index_select(0, self._plan.left).mul_(activation.index_select(0, self._plan.right))
         alpha = self._alpha_ticks[tick]
         if tick:
-            torch.addcmul(products, self._alpha_ticks[tick - 1], self._decay, out=alpha)
+            accumulate(self._alpha_ticks[tick - 1], products, self._decay, out=alpha)
         else:
             alpha.copy_(products)
         source = self._plan.sources[tick]

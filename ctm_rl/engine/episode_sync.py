@@ -4,14 +4,16 @@ Layout here: neurons and pairs before rows, [..., P, B], so that a row's restart
 of the ticks of one or many steps and tells alpha and beta after each step; ``rewind`` runs back over a recorded one.
 """
 
+import itertools
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
+
+from ctm_rl.machine.synchronisation import accumulate
 
 _CHUNK = 16
 
@@ -35,12 +37,12 @@ class EpisodeSteps(NamedTuple):
     @staticmethod
     def of(resets: Resets, ticks: Sequence[int]) -> "EpisodeSteps":
         """Steps of so many ticks each, [T]."""
-        return EpisodeSteps(resets, [0, *accumulate(ticks)])
+        return EpisodeSteps(resets, [0, *itertools.accumulate(ticks)])
 
     @property
     def ticks(self) -> list[int]:
         """How many ticks each step has, [T]."""
-        return [end - begin for begin, end in pairwise(self.begins)]
+        return [end - begin for begin, end in itertools.pairwise(self.begins)]
 
 
 class SyncPairs(NamedTuple):
@@ -298,11 +300,11 @@ def _run_sums(
     """
     after = sums.new_empty(len(steps.resets), *sums.shape[1:], dtype=dtype)
     ticks = sums.unbind(0)
-    for rows, (begin, end), result in zip(steps.resets, pairwise(steps.begins), after.unbind(0), strict=True):
+    for rows, (begin, end), result in zip(steps.resets, itertools.pairwise(steps.begins), after.unbind(0), strict=True):
         for row in rows:
             ticks[begin][..., row] = fresh
         for tick in range(begin, end):
-            ticks[tick + 1].addcmul_(ticks[tick], factor)
+            accumulate(ticks[tick], ticks[tick + 1], factor, out=ticks[tick + 1])
         result.copy_(ticks[end])
     return after
 
