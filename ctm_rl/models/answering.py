@@ -11,7 +11,7 @@ from ctm_rl.encoders import build_input_encoder
 from ctm_rl.encoders.digits import QuestionEncoder
 from ctm_rl.encoders.parity import ParityEncoder
 from ctm_rl.encoders.positions import build_positions
-from ctm_rl.engine.answering import can_ponder, ponder, pondering
+from ctm_rl.engine.answering import can_think_fast, fast_ticking, think_fast
 from ctm_rl.machine.certainty import certainty
 from ctm_rl.machine.core import Core, CTMCore, think
 from ctm_rl.machine.halting import CoreTicking, Halted, Ticking, tick_until_certain
@@ -74,8 +74,8 @@ class ContinuousThoughtMachine(nn.Module):
             Predictions [B, G x C, K], certainties [B, K], and the recording or None.
         """
         readings = self._readings_of(inputs, question)
-        if not record and can_ponder(self.core, readings):
-            return self._thought(ponder(cast(CTMCore, self.core), readings, len(inputs), self.head))
+        if not record and can_think_fast(self.core, readings):
+            return self._thought(think_fast(cast(CTMCore, self.core), readings, len(inputs), self.head))
         recorder = Recorder() if record else None
         answers = []
         for tick in think(self.core, self.core.initial_state(len(inputs)), readings):
@@ -116,10 +116,10 @@ class ContinuousThoughtMachine(nn.Module):
         readings = self._readings_of(inputs, question, num_ticks)
         first_tick = len(readings) - self.config.num_answer_ticks + 1 if self.question is not None else 1
         num_rows = len(inputs)
-        is_known = can_ponder(self.core, readings)
+        is_known = can_think_fast(self.core, readings)
         with torch.autocast(inputs.device.type, enabled=torch.is_autocast_enabled(inputs.device.type) and not is_known):
             ticking = (
-                pondering(cast(CTMCore, self.core), readings, num_rows)
+                fast_ticking(cast(CTMCore, self.core), readings, num_rows)
                 if is_known
                 else CoreTicking(self.core, self.core.initial_state(num_rows), readings)
             )
