@@ -1,12 +1,12 @@
-"""The unroll: T environment steps of K ticks as one node of the autograd graph, with episode starts inside.
+"""The unroll: T environment steps of K ticks as one autograd node, with episode starts inside.
 
 Equal to ticking one by one (``machine.core.think``) in value and gradient, and several times faster, because
 
 - the features' half of the synapse is multiplied for all steps at once;
 - histories lie in one sliding buffer (``engine.episode_forward``), so that memory grows with M + T K and not with their
   product;
-- the way back is written by hand (``engine.episode_backward``) and sums the weight gradients of the dense layers
-  over all ticks in one product each.
+- the backward pass is written by hand (``engine.episode_backward``) and sums the weight gradients of the dense layers
+  over many ticks in one product each.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ from ctm_rl.machine.synchronisation import Synchronisation, decay_of, sync_of
 
 
 def can_unroll(core: object) -> bool:
-    """Whether ``unroll`` knows this core: blocks, neuron-level models without norm, no attention, no dropout."""
+    """Whether ``unroll`` supports this core: blocks, neuron-level models without norm, no attention, no dropout."""
     if not isinstance(core, CTMCore) or not isinstance(core.synapse, BlockSynapse):
         return False
     config = core.config
@@ -85,10 +85,10 @@ def step_through(
 
 
 def each_step(ticks: int | Sequence[int], features: Float[Tensor, "T B F"]) -> list[int]:
-    """The number of ticks of each of T steps, if it is one number too.
+    """The number of ticks of each of T steps, from a list or from one number for all.
 
     Raises:
-        ValueError: there is not one number, at least 1, for every step.
+        ValueError: there is not one number of at least 1 for every step.
     """
     num_steps = len(features)
     listed = [ticks] * num_steps if isinstance(ticks, int) else list(ticks)
@@ -130,7 +130,7 @@ def unroll_inputs(
     state: CoreState,
     ticks: int | Sequence[int] | None = None,
 ) -> tuple[Float[Tensor, "T B P"], CoreState]:
-    """As ``unroll``, from what the features send into the first dense layer.
+    """As ``unroll``, from the features' contribution to the first dense layer.
 
     Args:
         core: one that ``can_unroll``.
@@ -155,8 +155,8 @@ def unroll_inputs(
         alpha = sums
         beta = folded.window_beta(core.config.history_length).to(alpha.dtype)[:, None]
         assert state.post_history is not None
-        seen = torch.cat((state.post_history.permute(2, 1, 0), synced))  # [M + L, S, B]
-        post_history = _last_window(seen, weights.sync.fresh, plan.steps)
+        recent = torch.cat((state.post_history.permute(2, 1, 0), synced))  # [M + L, S, B]
+        post_history = _last_window(recent, weights.sync.fresh, plan.steps)
     else:
         alpha, beta = sums.unbind(1)
     sync = sync_of(alpha, beta).transpose(1, 2)
@@ -165,10 +165,10 @@ def unroll_inputs(
 
 
 class FoldedWeights(NamedTuple):
-    """A core's parameters as a sweep takes them."""
+    """A core's parameters in the form that the ticks need."""
 
     weights: EpisodeWeights
-    """What the ticks run with."""
+    """Everything but the features' half of the first dense layer."""
     features: Float[Tensor, "E F"]
     """The features' half of the first dense layer."""
     bias: Float[Tensor, " E"]
@@ -177,11 +177,11 @@ class FoldedWeights(NamedTuple):
     """Which neurons are synchronised."""
 
     def inputs(self, features: Float[Tensor, "*batch F"]) -> Float[Tensor, "*batch E"]:
-        """What features send into the first dense layer."""
+        """The features' contribution to the first dense layer."""
         return nn.functional.linear(features, self.features, self.bias)
 
     def laid_out(self) -> "FoldedWeights":
-        """The same, with the dense layers' weights in the order in which a sweep multiplies: it need not copy them."""
+        """The same, with the dense layers' weights in the memory order of the products, which then need no copies."""
         weights = self.weights
         second = None if weights.second is None else weights.second.T.contiguous().T
         return self._replace(weights=weights._replace(recurrent=weights.recurrent.T.contiguous().T, second=second))
@@ -192,9 +192,9 @@ class FoldedWeights(NamedTuple):
 
 
 def fold(core: CTMCore) -> FoldedWeights:
-    """Brings a core's parameters into the form that sweeps want, with gradient."""
+    """Brings a core's parameters into the form that the ticks need, with gradient."""
     assert isinstance(core.synapse, BlockSynapse)
-    _, *blocks = core.synapse.layers  # dropout is not at work
+    _, *blocks = core.synapse.layers  # dropout is inactive
     first, norm = cast(nn.Linear, blocks[0]), cast(nn.LayerNorm, blocks[2])
     second, second_bias = None, None
     if len(blocks) > 3:
@@ -231,15 +231,15 @@ def _products(sync: Synchronisation, post_history: Float[Tensor, "B S M"]) -> Fl
     return (exact[:, sync.left_slot] * exact[:, sync.right_slot]).permute(1, 2, 0)
 
 
-def episode_state(core: CTMCore, state: CoreState, restarting: Sequence[int] = ()) -> EpisodeState:
-    """A state with its rows last, as a sweep begins with it; what restarting rows hold is not read, even if NaN."""
+def episode_state(core: CTMCore, state: CoreState, resets: Sequence[int] = ()) -> EpisodeState:
+    """A state with rows last; windowed, the values of rows that are reset are not read, even if NaN."""
     alpha, post_history = state.alpha.T, None
     if state.post_history is not None:
-        # summed anew: the decay may have been learned since
+        # summed again: the decay may have been learned since
         sync = core.output_sync
         products = _products(sync, state.post_history)
-        if restarting:
-            rows = torch.tensor(restarting, device=products.device)
+        if resets:
+            rows = torch.tensor(resets, device=products.device)
             products = products.index_fill(2, rows, 0.0)
         alpha = sum_window(products, decay_of(sync.decay_rate, sync.max_decay_rate).double())
         post_history = state.post_history.permute(1, 2, 0)
@@ -317,15 +317,15 @@ def _unpack(tensors: Sequence[Any]) -> tuple[EpisodeState, EpisodeWeights]:
 
 
 def _last_window(
-    seen: Float[Tensor, "ML S B"], start: Float[Tensor, "S M"], steps: EpisodeSteps
+    recent: Float[Tensor, "ML S B"], start: Float[Tensor, "S M"], steps: EpisodeSteps
 ) -> Float[Tensor, "B S M"]:
-    """The window after the last tick: what was seen, and the start history where an episode is younger than that."""
+    """The window after the last tick, with the start history in place of ticks before the episode."""
     length = start.shape[1]
-    ticks = torch.full((seen.shape[2],), length, device=seen.device)  # since the row's last restart
+    ticks = torch.full((recent.shape[2],), length, device=recent.device)  # since the row's last reset
     for begin, rows in zip(steps.begins, steps.resets, strict=False):
         if rows:
             ticks[rows] = steps.begins[-1] - begin
-    place = torch.arange(length, device=seen.device)[:, None]
-    source = (place + ticks).clamp(max=length - 1)  # where the start history has come to, [M, B]
+    place = torch.arange(length, device=recent.device)[:, None]
+    source = (place + ticks).clamp(max=length - 1)  # where the start history has moved to, [M, B]
     moved = start.T[source].transpose(1, 2)  # [M, S, B]
-    return torch.where((place < length - ticks)[:, None], moved, seen[-length:]).permute(2, 1, 0)
+    return torch.where((place < length - ticks)[:, None], moved, recent[-length:]).permute(2, 1, 0)

@@ -7,6 +7,7 @@ every few ticks while the gradients of these are still in the processor's cache.
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -51,7 +52,8 @@ class EpisodeBackward:
             dense, norms = [(weights.second, weights.second_bias)], [(None, None), *norms]
         self._synapse = BlockSynapseBackward(dense, norms, tape.synapse, chunk, has_norm_grads=False)
         self._recurrent = weights.recurrent.T.contiguous()
-        self._grads = EpisodeWeights(*map(_zeros, weights[:-2]), *weights[-2:])  # pyright: ignore[reportArgumentType]
+        zeros: Any = [_zeros(weight) for weight in weights[:-2]]
+        self._grads = EpisodeWeights._make([*zeros, *weights[-2:]])
         models = tape.neuron_models
         if self._num_overwritten:  # undone resets must not show on the tape
             models = models._replace(places=models.places.clone())

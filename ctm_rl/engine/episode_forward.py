@@ -48,7 +48,7 @@ class EpisodeWeights(NamedTuple):
         num_dense, num_models = len(EpisodeWeights._fields) - 2, len(NeuronModelWeights._fields)
         models, sync = tensors[num_dense : num_dense + num_models], tensors[num_dense + num_models :]
         make: Any = WindowWeights if is_windowed else AccumulatorWeights
-        return EpisodeWeights(*tensors[:num_dense], NeuronModelWeights(*models), make(*sync))
+        return EpisodeWeights._make([*tensors[:num_dense], NeuronModelWeights._make(models), make._make(sync)])
 
 
 class EpisodeState(NamedTuple):

@@ -1,7 +1,7 @@
-"""Synchronisation over many steps of many ticks, with restarts inside: ``machine.synchronisation``, step by step.
+"""Synchronisation over many environment steps of many ticks, with resets inside; equal to ``machine.synchronisation``.
 
-Layout here: neurons and pairs before rows, [..., P, B], so that a row's restart touches one column. A scan is fed the z
-of the ticks of one or many steps and tells alpha and beta after each step; ``rewind`` runs back over a recorded one.
+Layout: neurons and pairs before rows, [..., P, B], so that the reset of a row touches one column. From the z of the
+ticks of some steps, ``Accumulators`` and ``Window`` compute alpha and beta after each step, and their gradients.
 """
 
 import itertools
@@ -27,7 +27,7 @@ def resets_of(is_first: Shaped[Tensor, "T B"]) -> Resets:
 
 
 class EpisodeSteps(NamedTuple):
-    """Environment steps on the axis of their ticks; T steps, L ticks in all."""
+    """T environment steps with L ticks in all."""
 
     resets: Resets
     """Which rows start an episode with each step, T."""
@@ -36,7 +36,7 @@ class EpisodeSteps(NamedTuple):
 
     @staticmethod
     def of(resets: Resets, ticks: Sequence[int]) -> "EpisodeSteps":
-        """Steps of so many ticks each, [T]."""
+        """From the number of ticks of each step, [T]."""
         return EpisodeSteps(resets, [0, *itertools.accumulate(ticks)])
 
     @property
@@ -70,8 +70,8 @@ class SyncPairs(NamedTuple):
         return torch.matmul(self.shares, parts)
 
 
-class ScanGrads(NamedTuple):
-    """Gradients of what a synchronisation begins with; None where it reads nothing."""
+class SyncStateGrads(NamedTuple):
+    """Gradients of the state before the first step; None where it is not read."""
 
     alpha: Float[Tensor, "P B"]
     beta: Float[Tensor, "P B"] | None
@@ -79,23 +79,23 @@ class ScanGrads(NamedTuple):
 
 
 class AccumulatorWeights(NamedTuple):
-    """What the accumulators are made of, beside the products."""
+    """Parameters of the accumulators."""
 
     decay: Float[Tensor, " P"]
     """Factor of the past at each tick."""
     fresh_alpha: Float[Tensor, " P"]
-    """Alpha of a fresh start; beta is then 1."""
+    """Alpha at the start of an episode; beta is then 1."""
 
 
 class Accumulators:
     """``alpha' = d alpha + z_left z_right`` and ``beta' = d beta + 1`` at every tick.
 
     Args:
-        weights: decay and fresh start.
+        weights: decay and start value.
         pairs: which neurons.
         alpha: before the first step, [P, B].
         beta: before the first step, [P, B].
-        capacity: how many ticks there is room for.
+        capacity: how many ticks fit into the buffer.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Accumulators:
         self._position = 0
 
     def run(self, steps: EpisodeSteps, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T 2 P B"]:
-        """Takes in the ticks of some steps; gives alpha and beta after each step."""
+        """Adds the ticks of some steps; returns alpha and beta after each step."""
         sums = self._sums[self._position : self._position + len(synced) + 1]
         for ticks in _chunks(len(synced)):
             sums[1:][ticks, 0] = self._pairs.products(synced[ticks])
@@ -118,7 +118,7 @@ class Accumulators:
         return _run_sums(sums, self._fresh, self._factor, steps, synced.dtype)
 
     def slide(self) -> None:
-        """Goes on at the beginning of its room."""
+        """Continues at the beginning of the buffer."""
         self._sums[0] = self._sums[self._position]
         self._position = 0
 
@@ -134,16 +134,16 @@ class Accumulators:
         tape: Sequence[Tensor],
         grads: Float[Tensor, "T 2 P B"],
         steps: EpisodeSteps,
-    ) -> tuple[Float[Tensor, "L S B"], AccumulatorWeights, ScanGrads]:
-        """The gradients of every tick's z, of the weights, and of what was there before the first step.
+    ) -> tuple[Float[Tensor, "L S B"], AccumulatorWeights, SyncStateGrads]:
+        """The gradients of every tick's z, of the weights, and of the state before the first step.
 
         Args:
-            weights: decay and fresh start.
+            weights: decay and start value.
             pairs: which neurons.
             synced: z of these after every tick.
             tape: from the forward pass.
             grads: of the results of ``run``.
-            steps: which the ticks belong to.
+            steps: the environment steps of the ticks.
         """
         (sums,) = tape
         d_sums, d_first, d_fresh = _sums_backward(grads, weights.decay, steps)
@@ -152,18 +152,18 @@ class Accumulators:
             d_decay += (d_sums[ticks] * sums[ticks]).sum((0, 1, 3))
             d_synced[ticks] = pairs.unpair(d_sums[ticks, 0], synced[ticks])
         d_alpha, d_beta = d_first.unbind(0)
-        return d_synced, AccumulatorWeights(d_decay, d_fresh[0]), ScanGrads(d_alpha, d_beta, None)
+        return d_synced, AccumulatorWeights(d_decay, d_fresh[0]), SyncStateGrads(d_alpha, d_beta, None)
 
 
 class WindowWeights(NamedTuple):
-    """What a window is weighed with, beside the products."""
+    """Parameters of a windowed synchronisation."""
 
     decay: Float64[Tensor, " P"]
     """Factor of the past at each tick."""
     last_factor: Float64[Tensor, " P"]
-    """Factor of what leaves the window, ``decay ** M``."""
+    """Factor of the tick that leaves the window, ``decay ** M``."""
     fresh_alpha: Float64[Tensor, " P"]
-    """Alpha of a fresh start."""
+    """Alpha at the start of an episode."""
     fresh: Float[Tensor, "S M"]
     """z of the start history."""
 
@@ -171,17 +171,16 @@ class WindowWeights(NamedTuple):
 class Window:
     """The decayed sum over the products of the last M ticks, carried on from tick to tick.
 
-    ``alpha' = d alpha + z_left z_right - d^M (z_left z_right of M ticks before)``. A restarting row gets the start
-    history written over its last M places; they are only read when they leave the window, so that what stands in a
-    place in the end is what has left it. In double precision, so that nothing is left of what has gone, however large
-    it was.
+    ``alpha' = d alpha + z_left z_right - d^M (z_left z_right of M ticks before)``. In a row that is reset, the start
+    history is written over the last M places. Places are only read when they leave the window, so in the end a place
+    holds what has left it. In double precision, so that no rounding error of a value outlives it in the window.
 
     Args:
-        weights: factors, and the fresh start.
+        weights: factors and start values.
         pairs: which neurons.
         alpha: before the first step, [P, B].
         post_history: z of the M ticks before the first step, [S, M, B].
-        capacity: how many ticks there is room for.
+        capacity: how many ticks fit into the buffer.
     """
 
     def __init__(
@@ -199,7 +198,7 @@ class Window:
         self._position = 0
 
     def run(self, steps: EpisodeSteps, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T P B"]:
-        """Takes in the ticks of some steps; gives alpha after each step."""
+        """Adds the ticks of some steps; returns alpha after each step."""
         total = len(synced)
         places = self._places[self._position : self._position + self._length + total]
         places[self._length :] = synced
@@ -214,7 +213,7 @@ class Window:
         return _run_sums(alphas, self._weights.fresh_alpha, self._factor, steps, synced.dtype)
 
     def slide(self) -> None:
-        """Moves the window to the beginning of its room."""
+        """Moves the window to the beginning of the buffer."""
         self._places[: self._length] = self.window.clone()
         self._alphas[0] = self._alphas[self._position]
         self._position = 0
@@ -236,8 +235,8 @@ class Window:
         tape: Sequence[Tensor],
         grads: Float[Tensor, "T P B"],
         steps: EpisodeSteps,
-    ) -> tuple[Float[Tensor, "L S B"], WindowWeights, ScanGrads]:
-        """The gradients of every tick's z, of the weights, and of what was there before the first step.
+    ) -> tuple[Float[Tensor, "L S B"], WindowWeights, SyncStateGrads]:
+        """The gradients of every tick's z, of the weights, and of the state before the first step.
 
         See ``Accumulators.backward`` for the arguments.
         """
@@ -247,7 +246,7 @@ class Window:
         minus_last = -weights.last_factor.to(dtype)[:, None]
         d_decay, d_last = torch.zeros_like(weights.decay), torch.zeros_like(weights.decay)
         d_synced = torch.empty_like(synced)
-        d_left = torch.empty_like(synced)  # of what has left the window at each tick
+        d_left = torch.empty_like(synced)  # of the tick that left the window at each tick
         for ticks in _chunks(total):
             grad = d_entering[ticks]
             d_decay += (grad * alphas[ticks]).sum((0, 2))
@@ -268,7 +267,7 @@ class Window:
         d_before = d_left.new_zeros(length, *d_left.shape[1:])
         d_before[: min(total, length)] = d_left[:length]
         d_weights = WindowWeights(d_decay, d_last, d_fresh_alpha.double(), d_fresh)
-        return d_synced, d_weights, ScanGrads(d_alpha.double(), None, d_before.transpose(0, 1))
+        return d_synced, d_weights, SyncStateGrads(d_alpha.double(), None, d_before.transpose(0, 1))
 
 
 def sum_window(products: Float[Tensor, "P M B"], decay: Float64[Tensor, " P"]) -> Float64[Tensor, "P B"]:
@@ -283,7 +282,7 @@ def age_weights(decay: Float[Tensor, " P"], length: int) -> Float[Tensor, "P M"]
 
 
 def _chunks(total: int) -> list[slice]:
-    """Ticks in groups whose products stay near the processor."""
+    """Groups of ticks whose products stay in the processor's cache."""
     return [slice(begin, min(begin + _CHUNK, total)) for begin in range(0, total, _CHUNK)]
 
 
@@ -294,9 +293,9 @@ def _run_sums(
     steps: EpisodeSteps,
     dtype: torch.dtype,
 ) -> Float[Tensor, "T *N P B"]:
-    """Runs ``sum' = d sum + addend`` where the first sum, then the addend of every tick lie; gives those after steps.
+    """Runs ``sum' = d sum + addend`` in a buffer of the first sum and the addends; returns the sums after each step.
 
-    In the end each tick's place before it holds the sum it went on from, a fresh one where a row began afresh.
+    In the end the place before each tick holds the sum that the tick continued, the start value where a row was reset.
     """
     after = sums.new_empty(len(steps.resets), *sums.shape[1:], dtype=dtype)
     ticks = sums.unbind(0)
@@ -312,7 +311,7 @@ def _run_sums(
 def _sums_backward(
     grads: Float[Tensor, "T *N P B"], decay: Float[Tensor, " P"], schedule: EpisodeSteps
 ) -> tuple[Float[Tensor, "L *N P B"], Float[Tensor, "*N P B"], Float[Tensor, "*N P"]]:
-    """Back through ``sum' = d sum + addend``: the gradients of addends, of the first sum and of a fresh one."""
+    """The backward pass of ``_run_sums``: gradients of the addends, the first sum and the start value."""
     factor = decay[:, None]
     d_addends = grads.new_empty(schedule.begins[-1], *grads.shape[1:])
     carried = grads.new_zeros(grads.shape[1:])
@@ -325,7 +324,7 @@ def _sums_backward(
             torch.mul(ticks[tick + 1], factor, out=ticks[tick])
         torch.mul(ticks[first], factor, out=carried)
         for row in schedule.resets[step]:
-            got = carried[..., row]
-            d_fresh += got
-            got.zero_()
+            grad = carried[..., row]
+            d_fresh += grad
+            grad.zero_()
     return d_addends, carried, d_fresh

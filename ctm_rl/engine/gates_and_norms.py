@@ -13,11 +13,12 @@ _INPUT_ONLY, _WEIGHTS_ONLY = [True, False, False], [False, True, True]
 _norm_backward = torch.ops.aten.native_layer_norm_backward.default
 
 
-def gate(values: Tensor, gate_inputs: Tensor, sigmoid: Tensor, out: Tensor) -> Tensor:
-    """The gated linear unit ``values * sigmoid(gate_inputs)``, into ``out``; its sigmoid into ``sigmoid``.
+def gate(halves: Sequence[Tensor], sigmoid: Tensor, out: Tensor) -> Tensor:
+    """The gated linear unit ``a sigmoid(b)`` of two halves, into ``out``; its sigmoid into ``sigmoid``.
 
     ``GateBackward`` needs no more than these two results.
     """
+    values, gate_inputs = halves
     return torch.mul(values, torch.sigmoid(gate_inputs, out=sigmoid), out=out)
 
 

@@ -124,9 +124,9 @@ class NeuronModelsForward:
         self.position = position + 1
         torch.baddbmm(self._bias, self._weights.first, self._windows[position + 1], out=self._first_out)
         if self._weights.second is not None:
-            hidden = gate(*self._first_halves, self._hidden_gates[position], self._hidden[position])
+            hidden = gate(self._first_halves, self._hidden_gates[position], self._hidden[position])
             self._second(hidden, self._last_out)
-        return gate(*self._last_halves, self._last_gates[position], self._activations[position + 1])
+        return gate(self._last_halves, self._last_gates[position], self._activations[position + 1])
 
     def has_room(self, num_ticks: int) -> bool:
         """Whether this many more ticks fit into the buffers."""
@@ -144,7 +144,9 @@ class NeuronModelsForward:
         move_rows(self.window, rows, 2)
         activation = self.activation.index_select(1, rows)
         tape = self._tape
-        self._tape = NeuronModelTape(tape.places[..., :num_rows], *(_shrunk(part, num_rows) for part in tape[1:]))
+        self._tape = NeuronModelTape._make(
+            [tape.places[..., :num_rows], *(_shrunk(part, num_rows) for part in tape[1:])]
+        )
         self._first_out, self._last_out = (_shrunk(part, num_rows) for part in (self._first_out, self._last_out))
         self._split(num_rows)
         self.activation.copy_(activation)

@@ -128,7 +128,7 @@ class BlockTape(NamedTuple):
     @staticmethod
     def from_flat(tensors: Sequence[Tensor], num_blocks: int) -> "BlockTape":
         """Reverses ``flat``."""
-        return BlockTape(*(list(tensors[part * num_blocks : (part + 1) * num_blocks]) for part in range(4)))
+        return BlockTape._make(list(tensors[part * num_blocks : (part + 1) * num_blocks]) for part in range(4))
 
     def normalised(self, block: int, ticks: slice) -> Float[Tensor, "l B D"]:
         """The output of a block's norm in some ticks, without its scale and shift."""
@@ -172,7 +172,7 @@ class BlockSynapseForward:
         return outputs
 
     def _gate_and_norm(self, block: int, tick: int) -> Tensor:
-        return self._norms(block, gate(*self._halves, self._gates[block][tick], self._gated[block][tick]))
+        return self._norms(block, gate(self._halves, self._gates[block][tick], self._gated[block][tick]))
 
     def keep(self, num_rows: int) -> None:
         """See ``SynapseForward``."""

@@ -10,7 +10,7 @@ from ctm_rl.machine.pairing import Pairing
 
 
 class SyncState(NamedTuple):
-    """What one synchronisation remembers; B rows, P pairs, S neurons, M ticks."""
+    """State of one synchronisation; B rows, P pairs, S neurons, M ticks."""
 
     alpha: Float[Tensor, "B P"]
     """Decayed sum of z_left z_right."""
@@ -42,8 +42,8 @@ def decay_of(decay_rate: Float[Tensor, " P"], max_decay_rate: float) -> Float[Te
     """The factor applied to the past at each tick, exp(-r) with r taken into [0, max_decay_rate].
 
     A plain clamp would stop the gradient for good once an optimiser step has led r below 0. Here the gradient of a
-    rate outside its limits passes whenever it leads back, so that learning goes on even where nobody projects the
-    parameter after the step (the stock RLlib learners); inside the limits it is the plain derivative.
+    rate outside its limits passes whenever it leads back, so that learning continues even where the
+    parameter is not projected after the step (the stock RLlib learners); inside the limits it is the plain derivative.
 
     Args:
         decay_rate: r, per tick, [P].
@@ -143,7 +143,7 @@ class Synchronisation(nn.Module):
         return SyncState(products, torch.ones_like(products))
 
     def advance(self, state: SyncState, post_activation: Float[Tensor, "B D"]) -> SyncState:
-        """Takes in the z of one more tick, [B, D]."""
+        """Adds the z of one more tick, [B, D]."""
         if self.is_windowed:
             assert state.history is not None
             newest = post_activation[:, self.neurons, None]
