@@ -1,8 +1,8 @@
-"""Attention of many ticks run by hand: the action sync carried on, and one look at the input for each query.
+"""Attention at many ticks, with a hand-written backward pass: the action sync, and one query for each read.
 
-All projections beside attention itself are folded: into the query's weight the input projection and the scale of the
-scores, into whatever reads the result the output projection. Keys and values get their gradients in one product each
-over all ticks that looked at them.
+All projections beside attention itself are folded: the input projection and the scale of the scores into the query's
+weight, the output projection into the synapse's first dense layer. Keys and values get their gradients in one product
+each over all ticks that attended to them.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ctm_rl.engine.answering_sync import tick_counts
 from ctm_rl.engine.unrolled_neuron_models import move_rows
+from ctm_rl.machine.core import CTMCore
+from ctm_rl.machine.reading import AttentionReading, Reading
+from ctm_rl.machine.synchronisation import accumulate, decay_of
 
 _softmax_backward = torch.ops.aten._softmax_backward_data
 
 
-class GazeWeights(NamedTuple):
-    """What queries are made with; L ticks, up to the last look."""
+class AttentionWeights(NamedTuple):
+    """What queries are computed with; L ticks, up to the last read."""
 
     decay: Float[Tensor, " P"]
     """Factor of the past at each tick, of the action sync."""
@@ -30,11 +34,11 @@ class GazeWeights(NamedTuple):
     """Its bias."""
 
 
-class GazePlan(NamedTuple):
-    """What gazing has to know beside tensors."""
+class AttentionPlan(NamedTuple):
+    """Which ticks attend to what."""
 
     sources: Sequence[int | None]
-    """At each tick, which memory is looked at; None: no look."""
+    """At each tick, which memory is attended to; None: no read."""
     left: Int[Tensor, " P"]
     """First neuron of each pair of the action sync."""
     right: Int[Tensor, " P"]
@@ -42,108 +46,134 @@ class GazePlan(NamedTuple):
 
     @property
     def num_ticks(self) -> int:
-        """L: ticks up to the last look."""
+        """L: ticks up to the last read."""
         return max((tick + 1 for tick, source in enumerate(self.sources) if source is not None), default=0)
 
     @property
-    def looks(self) -> list[int]:
-        """The ticks that look."""
+    def reads(self) -> list[int]:
+        """The ticks that attend."""
         return [tick for tick, source in enumerate(self.sources) if source is not None]
 
 
-class Memories:
-    """Keys and values, laid out for products in either direction.
+def fold_attention(
+    core: CTMCore, readings: Sequence[Reading]
+) -> tuple[AttentionPlan | None, AttentionWeights | None, list[Tensor]]:
+    """The plan, the weights of queries, keys and values of all memories; nothing where no tick attends."""
+    places: dict[int, int] = {}
+    memories: list[Tensor] = []
+    sources: list[int | None] = []
+    reader = None
+    for reading in readings:
+        if not isinstance(reading, AttentionReading):
+            sources.append(None)
+            continue
+        reader = reading.reader
+        if id(reading) not in places:
+            places[id(reading)] = len(memories) // 2
+            memories += reading.memory
+        sources.append(places[id(reading)])
+    if reader is None:
+        return None, None, []
+    sync = core.action_sync
+    assert sync is not None
+    plan = AttentionPlan(sources, sync.left, sync.right)
+    decay = decay_of(sync.decay_rate, sync.max_decay_rate)
+    num_features = len(reader.query.bias)
+    scale = (num_features // reader.num_heads) ** -0.5
+    project = reader.in_proj_weight[:num_features] * scale
+    bias = torch.addmv(reader.in_proj_bias[:num_features] * scale, project, reader.query.bias)
+    root = tick_counts(decay, plan.num_ticks).rsqrt()
+    weights = AttentionWeights(decay, root, project @ reader.query.weight, bias)
+    return plan, weights, [memory.to(decay.dtype) for memory in memories]
 
-    Args:
-        tensors: keys and values of each memory, one after the other, [B, h, S, d] each.
-    """
 
-    def __init__(self, tensors: Sequence[Float[Tensor, "B h S d"]]) -> None:
-        flat = [tensor.reshape(-1, *tensor.shape[2:]).contiguous() for tensor in tensors]
-        self.keys, self.values = flat[::2], flat[1::2]  # [Bh, S, d]
-
-    @staticmethod
-    def turned(parts: Sequence[Float[Tensor, "Bh S d"]]) -> list[Float[Tensor, "Bh d S"]]:
-        """The same with tokens last, contiguous: small products are three times slower otherwise."""
-        return [part.transpose(1, 2).contiguous() for part in parts]
+def _flattened(parts: Sequence[Float[Tensor, "B h S d"]]) -> list[Float[Tensor, "Bh S d"]]:
+    """Keys or values with rows and heads as one axis."""
+    return [part.reshape(-1, *part.shape[2:]).contiguous() for part in parts]
 
 
-class Gaze:
-    """Attention on its way there.
+def _transposed(parts: Sequence[Float[Tensor, "Bh S d"]]) -> list[Float[Tensor, "Bh d S"]]:
+    """The same with tokens last, contiguous: small products are three times slower otherwise."""
+    return [part.transpose(1, 2).contiguous() for part in parts]
+
+
+class AttentionForward:
+    """The forward pass of attention, tick by tick.
 
     Args:
         weights: folded.
-        plan: who is looked at, and which neurons make the query.
-        memories: what is looked at.
-        mask: factors of dropout for the attention of each look, [G, Bh, 1, S], or None.
+        plan: which ticks attend to what, and which neurons the query is computed from.
+        memories: keys and values of each memory, alternating, [B, h, S, d] each.
+        mask: dropout factors for the attention of each read, [G, Bh, 1, S], or None.
         num_rows: B.
-        is_recording: whether there is to be a way back.
+        is_recording: whether there will be a backward pass.
     """
 
     def __init__(
         self,
-        weights: GazeWeights,
-        plan: GazePlan,
-        memories: Memories,
+        weights: AttentionWeights,
+        plan: AttentionPlan,
+        memories: Sequence[Float[Tensor, "B h S d"]],
         mask: Float[Tensor, "G Bh 1 S"] | None,
         num_rows: int,
         is_recording: bool,
     ) -> None:
-        self._plan, self._memories, self._mask = plan, memories, mask
-        self._values, self._keys = memories.values, Memories.turned(memories.keys)
+        self._plan, self._mask = plan, mask
+        keys, self._values = _flattened(memories[::2]), _flattened(memories[1::2])
+        self._keys = _transposed(keys)
         self._decay = weights.decay[:, None]
         self._roots = weights.root[..., None].unbind(0)
         self._query, self._query_bias = weights.query.T, weights.query_bias
         num_features, num_pairs = weights.query.shape
-        num_looks, num_ticks = len(plan.looks), plan.num_ticks
-        batch, tokens, _ = memories.keys[0].shape
+        num_reads, num_ticks = len(plan.reads), plan.num_ticks
+        batch, tokens, _ = keys[0].shape
         new = weights.query.new_empty
-        room, look_room = (num_ticks, num_looks) if is_recording else (1, 1)
+        room, read_room = (num_ticks, num_reads) if is_recording else (1, 1)
         self.alphas = new(room, num_pairs, num_rows)
-        self.queries = new(look_room, num_rows, num_features)
-        self.attention = new(look_room, batch, 1, tokens)
-        self.mixed = new(look_room, num_rows, num_features)
+        self.queries = new(read_room, num_rows, num_features)
+        self.attention = new(read_room, batch, 1, tokens)
+        self.mixed = new(read_room, num_rows, num_features)
         self._scores = new(batch, 1, tokens)
-        self._look = 0
+        self._read = 0
         self._is_recording = is_recording
-        self._cut()
+        self._split()
 
-    def _cut(self) -> None:
-        """Cuts the buffers into ticks and looks, once for all of these."""
-        count = 1 if self._is_recording else len(self._plan.looks)
+    def _split(self) -> None:
+        """Splits the buffers into ticks and reads, once for all of them."""
+        count = 1 if self._is_recording else len(self._plan.reads)
         self._alpha_ticks = list(self.alphas.unbind(0)) * (1 if self._is_recording else self._plan.num_ticks)
-        self._query_looks = list(self.queries.unbind(0)) * count
-        self._attention_looks = list(self.attention.unbind(0)) * count
-        self._mixed_looks = list(self.mixed.unbind(0)) * count
+        self._query_reads = list(self.queries.unbind(0)) * count
+        self._attention_reads = list(self.attention.unbind(0)) * count
+        self._mixed_reads = list(self.mixed.unbind(0)) * count
         self._head_shape = (len(self._scores), 1, self._values[0].shape[2])
 
     def run(self, tick: int, activation: Float[Tensor, "D B"]) -> Float[Tensor, "B F"] | None:
-        """Takes in z before a tick; gives what is seen at it, or None without a look."""
+        """What a tick attends to, before the output projection, from the z before it; None where it does not attend."""
         if tick >= self._plan.num_ticks:
             return None
         products = activation.index_select(0, self._plan.left).mul_(activation.index_select(0, self._plan.right))
         alpha = self._alpha_ticks[tick]
         if tick:
-            torch.addcmul(products, self._alpha_ticks[tick - 1], self._decay, out=alpha)
+            accumulate(self._alpha_ticks[tick - 1], products, self._decay, out=alpha)
         else:
             alpha.copy_(products)
         source = self._plan.sources[tick]
         if source is None:
             return None
-        look = self._look
-        self._look += 1
-        query = torch.addmm(self._query_bias, (alpha * self._roots[tick]).T, self._query, out=self._query_looks[look])
+        read = self._read
+        self._read += 1
+        query = torch.addmm(self._query_bias, (alpha * self._roots[tick]).T, self._query, out=self._query_reads[read])
         torch.bmm(query.view(self._head_shape), self._keys[source], out=self._scores)
-        attention = torch.softmax(self._scores, -1, out=self._attention_looks[look])
+        attention = torch.softmax(self._scores, -1, out=self._attention_reads[read])
         if self._mask is not None:
-            attention = attention * self._mask[look]
-        mixed = self._mixed_looks[look]
+            attention = attention * self._mask[read]
+        mixed = self._mixed_reads[read]
         torch.bmm(attention, self._values[source], out=mixed.view(self._head_shape))
         return mixed
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
-        """Goes on with these rows alone, where nothing is recorded nor dropped; what is looked at is used up."""
-        if self._look == len(self._plan.looks):
+        """Continues with these rows alone, where nothing is recorded or dropped; the memories are overwritten."""
+        if self._read == len(self._plan.reads):
             return
         num_heads = len(self._scores) // self.alphas.shape[2]
         batch = len(rows) * num_heads
@@ -153,27 +183,28 @@ class Gaze:
         self.alphas = self.alphas.index_select(2, rows)
         self.queries, self.mixed = self.queries[:, : len(rows)], self.mixed[:, : len(rows)]
         self.attention, self._scores = self.attention[:, :batch], self._scores[:batch]
-        self._cut()
+        self._split()
 
     def tape(self) -> list[Tensor]:
-        """What the way back needs."""
+        """What the backward pass needs."""
         return [self.alphas, self.queries, self.attention, self.mixed]
 
 
-class GazeBack:
-    """The way back of ``Gaze``; see there for the arguments."""
+class AttentionBackward:
+    """The backward pass of ``AttentionForward``; see there for the arguments."""
 
     def __init__(
         self,
-        weights: GazeWeights,
-        plan: GazePlan,
-        memories: Memories,
+        weights: AttentionWeights,
+        plan: AttentionPlan,
+        memories: Sequence[Float[Tensor, "B h S d"]],
         mask: Float[Tensor, "G Bh 1 S"] | None,
         tape: Sequence[Tensor],
     ) -> None:
-        self._weights, self._plan, self._memories, self._mask = weights, plan, memories, mask
+        self._weights, self._plan, self._mask = weights, plan, mask
+        self._shape = memories[0].shape
         self._alphas, self._queries, self._attention, self.mixed = tape
-        self._keys, self._values = memories.keys, Memories.turned(memories.values)
+        self._keys, self._values = _flattened(memories[::2]), _transposed(_flattened(memories[1::2]))
         self._decay = weights.decay[:, None]
         self._roots = weights.root[..., None].unbind(0)
         self._d_alphas = torch.empty_like(self._alphas)
@@ -181,17 +212,17 @@ class GazeBack:
         self._d_alpha_ticks, self._d_sync_ticks = self._d_alphas.unbind(0), self._d_syncs.unbind(0)
         self._d_queries, self._d_scores = torch.empty_like(self._queries), torch.empty_like(self._attention)
         self.d_mixed = torch.empty_like(self.mixed)
-        """Gradient of what every look saw, [G, B, F]; whoever runs back writes it before each look."""
-        self.d_mixed_looks = self.d_mixed.unbind(0)
-        self._look = len(plan.looks)
+        """Gradient of the result of every read, [G, B, F]; the caller writes it before it calls ``run``."""
+        self.d_mixed_reads = self.d_mixed.unbind(0)
+        self._read = len(plan.reads)
 
-    def next_look(self) -> int:
-        """Number of the look that comes next on the way back."""
-        self._look -= 1
-        return self._look
+    def next_read(self) -> int:
+        """Index of the read that comes next in the backward pass."""
+        self._read -= 1
+        return self._read
 
-    def run(self, tick: int, look: int | None, activation: Float[Tensor, "D B"], d_z: Float[Tensor, "D B"]) -> None:
-        """Adds to the gradient of z before a tick what it gets from all looks from that tick on."""
+    def run(self, tick: int, read: int | None, activation: Float[Tensor, "D B"], d_z: Float[Tensor, "D B"]) -> None:
+        """Adds the share of this tick's and all later reads to the gradient of z before a tick."""
         plan = self._plan
         if tick >= plan.num_ticks:
             return
@@ -200,53 +231,53 @@ class GazeBack:
             torch.mul(self._d_alpha_ticks[tick + 1], self._decay, out=d_alpha)
         else:
             d_alpha.zero_()
-        if look is not None:
-            d_query = self._query_grad(tick, look)
+        if read is not None:
+            d_query = self._query_grad(tick, read)
             d_sync = torch.mm(self._weights.query.T, d_query.T, out=self._d_sync_ticks[tick])
             d_alpha.addcmul_(d_sync, self._roots[tick])
         left, right = activation.index_select(0, plan.left), activation.index_select(0, plan.right)
         d_z.index_add_(0, plan.left, right.mul_(d_alpha))
         d_z.index_add_(0, plan.right, left.mul_(d_alpha))
 
-    def _query_grad(self, tick: int, look: int) -> Float[Tensor, "B F"]:
+    def _query_grad(self, tick: int, read: int) -> Float[Tensor, "B F"]:
         source = self._plan.sources[tick]
         assert source is not None
-        keys, attention = self._keys[source], self._attention[look]
+        keys, attention = self._keys[source], self._attention[read]
         shape = (len(keys), 1, keys.shape[2])
-        d_attention = torch.bmm(self.d_mixed_looks[look].view(shape), self._values[source])
+        d_attention = torch.bmm(self.d_mixed_reads[read].view(shape), self._values[source])
         if self._mask is not None:
-            d_attention.mul_(self._mask[look])
-        d_scores = self._d_scores[look]
+            d_attention.mul_(self._mask[read])
+        d_scores = self._d_scores[read]
         d_scores.copy_(_softmax_backward(d_attention, attention, -1, attention.dtype))
-        d_query = self._d_queries[look]
+        d_query = self._d_queries[read]
         torch.bmm(d_scores, keys, out=d_query.view(shape))
         return d_query
 
     def grads(self) -> list[Tensor]:
         """The gradients of the weights, in their order."""
-        looks = self._plan.looks
+        reads = self._plan.reads
         sync = self._alphas * self._weights.root[..., None]
-        if len(looks) < len(sync):
-            sync = sync[looks]
+        if len(reads) < len(sync):
+            sync = sync[reads]
         d_queries = self._d_queries.flatten(0, 1)
         d_query = d_queries.T @ sync.transpose(1, 2).flatten(0, 1)
         d_decay = (self._d_alphas[1:] * self._alphas[:-1]).sum((0, 2))
         d_root = (self._d_syncs * self._alphas).sum(2)
         return [d_decay, d_root, d_query, d_queries.sum(0)]
 
-    def memory_grads(self, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
-        """The gradients of keys and values, shaped as these were."""
+    def memory_grads(self) -> list[Tensor]:
+        """The gradients of keys and values, shaped and ordered like the memories."""
         attention = self._attention if self._mask is None else self._attention * self._mask
-        sources = [self._plan.sources[tick] for tick in self._plan.looks]
+        sources = [self._plan.sources[tick] for tick in self._plan.reads]
         grads = []
-        for memory, keys in enumerate(self._memories.keys):
-            looks: list[int] | slice = [look for look, source in enumerate(sources) if source == memory]
-            if len(looks) == len(sources):
-                looks = slice(None)
+        for memory, keys in enumerate(self._keys):
+            reads: list[int] | slice = [read for read, source in enumerate(sources) if source == memory]
+            if len(reads) == len(sources):
+                reads = slice(None)
             for across, along in ((self._d_scores, self._queries), (attention, self.d_mixed)):
-                across, along = across[looks], along[looks]
+                across, along = across[reads], along[reads]
                 count = len(along)
                 tokens = across.view(count, *keys.shape[:2]).permute(1, 2, 0)  # [Bh, S, G]
                 grad = torch.bmm(tokens, along.view(count, len(keys), -1).transpose(0, 1))
-                grads.append(grad.view(shapes[len(grads)]))
+                grads.append(grad.view(self._shape))
         return grads

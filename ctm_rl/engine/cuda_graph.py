@@ -1,10 +1,10 @@
-"""Captured graphs: on a GPU the ticks are thousands of small kernels, launched at once when they have been captured.
+"""CUDA graphs: the ticks are thousands of small kernels, which a captured graph launches at once.
 
-A graph is captured for each shape of what goes in: forward and backward pass, by
-``torch.cuda.make_graphed_callables``. Of an acting policy it is the unroll: inside, ticks follow one another as in
-``engine.episode.step_through``, whose restarts select by a mask and are the same kernels whatever the mask says, and
-everything is remembered for the way back, so memory grows with M x T K. Of a model that answers it is the whole model.
-Where memory does not suffice, or the capture fails, the log says so in one line and learning goes on as without.
+A graph of the forward and backward pass is captured for each shape of the inputs, with
+``torch.cuda.make_graphed_callables``. For a policy it is the unroll, tick by tick as in
+``engine.episode.step_through``, where a reset selects by a mask and so runs the same kernels for every mask; everything
+is stored for the backward pass, so memory grows with M x T K. For a model that answers it is the whole model.
+Where memory does not suffice or the capture fails, a warning is logged and learning continues without a graph.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ from ctm_rl.machine.core import Core
 from ctm_rl.machine.state import AnyState
 
 MakeGraph = Callable[[nn.Module, tuple[Tensor, ...]], Callable[..., tuple[Tensor, ...]]]
-"""From a module and arguments like those to come to the same function, captured."""
+"""From a module and sample arguments to the same function, captured."""
 
 _WARM_UPS = 3
 _LOG = logging.getLogger(__name__)
 
 
-class _Graphs:
-    """The graphs of one function, captured when a shape is met for the first time.
+class _GraphCache:
+    """The graphs of one function, captured when a shape occurs for the first time.
 
     Args:
-        what: is captured, as the log names it.
-        make_graph: captures; ``None``: as CUDA does.
+        what: name of the function in the log.
+        make_graph: captures a function; ``None``: with CUDA.
     """
 
     def __init__(self, what: str, make_graph: MakeGraph | None = None) -> None:
@@ -42,18 +42,18 @@ class _Graphs:
         self._graphs: dict[tuple[Any, ...], Callable[..., tuple[Tensor, ...]]] = {}
         self._has_failed = False
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Graphs":
-        """A copied module has parameters of its own, which no graph knows."""
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_GraphCache":
+        """Without graphs, since a copied module has parameters of its own."""
         copied = object.__new__(type(self))
         copied.__dict__.update(self.__getstate__())
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
-        """Graphs stay in the process that captured them."""
+        """Without graphs, which stay in the process that captured them."""
         return {**self.__dict__, "_graphs": {}}
 
     def _replay(self, make_module: Callable[[], nn.Module], arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        """Runs the function, captured before or now; ``None``: it cannot be captured, use another way.
+        """Runs the captured function; ``None``: it cannot be captured, run it without a graph.
 
         A graph writes its results into the same memory every time.
         """
@@ -73,12 +73,12 @@ class _Graphs:
         _LOG.warning("the %s is not captured as a graph (%s); it runs as without.", self._what, reason)
 
 
-class CapturedUnrolls(_Graphs):
+class CapturedUnrolls(_GraphCache):
     """The captured unrolls of one core.
 
     Args:
         num_ticks: K.
-        make_graph: captures; ``None``: as CUDA does.
+        make_graph: captures a function; ``None``: with CUDA.
     """
 
     def __init__(self, num_ticks: int, make_graph: MakeGraph | None = None) -> None:
@@ -93,17 +93,17 @@ class CapturedUnrolls(_Graphs):
         state: AnyState,
         make_graph_on: str = "cuda",
     ) -> tuple[Float[Tensor, "T B P"], AnyState] | None:
-        """Unrolls through a graph; arguments and results as of ``engine.episode.step_through``.
+        """Unrolls with a graph; arguments and results as of ``engine.episode.step_through``.
 
         Args:
             core: the machine or a baseline, always the same.
             features: of every step, [T, B, F].
             is_first: which rows start an episode with each step, [T, B].
             state: before the first step, B rows.
-            make_graph_on: type of the device that graphs can be captured on.
+            make_graph_on: device type that graphs can be captured on.
 
         Returns:
-            What the heads read and the state after the last step, or ``None``: it cannot be captured, use another way.
+            What the heads read and the state after the last step, or ``None``: it cannot be captured.
         """
         if self._has_failed:
             return None
@@ -112,7 +112,7 @@ class CapturedUnrolls(_Graphs):
             return None
         has_part = [part is not None for part in state]
         arguments = features, is_first, *(part for part in state if part is not None)
-        found = self._replay(lambda: _Steps(core, type(state), has_part, self._num_ticks), arguments)
+        found = self._replay(lambda: _UnrollFunction(core, type(state), has_part, self._num_ticks), arguments)
         if found is None:
             return None
         sync, *last = found
@@ -121,36 +121,36 @@ class CapturedUnrolls(_Graphs):
         return sync, last_state
 
 
-class CapturedAnswers(_Graphs):
-    """A captured model that answers.
+class CapturedAnswers(_GraphCache):
+    """The captured graphs of a model that answers.
 
     Args:
-        make_graph: captures; ``None``: as CUDA does.
+        make_graph: captures a function; ``None``: with CUDA.
     """
 
     def __init__(self, make_graph: MakeGraph | None = None) -> None:
         super().__init__("model", make_graph)
 
     def run(self, model: nn.Module, *inputs: Tensor, make_graph_on: str = "cuda") -> tuple[Tensor, ...] | None:
-        """Answers through a graph.
+        """Answers with a graph.
 
         Args:
-            model: always the same; gives a tuple of tensors, to which it may add ``None``.
+            model: always the same; returns a tuple of tensors and ``None``.
             inputs: what it takes.
-            make_graph_on: type of the device that graphs can be captured on.
+            make_graph_on: device type that graphs can be captured on.
 
         Returns:
-            The tensors that it gives, valid until the next call; or ``None``: this is no such device or the model is
-            not learning, or it cannot be captured; use another way.
+            The tensors that it returns, valid until the next call; or ``None``: the device is of another type, the
+            model is not learning, or it cannot be captured.
         """
         is_learning = model.training and torch.is_grad_enabled()
         if not is_learning or inputs[0].device.type != make_graph_on:
             return None
-        return self._replay(lambda: _Answers(model), inputs)
+        return self._replay(lambda: _AnswersFunction(model), inputs)
 
 
-class _Steps(nn.Module):
-    """The steps as a function of tensors alone, which is what can be captured."""
+class _UnrollFunction(nn.Module):
+    """The unroll as a function of tensors alone, as a capture needs it."""
 
     def __init__(self, core: Any, kind: Any, has_part: list[bool], num_ticks: int) -> None:
         super().__init__()
@@ -164,8 +164,8 @@ class _Steps(nn.Module):
         return sync, *(part for part in last if part is not None)
 
 
-class _Answers(nn.Module):
-    """A model without what is ``None`` in its answer."""
+class _AnswersFunction(nn.Module):
+    """A model without the ``None`` in its results."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -177,23 +177,23 @@ class _Answers(nn.Module):
 
 def _capture_on_cuda(module: nn.Module, arguments: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
     samples = tuple(part.detach().clone().requires_grad_(part.requires_grad) for part in arguments)
-    gc.collect()  # a graph of old that is thrown away while another is captured would break it
-    with _untouched(module, arguments[0].device), _uncached_autocast(arguments[0].device.type):
+    gc.collect()  # an old graph that is freed during a capture would break the capture
+    with _restored(module, arguments[0].device), _uncached_autocast(arguments[0].device.type):
         return torch.cuda.make_graphed_callables(  # pyright: ignore
             module, samples, num_warmup_iters=_WARM_UPS, allow_unused_input=True
         )
 
 
 @contextlib.contextmanager
-def _untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Undoes what warming up does: running statistics move, and random numbers are drawn."""
+def _restored(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Restores running statistics and random generators, which the warm-up changes."""
     kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
     generator = torch.cuda.default_generators[device.index or 0]
     try:
         with torch.random.fork_rng([device]):
             yield
     except RuntimeError:
-        # a capture that breaks off leaves its generator waiting for the end of it
+        # a failed capture leaves its generator waiting for the end of the capture
         generator.graphsafe_set_state(generator.clone_state())
         raise
     finally:

@@ -20,7 +20,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from ctm_rl.config import PolicyConfig
-from ctm_rl.engine.answering import Readings, can_ponder, ponder, pondering
+from ctm_rl.engine.answering import Readings, can_think_fast, fast_ticking, think_fast
 from ctm_rl.engine.cuda_graph import CapturedAnswers, CapturedUnrolls
 from ctm_rl.engine.episode import can_unroll, fold, step_through, unroll, unroll_inputs
 from ctm_rl.engine.episode_gru import can_unroll_gru, unroll_gru
@@ -122,8 +122,8 @@ def answer_ticks(
     Returns:
         The answers after each tick.
     """
-    if recorder is None and can_ponder(core, readings):
-        return ponder(cast(CTMCore, core), readings, num_rows, read)
+    if recorder is None and can_think_fast(core, readings):
+        return think_fast(cast(CTMCore, core), readings, num_rows, read)
     answers = []
     for tick in think(core, core.initial_state(num_rows), readings):
         answers.append(core.answer(tick.state))
@@ -147,11 +147,11 @@ def answer_ticking(
     Yields:
         The rows.
     """
-    is_known = can_ponder(core, readings)
+    is_known = can_think_fast(core, readings)
     # the buffers hold the parameters' own precision, and so must what the head reads from them
     with torch.autocast(device_type, enabled=torch.is_autocast_enabled(device_type) and not is_known):
         if is_known:
-            yield pondering(cast(CTMCore, core), readings, num_rows)
+            yield fast_ticking(cast(CTMCore, core), readings, num_rows)
         else:
             yield CoreTicking(core, core.initial_state(num_rows), readings)
 

@@ -1,12 +1,12 @@
-"""The unroll: T environment steps of K ticks as one node of the autograd graph, with episode starts inside.
+"""The unroll: T environment steps of K ticks as one autograd node, with episode starts inside.
 
 Equal to ticking one by one (``machine.core.think``) in value and gradient, and several times faster, because
 
 - the features' half of the synapse is multiplied for all steps at once;
 - histories lie in one sliding buffer (``engine.episode_forward``), so that memory grows with M + T K and not with their
   product;
-- the way back is written by hand (``engine.episode_backward``) and sums the weight gradients of the dense layers
-  over all ticks in one product each.
+- the backward pass is written by hand (``engine.episode_backward``) and sums the weight gradients of the dense layers
+  over many ticks in one product each.
 """
 
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ctm_rl.engine.episode_backward import Rewind
-from ctm_rl.engine.episode_forward import Sweep, SweepState, SweepWeights, Tape
+from ctm_rl.engine.episode_backward import EpisodeBackward
+from ctm_rl.engine.episode_forward import EpisodeForward, EpisodeState, EpisodeTape, EpisodeWeights
 from ctm_rl.engine.episode_sync import (
     Accumulators,
     AccumulatorWeights,
-    Pairs,
-    Steps,
+    EpisodeSteps,
+    SyncPairs,
     Window,
     WindowWeights,
     age_weights,
-    restarts_of,
+    resets_of,
     sum_window,
 )
+from ctm_rl.engine.unrolled_neuron_models import fold_neuron_models
 from ctm_rl.machine.core import Core, CTMCore, think
-from ctm_rl.machine.neuron_models import NeuronLinear
 from ctm_rl.machine.reading import constant_reading
 from ctm_rl.machine.state import AnyState, CoreState, select_rows
 from ctm_rl.machine.synapse import BlockSynapse
@@ -40,7 +40,7 @@ from ctm_rl.machine.synchronisation import Synchronisation, decay_of, sync_of
 
 
 def can_unroll(core: object) -> bool:
-    """Whether ``unroll`` knows this core: blocks, neuron-level models without norm, no attention, no dropout."""
+    """Whether ``unroll`` supports this core: blocks, neuron-level models without norm, no attention, no dropout."""
     if not isinstance(core, CTMCore) or not isinstance(core.synapse, BlockSynapse):
         return False
     config = core.config
@@ -85,10 +85,10 @@ def step_through(
 
 
 def each_step(ticks: int | Sequence[int], features: Float[Tensor, "T B F"]) -> list[int]:
-    """The number of ticks of each of T steps, if it is one number too.
+    """The number of ticks of each of T steps, from a list or from one number for all.
 
     Raises:
-        ValueError: there is not one number, at least 1, for every step.
+        ValueError: there is not one number of at least 1 for every step.
     """
     num_steps = len(features)
     listed = [ticks] * num_steps if isinstance(ticks, int) else list(ticks)
@@ -124,13 +124,13 @@ def unroll(
 
 def unroll_inputs(
     core: CTMCore,
-    folded: "Folded",
+    folded: "FoldedWeights",
     inputs: Float[Tensor, "T B E"],
     is_first: Shaped[Tensor, "T B"],
     state: CoreState,
     ticks: int | Sequence[int] | None = None,
 ) -> tuple[Float[Tensor, "T B P"], CoreState]:
-    """As ``unroll``, from what the features send into the first dense layer.
+    """As ``unroll``, from the features' contribution to the first dense layer.
 
     Args:
         core: one that ``can_unroll``.
@@ -144,19 +144,19 @@ def unroll_inputs(
         As ``unroll``.
     """
     weights = folded.weights
-    restarts = restarts_of(is_first)
+    resets = resets_of(is_first)
     listed = each_step(core.config.num_ticks if ticks is None else ticks, inputs)
-    plan = _Plan(Steps.of(restarts, listed), folded.pairs, torch.is_grad_enabled())
-    sums, synced, pre_history, post_activation = _Steps.apply(
-        plan, inputs, *sweep_state(core, state, restarts[0]), *weights[:-1], *weights.sync
+    plan = _EpisodePlan(EpisodeSteps.of(resets, listed), folded.pairs, torch.is_grad_enabled())
+    sums, synced, pre_history, post_activation = _EpisodeFunction.apply(
+        plan, inputs, *episode_state(core, state, resets[0]), *weights.flat()
     )  # pyright: ignore[reportGeneralTypeIssues]
     post_history = None
     if isinstance(weights.sync, WindowWeights):
         alpha = sums
         beta = folded.window_beta(core.config.history_length).to(alpha.dtype)[:, None]
         assert state.post_history is not None
-        seen = torch.cat((state.post_history.permute(2, 1, 0), synced))  # [M + L, S, B]
-        post_history = _last_window(seen, weights.sync.fresh, plan)
+        recent = torch.cat((state.post_history.permute(2, 1, 0), synced))  # [M + L, S, B]
+        post_history = _last_window(recent, weights.sync.fresh, plan.steps)
     else:
         alpha, beta = sums.unbind(1)
     sync = sync_of(alpha, beta).transpose(1, 2)
@@ -164,24 +164,24 @@ def unroll_inputs(
     return sync, CoreState(pre_history.permute(2, 0, 1), post_activation.T, alpha[-1].T, last_beta, post_history)
 
 
-class Folded(NamedTuple):
-    """A core's parameters as a sweep takes them."""
+class FoldedWeights(NamedTuple):
+    """A core's parameters in the form that the ticks need."""
 
-    weights: SweepWeights
-    """What the ticks run with."""
+    weights: EpisodeWeights
+    """Everything but the features' half of the first dense layer."""
     features: Float[Tensor, "E F"]
     """The features' half of the first dense layer."""
     bias: Float[Tensor, " E"]
     """Its bias."""
-    pairs: Pairs
+    pairs: SyncPairs
     """Which neurons are synchronised."""
 
     def inputs(self, features: Float[Tensor, "*batch F"]) -> Float[Tensor, "*batch E"]:
-        """What features send into the first dense layer."""
+        """The features' contribution to the first dense layer."""
         return nn.functional.linear(features, self.features, self.bias)
 
-    def laid_out(self) -> "Folded":
-        """The same, with the dense layers' weights in the order in which a sweep multiplies: it need not copy them."""
+    def laid_out(self) -> "FoldedWeights":
+        """The same, with the dense layers' weights in the memory order of the products, which then need no copies."""
         weights = self.weights
         second = None if weights.second is None else weights.second.T.contiguous().T
         return self._replace(weights=weights._replace(recurrent=weights.recurrent.T.contiguous().T, second=second))
@@ -191,27 +191,23 @@ class Folded(NamedTuple):
         return age_weights(self.weights.sync.decay, length).sum(-1)
 
 
-def fold(core: CTMCore) -> Folded:
-    """Brings a core's parameters into the form that sweeps want, with gradient."""
+def fold(core: CTMCore) -> FoldedWeights:
+    """Brings a core's parameters into the form that the ticks need, with gradient."""
     assert isinstance(core.synapse, BlockSynapse)
-    _, *blocks = core.synapse.layers  # dropout is not at work
+    _, *blocks = core.synapse.layers  # dropout is inactive
     first, norm = cast(nn.Linear, blocks[0]), cast(nn.LayerNorm, blocks[2])
     second, second_bias = None, None
     if len(blocks) > 3:
         dense = cast(nn.Linear, blocks[3])
         second, second_bias = dense.weight * norm.weight, dense.bias + dense.weight @ norm.bias
         norm = cast(nn.LayerNorm, blocks[5])
-    nlm: list[Tensor | None] = []
-    for layer in core.nlm.layers:
-        assert isinstance(layer, NeuronLinear)
-        nlm += [(layer.weight / layer.temperature).transpose(1, 2), layer.bias / layer.temperature]
     num_neurons = core.config.num_neurons
     of_features, recurrent = first.weight.split((first.in_features - num_neurons, num_neurons), 1)
     fresh = core.initial_state(1)
     start = fresh.pre_history[0], fresh.post_activation[0]
     dense = recurrent, norm.weight, norm.bias, second, second_bias
-    weights = SweepWeights(*start, *dense, *nlm, *[None] * (4 - len(nlm)), _fold_sync(core.output_sync, fresh))  # pyright: ignore
-    return Folded(weights, of_features, first.bias, _pairs_of(core.output_sync, recurrent.dtype))
+    weights = EpisodeWeights(*start, *dense, fold_neuron_models(core.nlm), _fold_sync(core.output_sync, fresh))
+    return FoldedWeights(weights, of_features, first.bias, _pairs_of(core.output_sync, recurrent.dtype))
 
 
 def _fold_sync(sync: Synchronisation, fresh: CoreState) -> AccumulatorWeights | WindowWeights:
@@ -223,10 +219,10 @@ def _fold_sync(sync: Synchronisation, fresh: CoreState) -> AccumulatorWeights | 
     return WindowWeights(exact, exact**length, alpha, fresh.post_history[0])
 
 
-def _pairs_of(sync: Synchronisation, dtype: torch.dtype) -> Pairs:
+def _pairs_of(sync: Synchronisation, dtype: torch.dtype) -> SyncPairs:
     neurons, left, right = sync.slots()
     shares = torch.eye(len(neurons), dtype=dtype, device=neurons.device)
-    return Pairs(neurons, left, right, torch.cat((right, left)), shares[:, torch.cat((left, right))])
+    return SyncPairs(neurons, left, right, torch.cat((right, left)), shares[:, torch.cat((left, right))])
 
 
 def _products(sync: Synchronisation, post_history: Float[Tensor, "B S M"]) -> Float64[Tensor, "P M B"]:
@@ -235,98 +231,101 @@ def _products(sync: Synchronisation, post_history: Float[Tensor, "B S M"]) -> Fl
     return (exact[:, sync.left_slot] * exact[:, sync.right_slot]).permute(1, 2, 0)
 
 
-def sweep_state(core: CTMCore, state: CoreState, restarting: Sequence[int] = ()) -> SweepState:
-    """A state with its rows last, as a sweep begins with it; what restarting rows hold is not read, even if NaN."""
+def episode_state(core: CTMCore, state: CoreState, resets: Sequence[int] = ()) -> EpisodeState:
+    """A state with rows last; windowed, the values of rows that are reset are not read, even if NaN."""
     alpha, post_history = state.alpha.T, None
     if state.post_history is not None:
-        # summed anew: the decay may have been learned since
+        # summed again: the decay may have been learned since
         sync = core.output_sync
         products = _products(sync, state.post_history)
-        if restarting:
-            rows = torch.tensor(restarting, device=products.device)
+        if resets:
+            rows = torch.tensor(resets, device=products.device)
             products = products.index_fill(2, rows, 0.0)
         alpha = sum_window(products, decay_of(sync.decay_rate, sync.max_decay_rate).double())
         post_history = state.post_history.permute(1, 2, 0)
-    return SweepState(state.pre_history.permute(1, 2, 0), state.post_activation.T, alpha, state.beta.T, post_history)
+    return EpisodeState(state.pre_history.permute(1, 2, 0), state.post_activation.T, alpha, state.beta.T, post_history)
 
 
-class _Plan(NamedTuple):
-    """What an unroll has to know beside tensors that get gradient."""
+class _EpisodePlan(NamedTuple):
+    """What an unroll needs beside tensors that get a gradient."""
 
-    steps: Steps
+    steps: EpisodeSteps
     """Which rows start an episode with each step, and how many ticks it has."""
-    pairs: Pairs
+    pairs: SyncPairs
     """Which neurons are synchronised."""
     is_recording: bool
-    """Whether there is to be a way back."""
+    """Whether there will be a backward pass."""
 
 
-class _Steps(torch.autograd.Function):
+class _EpisodeFunction(torch.autograd.Function):
     """All steps; rows are the last axis, except in the inputs."""
 
     @staticmethod
     def forward(
-        ctx: Any, plan: _Plan, inputs: Float[Tensor, "T B E"], *given: Tensor | None
+        ctx: Any, plan: _EpisodePlan, inputs: Float[Tensor, "T B E"], *given: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        """Gives sums [T, P, B], or [T, 2, P, B] with beta; synced z [L, S, B]; history and z after the last."""
+        """Returns sums [T, P, B], or [T, 2, P, B] with beta; synced z [L, S, B]; history and z after the last tick."""
         state, weights = _unpack(given)
-        restarts, begins = plan.steps
-        sweep = Sweep(weights, plan.pairs, state, begins[-1], sum(map(len, restarts)), plan.is_recording)
-        for rows, step_inputs, num_ticks in zip(restarts, inputs.unbind(0), plan.steps.ticks, strict=True):
-            sweep.advance(rows, step_inputs, num_ticks)
-        synced = sweep.activations.index_select(1, plan.pairs.neurons)
-        sums = sweep.scan.run(plan.steps, synced)
+        resets, begins = plan.steps
+        forward = EpisodeForward(weights, plan.pairs, state, begins[-1], sum(map(len, resets)), plan.is_recording)
+        for rows, step_inputs, num_ticks in zip(resets, inputs.unbind(0), plan.steps.ticks, strict=True):
+            forward.advance(rows, step_inputs, num_ticks)
+        models = forward.neuron_models
+        synced = models.activations[1:].index_select(1, plan.pairs.neurons)
+        sums = forward.sync.run(plan.steps, synced)
         if plan.is_recording:
-            tape, recorded = sweep.tape().flat(), sweep.scan.recorded()
-            ctx.save_for_backward(*given, *tape, *recorded)
+            tape, sync_tape = forward.tape().flat(), forward.sync.tape()
+            ctx.save_for_backward(*given, *tape, *sync_tape)
             ctx.plan = plan, len(given), len(tape)
             ctx.set_materialize_grads(False)
-        return sums, synced, sweep.history.clone(), sweep.activation.clone()
+        return sums, synced, models.window.clone(), models.activation.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Runs back through all steps: first the synchronisation, then the ticks."""
+        """First the synchronisation, then the ticks."""
         plan, num_given, num_tape = ctx.plan
         saved = ctx.saved_tensors
         state, weights = _unpack(saved[:num_given])
-        tape = Tape.from_flat(saved[num_given : num_given + num_tape], 1 if weights.second is None else 2)
-        recorded = saved[num_given + num_tape :]
+        tape = EpisodeTape.from_flat(saved[num_given : num_given + num_tape], 1 if weights.second is None else 2)
+        sync_tape = saved[num_given + num_tape :]
+        activations = tape.neuron_models.activations
         d_sums, d_activations, d_history, d_last = grads
-        d_sums = _or_zeros(d_sums, tape.activations, (len(plan.steps.restarts), *recorded[0].shape[1:]))
-        scan: Any = Accumulators if state.post_history is None else Window
-        synced = tape.activations[1:].index_select(1, plan.pairs.neurons)
-        d_synced, d_sync, d_scan = scan.rewind(weights.sync, plan.pairs, synced, recorded, d_sums, plan.steps)
+        d_sums = _or_zeros(d_sums, activations, (len(plan.steps.resets), *sync_tape[0].shape[1:]))
+        sync: Any = Accumulators if state.post_history is None else Window
+        synced = activations[1:].index_select(1, plan.pairs.neurons)
+        d_synced, d_sync, d_start = sync.backward(weights.sync, plan.pairs, synced, sync_tape, d_sums, plan.steps)
         if d_activations is not None:
             d_synced += d_activations
-        d_history = _or_zeros(d_history, tape.activations, state.history.shape)
-        d_last = _or_zeros(d_last, tape.activations, state.activation.shape)
-        rewind = Rewind(weights, tape, d_history, plan.steps)
-        d_before = rewind.run(d_synced, plan.pairs.neurons, d_last)
-        d_state = SweepState(rewind.d_history(), d_before, *d_scan)
-        return None, rewind.d_inputs, *d_state, *rewind.weight_grads(), *d_sync
+        d_history = _or_zeros(d_history, activations, state.history.shape)
+        d_last = _or_zeros(d_last, activations, state.activation.shape)
+        backward = EpisodeBackward(weights, tape, d_history, plan.steps)
+        d_before = backward.run(d_synced, plan.pairs.neurons, d_last)
+        d_state = EpisodeState(backward.d_history(), d_before, *d_start)
+        return None, backward.d_inputs, *d_state, *backward.weight_grads(), *d_sync
 
 
 def _or_zeros(grad: Tensor | None, like: Tensor, shape: Sequence[int]) -> Tensor:
     return like.new_zeros(shape) if grad is None else grad
 
 
-def _unpack(tensors: Sequence[Any]) -> tuple[SweepState, SweepWeights]:
-    """State and weights from a row of tensors."""
-    num_parts, num_weights = len(SweepState._fields), len(SweepWeights._fields) - 1
-    state, rest = SweepState(*tensors[:num_parts]), tensors[num_parts:]
-    make: Any = AccumulatorWeights if state.post_history is None else WindowWeights
-    return state, SweepWeights(*rest[:num_weights], make(*rest[num_weights:]))  # pyright: ignore[reportCallIssue]
+def _unpack(tensors: Sequence[Any]) -> tuple[EpisodeState, EpisodeWeights]:
+    """State and weights from a list of tensors."""
+    num_parts = len(EpisodeState._fields)
+    state = EpisodeState(*tensors[:num_parts])
+    return state, EpisodeWeights.from_flat(tensors[num_parts:], state.post_history is not None)
 
 
-def _last_window(seen: Float[Tensor, "ML S B"], start: Float[Tensor, "S M"], plan: _Plan) -> Float[Tensor, "B S M"]:
-    """The window after the last tick: what was seen, and the start history where an episode is younger than that."""
+def _last_window(
+    recent: Float[Tensor, "ML S B"], start: Float[Tensor, "S M"], steps: EpisodeSteps
+) -> Float[Tensor, "B S M"]:
+    """The window after the last tick, with the start history in place of ticks before the episode."""
     length = start.shape[1]
-    ticks = torch.full((seen.shape[2],), length, device=seen.device)  # since the row's last restart
-    for begin, rows in zip(plan.steps.begins, plan.steps.restarts, strict=False):
+    ticks = torch.full((recent.shape[2],), length, device=recent.device)  # since the row's last reset
+    for begin, rows in zip(steps.begins, steps.resets, strict=False):
         if rows:
-            ticks[rows] = plan.steps.begins[-1] - begin
-    place = torch.arange(length, device=seen.device)[:, None]
-    source = (place + ticks).clamp(max=length - 1)  # where the start history has come to, [M, B]
+            ticks[rows] = steps.begins[-1] - begin
+    place = torch.arange(length, device=recent.device)[:, None]
+    source = (place + ticks).clamp(max=length - 1)  # where the start history has moved to, [M, B]
     moved = start.T[source].transpose(1, 2)  # [M, S, B]
-    return torch.where((place < length - ticks)[:, None], moved, seen[-length:]).permute(2, 1, 0)
+    return torch.where((place < length - ticks)[:, None], moved, recent[-length:]).permute(2, 1, 0)

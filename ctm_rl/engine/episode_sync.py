@@ -1,11 +1,11 @@
-"""Synchronisation over many steps of many ticks, with restarts inside: ``machine.synchronisation``, step by step.
+"""Synchronisation over many environment steps of many ticks, with resets inside; equal to ``machine.synchronisation``.
 
-Layout here: neurons and pairs before rows, [..., P, B], so that a row's restart touches one column. A scan is fed the z
-of the ticks of one or many steps and tells alpha and beta after each step; ``rewind`` runs back over a recorded one.
+Layout: neurons and pairs before rows, [..., P, B], so that the reset of a row touches one column. From the z of the
+ticks of some steps, ``Accumulators`` and ``Window`` compute alpha and beta after each step, and their gradients.
 """
 
+import itertools
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,37 +13,39 @@ import torch
 from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
+from ctm_rl.machine.synchronisation import accumulate
+
 _CHUNK = 16
 
-Restarts = Sequence[Sequence[int]]
+Resets = Sequence[Sequence[int]]
 """For each environment step the rows that start an episode before it."""
 
 
-def restarts_of(is_first: Shaped[Tensor, "T B"]) -> Restarts:
+def resets_of(is_first: Shaped[Tensor, "T B"]) -> Resets:
     """The rows that start an episode with each step, from a flag for each; one transfer for all."""
     return [np.flatnonzero(step).tolist() for step in is_first.bool().cpu().numpy()]
 
 
-class Steps(NamedTuple):
-    """Environment steps on the axis of their ticks; T steps, L ticks in all."""
+class EpisodeSteps(NamedTuple):
+    """T environment steps with L ticks in all."""
 
-    restarts: Restarts
+    resets: Resets
     """Which rows start an episode with each step, T."""
     begins: Sequence[int]
     """The first tick of each step, then L: T + 1 numbers."""
 
     @staticmethod
-    def of(restarts: Restarts, ticks: Sequence[int]) -> "Steps":
-        """Steps of so many ticks each, [T]."""
-        return Steps(restarts, [0, *accumulate(ticks)])
+    def of(resets: Resets, ticks: Sequence[int]) -> "EpisodeSteps":
+        """From the number of ticks of each step, [T]."""
+        return EpisodeSteps(resets, [0, *itertools.accumulate(ticks)])
 
     @property
     def ticks(self) -> list[int]:
         """How many ticks each step has, [T]."""
-        return [end - begin for begin, end in pairwise(self.begins)]
+        return [end - begin for begin, end in itertools.pairwise(self.begins)]
 
 
-class Pairs(NamedTuple):
+class SyncPairs(NamedTuple):
     """Which neurons a synchronisation joins, S of them in P pairs."""
 
     neurons: Int[Tensor, " S"]
@@ -68,8 +70,8 @@ class Pairs(NamedTuple):
         return torch.matmul(self.shares, parts)
 
 
-class ScanGrads(NamedTuple):
-    """Gradients of what a synchronisation begins with; None where it reads nothing."""
+class SyncStateGrads(NamedTuple):
+    """Gradients of the state before the first step; None where it is not read."""
 
     alpha: Float[Tensor, "P B"]
     beta: Float[Tensor, "P B"] | None
@@ -77,26 +79,28 @@ class ScanGrads(NamedTuple):
 
 
 class AccumulatorWeights(NamedTuple):
-    """What the accumulators are made of, beside the products."""
+    """Parameters of the accumulators."""
 
     decay: Float[Tensor, " P"]
     """Factor of the past at each tick."""
     fresh_alpha: Float[Tensor, " P"]
-    """Alpha of a fresh start; beta is then 1."""
+    """Alpha at the start of an episode; beta is then 1."""
 
 
 class Accumulators:
     """``alpha' = d alpha + z_left z_right`` and ``beta' = d beta + 1`` at every tick.
 
     Args:
-        weights: decay and fresh start.
+        weights: decay and start value.
         pairs: which neurons.
         alpha: before the first step, [P, B].
         beta: before the first step, [P, B].
-        capacity: how many ticks there is room for.
+        capacity: how many ticks fit into the buffer.
     """
 
-    def __init__(self, weights: AccumulatorWeights, pairs: Pairs, alpha: Tensor, beta: Tensor, capacity: int) -> None:
+    def __init__(
+        self, weights: AccumulatorWeights, pairs: SyncPairs, alpha: Tensor, beta: Tensor, capacity: int
+    ) -> None:
         self._pairs = pairs
         self._factor = weights.decay[:, None]
         self._fresh = torch.stack((weights.fresh_alpha, torch.ones_like(weights.fresh_alpha)))
@@ -104,8 +108,8 @@ class Accumulators:
         self._sums[0, 0], self._sums[0, 1] = alpha, beta
         self._position = 0
 
-    def run(self, steps: Steps, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T 2 P B"]:
-        """Takes in the ticks of some steps; gives alpha and beta after each step."""
+    def run(self, steps: EpisodeSteps, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T 2 P B"]:
+        """Adds the ticks of some steps; returns alpha and beta after each step."""
         sums = self._sums[self._position : self._position + len(synced) + 1]
         for ticks in _chunks(len(synced)):
             sums[1:][ticks, 0] = self._pairs.products(synced[ticks])
@@ -114,52 +118,52 @@ class Accumulators:
         return _run_sums(sums, self._fresh, self._factor, steps, synced.dtype)
 
     def slide(self) -> None:
-        """Goes on at the beginning of its room."""
+        """Continues at the beginning of the buffer."""
         self._sums[0] = self._sums[self._position]
         self._position = 0
 
-    def recorded(self) -> tuple[Tensor]:
-        """What the way back needs."""
+    def tape(self) -> tuple[Tensor]:
+        """What the backward pass needs."""
         return (self._sums,)
 
     @staticmethod
-    def rewind(
+    def backward(
         weights: AccumulatorWeights,
-        pairs: Pairs,
+        pairs: SyncPairs,
         synced: Float[Tensor, "L S B"],
-        recorded: Sequence[Tensor],
+        tape: Sequence[Tensor],
         grads: Float[Tensor, "T 2 P B"],
-        steps: Steps,
-    ) -> tuple[Float[Tensor, "L S B"], AccumulatorWeights, ScanGrads]:
-        """The gradients of every tick's z, of the weights, and of what was there before the first step.
+        steps: EpisodeSteps,
+    ) -> tuple[Float[Tensor, "L S B"], AccumulatorWeights, SyncStateGrads]:
+        """The gradients of every tick's z, of the weights, and of the state before the first step.
 
         Args:
-            weights: decay and fresh start.
+            weights: decay and start value.
             pairs: which neurons.
             synced: z of these after every tick.
-            recorded: what ``recorded`` gave.
-            grads: of what ``run`` gave.
-            steps: which the ticks belong to.
+            tape: from the forward pass.
+            grads: of the results of ``run``.
+            steps: the environment steps of the ticks.
         """
-        (sums,) = recorded
-        d_sums, d_first, d_fresh = _rewind_sums(grads, weights.decay, steps)
+        (sums,) = tape
+        d_sums, d_first, d_fresh = _sums_backward(grads, weights.decay, steps)
         d_decay, d_synced = torch.zeros_like(weights.decay), torch.empty_like(synced)
         for ticks in _chunks(len(synced)):
             d_decay += (d_sums[ticks] * sums[ticks]).sum((0, 1, 3))
             d_synced[ticks] = pairs.unpair(d_sums[ticks, 0], synced[ticks])
         d_alpha, d_beta = d_first.unbind(0)
-        return d_synced, AccumulatorWeights(d_decay, d_fresh[0]), ScanGrads(d_alpha, d_beta, None)
+        return d_synced, AccumulatorWeights(d_decay, d_fresh[0]), SyncStateGrads(d_alpha, d_beta, None)
 
 
 class WindowWeights(NamedTuple):
-    """What a window is weighed with, beside the products."""
+    """Parameters of a windowed synchronisation."""
 
     decay: Float64[Tensor, " P"]
     """Factor of the past at each tick."""
     last_factor: Float64[Tensor, " P"]
-    """Factor of what leaves the window, ``decay ** M``."""
+    """Factor of the tick that leaves the window, ``decay ** M``."""
     fresh_alpha: Float64[Tensor, " P"]
-    """Alpha of a fresh start."""
+    """Alpha at the start of an episode."""
     fresh: Float[Tensor, "S M"]
     """z of the start history."""
 
@@ -167,21 +171,20 @@ class WindowWeights(NamedTuple):
 class Window:
     """The decayed sum over the products of the last M ticks, carried on from tick to tick.
 
-    ``alpha' = d alpha + z_left z_right - d^M (z_left z_right of M ticks before)``. A restarting row gets the start
-    history written over its last M places; they are only read when they leave the window, so that what stands in a
-    place in the end is what has left it. In double precision, so that nothing is left of what has gone, however large
-    it was.
+    ``alpha' = d alpha + z_left z_right - d^M (z_left z_right of M ticks before)``. In a row that is reset, the start
+    history is written over the last M places. Places are only read when they leave the window, so in the end a place
+    holds what has left it. In double precision, so that no rounding error of a value outlives it in the window.
 
     Args:
-        weights: factors, and the fresh start.
+        weights: factors and start values.
         pairs: which neurons.
         alpha: before the first step, [P, B].
         post_history: z of the M ticks before the first step, [S, M, B].
-        capacity: how many ticks there is room for.
+        capacity: how many ticks fit into the buffer.
     """
 
     def __init__(
-        self, weights: WindowWeights, pairs: Pairs, alpha: Tensor, post_history: Tensor, capacity: int
+        self, weights: WindowWeights, pairs: SyncPairs, alpha: Tensor, post_history: Tensor, capacity: int
     ) -> None:
         self._pairs = pairs
         self._weights = weights
@@ -194,12 +197,12 @@ class Window:
         self._alphas[0] = alpha
         self._position = 0
 
-    def run(self, steps: Steps, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T P B"]:
-        """Takes in the ticks of some steps; gives alpha after each step."""
+    def run(self, steps: EpisodeSteps, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "T P B"]:
+        """Adds the ticks of some steps; returns alpha after each step."""
         total = len(synced)
         places = self._places[self._position : self._position + self._length + total]
         places[self._length :] = synced
-        for begin, rows in zip(steps.begins, steps.restarts, strict=False):
+        for begin, rows in zip(steps.begins, steps.resets, strict=False):
             for row in rows:
                 places[begin : begin + self._length, :, row] = self._fresh
         alphas = self._alphas[self._position : self._position + total + 1]
@@ -210,7 +213,7 @@ class Window:
         return _run_sums(alphas, self._weights.fresh_alpha, self._factor, steps, synced.dtype)
 
     def slide(self) -> None:
-        """Moves the window to the beginning of its room."""
+        """Moves the window to the beginning of the buffer."""
         self._places[: self._length] = self.window.clone()
         self._alphas[0] = self._alphas[self._position]
         self._position = 0
@@ -220,30 +223,30 @@ class Window:
         """Z of the last M ticks; a view of the buffer."""
         return self._places[self._position : self._position + self._length]
 
-    def recorded(self) -> tuple[Tensor, Tensor]:
-        """What the way back needs."""
+    def tape(self) -> tuple[Tensor, Tensor]:
+        """What the backward pass needs."""
         return self._alphas, self._places
 
     @staticmethod
-    def rewind(
+    def backward(
         weights: WindowWeights,
-        pairs: Pairs,
+        pairs: SyncPairs,
         synced: Float[Tensor, "L S B"],
-        recorded: Sequence[Tensor],
+        tape: Sequence[Tensor],
         grads: Float[Tensor, "T P B"],
-        steps: Steps,
-    ) -> tuple[Float[Tensor, "L S B"], WindowWeights, ScanGrads]:
-        """The gradients of every tick's z, of the weights, and of what was there before the first step.
+        steps: EpisodeSteps,
+    ) -> tuple[Float[Tensor, "L S B"], WindowWeights, SyncStateGrads]:
+        """The gradients of every tick's z, of the weights, and of the state before the first step.
 
-        See ``Accumulators.rewind`` for the arguments.
+        See ``Accumulators.backward`` for the arguments.
         """
         dtype, (total, _, num_rows) = synced.dtype, synced.shape
-        alphas, places = recorded
-        d_entering, d_alpha, d_fresh_alpha = _rewind_sums(grads, weights.decay.to(dtype), steps)
+        alphas, places = tape
+        d_entering, d_alpha, d_fresh_alpha = _sums_backward(grads, weights.decay.to(dtype), steps)
         minus_last = -weights.last_factor.to(dtype)[:, None]
         d_decay, d_last = torch.zeros_like(weights.decay), torch.zeros_like(weights.decay)
         d_synced = torch.empty_like(synced)
-        d_left = torch.empty_like(synced)  # of what has left the window at each tick
+        d_left = torch.empty_like(synced)  # of the tick that left the window at each tick
         for ticks in _chunks(total):
             grad = d_entering[ticks]
             d_decay += (grad * alphas[ticks]).sum((0, 2))
@@ -253,9 +256,9 @@ class Window:
         length = weights.fresh.shape[1]
         d_fresh = torch.zeros_like(weights.fresh)
         begun = [total] * num_rows  # when the row's next episode begins
-        for step in reversed(range(len(steps.restarts))):
+        for step in reversed(range(len(steps.resets))):
             begin = steps.begins[step]
-            for row in steps.restarts[step]:
+            for row in steps.resets[step]:
                 end = min(begin + length, begun[row])
                 d_fresh[:, : end - begin] += d_left[begin:end, :, row].T
                 d_left[begin:end, :, row] = 0.0
@@ -264,7 +267,7 @@ class Window:
         d_before = d_left.new_zeros(length, *d_left.shape[1:])
         d_before[: min(total, length)] = d_left[:length]
         d_weights = WindowWeights(d_decay, d_last, d_fresh_alpha.double(), d_fresh)
-        return d_synced, d_weights, ScanGrads(d_alpha.double(), None, d_before.transpose(0, 1))
+        return d_synced, d_weights, SyncStateGrads(d_alpha.double(), None, d_before.transpose(0, 1))
 
 
 def sum_window(products: Float[Tensor, "P M B"], decay: Float64[Tensor, " P"]) -> Float64[Tensor, "P B"]:
@@ -279,7 +282,7 @@ def age_weights(decay: Float[Tensor, " P"], length: int) -> Float[Tensor, "P M"]
 
 
 def _chunks(total: int) -> list[slice]:
-    """Ticks in groups whose products stay near the processor."""
+    """Groups of ticks whose products stay in the processor's cache."""
     return [slice(begin, min(begin + _CHUNK, total)) for begin in range(0, total, _CHUNK)]
 
 
@@ -287,28 +290,28 @@ def _run_sums(
     sums: Shaped[Tensor, "L1 *N P B"],
     fresh: Shaped[Tensor, "*N P"],
     factor: Shaped[Tensor, "P 1"],
-    steps: Steps,
+    steps: EpisodeSteps,
     dtype: torch.dtype,
 ) -> Float[Tensor, "T *N P B"]:
-    """Runs ``sum' = d sum + addend`` where the first sum, then the addend of every tick lie; gives those after steps.
+    """Runs ``sum' = d sum + addend`` in a buffer of the first sum and the addends; returns the sums after each step.
 
-    In the end each tick's place before it holds the sum it went on from, a fresh one where a row began afresh.
+    In the end the place before each tick holds the sum that the tick continued, the start value where a row was reset.
     """
-    after = sums.new_empty(len(steps.restarts), *sums.shape[1:], dtype=dtype)
+    after = sums.new_empty(len(steps.resets), *sums.shape[1:], dtype=dtype)
     ticks = sums.unbind(0)
-    for rows, (begin, end), result in zip(steps.restarts, pairwise(steps.begins), after.unbind(0), strict=True):
+    for rows, (begin, end), result in zip(steps.resets, itertools.pairwise(steps.begins), after.unbind(0), strict=True):
         for row in rows:
             ticks[begin][..., row] = fresh
         for tick in range(begin, end):
-            ticks[tick + 1].addcmul_(ticks[tick], factor)
+            accumulate(ticks[tick], ticks[tick + 1], factor, out=ticks[tick + 1])
         result.copy_(ticks[end])
     return after
 
 
-def _rewind_sums(
-    grads: Float[Tensor, "T *N P B"], decay: Float[Tensor, " P"], schedule: Steps
+def _sums_backward(
+    grads: Float[Tensor, "T *N P B"], decay: Float[Tensor, " P"], schedule: EpisodeSteps
 ) -> tuple[Float[Tensor, "L *N P B"], Float[Tensor, "*N P B"], Float[Tensor, "*N P"]]:
-    """Back through ``sum' = d sum + addend``: the gradients of addends, of the first sum and of a fresh one."""
+    """The backward pass of ``_run_sums``: gradients of the addends, the first sum and the start value."""
     factor = decay[:, None]
     d_addends = grads.new_empty(schedule.begins[-1], *grads.shape[1:])
     carried = grads.new_zeros(grads.shape[1:])
@@ -320,8 +323,8 @@ def _rewind_sums(
         for tick in range(last - 1, first - 1, -1):
             torch.mul(ticks[tick + 1], factor, out=ticks[tick])
         torch.mul(ticks[first], factor, out=carried)
-        for row in schedule.restarts[step]:
-            got = carried[..., row]
-            d_fresh += got
-            got.zero_()
+        for row in schedule.resets[step]:
+            grad = carried[..., row]
+            d_fresh += grad
+            grad.zero_()
     return d_addends, carried, d_fresh

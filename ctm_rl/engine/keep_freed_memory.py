@@ -1,4 +1,4 @@
-"""Memory that is used again: a process that learns asks for the same large buffers over and over."""
+"""Reuse of freed memory: a process that learns allocates the same large buffers again and again."""
 
 import ctypes
 import sys
@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     system has to clear one by one: a fifth of the time of an update of a small policy. Affects the whole process.
 
     Returns:
-        Whether this C library can be told so; elsewhere nothing happens.
+        Whether this C library supports it; otherwise nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return False

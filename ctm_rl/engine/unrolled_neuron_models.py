@@ -1,7 +1,8 @@
-"""Neuron-level models over a sliding buffer of pre-activations, run by hand tick by tick, there and back.
+"""Neuron-level models over a sliding buffer of pre-activations: many ticks forward, and a hand-written backward pass.
 
-The buffer is [D, M + K, B]: each tick reads its window without a copy, so that memory grows with M + K and not with
-their product. Neurons come before rows, since each has weights of its own; norms and dropout are not covered.
+The buffer is [D, M + K, B]. Each tick reads its window of M places without a copy, so that memory grows with M + K and
+not with their product. Neurons come before rows, since each neuron has weights of its own and rows are then contiguous.
+Norms and dropout inside the models are not covered.
 """
 
 import math
@@ -12,12 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ctm_rl.engine.episode_backward import GateGrad, HistoryGrads, SmallTransposedProduct
-from ctm_rl.engine.episode_forward import SmallProduct
+from ctm_rl.engine.gates_and_norms import GateBackward, gate
+from ctm_rl.engine.small_products import SmallProduct, SmallTransposedProduct
+from ctm_rl.machine.neuron_models import NeuronLevelModels, NeuronLinear
 
 
-class NeuronWeights(NamedTuple):
-    """The neuron-level models' parameters as the ticks want them, temperatures folded in; O = 2 H, or 2 if shallow."""
+class NeuronModelWeights(NamedTuple):
+    """Parameters of the neuron-level models, divided by their temperatures; O = 2 H, or 2 for shallow models."""
 
     first: Float[Tensor, "D O M"]
     """First layer."""
@@ -29,164 +31,302 @@ class NeuronWeights(NamedTuple):
     """Its bias."""
 
 
-def move_rows(buffer: Tensor, rows: Int[Tensor, " n"], dim: int) -> None:
-    """Brings some rows, in this order, to the front of a buffer; those that are there already cost nothing."""
-    (moved,) = (rows != torch.arange(len(rows), device=rows.device)).nonzero(as_tuple=True)
-    buffer.index_copy_(dim, moved, buffer.index_select(dim, rows[moved]))
+def fold_neuron_models(models: NeuronLevelModels) -> NeuronModelWeights:
+    """Divides the weights by the temperatures and puts neurons first, with gradient."""
+    parts: list[Tensor] = []
+    for layer in models.layers:
+        assert isinstance(layer, NeuronLinear)
+        parts += [(layer.weight / layer.temperature).transpose(1, 2), layer.bias / layer.temperature]
+    return NeuronModelWeights(*parts, *[None] * (4 - len(parts)))  # pyright: ignore[reportArgumentType]
 
 
-class Neurons:
-    """The neuron-level models on their way there.
+class NeuronModelTape(NamedTuple):
+    """What the backward pass needs of L recorded ticks; B rows."""
+
+    places: Float[Tensor, "D ML B"]
+    """Pre-activations: the history before the first tick, then one place for each tick."""
+    activations: Float[Tensor, "L1 D B"]
+    """z before the first tick, and after each."""
+    hidden: Float[Tensor, "L D H B"]
+    """Output of the first gate; empty for shallow models."""
+    hidden_gate: Float[Tensor, "L D H B"]
+    """Sigmoid of the first gate; empty for shallow models."""
+    last_gate: Float[Tensor, "L D B"]
+    """Sigmoid of the gate that z is the output of."""
+
+
+class NeuronModelsForward:
+    """The forward pass of the neuron-level models, tick by tick.
 
     Args:
         weights: folded.
-        start_history: pre-activations before the first tick, the same for all rows, [D, M].
-        start_activation: z before the first tick, likewise, [D].
-        num_rows: B.
-        num_ticks: K.
-        is_recording: keep what the way back needs; otherwise every tick writes over the one before.
+        history: pre-activations before the first tick, newest last, [D, M, B].
+        activation: z before the first tick, [D, B].
+        capacity: how many ticks fit before ``slide`` has to be called.
+        is_recording: store what the backward pass needs; otherwise every tick overwrites most of the previous one.
     """
 
     def __init__(
         self,
-        weights: NeuronWeights,
-        start_history: Float[Tensor, "D M"],
-        start_activation: Float[Tensor, " D"],
-        num_rows: int,
-        num_ticks: int,
+        weights: NeuronModelWeights,
+        history: Float[Tensor, "D M B"],
+        activation: Float[Tensor, "D B"],
+        capacity: int,
         is_recording: bool,
     ) -> None:
-        self._weights = weights
-        self._length = start_history.shape[1]
-        self._room = num_ticks if is_recording else 1
-        self._capacity = num_ticks if is_recording else min(num_ticks, self._length)
-        self._is_recording, self._num_ticks = is_recording, num_ticks
-        num_neurons, num_outputs, _ = weights.first.shape
-        new = start_history.new_empty
-        self.places = new(num_neurons, self._length + self._capacity, num_rows)
-        """Pre-activations: the start history, then one place a tick."""
-        self.places[:, : self._length] = start_history[..., None]
-        self.activations = new(self._room + 1 if is_recording else 1, num_neurons, num_rows)
-        """z before the first tick, and after each; only the last one when nothing is recorded."""
-        self.activations[0] = start_activation[:, None]
+        self._weights, self._capacity, self._is_recording = weights, capacity, is_recording
+        num_neurons, self._length, num_rows = history.shape
+        num_outputs = weights.first.shape[1]
         is_deep = weights.second is not None
-        hidden_shape = (self._room if is_deep else 0, num_neurons, num_outputs // 2, num_rows)
-        self._hidden, self._hidden_gate = new(hidden_shape), new(hidden_shape)
-        self._last_gate = new(self._room, num_neurons, num_rows)
+        room = capacity if is_recording else 1
+        hidden_shape = (room if is_deep else 0, num_neurons, num_outputs // 2, num_rows)
+        new = weights.first.new_empty
+        self._tape = NeuronModelTape(
+            places=new(num_neurons, self._length + capacity, num_rows),
+            activations=new(capacity + 1, num_neurons, num_rows),
+            hidden=new(hidden_shape),
+            hidden_gate=new(hidden_shape),
+            last_gate=new(room, num_neurons, num_rows),
+        )
+        self._tape.places[:, : self._length] = history
+        self._tape.activations[0] = activation
         self._first_out = new(num_neurons, num_outputs, num_rows)
         self._last_out = new(num_neurons, 2, num_rows) if is_deep else self._first_out
-        self._position = 0
-        self._cut(num_rows)
+        self.position = 0
+        """How many ticks have been run since the beginning of the buffers."""
+        self._split(num_rows)
 
-    def _cut(self, num_rows: int) -> None:
-        """Cuts the buffers into ticks, once for all of these."""
-        weights = self._weights
+    def _split(self, num_rows: int) -> None:
+        """Splits the buffers into ticks, once for all ticks: a view costs as much as a small product."""
+        weights, tape = self._weights, self._tape
         self._bias = weights.first_bias[..., None].expand(-1, -1, num_rows)
         self._first_halves = self._first_out.chunk(2, 1)
+        self._last_halves = self._last_out.unbind(1)
+        self._last_gates = self._by_tick(tape.last_gate)
         if weights.second is not None and weights.second_bias is not None:
             self._second = SmallProduct(weights.second, weights.second_bias, num_rows)
-            self._hidden_ticks, self._hidden_gate_ticks = self._by_tick(self._hidden), self._by_tick(self._hidden_gate)
-        self._last_halves = self._last_out.unbind(1)
-        self._last_gate_ticks = self._by_tick(self._last_gate)
-        after = self.activations[1:] if self._is_recording else self.activations
-        self._activation_ticks = [self.activations[0], *self._by_tick(after)]
-        self._newest = self.places[:, self._length :].unbind(1)
-        self._windows = self.places.unfold(1, self._length, 1).transpose(2, 3).unbind(1)
+            self._hidden, self._hidden_gates = self._by_tick(tape.hidden), self._by_tick(tape.hidden_gate)
+        self._activations = tape.activations.unbind(0)
+        self._newest = tape.places[:, self._length :].unbind(1)
+        self._windows = tape.places.unfold(1, self._length, 1).transpose(2, 3).unbind(1)  # [D, M, B] each
 
     def _by_tick(self, buffer: Tensor) -> Sequence[Tensor]:
-        return buffer.unbind(0) if self._is_recording else [buffer[0]] * self._num_ticks
+        return buffer.unbind(0) if self._is_recording else [buffer[0]] * self._capacity
 
-    def before(self, tick: int) -> Float[Tensor, "D B"]:
-        """Z before a tick; before the one after the last, z after that."""
-        return self._activation_ticks[tick]
+    @property
+    def newest(self) -> Float[Tensor, "D B"]:
+        """Where the pre-activations of the next tick must be written before ``tick`` is called."""
+        return self._newest[self.position]
 
-    def run(self, tick: int, pre_activation: Float[Tensor, "B D"]) -> Float[Tensor, "D B"]:
-        """Takes in the pre-activations of a tick; gives its z."""
-        if self._position == self._capacity:
-            # a window never reaches further back than M
-            self.places[:, : self._length] = self.places[:, self._position :].clone()
-            self._position = 0
-        self._newest[self._position].copy_(pre_activation.T)
-        self._position += 1
-        torch.baddbmm(self._bias, self._weights.first, self._windows[self._position], out=self._first_out)
+    def tick(self) -> Float[Tensor, "D B"]:
+        """Runs the models on the window that ends with ``newest``; returns z, a view of the buffer."""
+        position = self.position
+        self.position = position + 1
+        torch.baddbmm(self._bias, self._weights.first, self._windows[position + 1], out=self._first_out)
         if self._weights.second is not None:
-            values, gate_inputs = self._first_halves
-            gate = torch.sigmoid(gate_inputs, out=self._hidden_gate_ticks[tick])
-            self._second(torch.mul(values, gate, out=self._hidden_ticks[tick]), self._last_out)
-        values, gate_inputs = self._last_halves
-        gate = torch.sigmoid(gate_inputs, out=self._last_gate_ticks[tick])
-        return torch.mul(values, gate, out=self._activation_ticks[tick + 1])
+            hidden = gate(self._first_halves, self._hidden_gates[position], self._hidden[position])
+            self._second(hidden, self._last_out)
+        return gate(self._last_halves, self._last_gates[position], self._activations[position + 1])
+
+    def has_room(self, num_ticks: int) -> bool:
+        """Whether this many more ticks fit into the buffers."""
+        return self.position + num_ticks <= self._capacity
+
+    def slide(self) -> None:
+        """Moves the last M places and the last z to the beginning of the buffers, where nothing is recorded."""
+        self._tape.places[:, : self._length] = self.window.clone()
+        self._tape.activations[0] = self.activation
+        self.position = 0
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
-        """Goes on with these rows alone, where nothing is recorded."""
+        """Continues with these rows alone, where nothing is recorded."""
         num_rows = len(rows)
-        move_rows(self.places[:, self._position : self._position + self._length], rows, 2)
-        self.places = self.places[..., :num_rows]
-        self.activations = self.activations.index_select(2, rows)
-        for name in ("_hidden", "_hidden_gate", "_last_gate", "_first_out", "_last_out"):
-            # contiguous, or products would go neuron by neuron
-            flat = getattr(self, name).view(-1)
-            shape = (*getattr(self, name).shape[:-1], num_rows)
-            setattr(self, name, flat[: math.prod(shape)].view(shape))
-        self._cut(num_rows)
+        move_rows(self.window, rows, 2)
+        activation = self.activation.index_select(1, rows)
+        tape = self._tape
+        self._tape = NeuronModelTape._make(
+            [tape.places[..., :num_rows], *(_shrunk(part, num_rows) for part in tape[1:])]
+        )
+        self._first_out, self._last_out = (_shrunk(part, num_rows) for part in (self._first_out, self._last_out))
+        self._split(num_rows)
+        self.activation.copy_(activation)
 
-    def tape(self) -> list[Tensor]:
-        """What the way back needs."""
-        return [self.places, self.activations, self._hidden, self._hidden_gate, self._last_gate]
+    @property
+    def window(self) -> Float[Tensor, "D M B"]:
+        """Pre-activations of the last M ticks; a view of the buffer."""
+        return self._tape.places[:, self.position : self.position + self._length]
+
+    @property
+    def activation(self) -> Float[Tensor, "D B"]:
+        """The last z; a view of the buffer."""
+        return self._activations[self.position]
+
+    @property
+    def activations(self) -> Float[Tensor, "L1 D B"]:
+        """Z before the first and after every tick since the beginning of the buffers; a view of the buffer."""
+        return self._tape.activations[: self.position + 1]
+
+    def tape(self) -> NeuronModelTape:
+        """What the backward pass needs."""
+        return self._tape
 
 
-class NeuronsBack:
-    """The way back of ``Neurons``.
+def move_rows(buffer: Tensor, rows: Int[Tensor, " n"], dim: int) -> None:
+    """Moves some rows, in this order, to the front of a buffer; those already in their place cost nothing."""
+    (moved,) = (rows != torch.arange(len(rows), device=rows.device)).nonzero(as_tuple=True)
+    buffer.index_copy_(dim, moved, buffer.index_select(dim, rows[moved]))
+
+
+def _shrunk(buffer: Float[Tensor, "*shape B"], num_rows: int) -> Float[Tensor, "*shape n"]:
+    """The same memory for fewer rows: contiguous, since products would otherwise go neuron by neuron."""
+    shape = (*buffer.shape[:-1], num_rows)
+    return buffer.view(-1)[: math.prod(shape)].view(shape)
+
+
+class NeuronModelsBackward:
+    """The backward pass of ``NeuronModelsForward``, from the last tick to the first.
 
     Args:
-        weights: what the ticks ran with.
-        tape: what they left.
+        weights: as in the forward pass.
+        tape: from the forward pass.
+        d_history: gradient of the history after the last tick, [D, M, B].
+        group: how many ticks share a product; the number of ticks is a multiple of it.
     """
 
-    def __init__(self, weights: NeuronWeights, tape: Sequence[Tensor]) -> None:
-        self._weights = weights
-        places, self.activations, hidden, hidden_gate, last_gate = tape
-        num_ticks, num_neurons, num_rows = last_gate.shape
-        length = weights.first.shape[2]
-        new = places.new_empty
-        self._d_first = new(num_neurons, weights.first.shape[1], num_rows)
-        self._d_first_sum = torch.zeros_like(self._d_first)
-        self._d_last = self._d_first
-        self._ring = HistoryGrads(weights.first, places.new_zeros(num_neurons, length, num_rows), num_ticks)
-        self._grad_first = new(num_neurons, length, weights.first.shape[1]).zero_()  # this way round it is faster
-        self._windows = places.unfold(1, length, 1).transpose(2, 3).unbind(1)  # [D, M, B] each
-        self._activation_ticks = self.activations.unsqueeze(1).unbind(0)
-        self._last_gates = last_gate.unsqueeze(1).unbind(0)
+    def __init__(
+        self, weights: NeuronModelWeights, tape: NeuronModelTape, d_history: Float[Tensor, "D M B"], group: int = 1
+    ) -> None:
+        self._weights, self._group = weights, group
+        self._places = tape.places
+        self._activations = tape.activations.unsqueeze(1).unbind(0)
+        self._last_gates = tape.last_gate.unsqueeze(1).unbind(0)
+        self._history = _HistoryBackward(weights.first, d_history, len(tape.last_gate))
+        self._first = _WindowWeightBackward(weights.first, tape.places, group)
+        self._d_first = self._first.grads
         if weights.second is not None:
-            self._hidden, self._hidden_gates = hidden.unbind(0), hidden_gate.unbind(0)
-            self._d_last = new(num_neurons, 2, num_rows)
+            self._hidden, self._hidden_gates = tape.hidden.unbind(0), tape.hidden_gate.unbind(0)
+            num_neurons, _, num_rows = d_history.shape
+            self._d_last = d_history.new_empty(num_neurons, 2, num_rows)
             self._d_last_sum = torch.zeros_like(self._d_last)
             self._grad_second = torch.zeros_like(weights.second, memory_format=torch.contiguous_format)
             self._second = SmallTransposedProduct(weights.second, self._d_last)
-            self._hidden_gate_grad = GateGrad(self._d_first, 1)
-        self._last_gate_grad = GateGrad(self._d_last.transpose(0, 1), 0)
-        self._d_pre_activation = new(num_rows, num_neurons)
+            self._hidden_gate_grads = [GateBackward(d_first, 1) for d_first in self._d_first]
+            self._last_gate_grads = [GateBackward(self._d_last.transpose(0, 1), 0)] * group
+        else:
+            self._last_gate_grads = [GateBackward(d_first.transpose(0, 1), 0) for d_first in self._d_first]
 
-    def run(self, tick: int, d_z: Float[Tensor, "D B"]) -> Float[Tensor, "B D"]:
-        """From the gradient of z after a tick, which is used up, to that of its pre-activations, in a buffer."""
-        self._last_gate_grad(d_z[None], self._last_gates[tick], self._activation_ticks[tick + 1])
+    def tick(self, tick: int, d_z: Float[Tensor, "D B"], out: Float[Tensor, "B D"]) -> None:
+        """Writes the gradient of a tick's pre-activations into ``out``, from that of its z, which is overwritten."""
+        place = tick % self._group
+        self._last_gate_grads[place](d_z[None], self._last_gates[tick], self._activations[tick + 1])
         if self._weights.second is not None:
             hidden = self._hidden[tick]
             self._d_last_sum += self._d_last
             self._grad_second.baddbmm_(self._d_last, hidden.transpose(1, 2))
-            self._hidden_gate_grad(self._second(), self._hidden_gates[tick], hidden)
-        self._d_first_sum += self._d_first
-        self._grad_first.baddbmm_(self._windows[tick + 1], self._d_first.transpose(1, 2))
-        self._ring.step(tick, self._d_first, self._d_pre_activation)
-        return self._d_pre_activation
+            self._hidden_gate_grads[place](self._second(), self._hidden_gates[tick], hidden)
+        if not place:
+            self._first.add(tick)
+        self._history.tick(tick, self._d_first[place], out)
 
-    def grads(self) -> list[Tensor | None]:
-        """The gradients of the weights, in their order."""
-        first = self._grad_first.transpose(1, 2), self._d_first_sum.sum(-1)
+    def reset(self, tick: int, row: int, window: Float[Tensor, "D M"]) -> None:
+        """Undoes the reset of a row before ``tick``: the start history gets the gradient of the window so far.
+
+        Args:
+            tick: the first tick after the reset.
+            row: which row.
+            window: what the reset had overwritten; it is written back into the places of the tape.
+        """
+        self._history.reset(tick, row)
+        self._places.select(2, row)[:, tick : tick + window.shape[1]] = window
+
+    def grads(self) -> NeuronModelWeights:
+        """The gradients of the weights, after the first tick."""
+        first, first_bias = self._first.sums()
         if self._weights.second is None:
-            return [*first, None, None]
-        return [*first, self._grad_second, self._d_last_sum.sum(-1)]
+            return NeuronModelWeights(first, first_bias, None, None)
+        return NeuronModelWeights(first, first_bias, self._grad_second, self._d_last_sum.sum(-1))
+
+    def d_start(self) -> Float[Tensor, "D M"]:
+        """The gradient of the start history, from the resets."""
+        return self._history.d_start()
+
+    def d_history(self) -> Float[Tensor, "D M B"]:
+        """The gradient of the history before the first tick, whose oldest place is in no window."""
+        return self._history.ring
+
+
+class _WindowWeightBackward:
+    """The gradient of the first layer, which is multiplied with windows.
+
+    The windows of consecutive ticks share all but one place. So a group of G ticks takes one product of all their
+    gradients with the M + G - 1 places they cover; each tick's own M places are taken out of it at the end.
+
+    Args:
+        weight: the layer's, [D, O, M].
+        places: the buffer of the windows, [D, M + L, B]; it may change between two groups.
+        group: G, of which the number of ticks is a multiple.
+    """
+
+    def __init__(self, weight: Float[Tensor, "D O M"], places: Float[Tensor, "D ML B"], group: int) -> None:
+        num_neurons, num_outputs, self._length = weight.shape
+        covered = self._length + group - 1
+        grads = weight.new_empty(num_neurons, group, num_outputs, places.shape[2])
+        self.grads = grads.unbind(1)
+        """Where the gradient of each tick of a group must be written, [D, O, B] each."""
+        self._group = group
+        self._grads, self._grads_sum = grads.flatten(1, 2), torch.zeros_like(grads)
+        self._flat_sum, self._transposed = self._grads_sum.flatten(1, 2), self._grads.transpose(1, 2)
+        self._covered = places[:, 1:].unfold(1, covered, group).transpose(2, 3).unbind(1)  # [D, M + G - 1, B]
+        self._products = weight.new_zeros(num_neurons, covered, group * num_outputs)  # faster than transposed
+
+    def add(self, tick: int) -> None:
+        """Adds the group that begins with ``tick``."""
+        self._flat_sum += self._grads
+        self._products.baddbmm_(self._covered[tick // self._group], self._transposed)
+
+    def sums(self) -> tuple[Float[Tensor, "D O M"], Float[Tensor, "D O"]]:
+        """The gradients of weight and bias."""
+        products = self._products.unflatten(2, (self._group, -1)).unbind(2)  # [D, M + G - 1, O]
+        own = [product[:, place : place + self._length] for place, product in enumerate(products)]
+        return torch.stack(own).sum(0).transpose(1, 2), self._grads_sum.sum((1, 3))
+
+
+class _HistoryBackward:
+    """The gradient of the M places that a tick's window covers, in a ring buffer.
+
+    Place p of the pre-activations has slot p mod M, so that nothing moves when the window slides back by one place:
+    the weights rotate instead, read from two copies laid end to end.
+
+    Args:
+        weight: the first layer's, [D, O, M].
+        d_history: gradient of the history after the last tick, [D, M, B].
+        total: L, the number of ticks.
+    """
+
+    def __init__(self, weight: Float[Tensor, "D O M"], d_history: Float[Tensor, "D M B"], total: int) -> None:
+        self._length = d_history.shape[1]
+        transposed = weight.transpose(1, 2)
+        doubled = torch.cat((transposed, transposed), 1).contiguous()
+        self._weights = doubled.unfold(1, self._length, 1).transpose(2, 3).unbind(1)  # [D, M, O] for each rotation
+        self.ring = d_history.roll(total % self._length, 1)  # the first place of the history is place ``total``
+        """The gradient by slot, [D, M, B]."""
+        self._slots = self.ring.unbind(1)
+        self._transposed_slots = self.ring.transpose(0, 2).unbind(1)
+        self._starts = d_history.new_zeros(self._length, *d_history.shape[:2])  # by rotation
+
+    def tick(self, tick: int, grad: Float[Tensor, "D O B"], out: Float[Tensor, "B D"]) -> None:
+        """Adds one tick's share; writes the gradient of that tick's own place, which is then complete."""
+        self.ring.baddbmm_(self._weights[(-tick - 1) % self._length], grad)
+        slot = tick % self._length
+        out.copy_(self._transposed_slots[slot])
+        self._slots[slot].zero_()  # from now on the slot of the place M before
+
+    def reset(self, tick: int, row: int) -> None:
+        """Moves the gradient of the window before ``tick`` in one row to the start history."""
+        grad = self.ring.select(2, row)
+        self._starts[tick % self._length] += grad
+        grad.zero_()
 
     def d_start(self) -> Float[Tensor, "D M"]:
         """The gradient of the start history."""
-        return self._ring.d_history().sum(-1)
+        return torch.stack([start.roll(-turn, 1) for turn, start in enumerate(self._starts.unbind(0))]).sum(0)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ctm_rl.encoders.projection import Projection
 from ctm_rl.engine.dispatch import runs_in_buffers
-from ctm_rl.engine.episode import Folded, fold, sweep_state
-from ctm_rl.engine.episode_forward import Sweep
+from ctm_rl.engine.episode import FoldedWeights, episode_state, fold
+from ctm_rl.engine.episode_forward import EpisodeForward
 from ctm_rl.engine.episode_sync import Window
 from ctm_rl.machine.certainty import certainty
 from ctm_rl.machine.core import Core, CTMCore
@@ -246,7 +246,7 @@ class _Prepared(NamedTuple):
     """Of the parameters that it was made of; ``None``: they do not count their versions."""
     core: CTMCore
     """The machine."""
-    folded: Folded
+    folded: FoldedWeights
     """Its parameters as the buffers take them."""
     project: Projection
     """The encoder's, with the features' half of the core's first dense layer."""
@@ -285,7 +285,7 @@ class _BufferedTicking:
     @torch.no_grad()
     def _start(self, state: CoreState) -> None:
         core, folded = self.prepared.core, self.prepared.folded
-        self._sweep = Sweep(folded.weights, folded.pairs, sweep_state(core, state), self._room)
+        self._episode = EpisodeForward(folded.weights, folded.pairs, episode_state(core, state), self._room)
         self._alpha, self._beta = state.alpha.T, state.beta.T
         if core.config.sync_window:
             beta = folded.window_beta(core.config.history_length)
@@ -294,24 +294,22 @@ class _BufferedTicking:
     @property
     def state(self) -> CoreState:
         """The state after the last tick, of the rows that are left; views of the buffers, which ticks write over."""
-        scan = self._sweep.scan
+        models, sync = self._episode.neuron_models, self._episode.sync
         return CoreState(
-            self._sweep.history.permute(2, 0, 1),
-            self._sweep.activation.T,
+            models.window.permute(2, 0, 1),
+            models.activation.T,
             self._alpha.T,
             self._beta.T,
-            scan.window.permute(2, 1, 0) if isinstance(scan, Window) else None,
+            sync.window.permute(2, 1, 0) if isinstance(sync, Window) else None,
         )
 
-    def advance(self, num_ticks: int, restarts: Sequence[int] = ()) -> Float[Tensor, "b P"]:
-        """Runs some ticks with the same inputs, at most ``room``; rows ``restarts`` start an episode before them.
+    def advance(self, num_ticks: int, resets: Sequence[int] = ()) -> Float[Tensor, "b P"]:
+        """Runs some ticks with the same inputs, at most ``room``; rows ``resets`` start an episode before them.
 
         Returns:
             What the heads read: the output sync after the last of them.
         """
-        if not self._sweep.has_room(num_ticks):
-            self._sweep.slide()
-        alpha, beta = self._sweep.step(restarts, self.inputs, num_ticks)
+        alpha, beta = self._episode.step(resets, self.inputs, num_ticks)
         self._alpha = alpha.to(self.inputs.dtype)
         self._beta = self._beta if beta is None else beta
         return sync_of(self._alpha, self._beta).T

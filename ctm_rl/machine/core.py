@@ -20,7 +20,7 @@ from ctm_rl.machine.synchronisation import Synchronisation, SyncState, sync_of
 
 @dataclass(frozen=True, slots=True)
 class Tick(Generic[State]):
-    """What happened in one tick."""
+    """The results of one tick."""
 
     state: State
     """The state after it."""
@@ -78,7 +78,7 @@ class CTMCore(nn.Module):
 
     One tick, with z the post-activations after the tick before (arXiv:2505.05522, section 3; listing in REFERENCE):
     read features with the action sync; ``a = synapse(features, z)``; push a into the pre-activation histories;
-    ``z_d = g_d(history_d)``; both synchronisations take in the new z. The action sync read at a tick therefore ends
+    ``z_d = g_d(history_d)``; both synchronisations add the new z. The action sync read at a tick therefore ends
     with the z before it, and both start with the product of the start z and a count of 1.
 
     Args:
@@ -129,10 +129,10 @@ class CTMCore(nn.Module):
 
         Args:
             state: the state after the tick before, B rows; left as it was.
-            reading: gives the features of this tick for a query.
+            reading: returns the features of this tick for a query.
 
         Returns:
-            The new state, the query [B, Q] (Q = 0 without attention) and the glimpse it got.
+            The new state, the query [B, Q] (Q = 0 without attention) and its glimpse.
         """
         query = self.query(state)
         glimpse = reading(query)

@@ -1,4 +1,4 @@
-"""Halting: a row stops ticking once it is certain enough, and costs nothing from then on."""
+"""Halting: a row stops ticking once it is certain enough, and takes no time from then on."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -12,43 +12,43 @@ from ctm_rl.machine.reading import RowReading, rows_of_readings
 from ctm_rl.machine.state import AnyState, join_rows, rows_of_state
 
 _WORTHWHILE = 1 / 8
-"""Share of the rows that must have halted before they are taken out."""
+"""Rows are taken out when at least this share of them has halted,"""
 _COST = 1 / 4
-"""How many ticks of all rows that costs, about; no less is to be saved by it."""
+"""and when this saves at least what it costs, in ticks of all rows."""
 
 
 @runtime_checkable
 class Ticking(Protocol):
-    """Some rows ticking on and on."""
+    """Some rows that tick one tick at a time."""
 
     def tick(self) -> Float[Tensor, "b P"]:
-        """One more tick; gives what the heads read."""
+        """Runs one more tick; returns what the heads read."""
         ...
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
-        """Goes on with these rows alone."""
+        """Continues with these rows alone."""
         ...
 
 
 @runtime_checkable
 class Deciding(Protocol):
-    """Some rows ticking, and how certain they are."""
+    """Some rows that tick, with the certainty of each."""
 
     def tick(self) -> Float[Tensor, " b"]:
-        """One more tick; gives the certainty of each row."""
+        """Runs one more tick; returns the certainty of each row."""
         ...
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
-        """Goes on with these rows alone."""
+        """Continues with these rows alone."""
         ...
 
     def outcome(self, rows: Int[Tensor, " n"]) -> Sequence[Tensor]:
-        """What the last tick has made of some rows, [n, ...] each."""
+        """The results of the last tick for some rows, [n, ...] each."""
         ...
 
 
 class Halted(NamedTuple):
-    """What a model answers where every row stops by itself; B rows."""
+    """The answer of a model whose rows halt one by one; B rows."""
 
     predictions: Float[Tensor, "B O"]
     """Logits after the row's last tick; O = G x C, all classes of the first group first."""
@@ -59,18 +59,18 @@ class Halted(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What has become of all rows, each after its last tick."""
+    """The results of all rows, each after its last tick."""
 
     parts: list[Tensor]
-    """What ``Deciding.outcome`` gave, [B, ...] each."""
+    """From ``Deciding.outcome``, [B, ...] each."""
     ticks: Int[Tensor, " B"]
     """How many ticks each row took."""
     certainty: Float[Tensor, " B"]
-    """How certain it was in the end."""
+    """Its certainty after the last tick."""
 
 
 def check_halt_certainty(halt_certainty: float | None) -> None:
-    """Raises ValueError for what is no certainty."""
+    """Raises ValueError for an invalid certainty."""
     if halt_certainty is not None and not 0.0 <= halt_certainty <= 1.0:
         raise ValueError(f"halt_certainty must be from 0 to 1, got {halt_certainty}.")
 
@@ -81,7 +81,7 @@ def tick_until_certain(
 ) -> Outcome:
     """Ticks until every row has halted: at ``min {k: certainty_k >= halt_certainty}``, or at the last tick.
 
-    Rows that have halted are taken out of the batch as soon as they are worth it; until then their ticks are ignored.
+    Halted rows are taken out of the batch as soon as that pays off; until then their ticks are ignored.
 
     Args:
         deciding: B rows.
@@ -91,11 +91,11 @@ def tick_until_certain(
         first_tick: the first tick that may be the last one, from 1.
 
     Returns:
-        What each row ended with, in the order of the rows.
+        The results of each row, in the order of the rows.
     """
     check_halt_certainty(halt_certainty)
-    rows: Tensor | None = None  # which rows are there: at first all of them
-    is_thinking: Tensor | None = None  # which of these go on
+    rows: Tensor | None = None  # which rows are in the batch: at first all of them
+    is_thinking: Tensor | None = None  # which of these have not halted
     halted: list[tuple[Tensor, ...]] = []
     for tick in range(1, num_ticks + 1):
         certainty = deciding.tick()
@@ -132,7 +132,7 @@ def tick_until_certain(
 
 
 def _closed_up(is_left: Bool[Tensor, " b"], num_left: int) -> Int[Tensor, " n"]:
-    """The rows that are left: each in its place, but that the last ones fill the gaps, so that few have to be moved."""
+    """The remaining rows, each in its place, except that the last ones fill the gaps, so that few have to be moved."""
     rows = torch.arange(num_left, device=is_left.device)
     rows[~is_left[:num_left]] = is_left[num_left:].nonzero().squeeze(1) + num_left
     return rows
@@ -150,7 +150,7 @@ class CoreTicking:
     def __init__(self, core: Core[Any], state: AnyState, readings: Sequence[RowReading]) -> None:
         self._core = core
         self.state = state
-        """The state after the last tick, of the rows that are left."""
+        """The state after the last tick, of the remaining rows."""
         self._readings = list(readings)
 
     def tick(self) -> Float[Tensor, "b P"]:

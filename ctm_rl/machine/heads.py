@@ -39,7 +39,7 @@ class MLPHead(nn.Module):
 
 
 class GaussianHead(nn.Module):
-    """Means from an ``MLPHead``, beside logarithms of deviations that are parameters of their own.
+    """Means from an ``MLPHead``; the logarithms of the standard deviations are parameters of their own.
 
     Args:
         means: maps to the N means.
@@ -52,6 +52,6 @@ class GaussianHead(nn.Module):
         self.log_std = nn.Parameter(torch.full((num_actions,), START_LOG_STD))
 
     def forward(self, inputs: Float[Tensor, "*batch P"]) -> Float[Tensor, "*batch O"]:
-        """Maps [..., P] to [..., 2 N]: the means, then the logarithms of the deviations."""
+        """Maps [..., P] to [..., 2 N]: the means, then the logarithms of the standard deviations."""
         means = self.means(inputs)
         return torch.cat((means, self.log_std.to(means.dtype).expand_as(means)), -1)

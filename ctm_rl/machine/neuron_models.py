@@ -29,7 +29,7 @@ class NeuronLinear(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: Float[Tensor, "B D I"]) -> Float[Tensor, "B D O"]:
-        """Applies neuron d's layer to row d of ``inputs``, [B, D, I]; gives [B, D, O]."""
+        """Applies neuron d's layer to row d of ``inputs``, [B, D, I]; returns [B, D, O]."""
         inputs = self.norm(self.dropout(inputs))
         return (torch.einsum("bdi,dio->bdo", inputs, self.weight) + self.bias) / self.temperature
 

@@ -1,4 +1,4 @@
-"""Readers: how the input enters a tick, looked at through attention or simply laid beside the neurons."""
+"""Readers: how the input enters a tick, through attention or directly as features."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Glimpse(NamedTuple):
-    """What a tick gets to see; B rows, F features, h heads, S places."""
+    """What a tick reads from the input; B rows, F features, h heads, S places."""
 
     features: Float[Tensor, "B F"]
     """What was read."""
@@ -20,7 +20,7 @@ class Glimpse(NamedTuple):
 
 
 Reading = Callable[[Tensor], Glimpse]
-"""From the query of this tick, [B, Q], to what it sees."""
+"""From the query of this tick, [B, Q], to what it reads."""
 
 
 class Memory(NamedTuple):
@@ -35,10 +35,10 @@ class ConstantReading:
     """The same features at every tick, whatever the query."""
 
     features: Float[Tensor, "B F"]
-    """What every tick sees."""
+    """What every tick reads."""
 
     def __call__(self, query: Float[Tensor, "B Q"]) -> Glimpse:
-        """One look."""
+        """One read."""
         return Glimpse(self.features)
 
     def rows(self, rows: Int[Tensor, " n"]) -> "ConstantReading":
@@ -53,15 +53,15 @@ def constant_reading(features: Float[Tensor, "B F"]) -> ConstantReading:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionReading:
-    """One input, looked at through attention."""
+    """One input, read through attention."""
 
     reader: "AttentionReader"
-    """Who looks."""
+    """The attention layer."""
     memory: Memory
     """Keys and values of the input."""
 
     def __call__(self, query: Float[Tensor, "B Q"]) -> Glimpse:
-        """One look."""
+        """One read."""
         return self.reader.read(query, self.memory)
 
     def rows(self, rows: Int[Tensor, " n"]) -> "AttentionReading":
@@ -70,7 +70,7 @@ class AttentionReading:
 
 
 RowReading = ConstantReading | AttentionReading
-"""A reading that can be had of some rows alone."""
+"""A reading that can be restricted to some rows."""
 
 
 def rows_of_readings(readings: Sequence[RowReading], rows: Int[Tensor, " n"]) -> list[RowReading]:
@@ -89,7 +89,7 @@ class AttentionReader(nn.Module):
     dot-product attention with input and output projections. Source: arXiv:2505.05522, section 3.5.
 
     Args:
-        query_dim: size of what the query is made of.
+        query_dim: Q, size of what the query is computed from.
         token_dim: C, size of each token.
         feature_dim: F, size of keys, values and result.
         num_heads: h; divides F.
@@ -109,7 +109,7 @@ class AttentionReader(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def reading(self, tokens: Float[Tensor, "B S C"]) -> AttentionReading:
-        """Prepares an input of S tokens, [B, S, C], for being read at many ticks."""
+        """Prepares an input of S tokens, [B, S, C], to be read at many ticks."""
         return AttentionReading(self, self.memorise(tokens))
 
     def memorise(self, tokens: Float[Tensor, "B S C"]) -> Memory:
@@ -122,7 +122,7 @@ class AttentionReader(nn.Module):
         return Memory(self._split(keys), self._split(values))
 
     def read(self, query: Float[Tensor, "B Q"], memory: Memory) -> Glimpse:
-        """One look at the memory, [B, F], and where it went, [B, h, S]."""
+        """Attends once to the memory: the result, [B, F], and the attention weights, [B, h, S]."""
         feature_dim = self.in_proj_weight.shape[1]
         projected = nn.functional.linear(
             self.query(query), self.in_proj_weight[:feature_dim], self.in_proj_bias[:feature_dim]

@@ -1,4 +1,4 @@
-"""The recorder: keeps what happened inside, tick by tick, for pictures and for tests."""
+"""The recorder: stores the inside of every tick, for figures and tests."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from ctm_rl.machine.state import CoreState
 
 
 class Recording(NamedTuple):
-    """All ticks of one run of the machine, detached; K ticks, B rows. None where the model has no such thing."""
+    """All ticks of one run of the machine, detached; K ticks, B rows. None where the model has none."""
 
     output_sync: Float[Tensor, "K B P"]
     """What the heads read after each tick; for a recurrent baseline the hidden state of its top layer."""
@@ -22,17 +22,17 @@ class Recording(NamedTuple):
     action_sync: Float[Tensor, "K B Q"] | None = None
     """What the input was queried with, before each tick."""
     attention: Float[Tensor, "Ka B h 1 S"] | None = None
-    """Where each head looked, one query each; only the ticks that looked (Ka = K except for questions)."""
+    """Attention weights of each head, one query each; only the ticks that attended (Ka = K except for questions)."""
 
 
 class Recorder:
-    """Collects ticks; ask it for the ``Recording`` at the end."""
+    """Collects ticks into a ``Recording``."""
 
     def __init__(self) -> None:
         self._ticks: dict[str, list[Tensor]] = {}
 
     def add(self, tick: Tick, answer: Float[Tensor, "B P"]) -> None:
-        """Takes in one tick and what the heads read after it."""
+        """Adds one tick and what the heads read after it."""
         self._keep("output_sync", answer)
         if isinstance(tick.state, CoreState):
             self._keep("pre_activations", tick.state.pre_history[..., -1])

@@ -39,18 +39,18 @@ class LSTMCore(nn.Module):
         return LSTMState(self.start_hidden.expand(batch_size, -1, -1), self.start_cell.expand(batch_size, -1, -1))
 
     def tick(self, state: LSTMState, reading: Reading) -> Tick[LSTMState]:
-        """One step of the LSTM on what its top layer asked to read.
+        """One step of the LSTM, on what its top layer reads.
 
         Args:
             state: the state after the tick before, B rows; left as it was.
-            reading: gives the features of this tick for a query.
+            reading: returns the features of this tick for a query.
 
         Returns:
-            The new state, the query [B, D] and the glimpse it got.
+            The new state, the query [B, D] and its glimpse.
         """
         query = self.answer(state)
         glimpse = reading(query)
-        hidden, cell = (part.transpose(0, 1).contiguous() for part in state)  # [L, B, D], as torch wants them
+        hidden, cell = (part.transpose(0, 1).contiguous() for part in state)  # [L, B, D], as torch takes them
         _, (hidden, cell) = self.lstm(glimpse.features[:, None], (hidden, cell))
         return Tick(LSTMState(hidden.transpose(0, 1), cell.transpose(0, 1)), query, glimpse)
 
@@ -87,14 +87,14 @@ class GRUCore(nn.Module):
         return GRUState(self.start_hidden.expand(batch_size, -1, -1))
 
     def tick(self, state: GRUState, reading: Reading) -> Tick[GRUState]:
-        """One step of the GRU on what its top layer asked to read.
+        """One step of the GRU, on what its top layer reads.
 
         Args:
             state: the state after the tick before, B rows; left as it was.
-            reading: gives the features of this tick for a query.
+            reading: returns the features of this tick for a query.
 
         Returns:
-            The new state, the query [B, D] and the glimpse it got.
+            The new state, the query [B, D] and its glimpse.
         """
         query = self.answer(state)
         glimpse = reading(query)

@@ -1,4 +1,4 @@
-"""The state a machine carries from tick to tick: typed values that go in and come out."""
+"""The state that a machine carries from tick to tick, as typed values."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
@@ -18,7 +18,7 @@ class CoreState(NamedTuple):
     pre_history: Float[Tensor, "B D M"]
     """The last M pre-activations of every neuron, newest last."""
     post_activation: Float[Tensor, "B D"]
-    """z, what the neurons sent out in the last tick."""
+    """z, the output of the neurons in the last tick."""
     alpha: Float[Tensor, "B P"]
     """Decayed sum of the products of the output pairs."""
     beta: Float[Tensor, "B P"]
@@ -50,10 +50,10 @@ class GRUState(NamedTuple):
 
 
 class NoState(NamedTuple):
-    """State of a feed-forward network, which has none: B rows of nothing."""
+    """State of a feed-forward network: B empty rows."""
 
     nothing: Float[Tensor, "B 0"]
-    """Tells how many rows there are."""
+    """Its length is the number of rows."""
 
 
 AnyState = CoreState | LSTMState | GRUState | NoState

@@ -10,7 +10,7 @@ from ctm_rl.machine.pairing import Pairing
 
 
 class SyncState(NamedTuple):
-    """What one synchronisation remembers; B rows, P pairs, S neurons, M ticks."""
+    """State of one synchronisation; B rows, P pairs, S neurons, M ticks."""
 
     alpha: Float[Tensor, "B P"]
     """Decayed sum of z_left z_right."""
@@ -42,8 +42,8 @@ def decay_of(decay_rate: Float[Tensor, " P"], max_decay_rate: float) -> Float[Te
     """The factor applied to the past at each tick, exp(-r) with r taken into [0, max_decay_rate].
 
     A plain clamp would stop the gradient for good once an optimiser step has led r below 0. Here the gradient of a
-    rate outside its limits passes whenever it leads back, so that learning goes on even where nobody projects the
-    parameter after the step (the stock RLlib learners); inside the limits it is the plain derivative.
+    rate outside its limits passes whenever it leads back, so that learning continues even where the
+    parameter is not projected after the step (the stock RLlib learners); inside the limits it is the plain derivative.
 
     Args:
         decay_rate: r, per tick, [P].
@@ -56,26 +56,29 @@ def decay_of(decay_rate: Float[Tensor, " P"], max_decay_rate: float) -> Float[Te
 
 
 def accumulate(
-    alpha: Float[Tensor, "B P"],
-    beta: Float[Tensor, "B P"],
-    products: Float[Tensor, "B P"],
-    decay: Float[Tensor, " P"],
-) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P"]]:
-    """Carries the accumulators one tick forward.
+    previous: Float[Tensor, "*before"],
+    addend: Float[Tensor, "*added"],
+    decay: Float[Tensor, "..."],
+    out: Float[Tensor, "*after"] | None = None,
+) -> Float[Tensor, "*after"]:
+    """Carries an accumulator one tick forward: ``sum' = exp(-r) sum + addend``.
 
-    ``alpha' = exp(-r) alpha + z_left z_right`` and ``beta' = exp(-r) beta + 1``: the decayed sums over all past
-    ticks, without storing them. Source: arXiv:2505.05522, appendix on recursive synchronisation.
+    With ``z_left z_right`` as the addend this is alpha, with 1 it is beta: decayed sums over all past ticks, without
+    storing these. Source: arXiv:2505.05522, appendix on recursive synchronisation.
 
     Args:
-        alpha: decayed sum after the previous tick, [B, P].
-        beta: decayed count after the previous tick, [B, P].
-        products: z_left z_right of this tick, [B, P].
-        decay: exp(-r), [P].
+        previous: the accumulator after the previous tick.
+        addend: what this tick adds, shaped alike.
+        decay: exp(-r), broadcast to both.
+        out: where to write the result, which may be ``addend``, in one operation that may round once less and has no
+            gradient; ``None``: into a new tensor.
 
     Returns:
-        New alpha and beta, [B, P] each.
+        The new accumulator.
     """
-    return decay * alpha + products, decay * beta + 1.0
+    if out is None:
+        return decay * previous + addend
+    return torch.addcmul(addend, previous, decay, out=out)
 
 
 def window_sums(
@@ -140,13 +143,14 @@ class Synchronisation(nn.Module):
         return SyncState(products, torch.ones_like(products))
 
     def advance(self, state: SyncState, post_activation: Float[Tensor, "B D"]) -> SyncState:
-        """Takes in the z of one more tick, [B, D]."""
+        """Adds the z of one more tick, [B, D]."""
         if self.is_windowed:
             assert state.history is not None
             newest = post_activation[:, self.neurons, None]
             return self._read_window(torch.cat((state.history[..., 1:], newest), -1))
         decay = decay_of(self.decay_rate, self.max_decay_rate)
-        return SyncState(*accumulate(state.alpha, state.beta, self._products(post_activation), decay))
+        alpha = accumulate(state.alpha, self._products(post_activation), decay)
+        return SyncState(alpha, accumulate(state.beta, torch.ones_like(state.beta), decay))
 
     @torch.no_grad()
     def project_(self) -> None:

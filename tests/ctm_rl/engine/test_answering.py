@@ -1,4 +1,4 @@
-"""Pondering in one node against ticking one by one: answers, certainties and every gradient."""
+"""All ticks as one node against ticking one by one: answers, certainties and every gradient."""
 
 import dataclasses
 import gc
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ctm_rl.config import AnswerConfig
-from ctm_rl.engine import answering as ponder_module
+from ctm_rl.engine import answering_weights
+from ctm_rl.engine.answering import AnsweringForward, can_think_fast
 from ctm_rl.machine.core import CTMCore
 from ctm_rl.machine.reading import Glimpse, constant_reading
 from ctm_rl.models import answering as models
@@ -74,7 +75,7 @@ def core_of(model: ContinuousThoughtMachine) -> CTMCore:
 def one_by_one(model: ContinuousThoughtMachine, inputs: tuple[Tensor, ...]) -> Thought:
     """The path that the fast one must equal."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "can_ponder", lambda core, readings: False)
+        patch.setattr(models, "can_think_fast", lambda core, readings: False)
         return model(*inputs)
 
 
@@ -104,12 +105,12 @@ def assert_equal(one: Tensor, two: Tensor, limit: float, name: str) -> None:
 
 
 def assert_equal_paths(case: dict[str, Any], dtype: torch.dtype, value: float, grad: float) -> None:
-    """Values within ``value`` absolutely, gradients within ``grad`` of their norm, with and without a way back."""
+    """Values within ``value`` absolutely, gradients within ``grad`` of their norm, with and without gradient."""
     model, inputs = make(case, dtype)
     slow, fast = one_by_one(model, inputs), at_once(model, inputs)
     with torch.no_grad():
-        lean = at_once(model, inputs)
-    for thought in (fast, lean):
+        without_gradient = at_once(model, inputs)
+    for thought in (fast, without_gradient):
         assert thought.predictions.shape == slow.predictions.shape
         assert (thought.predictions - slow.predictions).abs().max() <= value
         assert (thought.certainties - slow.certainties).abs().max() <= value
@@ -119,12 +120,12 @@ def assert_equal_paths(case: dict[str, Any], dtype: torch.dtype, value: float, g
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_pondering_equals_ticking_one_by_one(case: str) -> None:
+def test_thinking_fast_equals_ticking_one_by_one(case: str) -> None:
     assert_equal_paths(CASES[case], torch.float64, value=1e-10, grad=1e-9)
 
 
 @pytest.mark.parametrize("case", ["parity", "U-Net of four", "digits", "sorting"])
-def test_pondering_equals_ticking_one_by_one_in_single_precision(case: str) -> None:
+def test_thinking_fast_equals_ticking_one_by_one_in_single_precision(case: str) -> None:
     assert_equal_paths(CASES[case], torch.float32, value=1e-5, grad=1e-4)
 
 
@@ -134,39 +135,39 @@ DROPPING: dict[str, dict[str, Any]] = {
 }
 
 
-def by_tick(model: ContinuousThoughtMachine, masks: list[Tensor], num_looks: int, num_ticks: int) -> Iterator[Tensor]:
+def by_tick(model: ContinuousThoughtMachine, masks: list[Tensor], num_reads: int, num_ticks: int) -> Iterator[Tensor]:
     """The masks in the order in which one tick after the other asks for them."""
-    synapse, gaze = masks, None
-    if num_looks:
-        synapse, gaze = masks[:-1], masks[-1].unflatten(1, (B, -1))
+    synapse, attention = masks, None
+    if num_reads:
+        synapse, attention = masks[:-1], masks[-1].unflatten(1, (B, -1))
     half = len(synapse) // 2
     if model.config.synapse_depth > 1:  # down, then up from the narrowest
         synapse = synapse[:half] + synapse[half:][::-1]
     for tick in range(num_ticks):
-        if gaze is not None and tick < num_looks:
-            yield gaze[tick]
+        if attention is not None and tick < num_reads:
+            yield attention[tick]
         yield from (mask[tick] for mask in synapse)
 
 
 @pytest.mark.parametrize("case", DROPPING)
-def test_pondering_drops_as_ticking_one_by_one_does(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropout_equals_that_of_ticking_one_by_one(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = make(DROPPING[case], torch.float64)
     for part in (core_of(model), model.reader):
         if part is not None:
             part.train()
     masks: list[Tensor] = []
-    draw = ponder_module._mask
+    draw = answering_weights.dropout_mask
 
     def keep(*args: Any) -> Tensor:
         masks.append(draw(*args))
         return masks[-1]
 
-    monkeypatch.setattr(ponder_module, "_mask", keep)
+    monkeypatch.setattr(answering_weights, "dropout_mask", keep)
     fast = at_once(model, inputs)
     assert all(0.0 < float((mask == 0).double().mean()) < 1.0 for mask in masks)
     num_ticks = fast.predictions.shape[2]
-    num_looks = 0 if model.reader is None else 4 if "digits" in case else num_ticks
-    queue = by_tick(model, masks, num_looks, num_ticks)
+    num_reads = 0 if model.reader is None else 4 if "digits" in case else num_ticks
+    queue = by_tick(model, masks, num_reads, num_ticks)
     monkeypatch.setattr(nn.Dropout, "forward", lambda self, x: x * next(queue) if self.p else x)
     slow = one_by_one(model, inputs)
     assert next(queue, None) is None
@@ -177,12 +178,12 @@ def test_pondering_drops_as_ticking_one_by_one_does(case: str, monkeypatch: pyte
 
 
 def test_dropout_keeps_the_mean() -> None:
-    mask = ponder_module._mask((200, 50), 0.2, torch.ones(1, dtype=torch.float64))
+    mask = answering_weights.dropout_mask((200, 50), 0.2, torch.ones(1, dtype=torch.float64))
     assert set(mask.unique().tolist()) == {0.0, 1.25}
     assert abs(float(mask.mean()) - 1.0) < 0.02
 
 
-def test_a_way_back_can_be_gone_twice() -> None:
+def test_the_backward_pass_can_be_repeated() -> None:
     model, inputs = make(CASES["U-Net of four"], torch.float64)
     loss = at_once(model, inputs).predictions.square().sum()
     first, again = (torch.autograd.grad(loss, list(model.parameters()), retain_graph=True) for _ in range(2))
@@ -207,17 +208,17 @@ def held() -> int:
     return sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts}.values())
 
 
-def test_nothing_but_answers_is_kept_from_tick_to_tick_without_a_way_back() -> None:
+def test_only_answers_are_kept_from_tick_to_tick_without_gradient() -> None:
     model, inputs = make({**PARITY, "num_ticks": 40}, torch.float64)
     sizes = []
 
-    def run_and_count(ponderer: Any, tick: int) -> Tensor:
+    def run_and_count(forward: AnsweringForward, tick: int) -> Tensor:
         sizes.append(held())
-        return run(ponderer, tick)
+        return run(forward, tick)
 
-    run = ponder_module._Forward.run
+    run = AnsweringForward.run
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ponder_module._Forward, "run", run_and_count)
+        patch.setattr(AnsweringForward, "run", run_and_count)
         at_once(model, inputs)
     num_answers = B * 9 * 2
     assert len(sizes) == 40
@@ -237,20 +238,20 @@ def test_autocast_leaves_the_ticks_in_full_precision() -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "is_known"),
+    ("case", "is_supported"),
     [({}, True), ({"dropout": 0.1}, False), ({"dropout": 0.1, "nlm_dropout": 0.0}, True), ({"nlm_dropout": 0.1}, False),
      ({"use_nlm_norm": True}, False), ({"synapse_depth": 3}, True), ({"sync_window": True}, False),
      ({"kind": "lstm"}, False), ({"kind": "gru"}, False)],
 )  # fmt: skip
-def test_only_what_it_is_equal_for_is_pondered(case: dict[str, Any], is_known: bool) -> None:
+def test_only_supported_cores_and_readings_think_fast(case: dict[str, Any], is_supported: bool) -> None:
     model, inputs = make({**PARITY, **case}, torch.float32)
     readings = model._readings_of(inputs[0], inputs[1] if len(inputs) > 1 else None)
-    assert ponder_module.can_ponder(model.train().core, readings) is is_known
-    assert not ponder_module.can_ponder(model.core, [*readings[:-1], lambda query: Glimpse(torch.zeros(B, 8))])
+    assert can_think_fast(model.train().core, readings) is is_supported
+    assert not can_think_fast(model.core, [*readings[:-1], lambda query: Glimpse(torch.zeros(B, 8))])
 
 
-def test_constants_are_known_beside_looks_and_without_them() -> None:
+def test_constants_are_supported_with_and_without_attention() -> None:
     model, inputs = make(SORTING, torch.float32)
-    assert ponder_module.can_ponder(model.core, [constant_reading(inputs[0])] * K)
+    assert can_think_fast(model.core, [constant_reading(inputs[0])] * K)
     model, inputs = make(DIGITS, torch.float32)
-    assert ponder_module.can_ponder(model.core, model._question_readings(*inputs))
+    assert can_think_fast(model.core, model._question_readings(*inputs))

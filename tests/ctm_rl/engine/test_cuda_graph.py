@@ -72,7 +72,7 @@ def test_without_a_gpu_the_log_says_so_once_and_nothing_changes(caplog: pytest.L
     assert "not captured as a graph (graphs are captured on cuda, and this policy computes on cpu)" in record.message
 
 
-def test_a_capture_that_fails_is_told_and_not_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_capture_is_logged_and_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
     tries = []
 
     def fail(module: nn.Module, arguments: tuple[Tensor, ...]) -> nn.Module:

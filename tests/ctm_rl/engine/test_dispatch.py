@@ -92,8 +92,8 @@ def test_answers_take_one_node_or_sliding_buffers_where_the_engine_knows_the_cor
     model = ContinuousThoughtMachine(dataclasses.replace(ANSWER, **changes)).eval()
     inputs = torch.randint(2, (B, 5)) * 2.0 - 1
     readings = model._readings_of(inputs, None)
-    runs, ponder = [], dispatch.ponder
-    monkeypatch.setattr(dispatch, "ponder", lambda *arguments: (runs.append(1), ponder(*arguments))[1])
+    runs, think_fast = [], dispatch.think_fast
+    monkeypatch.setattr(dispatch, "think_fast", lambda *arguments: (runs.append(1), think_fast(*arguments))[1])
     model(inputs)
     model(inputs, record=True)  # always tick by tick
     assert len(runs) == is_fast

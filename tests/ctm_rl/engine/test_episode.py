@@ -61,7 +61,7 @@ def run(path: Any, core: CTMCore, features: Tensor, is_first: Tensor, state: Cor
         (output * torch.randn(output.shape, generator=generator, dtype=output.dtype)).sum() for output in outputs
     ]).sum()  # fmt: skip
     leaves = [features, *parts(state), *core.parameters()]
-    # where every row restarts, the given state has no part in the outputs
+    # where every row is reset, the given state has no part in the outputs
     return outputs, torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
 
 
@@ -113,16 +113,16 @@ def test_fast_unroll_can_be_differentiated_again(window: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "is_known"),
+    ("case", "is_supported"),
     [({}, True), ({"dropout": 0.1}, False), ({"nlm_dropout": 0.1}, False), ({"use_nlm_norm": True}, False),
      ({"synapse_depth": 2, "num_synapse_blocks": 1}, False), ({"num_synapse_blocks": 3}, False),
      ({"num_action_sync_neurons": 2}, False)],
 )  # fmt: skip
-def test_only_cores_it_is_equal_for_are_unrolled_fast(case: dict[str, Any], is_known: bool) -> None:
-    assert can_unroll(CTMCore(dataclasses.replace(SMALL, **case), F)) is is_known
+def test_only_cores_it_is_equal_for_are_unrolled_fast(case: dict[str, Any], is_supported: bool) -> None:
+    assert can_unroll(CTMCore(dataclasses.replace(SMALL, **case), F)) is is_supported
 
 
-def test_dropout_stands_in_the_way_of_training_only() -> None:
+def test_dropout_excludes_training_only() -> None:
     core = CTMCore(dataclasses.replace(SMALL, dropout=0.1), F)
     assert can_unroll(core.eval())
     assert not can_unroll(LSTMCore(F, 7))

@@ -41,7 +41,7 @@ def test_fast_unroll_equals_ticking_one_by_one(num_ticks: int, chance: float) ->
         assert (one - two).abs().max() <= 1e-12
 
 
-def test_a_restart_leaves_no_trace_of_nan() -> None:
+def test_a_reset_leaves_no_trace_of_nan() -> None:
     core = GRUCore(F, D)
     state = GRUState(torch.full((B, 1, D), torch.nan))
     is_first = torch.zeros(T, B, dtype=torch.bool)

@@ -18,7 +18,7 @@ from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
 from ctm_rl.config import AnswerConfig
 from ctm_rl.configs import load
-from ctm_rl.engine.unrolled_neuron_models import Neurons
+from ctm_rl.engine.unrolled_neuron_models import NeuronModelsForward
 from ctm_rl.errors import UserError
 from ctm_rl.inference.load_model import MODEL_ENTRY, describe
 from ctm_rl.metrics import at_tick
@@ -104,13 +104,13 @@ def test_more_ticks_may_be_taken_than_were_trained() -> None:
 def test_halted_rows_are_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = make("parity")
     widths: list[int] = []
-    run = Neurons.run
+    run_tick = NeuronModelsForward.tick
 
-    def watch(self: Neurons, tick: int, pre_activation: Tensor) -> Tensor:
-        widths.append(len(pre_activation))
-        return run(self, tick, pre_activation)
+    def tick_and_count(self: NeuronModelsForward) -> Tensor:
+        widths.append(self.newest.shape[1])
+        return run_tick(self)
 
-    monkeypatch.setattr(Neurons, "run", watch)
+    monkeypatch.setattr(NeuronModelsForward, "tick", tick_and_count)
     with torch.no_grad():
         threshold = float(model(*inputs).certainties.flatten().quantile(0.7, interpolation="midpoint"))
     widths.clear()

@@ -1,0 +1,376 @@
+"""Synapse models over many ticks: forward tick by tick, with hand-written backward passes.
+
+The first dense layer is not part of them: the caller writes its output, from features and post-activations, before each
+tick. Since ticks share their weights, the backward passes collect gradients over the ticks and multiply once per layer.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ctm_rl.engine.gates_and_norms import GateBackward, Norm, NormsBackward, NormsForward, gate, normalised
+from ctm_rl.machine.synapse import BlockSynapse, UNetSynapse
+
+_silu = torch.ops.aten.silu.out
+_silu_backward = torch.ops.aten.silu_backward.default
+
+Masks = Sequence[Float[Tensor, "K B _"] | None]
+"""Dropout factors before each dense layer but the first; None where nothing is dropped."""
+Pairs = list[tuple[Tensor, Tensor]]
+"""A weight and a bias, or a scale and a shift, for each layer."""
+
+
+class SynapsePlan(NamedTuple):
+    """The structure of a synapse model, beside its weights."""
+
+    is_unet: bool
+    """A U-Net, or blocks in sequence."""
+    num_dense: int
+    """Dense layers beside the first."""
+
+    def split(self, weights: Sequence[Tensor]) -> tuple[Pairs, Pairs]:
+        """Dense layers and norms, a pair each, from ``synapse_weights``."""
+        pairs = list(zip(weights[::2], weights[1::2], strict=True))
+        return pairs[: self.num_dense], pairs[self.num_dense :]
+
+    def forward(
+        self, weights: Sequence[Tensor], masks: Masks, shape: tuple[int, int, int], is_recording: bool
+    ) -> "SynapseForward":
+        """The forward pass of K ticks over B rows.
+
+        Args:
+            weights: from ``synapse_weights``.
+            masks: dropout factors; blocks are dropped from before the first dense layer only.
+            shape: K, B and E, the width of the first dense layer's output.
+            is_recording: whether there will be a backward pass.
+        """
+        dense, norms = self.split(weights)
+        if self.is_unet:
+            return UNetSynapseForward(dense, norms, masks, shape, is_recording)
+        return BlockSynapseForward(dense, norms, shape, is_recording, weights[-1])
+
+    def backward(self, weights: Sequence[Tensor], masks: Masks, tape: Sequence[Tensor]) -> "SynapseBackward":
+        """The backward pass of ``forward``, whose ``tape`` it is given."""
+        dense, norms = self.split(weights)
+        if self.is_unet:
+            return UNetSynapseBackward(dense, norms, masks, tape)
+        return BlockSynapseBackward(dense, norms, BlockTape.from_flat(tape, len(norms)))
+
+
+class SynapseForward(Protocol):
+    """The forward pass of a synapse model."""
+
+    def first(self, tick: int) -> Float[Tensor, "B E"]:
+        """Where the output of the first dense layer must be written."""
+        ...
+
+    def run(self, tick: int) -> Float[Tensor, "B D"]:
+        """The pre-activations of a tick."""
+        ...
+
+    def keep(self, num_rows: int) -> None:
+        """Continues with fewer rows, where nothing is recorded."""
+        ...
+
+    def tape(self) -> list[Tensor]:
+        """What the backward pass needs."""
+        ...
+
+
+class SynapseBackward(Protocol):
+    """The backward pass of a synapse model, from the last tick to the first."""
+
+    d_first: Float[Tensor, "K B E"]
+    """Gradient of the first dense layer's output at every tick that has been run."""
+
+    def run(self, tick: int, grad: Float[Tensor, "B D"]) -> Float[Tensor, "B E"]:
+        """From the gradient of the pre-activations to that of the first dense layer's output."""
+        ...
+
+    def grads(self) -> list[Tensor]:
+        """The gradients of the weights, after the first tick."""
+        ...
+
+
+def synapse_weights(synapse: BlockSynapse | UNetSynapse) -> tuple[nn.Linear, SynapsePlan, list[Tensor]]:
+    """The first dense layer, the plan, and all other weights: (weight, bias) of dense layers, then (scale, shift)."""
+    parts = list(synapse.modules())
+    first, *dense = [part for part in parts if isinstance(part, nn.Linear)]
+    norms = [part for part in parts if isinstance(part, nn.LayerNorm)]
+    weights = [weight for part in (*dense, *norms) for weight in (part.weight, part.bias)]
+    return first, SynapsePlan(isinstance(synapse, UNetSynapse), len(dense)), weights
+
+
+def _first_rows(buffers: Sequence[Sequence[Tensor]], num_rows: int) -> list[Sequence[Tensor]]:
+    """The first rows of buffers that all ticks share."""
+    return [[ticks[0][:num_rows]] * len(ticks) for ticks in buffers]
+
+
+class BlockTape(NamedTuple):
+    """What the backward pass of blocks needs of L ticks, one entry for each block."""
+
+    gated: list[Float[Tensor, "L B D"]]
+    """Output of the gate."""
+    gates: list[Float[Tensor, "L B D"]]
+    """Sigmoid of the gate."""
+    means: list[Float[Tensor, "L B 1"]]
+    """Mean of the gate's output over the neurons, for the norm."""
+    rstds: list[Float[Tensor, "L B 1"]]
+    """Inverse standard deviation."""
+
+    def flat(self) -> list[Tensor]:
+        """All tensors in one list, for autograd to store; ``from_flat`` reverses it."""
+        return [*self.gated, *self.gates, *self.means, *self.rstds]
+
+    @staticmethod
+    def from_flat(tensors: Sequence[Tensor], num_blocks: int) -> "BlockTape":
+        """Reverses ``flat``."""
+        return BlockTape._make(list(tensors[part * num_blocks : (part + 1) * num_blocks]) for part in range(4))
+
+    def normalised(self, block: int, ticks: slice) -> Float[Tensor, "l B D"]:
+        """The output of a block's norm in some ticks, without its scale and shift."""
+        return normalised(self.gated[block][ticks], self.means[block][ticks], self.rstds[block][ticks])
+
+
+class BlockSynapseForward:
+    """Blocks of dense layer, gate and norm; see ``SynapseForward``.
+
+    Args:
+        dense: weight and bias of every dense layer but the first.
+        norms: scale and shift of every norm.
+        shape: K, B and E, the width of the first dense layer's output.
+        is_recording: whether there will be a backward pass.
+        like: a tensor of the type and on the device of all others.
+    """
+
+    def __init__(
+        self, dense: Pairs, norms: Sequence[Norm], shape: tuple[int, int, int], is_recording: bool, like: Tensor
+    ) -> None:
+        self._dense = [(weight.T, bias) for weight, bias in dense]
+        self._norms = NormsForward(norms, is_recording)
+        num_ticks, num_rows, width = shape
+        room = num_ticks if is_recording else 1
+        self._buffers = [like.new_empty(room, num_rows, width // 2) for _ in range(2 * len(norms))]
+        ticks = [part.unbind(0) if is_recording else [part[0]] * num_ticks for part in self._buffers]
+        self._gated, self._gates = ticks[: len(norms)], ticks[len(norms) :]
+        self._dense_out = like.new_empty(num_rows, width)
+        self._halves = self._dense_out.chunk(2, 1)
+
+    def first(self, tick: int) -> Tensor:
+        """See ``SynapseForward``."""
+        return self._dense_out
+
+    def run(self, tick: int) -> Tensor:
+        """See ``SynapseForward``."""
+        outputs = self._gate_and_norm(0, tick)
+        for block, (weight, bias) in enumerate(self._dense, 1):
+            torch.addmm(bias, outputs, weight, out=self._dense_out)
+            outputs = self._gate_and_norm(block, tick)
+        return outputs
+
+    def _gate_and_norm(self, block: int, tick: int) -> Tensor:
+        return self._norms(block, gate(self._halves, self._gates[block][tick], self._gated[block][tick]))
+
+    def keep(self, num_rows: int) -> None:
+        """See ``SynapseForward``."""
+        self._gated, self._gates = _first_rows(self._gated, num_rows), _first_rows(self._gates, num_rows)
+        self._dense_out = self._dense_out[:num_rows]
+        self._halves = self._dense_out.chunk(2, 1)
+
+    def tape(self) -> list[Tensor]:
+        """See ``SynapseForward``; a flat ``BlockTape``."""
+        return [*self._buffers, *self._norms.tape()]
+
+
+class BlockSynapseBackward:
+    """The backward pass of ``BlockSynapseForward``; see ``SynapseBackward``.
+
+    Args:
+        dense: as in the forward pass.
+        norms: as in the forward pass.
+        tape: from the forward pass.
+        room: for how many ticks gradients are stored; None: for all ticks.
+        has_norm_grads: whether ``grads`` is to be called; otherwise norms may be folded.
+    """
+
+    def __init__(
+        self, dense: Pairs, norms: Sequence[Norm], tape: BlockTape, room: int | None = None, has_norm_grads: bool = True
+    ) -> None:
+        self._weights = [weight for weight, _ in dense]
+        self._norms = NormsBackward(norms, tape.gated, [*tape.means, *tape.rstds], has_norm_grads)
+        self._gated, self._gates = ([part.unbind(0) for part in parts] for parts in tape[:2])
+        num_ticks, num_rows, width = tape.gated[0].shape
+        room = num_ticks if room is None else room
+        self.d_dense = [tape.gated[0].new_empty(room, num_rows, 2 * width) for _ in norms]
+        """Gradients of the outputs of all dense layers, [room, B, E] each."""
+        self._d_dense_ticks = [part.unbind(0) for part in self.d_dense]
+        self._gate_grads = [[GateBackward(part, 1) for part in ticks] for ticks in self._d_dense_ticks]
+        self.d_first = self.d_dense[0]
+
+    def run(self, tick: int, grad: Tensor, slot: int | None = None) -> Tensor:
+        """See ``SynapseBackward``; ``slot``: where gradients are stored, if not at ``tick``."""
+        slot = tick if slot is None else slot
+        for block in reversed(range(len(self._gated))):
+            d_gated = self._norms(block, tick, grad)
+            self._gate_grads[block][slot](d_gated, self._gates[block][tick], self._gated[block][tick])
+            if block:
+                grad = torch.mm(self._d_dense_ticks[block][slot], self._weights[block - 1])
+        return self._d_dense_ticks[0][slot]
+
+    def grads(self) -> list[Tensor]:
+        """See ``SynapseBackward``."""
+        dense: list[Tensor] = []
+        for block, grad in enumerate(self.d_dense[1:]):
+            flat = grad.flatten(0, 1)
+            dense += [flat.T @ self._norms.outputs(block).flatten(0, 1), flat.sum(0)]
+        return [*dense, *self._norms.grads()]
+
+
+class UNetSynapseForward:
+    """A U-Net; see ``SynapseForward``.
+
+    Dense layers are numbered down, then up as stored (from the widest); the norm behind each follows the first layer's;
+    the norms of the skips come last.
+
+    Args:
+        dense: weight and bias of every dense layer but the first.
+        norms: scale and shift of every norm.
+        masks: dropout factors before each of these dense layers.
+        shape: K, B and E, the width of the first dense layer's output.
+        is_recording: whether there will be a backward pass.
+    """
+
+    def __init__(
+        self, dense: Pairs, norms: Pairs, masks: Masks, shape: tuple[int, int, int], is_recording: bool
+    ) -> None:
+        self._num_levels = len(dense) // 2
+        self._masks = masks
+        self._norms = NormsForward(norms, is_recording)
+        self._dense = [(weight.T.contiguous(), bias) for weight, bias in dense]
+        num_ticks, num_rows, width = shape
+        room = num_ticks if is_recording else 1
+        skips = [weight.shape[1] for weight, _ in dense[: self._num_levels]]
+        widths = [width, *(len(bias) for _, bias in dense)]
+        new = norms[0][0].new_empty
+        self._norm_inputs = [new(room, num_rows, width) for width in (*widths, *skips)]
+        # outputs on the way up are added to a skip, and not needed again
+        self._silus = [
+            new(room if index <= self._num_levels else 1, num_rows, width) for index, width in enumerate(widths)
+        ]
+        self._norm_outputs: list[list[Tensor]] = [[] for _ in (*widths, *skips)]
+        self._is_recording = is_recording
+        self._ticks, self._silu_ticks = (
+            [part.unbind(0) if len(part) == num_ticks else [part[0]] * num_ticks for part in parts]
+            for parts in (self._norm_inputs, self._silus)
+        )
+
+    def first(self, tick: int) -> Tensor:
+        """See ``SynapseForward``."""
+        return self._ticks[0][tick]
+
+    def run(self, tick: int) -> Tensor:
+        """See ``SynapseForward``."""
+        num_levels = self._num_levels
+        levels = [self._activate(0, tick)]
+        for dense in range(num_levels):
+            levels.append(self._step(dense, tick, levels[-1]))
+        outputs = levels.pop()
+        for level in reversed(range(num_levels)):
+            risen = self._step(num_levels + level, tick, outputs)
+            outputs = self._norm(1 + 2 * num_levels + level, tick, risen, levels[level])
+        return outputs
+
+    def _step(self, dense: int, tick: int, inputs: Tensor) -> Tensor:
+        weight, bias = self._dense[dense]
+        mask = self._masks[dense]
+        inputs = inputs if mask is None else inputs * mask[tick]
+        torch.addmm(bias, inputs, weight, out=self._ticks[dense + 1][tick])
+        return self._activate(dense + 1, tick)
+
+    def _activate(self, index: int, tick: int) -> Tensor:
+        return _silu(self._norm(index, tick), out=self._silu_ticks[index][tick])
+
+    def _norm(self, index: int, tick: int, *skip: Tensor) -> Tensor:
+        """The output of a norm; of that of a skip, both tensors whose sum it takes are given."""
+        inputs = self._ticks[index][tick]
+        if skip:
+            torch.add(*skip, out=inputs)
+        outputs = self._norms(index, inputs)
+        if self._is_recording:
+            self._norm_outputs[index].append(outputs)
+        return outputs
+
+    def keep(self, num_rows: int) -> None:
+        """See ``SynapseForward``."""
+        self._ticks, self._silu_ticks = _first_rows(self._ticks, num_rows), _first_rows(self._silu_ticks, num_rows)
+
+    def tape(self) -> list[Tensor]:
+        """See ``SynapseForward``; inputs of the norms, their outputs, outputs of the activations, moments."""
+        outputs = [torch.stack(ticks) for ticks in self._norm_outputs]
+        return [*self._norm_inputs, *outputs, *self._silus[: self._num_levels + 1], *self._norms.tape()]
+
+
+class UNetSynapseBackward:
+    """The backward pass of ``UNetSynapseForward``; see ``SynapseBackward``.
+
+    Args:
+        dense: as in the forward pass.
+        norms: as in the forward pass.
+        masks: as in the forward pass.
+        tape: from the forward pass.
+    """
+
+    def __init__(self, dense: Pairs, norms: Pairs, masks: Masks, tape: Sequence[Tensor]) -> None:
+        self._weights = [weight for weight, _ in dense]
+        self._num_levels = len(dense) // 2
+        self._masks = masks
+        count, num_active = len(norms), len(dense) + 1
+        num_kept = 2 * count + self._num_levels + 1
+        self._norm_outputs, self._silus = tape[count : 2 * count], tape[2 * count : num_kept]
+        self._norms = NormsBackward(norms, tape[:count], tape[num_kept:])
+        self._norm_output_ticks = [part.unbind(0) for part in self._norm_outputs[:num_active]]
+        self._d_dense: list[list[Tensor]] = [[] for _ in range(num_active)]
+        self.d_first = torch.empty_like(tape[0])
+        self._d_first_ticks = self.d_first.unbind(0)
+
+    def run(self, tick: int, grad: Tensor) -> Tensor:
+        """See ``SynapseBackward``."""
+        num_levels = self._num_levels
+        skipped = []
+        for level in range(num_levels):  # the widest was the last on the way up
+            grad = self._norms(1 + 2 * num_levels + level, tick, grad)
+            skipped.append(grad)
+            grad = self._step(num_levels + level, tick, grad)
+        for level in reversed(range(num_levels)):
+            grad = self._step(level, tick, grad, skipped[level])
+        return self._d_first_ticks[tick].copy_(self._deactivate(0, tick, grad))
+
+    def _step(self, dense: int, tick: int, grad: Tensor, skipped: Tensor | None = None) -> Tensor:
+        d_dense = self._deactivate(dense + 1, tick, grad)
+        self._d_dense[dense + 1].append(d_dense)
+        weight, mask = self._weights[dense], self._masks[dense]
+        if mask is not None:
+            product = torch.mm(d_dense, weight).mul_(mask[tick])
+            return product if skipped is None else product.add_(skipped)
+        return torch.mm(d_dense, weight) if skipped is None else torch.addmm(skipped, d_dense, weight)
+
+    def _deactivate(self, index: int, tick: int, grad: Tensor) -> Tensor:
+        return self._norms(index, tick, _silu_backward(grad, self._norm_output_ticks[index][tick]))
+
+    def grads(self) -> list[Tensor]:
+        """See ``SynapseBackward``."""
+        num_levels = self._num_levels
+        dense: list[Tensor] = []
+        for index in range(2 * num_levels):
+            is_lowest_up = index == 2 * num_levels - 1  # it reads the lowest level, below all skips
+            source = num_levels if is_lowest_up else index if index < num_levels else index + num_levels + 2
+            inputs = self._silus[source] if source <= num_levels else self._norm_outputs[source]
+            mask = self._masks[index]
+            inputs = inputs if mask is None else inputs * mask
+            flat = torch.cat(self._d_dense[index + 1][::-1])
+            self._d_dense[index + 1].clear()
+            dense += [flat.T @ inputs.flatten(0, 1), flat.sum(0)]
+        return [*dense, *self._norms.grads()]
