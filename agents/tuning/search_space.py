@@ -90,7 +90,7 @@ def parse_search(text: str) -> Search:
     """
     match = _SEARCH.fullmatch(text)
     if match is None:
-        raise UserError(f"--search must be FIELD=FUNCTION(VALUES), as in 'ppo.lr=loguniform(1e-4,3e-3)', got {text!r}.")
+        raise UserError(f"--search must be FIELD=FUNCTION(VALUES), as 'ppo.lr=loguniform(1e-4,3e-3)', got {text!r}.")
     field, kind, inside = match.groups()
     field = field.replace("-", "_")
     if kind not in FORMS:
