@@ -1,8 +1,9 @@
 """Writes the generated parts of the documentation: tables of results, the command line and the experiments.
 
-``python scripts/make_docs.py`` writes them, ``--check`` only reports what is out of date. Tables stand in Markdown files
-between ``<!-- table: FILE NAME -->`` and ``<!-- end of table -->`` and come from ``docs/results/data/FILE.json``; the
-README's summary picks from the same data. The pages on the command line, the experiments and the API are generated whole.
+``python scripts/make_docs.py`` writes them, ``--check`` only reports what is out of date. Tables stand in Markdown
+files between ``<!-- table: FILE NAME -->`` and ``<!-- end of table -->`` and come from ``docs/results/data/FILE.json``;
+the README's summary picks from the same data. The pages on the command line, the experiments and the API are generated
+whole.
 """
 
 import ast
@@ -26,16 +27,16 @@ TABLE = re.compile(r"(<!-- table: ([\w-]+)(?: ([\w-]+))? -->\n).*?(<!-- end of t
 SUMMARY = "summary"
 """The README's table; see ``SUMMARY_ROWS``."""
 SUMMARY_ROWS = (
-    ("cartpole", "acting", "cartpole", 0, 3, "evaluated", "mean return, at most 500; velocities hidden"),
-    ("acrobot", "acting", "acrobot", 0, 3, "evaluated", "mean return; velocities hidden"),
-    ("minigrid-memory", "acting", "minigrid", 3, 6, "evaluated", "mean return, at most 1"),
-    ("parity", "answering", "parity", 0, 1, "sequences", "sequences of 16 right"),
-    ("mazes", "answering", "mazes", 0, 1, "routes", "whole routes right"),
-    ("sorting", "answering", "sorting", 0, 1, "sequences", "8 numbers exactly sorted"),
-    ("qa-mnist", "answering", "qa-mnist", 0, 1, "answers", "answers about unseen digits right"),
-    ("mnist", "answering", "mnist", 0, 1, "digits", "digits right"),
+    ("acting", "cartpole", 0, 3, "evaluated", "mean return, at most 500; velocities hidden"),
+    ("acting", "acrobot", 0, 3, "evaluated", "mean return; velocities hidden"),
+    ("acting", "minigrid", 3, 6, "evaluated", "mean return, at most 1"),
+    ("answering", "parity", 0, 1, "sequences", "sequences of 16 right"),
+    ("answering", "mazes", 0, 1, "routes", "whole routes right"),
+    ("answering", "sorting", 0, 1, "sequences", "8 numbers exactly sorted"),
+    ("answering", "qa-mnist", 0, 1, "answers", "answers about unseen digits right"),
+    ("answering", "mnist", 0, 1, "digits", "digits right"),
 )
-"""Of each row: the experiment, file and table of its data, the machine's row and the LSTM's, the column, its meaning."""
+"""For each row: file and table of its data, the machine's row and the LSTM's, the column, its meaning."""
 GENERATED = "<!-- Written by scripts/make_docs.py from the code; do not edit. -->\n\n"
 
 
@@ -68,7 +69,7 @@ def result_table(root: Path, file: str, name: str) -> str:
 def summary_table(root: Path) -> str:
     """The README's table: for each task what the machine and an LSTM of as many parameters reach."""
     rows = []
-    for experiment, file, name, machine, lstm, key, meaning in SUMMARY_ROWS:
+    for file, name, machine, lstm, key, meaning in SUMMARY_ROWS:
         table = read_tables(root, file)[name]
         row = table["rows"][machine]
         seconds = row["seconds"] or row["bar_seconds"]
@@ -100,9 +101,9 @@ def descriptions(kind: type[Any]) -> dict[str, str]:
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
         assert isinstance(body, ast.ClassDef)
         for field, after in zip(body.body, body.body[1:], strict=False):
-            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
-                found[field.target.id] = " ".join(str(after.value.value).split())
+            text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else None
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, str):
+                found[field.target.id] = " ".join(text.split())
     return found
 
 
@@ -110,7 +111,9 @@ def value_of(hint: Any) -> str:
     """What kind of value an option takes."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        return "JSON" if hint.__origin__ is dict or typing.get_origin(hint.__origin__) is dict else value_of(arguments[0])
+        return (
+            "JSON" if hint.__origin__ is dict or typing.get_origin(hint.__origin__) is dict else value_of(arguments[0])
+        )
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin is tuple:
@@ -220,9 +223,9 @@ def experiments_page() -> str:
     return (
         f"{GENERATED}# Experiments\n\n"
         "`ctm-rl train NAME` runs one of these; `ctm-rl list` shows the list. Each is a function in the folder "
-        "`configs/` that returns one complete, checked value, and any of its fields can be changed on the command line. "
-        "Names that end in `-paper` or in a size (`-64`, `-39`, `-d256`), `cifar10`, `cifar100` and `imagenet` have the "
-        "published sizes and take long to learn; the others are small enough for two CPU cores.\n\n"
+        "`configs/` that returns one complete, checked value, and any of its fields can be changed on the command "
+        "line. Names that end in `-paper` or in a size (`-64`, `-39`, `-d256`), `cifar10`, `cifar100` and `imagenet` "
+        "have the published sizes and take long to learn; the others are small enough for two CPU cores.\n\n"
         f"## Experiments that act\n\nReinforcement learning; the budget counts environment steps.\n\n"
         f"{to_table(titles, acting)}\n"
         f"## Experiments that answer\n\nSingle-step tasks; the budget counts samples.\n\n{to_table(titles, answering)}"
@@ -251,7 +254,9 @@ EXPORTING = ("ctm_rl", "ctm_rl.agents", "ctm_rl.envs")
 
 def exports_page() -> str:
     """The page of what can be imported from the three packages."""
-    parts = [f"{GENERATED}# API\n\nWhat is meant to be imported by others. The pages beside this one have all modules.\n"]
+    parts = [
+        f"{GENERATED}# API\n\nWhat is meant to be imported by others. The pages beside this one have all modules.\n"
+    ]
     for package in EXPORTING:
         parts.append(f"\n## {package}\n")
         parts += [f"\n::: {package}.{name}\n    options:\n      heading_level: 3\n" for name in exports_of(package)]
@@ -260,7 +265,8 @@ def exports_page() -> str:
 
 def module_page(package: str) -> str:
     """The page of all modules in a folder."""
-    return f"{GENERATED}# {package}\n\n::: {package}\n    options:\n      show_root_heading: false\n      show_submodules: true\n"
+    options = "    options:\n      show_root_heading: false\n      show_submodules: true\n"
+    return f"{GENERATED}# {package}\n\n::: {package}\n{options}"
 
 
 def api_pages() -> dict[Path, str]:
