@@ -89,6 +89,51 @@ def fill(root: Path, text: str) -> str:
     return TABLE.sub(table, text)
 
 
+# --- curves ---
+
+COLOURS = ("#3b82f6", "#f5a524", "#30a46c")
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 300, 56, 36, 16, 44
+
+
+def curve(data: dict[str, Any]) -> str:
+    """Lines over training as an SVG that can be read on light and dark pages."""
+    right = max(x for line in data["lines"] for x, _ in line["points"])
+    low, high = data["range"]
+
+    def place(x: float, y: float) -> str:
+        across = LEFT + (WIDTH - LEFT - RIGHT) * x / right
+        down = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - low) / (high - low)
+        return f"{across:.1f},{down:.1f}"
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        'font-family="system-ui, sans-serif" font-size="13" fill="#7d8590">'
+    ]
+    for y in (low + (high - low) * step / 4 for step in range(5)):
+        _, down = place(0, y).split(",")
+        parts.append(f'<path d="M{place(0, y)} L{place(right, y)}" stroke="#7d8590" stroke-opacity="0.3"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{down}" text-anchor="end" dominant-baseline="middle">{y:g}</text>')
+    step = next(size for power in range(12) for size in (10**power, 2 * 10**power, 5 * 10**power) if 5.5 * size > right)
+    for x in range(0, int(right) + 1, step):
+        across, _ = place(x, low).split(",")
+        parts.append(f'<text x="{across}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:,}</text>')
+    for index, (line, colour) in enumerate(zip(data["lines"], COLOURS, strict=False)):
+        points = " ".join(place(x, y) for x, y in line["points"])
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        down = HEIGHT - BOTTOM - 14 - 18 * index
+        parts.append(
+            f'<text x="{WIDTH - RIGHT - 8}" y="{down}" text-anchor="end" fill="{colour}">{line["name"]}</text>'
+        )
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{data["x"]}</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def curves(root: Path) -> dict[Path, str]:
+    """All curves, by their files."""
+    data = json.loads((root / DATA / "curves.json").read_text())
+    return {DATA.parent / "images" / f"{name}.svg": curve(one) for name, one in data["curves"].items()}
+
+
 # --- the command line, from the code ---
 
 
@@ -287,7 +332,7 @@ PAGES = {
 
 def generate(root: Path = ROOT) -> dict[Path, str]:
     """Every file that has generated parts, with the text that it should have."""
-    texts = {path: make() for path, make in PAGES.items()} | api_pages()
+    texts = {path: make() for path, make in PAGES.items()} | api_pages() | curves(root)
     for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
         text = path.read_text()
         if TABLE.search(text):
