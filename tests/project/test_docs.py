@@ -120,7 +120,7 @@ def test_the_readme_is_short_and_not_wrapped_by_hand() -> None:
     assert len(text.splitlines()) <= 150
     assert len(text.split()) <= 1200
     prose = re.sub(r"(?ms)^```.*?^```$", "", text)
-    paragraphs = re.findall(r"(?m)^(?![|#<>*!-]).+\n(?![|#<>*!-]).+$", prose)
+    paragraphs = re.findall(r"(?m)^(?![|#<>*!\s-]).+\n(?![|#<>*!\s-]).+$", prose)
     assert paragraphs == []
 
 
