@@ -17,14 +17,10 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from paths import ROOT
+from shell_commands import commands_in, understand
 
 import ctm_rl
 from ctm_rl.agents.cluster.capacity import Node, check_capacity
-from ctm_rl.agents.experiments.serialise import AnyExperiment
-from ctm_rl.agents.tuning.options import TuneOptions
-from ctm_rl.cli.choose import read_experiment
-from ctm_rl.cli.commands import ClusterCheckOptions, EvaluateOptions, ResumeOptions
-from ctm_rl.cli.parser import divide, parse
 from ctm_rl.errors import UserError
 
 DEPLOY = ROOT / "deploy"
@@ -85,41 +81,6 @@ def test_packages_are_installed_in_the_pinned_versions_only(file: Path) -> None:
 
 
 # --- commands ---
-
-
-def commands_in(text: str) -> Iterator[list[str]]:
-    """The commands of ctm-rl in a text, and those given to slurm.sh, which adds an address."""
-    text = re.sub(r"\\?\n\s*(?=--)|\\\n", " ", re.sub(r"(?m)^# ", "", text))
-    for start, rest in re.findall(r"(\bctm-rl|sbatch deploy/slurm\.sh) ([a-z-]+(?: [^\n`'\";|]*)?)", text):
-        words = shlex.split(rest.partition("#")[0])
-        if words[0] in COMMANDS:
-            yield [*words, *(("--address", "auto") if start.startswith("sbatch") else ())]
-
-
-def understand(words: list[str]) -> AnyExperiment | None:
-    """Has the command line read a command, without doing it; gives the experiment of one that trains."""
-    name, *arguments = words
-    return COMMANDS[name](arguments)
-
-
-def understand_tune(arguments: list[str]) -> AnyExperiment:
-    """As ``ctm-rl tune`` does."""
-    own, others = divide(TuneOptions, arguments)
-    parse(TuneOptions, own, "ctm-rl tune")
-    return read_experiment("tune", others, also=TuneOptions)
-
-
-COMMANDS: dict[str, Any] = {
-    "train": lambda arguments: read_experiment("train", arguments),
-    "tune": understand_tune,
-    "resume": lambda arguments: void(parse(ResumeOptions, arguments, "ctm-rl resume")),
-    "evaluate": lambda arguments: void(parse(EvaluateOptions, arguments, "ctm-rl evaluate")),
-    "cluster-check": lambda arguments: void(parse(ClusterCheckOptions, arguments, "ctm-rl cluster-check")),
-}
-
-
-def void(_: object) -> None:
-    """Nothing, of something."""
 
 
 def text_of(file: Path) -> str:

@@ -1,0 +1,356 @@
+"""Writes the generated parts of the documentation: tables of results, the command line and the experiments.
+
+``python scripts/make_docs.py`` writes them, ``--check`` only reports what is out of date. Tables stand in Markdown
+files between ``<!-- table: FILE NAME -->`` and ``<!-- end of table -->`` and come from ``docs/results/data/FILE.json``;
+the README's summary picks from the same data. The pages on the command line, the experiments and the API are generated
+whole.
+"""
+
+import ast
+import dataclasses
+import html
+import importlib
+import inspect
+import json
+import re
+import sys
+import textwrap
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path("docs", "results", "data")
+TABLE = re.compile(r"(<!-- table: ([\w-]+)(?: ([\w-]+))? -->\n).*?(<!-- end of table -->)", re.DOTALL)
+SUMMARY = "summary"
+"""The README's table; see ``SUMMARY_ROWS``."""
+SUMMARY_ROWS = (
+    ("acting", "cartpole", 0, 3, "evaluated", "mean return, at most 500; velocities hidden"),
+    ("acting", "acrobot", 0, 3, "evaluated", "mean return; velocities hidden"),
+    ("acting", "minigrid", 3, 6, "evaluated", "mean return, at most 1"),
+    ("answering", "parity", 0, 1, "sequences", "sequences of 16 right"),
+    ("answering", "mazes", 0, 1, "routes", "whole routes right"),
+    ("answering", "sorting", 0, 1, "sequences", "8 numbers exactly sorted"),
+    ("answering", "qa-mnist", 0, 1, "answers", "answers about unseen digits right"),
+    ("answering", "mnist", 0, 1, "digits", "digits right"),
+)
+"""For each row: file and table of its data, the machine's row and the LSTM's, the column, its meaning."""
+GENERATED = "<!-- Written by scripts/make_docs.py from the code; do not edit. -->\n\n"
+
+
+def read_tables(root: Path, file: str) -> dict[str, Any]:
+    """The tables in a file of results, by name."""
+    return json.loads((root / DATA / f"{file}.json").read_text())["tables"]
+
+
+def to_table(titles: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def formatted(table: dict[str, Any], row: dict[str, Any], key: str) -> str:
+    """One cell, in the format of its column; empty where there is no value."""
+    (form,) = (form for name, _, form in table["columns"] if name == key)
+    value = row.get(key)
+    return "" if value is None else form.format(value)
+
+
+def result_table(root: Path, file: str, name: str) -> str:
+    """A table of results, as its file describes it."""
+    table = read_tables(root, file)[name]
+    keys = [key for key, _, _ in table["columns"]]
+    rows = [[formatted(table, row, key) for key in keys] for row in table["rows"]]
+    return to_table([title for _, title, _ in table["columns"]], rows)
+
+
+def summary_table(root: Path) -> str:
+    """The README's table: for each task what the machine and an LSTM of as many parameters reach."""
+    rows = []
+    for file, name, machine, lstm, key, meaning in SUMMARY_ROWS:
+        table = read_tables(root, file)[name]
+        row = table["rows"][machine]
+        seconds = row["seconds"] or row["bar_seconds"]
+        values = [formatted(table, table["rows"][index], key) for index in (machine, lstm)]
+        rows.append([f"`{row['command']}`", meaning, *values, f"{seconds / 60:.0f} min"])
+    return to_table(["command", "measure", "machine", "LSTM", "time"], rows)
+
+
+def fill(root: Path, text: str) -> str:
+    """Writes the tables of a text again."""
+
+    def table(match: re.Match[str]) -> str:
+        begin, file, name, end = match.groups()
+        content = summary_table(root) if file == SUMMARY else result_table(root, file, name)
+        return f"{begin}\n{content}\n{end}"
+
+    return TABLE.sub(table, text)
+
+
+# --- curves ---
+
+COLOURS = ("#3b82f6", "#f5a524", "#30a46c")
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 300, 56, 36, 16, 44
+
+
+def curve(data: dict[str, Any]) -> str:
+    """Lines over training as an SVG that can be read on light and dark pages."""
+    right = max(x for line in data["lines"] for x, _ in line["points"])
+    low, high = data["range"]
+
+    def place(x: float, y: float) -> str:
+        across = LEFT + (WIDTH - LEFT - RIGHT) * x / right
+        down = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - low) / (high - low)
+        return f"{across:.1f},{down:.1f}"
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        'font-family="system-ui, sans-serif" font-size="13" fill="#7d8590">'
+    ]
+    for y in (low + (high - low) * step / 4 for step in range(5)):
+        _, down = place(0, y).split(",")
+        parts.append(f'<path d="M{place(0, y)} L{place(right, y)}" stroke="#7d8590" stroke-opacity="0.3"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{down}" text-anchor="end" dominant-baseline="middle">{y:g}</text>')
+    step = next(size for power in range(12) for size in (10**power, 2 * 10**power, 5 * 10**power) if 5.5 * size > right)
+    for x in range(0, int(right) + 1, step):
+        across, _ = place(x, low).split(",")
+        parts.append(f'<text x="{across}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:,}</text>')
+    for index, (line, colour) in enumerate(zip(data["lines"], COLOURS, strict=False)):
+        points = " ".join(place(x, y) for x, y in line["points"])
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        down = HEIGHT - BOTTOM - 14 - 18 * index
+        parts.append(
+            f'<text x="{WIDTH - RIGHT - 8}" y="{down}" text-anchor="end" fill="{colour}">{line["name"]}</text>'
+        )
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{data["x"]}</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def curves(root: Path) -> dict[Path, str]:
+    """All curves, by their files."""
+    data = json.loads((root / DATA / "curves.json").read_text())
+    return {DATA.parent / "images" / f"{name}.svg": curve(one) for name, one in data["curves"].items()}
+
+
+# --- the command line, from the code ---
+
+
+def descriptions(kind: type[Any]) -> dict[str, str]:
+    """The sentence below each field of a dataclass, by field."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, after in zip(body.body, body.body[1:], strict=False):
+            text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else None
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, str):
+                found[field.target.id] = " ".join(text.split())
+    return found
+
+
+def value_of(hint: Any) -> str:
+    """What kind of value an option takes."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return (
+            "JSON" if hint.__origin__ is dict or typing.get_origin(hint.__origin__) is dict else value_of(arguments[0])
+        )
+    if origin is typing.Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin is tuple:
+        return f"{value_of(arguments[0])}, several"
+    if origin is dict:
+        return "JSON"
+    if arguments:
+        return " or ".join(value_of(argument) for argument in arguments)
+    return {int: "whole number", float: "number", bool: "`True`, `False`", str: "text", type(None): "`None`"}[hint]
+
+
+def default_of(field: dataclasses.Field[Any]) -> str:
+    """A field's default."""
+    if field.default is not dataclasses.MISSING:
+        return f"`{field.default!r}`".replace("'", "")
+    if field.default_factory is not dataclasses.MISSING:
+        return f"`{field.default_factory()!r}`"
+    return ""
+
+
+def options_of(kind: type[Any], prefix: str = "") -> Iterator[list[str]]:
+    """The options that a dataclass makes, those of the dataclasses inside it too: name, value, default, meaning."""
+    hints, texts = typing.get_type_hints(kind, include_extras=True), descriptions(kind)
+    for field in dataclasses.fields(kind):
+        hint, text = hints[field.name], texts.get(field.name, "")
+        if dataclasses.is_dataclass(hint):
+            yield from options_of(typing.cast(type[Any], hint), f"{prefix}{field.name}.")
+            continue
+        is_positional = "Positional" in str(hint)
+        name = field.name.upper() if is_positional else f"--{prefix}{field.name}".replace("_", "-")
+        yield [f"`{name}`", value_of(hint), default_of(field), html.escape(text.replace("|", "\\|"), quote=False)]
+
+
+def option_table(kind: type[Any]) -> str:
+    """A dataclass's options as a table."""
+    return to_table(["option", "value", "default", "meaning"], list(options_of(kind)))
+
+
+def option_classes(module: ModuleType) -> Iterator[tuple[str, type[Any]]]:
+    """The dataclasses that hold a command's options, with the command's name."""
+    for name, kind in vars(module).items():
+        if name.endswith("Options") and dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__:
+            words = re.findall(r"[A-Z][a-z]+", name.removesuffix("Options"))
+            yield "-".join(words).lower(), typing.cast(type[Any], kind)
+
+
+def first_sentence(kind: type[Any]) -> str:
+    """The first line of a class's docstring."""
+    return (kind.__doc__ or "").strip().splitlines()[0]
+
+
+def command_line_page() -> str:
+    """The page on the command line."""
+    from ctm_rl.agents import ActingExperiment, AnsweringExperiment
+
+    commands = importlib.import_module("ctm_rl.cli.commands")
+    tuning = importlib.import_module("ctm_rl.agents.tuning.options")
+    bench = importlib.import_module("ctm_rl.agents.bench.settings")
+    parts = [
+        GENERATED,
+        "# Command line\n\n",
+        "Every field of an experiment is an option: `--model.num-ticks 4` sets `num_ticks` of the part `model`. "
+        "`ctm-rl train EXPERIMENT --help` shows all of them with their values in that experiment.\n\n",
+        f"<!-- not run: this is the text of ctm-rl --help -->\n```text\n{commands.USAGE}```\n\n",
+        "Exit codes: 0 done; 1 learning or an environment went wrong; 2 a mistake in the command; 130 or 143 stopped "
+        "by a signal, after a checkpoint.\n\n",
+        "## train: experiments that act\n\n",
+        "Defaults are those of the class; an experiment has values of its own.\n\n",
+        option_table(ActingExperiment),
+        "\n## train: experiments that answer\n\n",
+        option_table(AnsweringExperiment),
+    ]
+    for module in (tuning, commands, bench):
+        for name, kind in option_classes(module):
+            if module is bench and name != "bench":
+                continue  # parts of bench's own options
+            title = "resume, of a search" if name == "resume-sweep" else name
+            parts.append(f"\n## {title}\n\n{first_sentence(kind)}\n\n{option_table(kind)}")
+    return "".join(parts)
+
+
+# --- the experiments, from the registry ---
+
+
+def environment_of(experiment: Any) -> str:
+    """An experiment's environment, its arguments and wrappers."""
+    env = experiment.env
+    kwargs = f" `{json.dumps(env.kwargs)}`" if env.kwargs else ""
+    wrappers = "".join(f", `{name}`" for name in getattr(env, "wrappers", ()))
+    return f"`{env.id}`{kwargs}{wrappers}"
+
+
+def experiments_page() -> str:
+    """The page on the experiments."""
+    from ctm_rl.agents import ActingExperiment
+    from ctm_rl.configs import describe, load, names
+
+    titles = ["name", "what it shows", "environment", "neurons D", "history M", "ticks K", "steps or samples"]
+    acting: list[list[str]] = []
+    answering: list[list[str]] = []
+    for name in names():
+        experiment = load(name)
+        model = experiment.model
+        sizes = [f"{size:,}" for size in (model.num_neurons, model.history_length, model.num_ticks)]
+        row = [f"`{name}`", describe(name), environment_of(experiment), *sizes, f"{experiment.budget.env_steps:,}"]
+        (acting if isinstance(experiment, ActingExperiment) else answering).append(row)
+    return (
+        f"{GENERATED}# Experiments\n\n"
+        "`ctm-rl train NAME` runs one of these; `ctm-rl list` shows the list. Each is a function in the folder "
+        "`configs/` that returns one complete, checked value, and any of its fields can be changed on the command "
+        "line. Names that end in `-paper` or in a size (`-64`, `-39`, `-d256`), `cifar10`, `cifar100` and `imagenet` "
+        "have the published sizes and take long to learn; the others are small enough for two CPU cores.\n\n"
+        f"## Experiments that act\n\nReinforcement learning; the budget counts environment steps.\n\n"
+        f"{to_table(titles, acting)}\n"
+        f"## Experiments that answer\n\nSingle-step tasks; the budget counts samples.\n\n{to_table(titles, answering)}"
+    )
+
+
+# --- the API, for mkdocstrings ---
+
+
+def exports_of(package: str) -> list[str]:
+    """The names that a package exports, as its stub lists them."""
+    stub = ast.parse((ROOT / Path(*package.split(".")) / "__init__.pyi").read_text())
+    return [str(name.asname) for node in stub.body if isinstance(node, ast.ImportFrom) for name in node.names]
+
+
+def folders(package: str) -> list[str]:
+    """The packages directly inside a package."""
+    place = ROOT / Path(*package.split("."))
+    inside = (f"{package}.{path.parent.name}" for path in sorted(place.glob("*/__init__.py")))
+    return [name for name in inside if name not in EXPORTING]
+
+
+EXPORTING = ("ctm_rl", "ctm_rl.agents", "ctm_rl.envs")
+"""Packages with a stub of their own."""
+
+
+def exports_page() -> str:
+    """The page of what can be imported from the three packages."""
+    parts = [
+        f"{GENERATED}# API\n\nWhat is meant to be imported by others. The pages beside this one have all modules.\n"
+    ]
+    for package in EXPORTING:
+        parts.append(f"\n## {package}\n")
+        parts += [f"\n::: {package}.{name}\n    options:\n      heading_level: 3\n" for name in exports_of(package)]
+    return "".join(parts)
+
+
+def module_page(package: str) -> str:
+    """The page of all modules in a folder."""
+    options = "    options:\n      show_root_heading: false\n      show_submodules: true\n"
+    return f"{GENERATED}# {package}\n\n::: {package}\n{options}"
+
+
+def api_pages() -> dict[Path, str]:
+    """All pages of the API."""
+    place = Path("docs", "api")
+    pages = {place / "index.md": exports_page()}
+    for package in (name for exporting in EXPORTING for name in folders(exporting)):
+        pages[place / f"{package.removeprefix('ctm_rl.')}.md"] = module_page(package)
+    return pages
+
+
+PAGES = {
+    Path("docs", "reference", "command-line.md"): command_line_page,
+    Path("docs", "reference", "experiments.md"): experiments_page,
+}
+"""What is generated whole, beside the API."""
+
+
+def generate(root: Path = ROOT) -> dict[Path, str]:
+    """Every file that has generated parts, with the text that it should have."""
+    texts = {path: make() for path, make in PAGES.items()} | api_pages() | curves(root)
+    for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
+        text = path.read_text()
+        if TABLE.search(text):
+            texts[path.relative_to(root)] = fill(root, text)
+    return texts
+
+
+def main(arguments: list[str]) -> int:
+    """Writes what is out of date, or with ``--check`` only names it; the exit code is then 1."""
+    texts = generate()
+    stale = [path for path, text in texts.items() if not (ROOT / path).exists() or (ROOT / path).read_text() != text]
+    for path in stale:
+        if "--check" not in arguments:
+            (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / path).write_text(texts[path])
+        print(path)
+    return int("--check" in arguments and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,71 @@
+"""The commands of ctm-rl that a document shows, read by the command line's own parser without being run."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from ctm_rl.agents.bench.settings import CLUSTER, SCALING, BenchOptions
+from ctm_rl.agents.experiments.serialise import AnyExperiment
+from ctm_rl.agents.tuning.options import TuneOptions
+from ctm_rl.cli.choose import choose, read_experiment
+from ctm_rl.cli.commands import ClusterCheckOptions, EvaluateOptions, ImportOptions, ResumeOptions
+from ctm_rl.cli.parser import divide, parse
+from ctm_rl.configs import load
+
+
+def commands_in(text: str) -> Iterator[list[str]]:
+    """The commands of ctm-rl in a text, and those given to slurm.sh, which adds an address."""
+    text = re.sub(r"\\?\n\s*(?=--)|\\\n", " ", re.sub(r"(?m)^# ", "", text))
+    for start, rest in re.findall(r"(\bctm-rl|sbatch deploy/slurm\.sh) ([a-z-]+(?: [^\n`'\";|]*)?)", text):
+        words = shlex.split(rest.partition("#")[0])
+        if words[0] in COMMANDS:
+            yield [*words, *(("--address", "auto") if start.startswith("sbatch") else ())]
+
+
+def understand(words: list[str]) -> AnyExperiment | None:
+    """Reads a command, without running it; returns the experiment of one that trains.
+
+    Raises:
+        UserError: it would be refused.
+    """
+    name, *arguments = words
+    return COMMANDS[name](arguments)
+
+
+def _tune(arguments: list[str]) -> AnyExperiment:
+    """As ``ctm-rl tune`` does."""
+    own, others = divide(TuneOptions, arguments)
+    parse(TuneOptions, own, "ctm-rl tune")
+    return read_experiment("tune", others, also=TuneOptions)
+
+
+def _bench(arguments: list[str]) -> None:
+    """As ``ctm-rl bench`` does."""
+    if arguments[:1] in ([SCALING], [CLUSTER], ["envs"]):
+        arguments = arguments[1:]
+    own, others = divide(BenchOptions, arguments)
+    parse(BenchOptions, own, "ctm-rl bench")
+    experiment, rest, prog = choose("bench", others, load("cartpole-paper"))
+    parse(type(experiment), rest, prog, default=experiment, also=BenchOptions)
+
+
+def _options(kind: type[Any], name: str) -> Any:
+    """A command that has nothing but options."""
+
+    def read(arguments: list[str]) -> None:
+        parse(kind, arguments, f"ctm-rl {name}")
+
+    return read
+
+
+COMMANDS: dict[str, Any] = {
+    "train": lambda arguments: read_experiment("train", arguments),
+    "tune": _tune,
+    "bench": _bench,
+    "resume": _options(ResumeOptions, "resume"),
+    "evaluate": _options(EvaluateOptions, "evaluate"),
+    "import": _options(ImportOptions, "import"),
+    "cluster-check": _options(ClusterCheckOptions, "cluster-check"),
+}
+"""Every command that takes arguments."""
