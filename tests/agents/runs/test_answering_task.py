@@ -151,7 +151,7 @@ def test_wrong_combinations_are_refused_in_one_line_and_nothing_is_written(
         (("--env.kwargs", '{"width": 3}'), "cannot be made:"),
         (("--env.id", "Nowhere-v0"), "env.id 'Nowhere-v0' cannot be made:"),
         (("--env.held-out-kwargs", '{"length": 7}'), "must not change the number of answers or channels"),
-        (("--model.encoder", "resnet18-1", "--model.positions", "none"), "model.encoder resnet18-1 reads a picture"),
+        (("--model.encoder", "resnet18-1", "--model.positions", "none"), "model.encoder resnet18-1 reads an image"),
         (("--model.encoder", "none", "--model.positions", "none"), "model.num_heads must be 0 with encoder none"),
         (("--learning.loss", "order"), "learning.loss order needs an answer that orders its elements"),
         (("--learning.batch-size", "7", "--learning.num-accumulated", "2"), "the nearest that work: 6 or 8"),

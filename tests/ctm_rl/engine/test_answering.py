@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ctm_rl.config import AnswerConfig
-from ctm_rl.engine import answering_weights
+from ctm_rl.engine import answering_weights, dispatch
 from ctm_rl.engine.answering import AnsweringForward, can_think_fast
 from ctm_rl.machine.core import CTMCore
 from ctm_rl.machine.reading import Glimpse, constant_reading
-from ctm_rl.models import answering as models
 from ctm_rl.models.answering import ContinuousThoughtMachine, Thought
 
 B, K = 3, 5
@@ -75,14 +74,14 @@ def core_of(model: ContinuousThoughtMachine) -> CTMCore:
 def one_by_one(model: ContinuousThoughtMachine, inputs: tuple[Tensor, ...]) -> Thought:
     """The path that the fast one must equal."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "can_think_fast", lambda core, readings: False)
+        patch.setattr(dispatch, "can_think_fast", lambda core, readings: False)
         return model(*inputs)
 
 
 def at_once(model: ContinuousThoughtMachine, inputs: tuple[Tensor, ...]) -> Thought:
     """The fast path, and no other."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "think", None)
+        patch.setattr(dispatch, "think", None)
         return model(*inputs)
 
 
