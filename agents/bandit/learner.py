@@ -12,6 +12,7 @@ from torch import Tensor
 from ctm_rl.agents.bandit.env_runner import ACTIONS, LOGP
 from ctm_rl.agents.bandit.module import LOGITS, VALUES, chosen_whole
 from ctm_rl.agents.ppo.loss import PPOLoss, ppo_loss
+from ctm_rl.agents.ppo.moments import moments_of_sums
 from ctm_rl.agents.rllib.columns import counted, to_device
 from ctm_rl.agents.supervised.learner import SupervisedLearner, cut
 from ctm_rl.agents.supervised.sampler import REWARDS
@@ -25,7 +26,6 @@ CLIP_FRACTION_KEY = "clip_fraction"
 """Names of a learner's metrics, beside RLlib's own."""
 
 _ADVANTAGES = "advantages"
-_TINY = 1e-8
 
 
 class BanditLearner(SupervisedLearner):
@@ -82,7 +82,7 @@ class BanditLearner(SupervisedLearner):
         num_samples, num_epochs = len(columns[REWARDS]), self.config.bandit.num_epochs
         num_batches = num_samples // self.config.num_rows
         advantages = (samples[REWARDS] - samples[VALUES]).view(num_batches, -1)
-        samples[_ADVANTAGES] = self._normalised(advantages).flatten()
+        samples[_ADVANTAGES] = self._normalise(advantages).flatten()
         batches = list(cut(samples, num_batches))
         self._parts = []
         self._take_steps(batches[index] for index in self._order(num_batches))
@@ -103,20 +103,12 @@ class BanditLearner(SupervisedLearner):
         for _ in range(self.config.bandit.num_epochs):
             yield from torch.randperm(num_batches, generator=self.batch_generator).tolist()
 
-    def _normalised(self, advantages: Tensor) -> Tensor:
-        """Shifts and scales the advantages [batches, rows] of each batch, by its mean and deviation over all learners.
-
-        Where all of a batch are alike, nothing can be learned from it: they become 0.
-        """
+    def _normalise(self, advantages: Tensor) -> Tensor:
+        """Shifts and scales the advantages [batches, rows] of each batch by its moments over all learners."""
         values = advantages.double()
         sums = torch.stack((torch.full_like(values[:, 0], values.shape[1]), values.sum(1), values.square().sum(1)))
-        if self.config.num_learners > 1:
-            torch.distributed.all_reduce(sums)
-        count, total, square = sums
-        mean = total / count
-        # As torch.std: over one less than there are.
-        variance = (square - total * mean).clamp(min=0.0) / (count - 1).clamp(min=1.0)
-        return ((values - mean[:, None]) / (variance.sqrt()[:, None] + _TINY)).float()
+        moments = moments_of_sums(sums[:, :, None], max(1, self.config.num_learners))
+        return moments.normalise(values).float()
 
     def _entropy_coefficient(self) -> float:
         """The weight of the entropy at this step."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ctm_rl.agents.ppo.gae import estimate_advantages
 from ctm_rl.agents.ppo.loss import PPOLoss, ppo_loss
+from ctm_rl.agents.ppo.moments import Moments, moments_of_sums, sum_over_learners
 from ctm_rl.agents.ppo.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, VALUES
 from ctm_rl.agents.rllib.columns import counted, to_device, to_tensor
 from ctm_rl.agents.rllib.module import CTMModule
@@ -35,7 +36,6 @@ NUM_GRADIENT_STEPS_KEY = "num_gradient_steps"
 _ADVANTAGES = "advantages"
 _RETURNS = "returns"
 _WEIGHTS = "weights"
-_TINY = 1e-8
 _GENERATOR = "minibatch_generator"
 
 
@@ -167,12 +167,11 @@ class RecurrentPPOLearner(PPOTorchLearner):
         minibatches = list(self._deal(columns[IS_VALID]))
         device_columns[_ADVANTAGES] = to_tensor(advantages, self._device)
         device_columns[_RETURNS] = to_tensor(returns, self._device)
-        moments = self._moments(device_columns, minibatches)
         parts, norms = [], []
-        for minibatch, (count, mean, deviation) in zip(minibatches, moments, strict=True):
+        for minibatch, moments in zip(minibatches, self._moments(device_columns, minibatches), strict=True):
             chosen = _select(device_columns, minibatch.rows.to(self._device))
-            chosen[_ADVANTAGES] = (chosen[_ADVANTAGES] - mean) / (deviation + _TINY)
-            chosen[_WEIGHTS] = chosen[IS_VALID] * (self._num_learners / count)
+            chosen[_ADVANTAGES] = moments.normalise(chosen[_ADVANTAGES])
+            chosen[_WEIGHTS] = chosen[IS_VALID] * (self._num_learners / moments.num_values)
             _, _, step = self._update({DEFAULT_MODULE_ID: chosen})
             parts.append(torch.stack(self._parts).detach())
             if not step:
@@ -240,24 +239,18 @@ class RecurrentPPOLearner(PPOTorchLearner):
         Until then the statistics are those that the rollout had, so that ratios begin at 1.
         """
         for normaliser, moments in self._agent.observed(observations.flatten(0, 1), is_valid.flatten().float()):
-            normaliser.observe_(self._all_reduce(moments))
+            normaliser.observe_(sum_over_learners(moments, self._num_learners))
 
     @property
     def _num_learners(self) -> int:
         """How many learners share the work."""
         return max(1, self.config.num_learners)
 
-    def _all_reduce(self, values: Tensor) -> Tensor:
-        """Sums over all learners."""
-        if self._num_learners > 1:
-            torch.distributed.all_reduce(values)
-        return values
-
     def _is_too_far(self) -> bool:
         """Whether the minibatch's divergence, of all learners, is above the limit; the same answer on every learner."""
         if self.config.target_kl is None:
             return False
-        kl = self._all_reduce(self._parts.kl.detach().clone()) / self._num_learners
+        kl = sum_over_learners(self._parts.kl.detach().clone(), self._num_learners) / self._num_learners
         return kl.item() > self.config.target_kl
 
     def _deal(self, is_valid: np.ndarray) -> Iterator[_Minibatch]:
@@ -273,19 +266,14 @@ class RecurrentPPOLearner(PPOTorchLearner):
             for rows in order.chunk(num_minibatches):
                 yield _Minibatch(rows, int(num_steps[rows.numpy()].sum()))
 
-    def _moments(self, columns: dict[str, Any], minibatches: list[_Minibatch]) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Count of valid steps, mean and deviation of the advantages of each minibatch, over all learners."""
+    def _moments(self, columns: dict[str, Any], minibatches: list[_Minibatch]) -> list[Moments]:
+        """Moments of the advantages of each minibatch's valid steps, over all learners."""
         weights = columns[IS_VALID].double()
         weighted = columns[_ADVANTAGES] * weights
         sums = torch.stack((weights.sum(1), weighted.sum(1), (weighted * columns[_ADVANTAGES]).sum(1)), -1)  # [B, 3]
         totals = torch.stack([sums[minibatch.rows.to(sums.device)].sum(0) for minibatch in minibatches])
-        count, total, square = self._all_reduce(totals).unbind(-1)
-        count = count.clamp(min=1.0)
-        mean = total / count
-        # As torch.std: over one less than there are.
-        variance = (square - total * mean).clamp(min=0.0) / (count - 1).clamp(min=1.0)
-        stacked = torch.stack((count, mean, variance.sqrt()), -1).float()
-        return [(row[0], row[1], row[2]) for row in stacked]
+        stacked = torch.stack(moments_of_sums(totals.T.contiguous(), self._num_learners), -1).float()
+        return [Moments(*row) for row in stacked]
 
     def _log_learning(self, parts: list[Tensor], norms: list[Tensor]) -> None:
         """Logs the means over the minibatches, with one transfer for all."""
