@@ -56,7 +56,7 @@ class RecurrentPPO(PPO):
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             fragment = self._collector.collect(self._tick_seed())
         lifetime = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
-        if config.collect_ahead:
+        if config.ppo.collect_ahead:
             self._collector.order(self._tick_seed())
         trained = (LEARNER_RESULTS, ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME)
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):

@@ -7,8 +7,8 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils import force_list
-from ray.rllib.utils.from_config import NotProvided
 
+from ctm_rl.agents.experiments.acting import PPOSettings
 from ctm_rl.agents.experiments.validation import check_ahead, check_rows, scale_of_rewards
 from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.learner import RecurrentPPOLearner
@@ -16,6 +16,26 @@ from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.agents.rllib.seeded_env_runner import SeededEnvRunner
 from ctm_rl.config import PolicyConfig
 
+_RLLIB_NAMES = {
+    "gae_lambda": "lambda_",
+    "clip": "clip_param",
+    "value_coefficient": "vf_loss_coeff",
+    "entropy_coefficient": "entropy_coeff",
+    "max_grad_norm": "grad_clip",
+    "num_rollout_steps": "rollout_fragment_length",
+}
+"""Fields of ``PPOSettings`` that RLlib calls something else."""
+_OF_SCHEDULES = {"is_lr_annealed", "lr_warmup_steps", "entropy_coefficient_final"}
+_ATTRIBUTES = {
+    field.name: _RLLIB_NAMES.get(field.name, field.name)
+    for field in dataclasses.fields(PPOSettings)
+    if field.name not in _OF_SCHEDULES
+}
+"""The attribute of the configuration for each field of ``PPOSettings``."""
+_NUMBERS = _ATTRIBUTES.keys() - {"lr", "entropy_coefficient", "max_grad_norm", "num_rollout_steps"}
+"""Fields whose attribute always holds what ``PPOSettings`` allows."""
+_OWN_FIELDS = _NUMBERS - _RLLIB_NAMES.keys() - {"gamma", "num_epochs"}
+"""Fields that RLlib's PPO does not have."""
 _UNHEARD = ("on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end", "on_sample_end")
 """Callbacks about episodes, which columns do not have."""
 
@@ -40,8 +60,6 @@ class RecurrentPPOConfig(PPOConfig):
     """
 
     # Always numbers here, which RLlib's annotations leave open.
-    gamma: float  # pyright: ignore[reportIncompatibleVariableOverride]
-    num_epochs: int  # pyright: ignore[reportIncompatibleVariableOverride]
     num_learners: int  # pyright: ignore[reportIncompatibleVariableOverride]
     num_env_runners: int  # pyright: ignore[reportIncompatibleVariableOverride]
     num_envs_per_env_runner: int  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -54,7 +72,6 @@ class RecurrentPPOConfig(PPOConfig):
         super().__init__(algo_class=algo_class)
         self.env_runner_cls = ColumnarEnvRunner
         self.num_envs_per_env_runner = 16
-        self.rollout_fragment_length = 64
         # The environment's own vector class where it has one; otherwise one after the other.
         self.gym_env_vectorize_mode = "vector_entry_point"
         # With 1, RLlib skips sending new weights to a runner whose last receipt has not come in yet.
@@ -63,69 +80,58 @@ class RecurrentPPOConfig(PPOConfig):
         self._dont_auto_sync_env_runner_states = True
         # Evaluation counts episodes, which the stock runner does.
         self.evaluation_config = {"env_runner_cls": SeededEnvRunner, "gym_env_vectorize_mode": "sync"}
-        self.lr = 1e-3
-        self.num_epochs = 4
-        self.lambda_ = 0.95
-        self.clip_param = 0.2
-        self.vf_loss_coeff = 0.5
-        self.entropy_coeff = 0.01
-        self.grad_clip = 0.5
         self.grad_clip_by = "global_norm"
         self.use_kl_loss = False
         self.vf_clip_param = None
         self.minibatch_size = None
-        self.num_minibatches = 4
-        self.reward_scale: float | None = None
-        self.normalize_rewards = False
-        self.target_kl: float | None = None
-        self.value_clip: float | None = None
-        self.adam_epsilon = 1e-5
-        self.collect_ahead = False
+        self._set(PPOSettings())
 
     def training(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        *,
-        num_minibatches: Any = NotProvided,
-        reward_scale: Any = NotProvided,
-        normalize_rewards: Any = NotProvided,
-        target_kl: Any = NotProvided,
-        value_clip: Any = NotProvided,
-        adam_epsilon: Any = NotProvided,
-        collect_ahead: Any = NotProvided,
-        **kwargs: Any,
+        self, *, ppo: PPOSettings | None = None, **kwargs: Any
     ) -> "RecurrentPPOConfig":
-        """Sets how is learned.
+        """Sets how the policy learns.
 
         Args:
-            num_minibatches: gradient steps of each pass; times the learners, they must divide the environments.
-            reward_scale: rewards are learned from times this, and reported raw; ``None``: 1 - gamma, so that values
-                stay small, or 1 if rewards are normalised.
-            normalize_rewards: divide rewards by the running deviation of the discounted return, in each runner.
-            target_kl: stop an iteration's passes when the policy has diverged this far from the one that acted.
-            value_clip: how far a value may move from the rollout's before it gets no credit for moving.
-            adam_epsilon: Adam's epsilon.
-            collect_ahead: remote runners play the next steps while the learners learn, with weights one iteration old;
-                the learners correct for that, see ``RecurrentPPOLearner``.
-            **kwargs: RLlib's: ``lr`` and ``entropy_coeff`` (numbers or schedules), ``gamma``, ``lambda_``,
-                ``clip_param``, ``vf_loss_coeff`` (of half the squared error), ``grad_clip``, ``num_epochs`` and others.
+            ppo: all settings at once, except for those of schedules (``is_lr_annealed``, ``lr_warmup_steps``,
+                ``entropy_coefficient_final``): these need the length of the run, and go into ``lr`` and
+                ``entropy_coeff`` as RLlib's schedules.
+            **kwargs: single settings, which take precedence: fields of ``PPOSettings`` that RLlib has no name for
+                (``num_minibatches``, ``reward_scale``, ``normalize_rewards``, ``value_clip``, ``target_kl``,
+                ``adam_epsilon``, ``collect_ahead``), and RLlib's: ``lr`` and ``entropy_coeff`` (numbers or schedules),
+                ``gamma``, ``lambda_``, ``clip_param``, ``vf_loss_coeff`` (of half the squared error), ``grad_clip``,
+                ``num_epochs`` and others. Each may be a search space of Ray Tune.
 
         Returns:
             This configuration.
         """
+        if ppo is not None:
+            self._set(ppo)
+        for name in _OWN_FIELDS & kwargs.keys():
+            setattr(self, name, kwargs.pop(name))
         super().training(**kwargs)
-        own = {
-            "num_minibatches": num_minibatches,
-            "reward_scale": reward_scale,
-            "normalize_rewards": normalize_rewards,
-            "target_kl": target_kl,
-            "value_clip": value_clip,
-            "adam_epsilon": adam_epsilon,
-            "collect_ahead": collect_ahead,
-        }
-        for name, value in own.items():
-            if value is not NotProvided:
-                setattr(self, name, value)
         return self
+
+    def _set(self, ppo: PPOSettings) -> None:
+        """Stores every setting as an attribute of this configuration, which is all that RLlib and Tune read."""
+        for name, attribute in _ATTRIBUTES.items():
+            setattr(self, attribute, getattr(ppo, name))
+
+    @property
+    def ppo(self) -> PPOSettings:
+        """The settings as they are now, checked.
+
+        Where RLlib allows more than a number (``lr`` and ``entropy_coeff``: schedules, ``grad_clip``: ``None``,
+        ``rollout_fragment_length``: "auto"), the default stands here: read these from RLlib's attributes.
+
+        Raises:
+            ValueError: a setting is outside its limits; the message has RLlib's name of it.
+        """
+        values = {name: getattr(self, _ATTRIBUTES[name]) for name in _NUMBERS}
+        try:
+            return PPOSettings(**values)
+        except ValueError as error:
+            name, _, limits = str(error).removeprefix("ppo.").partition(" ")
+            raise ValueError(f"{_ATTRIBUTES[name]} {limits}") from error
 
     @property
     def num_rows(self) -> int:
@@ -135,12 +141,13 @@ class RecurrentPPOConfig(PPOConfig):
     @property
     def num_rows_unit(self) -> int:
         """How many environments make one of each learner's minibatches: their number is a multiple of this."""
-        return max(1, self.num_learners) * self.num_minibatches
+        return max(1, self.num_learners) * self.ppo.num_minibatches
 
     @property
     def scale(self) -> float:
         """The factor of the rewards that are learned from."""
-        return scale_of_rewards(self.reward_scale, self.gamma, is_normalised=self.normalize_rewards)
+        ppo = self.ppo
+        return scale_of_rewards(ppo.reward_scale, ppo.gamma, is_normalised=ppo.normalize_rewards)
 
     @property
     def train_batch_size_per_learner(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -175,14 +182,8 @@ class RecurrentPPOConfig(PPOConfig):
     def _check(self) -> None:
         """Checks what RLlib knows nothing of."""
         _check_meaning(self)
-        for name in ("num_minibatches", "num_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("target_kl", "value_clip", "reward_scale", "adam_epsilon"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, got {value}.")
-        check_ahead(collect_ahead=self.collect_ahead, num_env_runners=self.num_env_runners)
+        ppo = self.ppo
+        check_ahead(collect_ahead=ppo.collect_ahead, num_env_runners=self.num_env_runners)
         if self.total_train_batch_size % self.num_rows:
             raise ValueError(
                 f"train_batch_size_per_learner x learners = {self.total_train_batch_size} must be a multiple of the "
@@ -192,7 +193,7 @@ class RecurrentPPOConfig(PPOConfig):
             num_env_runners=self.num_env_runners,
             num_envs_per_env_runner=self.num_envs_per_env_runner,
             num_learners=self.num_learners,
-            num_minibatches=self.num_minibatches,
+            num_minibatches=ppo.num_minibatches,
         )
 
 

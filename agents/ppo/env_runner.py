@@ -62,7 +62,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
     no connectors, and of the callbacks only ``on_environment_created``. Holes, where an environment resets, are no
     environment steps.
 
-    Args of the constructor are RLlib's. Of the configuration it reads ``normalize_rewards`` beside RLlib's own fields.
+    Args of the constructor are RLlib's. Of the configuration it reads ``ppo`` and RLlib's own fields.
     """
 
     config: "RecurrentPPOConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -251,7 +251,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         self._generator = torch.Generator()
         self._generator.set_state(torch.as_tensor(state["generator"]))
         if state["rewards"] is not None and self.num_envs:
-            self._normaliser = RewardNormaliser(self.num_envs, self.config.gamma)
+            self._normaliser = RewardNormaliser(self.num_envs, self.config.ppo.gamma)
             self._normaliser.set_state(state["rewards"])
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -309,8 +309,8 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
                 self._generator.manual_seed(int(word))
             else:
                 self._generator.seed()
-        if self.config.normalize_rewards and self._normaliser is None:
-            self._normaliser = RewardNormaliser(self.num_envs, self.config.gamma)
+        if self._normaliser is None and self.config.ppo.normalize_rewards:
+            self._normaliser = RewardNormaliser(self.num_envs, self.config.ppo.gamma)
         if self._player is None:
             stepper = Stepper(self.module.agent, self.num_envs)
             self._player = VectorPlayer(self.env, stepper, self._generator, self._normaliser)

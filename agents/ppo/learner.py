@@ -74,7 +74,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
     def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
         """Makes Adam, with the configuration's epsilon."""
         parameters: Any = self.get_parameters(self.module[module_id])
-        optimizer = torch.optim.Adam(parameters, eps=self.config.adam_epsilon, fused=True)
+        optimizer = torch.optim.Adam(parameters, eps=self.config.ppo.adam_epsilon, fused=True)
         self.register_optimizer(
             module_id=module_id, optimizer=optimizer, params=parameters, lr_or_lr_schedule=self.config.lr
         )
@@ -117,6 +117,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
         self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> Tensor:
         """Computes the loss of one minibatch and keeps its parts for the metrics."""
+        ppo = self.config.ppo
         self._parts: PPOLoss = ppo_loss(
             self._agent.actions.score(fwd_out[Columns.ACTION_DIST_INPUTS], batch[Columns.ACTIONS]),
             fwd_out[Columns.EMBEDDINGS],
@@ -125,9 +126,9 @@ class RecurrentPPOLearner(PPOTorchLearner):
             advantages=batch[_ADVANTAGES],
             returns=batch[_RETURNS],
             weights=batch[_WEIGHTS],
-            clip=self.config.clip_param,
-            value_clip=self.config.value_clip,
-            value_coefficient=self.config.vf_loss_coeff,
+            clip=ppo.clip,
+            value_clip=ppo.value_clip,
+            value_coefficient=ppo.value_coefficient,
             entropy_coefficient=cast(Any, self.entropy_coeff_schedulers_per_module[module_id].get_current_value()),
         )
         return self._parts.total
@@ -152,15 +153,15 @@ class RecurrentPPOLearner(PPOTorchLearner):
 
     def _learn(self, columns: Mapping[str, Any]) -> None:
         """Passes over the environments, minibatch by minibatch, and logs how it went."""
-        device_columns = to_device(columns, self._device)
-        ratios = self._renew(device_columns) if self.config.collect_ahead else None
+        ppo, device_columns = self.config.ppo, to_device(columns, self._device)
+        ratios = self._renew(device_columns) if ppo.collect_ahead else None
         advantages = estimate_advantages(
             self.config.scale * columns[REWARDS],
             columns[VALUES],
             columns[NEXT_VALUES],
             columns[IS_LAST],
-            self.config.gamma,
-            self.config.lambda_,
+            ppo.gamma,
+            ppo.gae_lambda,
             ratios,
         )
         returns = advantages + columns[VALUES]
@@ -195,7 +196,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
         is_training = module.training
         module.eval()
         logp = torch.empty_like(columns[Columns.ACTION_LOGP])
-        for rows in torch.arange(len(logp), device=logp.device).chunk(self.config.num_minibatches):
+        for rows in torch.arange(len(logp), device=logp.device).chunk(self.config.ppo.num_minibatches):
             chosen = _select(columns, rows)
             outputs = module.forward_train(chosen)
             logp[rows] = self._agent.actions.score(outputs[Columns.ACTION_DIST_INPUTS], chosen[Columns.ACTIONS]).logp
@@ -248,18 +249,19 @@ class RecurrentPPOLearner(PPOTorchLearner):
 
     def _is_too_far(self) -> bool:
         """Whether the minibatch's divergence, of all learners, is above the limit; the same answer on every learner."""
-        if self.config.target_kl is None:
+        limit = self.config.ppo.target_kl
+        if limit is None:
             return False
         kl = sum_over_learners(self._parts.kl.detach().clone(), self._num_learners) / self._num_learners
-        return kl.item() > self.config.target_kl
+        return kl.item() > limit
 
     def _deal(self, is_valid: np.ndarray) -> Iterator[_Minibatch]:
         """Deals the environments out into minibatches, anew in each pass."""
-        num_rows, num_minibatches = len(is_valid), self.config.num_minibatches
+        num_rows, num_minibatches = len(is_valid), self.config.ppo.num_minibatches
         if num_rows % num_minibatches:
             raise ValueError(f"{num_rows} environments cannot be cut into {num_minibatches} equal minibatches.")
         num_steps = is_valid.sum(1)
-        for _ in range(self.config.num_epochs):
+        for _ in range(self.config.ppo.num_epochs):
             order = torch.arange(num_rows)
             if self.config.shuffle_batch_per_epoch:
                 order = torch.randperm(num_rows, generator=self.minibatch_generator)

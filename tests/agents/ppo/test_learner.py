@@ -276,7 +276,8 @@ def test_environments_that_make_no_equal_minibatches_are_refused(changes: dict[s
         ({"use_kl_loss": True}, "use_kl_loss has no effect .*use target_kl"),
         ({"vf_clip_param": 10.0}, "vf_clip_param has no effect .*use value_clip"),
         ({"grad_clip_by": "value"}, "grad_clip_by has no effect"),
-        ({"target_kl": 0.0}, "target_kl must be above 0"),
+        ({"target_kl": 0.0}, "^target_kl must be above 0"),
+        ({"lambda_": 2.0}, "^lambda_ must be at least 0 and at most 1, got 2.0"),
         ({"num_minibatches": 0}, "num_minibatches must be at least 1"),
         ({"train_batch_size_per_learner": 1000}, "must be a multiple of the 32 environments"),
     ],
@@ -286,6 +287,41 @@ def test_settings_without_meaning_are_refused(settings: dict[str, Any], message:
     with pytest.raises(ValueError, match=message) as caught:
         config.validate()
     assert "\n" not in str(caught.value)
+
+
+def test_every_setting_has_one_place_in_the_configuration() -> None:
+    settings = PPOSettings(
+        lr=0.02,
+        gamma=0.8,
+        gae_lambda=0.7,
+        reward_scale=3.0,
+        normalize_rewards=True,
+        clip=0.3,
+        value_clip=0.4,
+        target_kl=0.05,
+        entropy_coefficient=0.06,
+        value_coefficient=0.9,
+        max_grad_norm=1.5,
+        adam_epsilon=1e-7,
+        num_epochs=6,
+        num_minibatches=7,
+        num_rollout_steps=9,
+        collect_ahead=True,
+    )
+    config = RecurrentPPOConfig().training(ppo=settings, num_minibatches=8)
+    of_rllib = config.lr, config.entropy_coeff, config.grad_clip, config.rollout_fragment_length
+    assert of_rllib == (0.02, 0.06, 1.5, 9)
+    assert (config.gamma, config.lambda_, config.clip_param, config.vf_loss_coeff) == (0.8, 0.7, 0.3, 0.9)
+    defaults = {"lr": 1e-3, "entropy_coefficient": 0.01, "max_grad_norm": 0.5, "num_rollout_steps": 64}
+    assert config.ppo == dataclasses.replace(settings, num_minibatches=8, **defaults)
+    with pytest.raises(TypeError, match="num_minibatch"):
+        config.training(num_minibatch=3)
+
+
+def test_tune_may_search_any_setting() -> None:
+    space = RecurrentPPOConfig().training(target_kl=tune.grid_search([0.01, 0.02])).to_dict()
+    assert space["target_kl"] == {"grid_search": [0.01, 0.02]}
+    assert RecurrentPPOConfig().update_from_dict({**space, "target_kl": 0.02}).ppo.target_kl == 0.02
 
 
 def test_callbacks_about_episodes_are_refused_and_others_are_not() -> None:
