@@ -4,13 +4,14 @@ import dataclasses
 import itertools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ctm_rl.agents.evaluation.answers import Asked, asked_of, describe_answers, evaluate_answers
 from ctm_rl.agents.evaluation.halting_curve import HALT_THRESHOLDS, threshold_name
@@ -19,6 +20,7 @@ from ctm_rl.agents.experiments.answering import AnsweringExperiment, TaskConfig
 from ctm_rl.agents.experiments.settings import MAX_SEED
 from ctm_rl.agents.rllib.environment import make_env
 from ctm_rl.agents.rllib.spaces import fit
+from ctm_rl.agents.rllib.vector_loop import VectorLoop
 from ctm_rl.agents.run_directory.directory import check_is_run, read_config
 from ctm_rl.agents.run_directory.progress import describe_return
 from ctm_rl.checkpoints import store as checkpoint
@@ -146,19 +148,20 @@ def _play_all(
 ) -> dict[str, Any]:
     """Plays one episode for each seed, and once more for each certainty that rows are to halt at."""
     episodes = len(seeds)
-    envs = [_make_fitting(config, policy) for _ in range(min(episodes, MAX_ENVS))]
+    shares = [_Share(_make_fitting(config, policy)) for _ in range(min(episodes, MAX_ENVS))]
+    vector = SyncVectorEnv([lambda share=share: share for share in shares], autoreset_mode=AutoresetMode.SAME_STEP)
+    loop = VectorLoop(vector, policy.layout)
     started = time.perf_counter()
     num_threads = torch.get_num_threads()
     # The products are too small to be shared out: with more threads on a busy machine they take ten times as long.
     torch.set_num_threads(1)
     try:
-        returns, lengths, ticks = _play(policy, envs, seeds, way)
+        returns, lengths, ticks = _play(policy, shares, loop, seeds, way)
         seconds = time.perf_counter() - started
-        halting = [_play_halting(policy, envs, seeds, way._replace(halt_certainty=at)) for at in thresholds]
+        halting = [_play_halting(policy, shares, loop, seeds, way._replace(halt_certainty=at)) for at in thresholds]
     finally:
         torch.set_num_threads(num_threads)
-        for env in envs:
-            env.close()
+        vector.close()
     return {
         "episodes": episodes,
         "episode_return_mean": float(returns.mean()),
@@ -250,54 +253,80 @@ def _difference(policy: Policy, layout: Layout, actions: Actions) -> str:
     raise AssertionError("they are the same")
 
 
-def _play(policy: Policy, envs: list[gym.Env], seeds: list[int], way: _Way) -> tuple[np.ndarray, np.ndarray, int]:
+class _Share(gym.Wrapper[Any, Any, Any, Any]):
+    """One environment's share of the episodes: plays one for each of its seeds, then stands still.
+
+    Args:
+        env: the environment.
+    """
+
+    def begin(self, seeds: Iterable[int]) -> None:
+        """Sets the seeds of the next episodes."""
+        self._seeds = iter(seeds)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins the next episode; after the last one the last observation stays."""
+        following = next(self._seeds, None)
+        self._is_over = following is None
+        if not self._is_over:
+            self._observation, _ = self.env.reset(seed=following)
+        return self._observation, {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Takes a step, or none after the last episode."""
+        if self._is_over:
+            return self._observation, 0.0, False, False, {}
+        self._observation, reward, is_terminated, is_truncated, _ = self.env.step(action)
+        return self._observation, reward, is_terminated, is_truncated, {}
+
+
+def _play(
+    policy: Policy, shares: Sequence[_Share], loop: VectorLoop, seeds: list[int], how: _Way
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Plays one episode for each seed: environment i those of places i, i + n, i + 2 n, and so on.
 
     Returns:
         Returns and lengths, in the order of the seeds, and how many ticks all these steps took.
     """
-    num_ticks = 0
-    num_envs, num_episodes = len(envs), len(seeds)
-    returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, dtype=np.int64)
-    generator = torch.Generator().manual_seed(way.seed)
-    episode_of = list(range(num_envs))  # which episode each environment plays; done with them all: num_episodes or more
-    layout = policy.layout
-    observations = np.stack([layout.pack_one(env.reset(seed=seeds[index])[0]) for index, env in enumerate(envs)])
-    is_first = np.ones(num_envs, dtype=bool)
+    num_envs, num_episodes = len(shares), len(seeds)
+    for index, share in enumerate(shares):
+        share.begin(seeds[index::num_envs])
+    loop.reset()
+    generator = torch.Generator().manual_seed(how.seed)
     state = policy.initial_state(num_envs)
-    while any(episode < num_episodes for episode in episode_of):
+
+    def choose(observations: np.ndarray, is_first: np.ndarray) -> np.ndarray:
+        nonlocal state
         actions, state = policy.act_packed(
             observations,
             state,
             is_first=is_first,
-            deterministic=way.deterministic,
+            deterministic=how.deterministic,
             generator=generator,
-            halt_certainty=way.halt_certainty,
-            num_ticks=way.num_ticks,
+            halt_certainty=how.halt_certainty,
+            num_ticks=how.num_ticks,
         )
-        is_first[:] = False
-        for index, env in enumerate(envs):
-            episode = episode_of[index]
-            if episode >= num_episodes:
-                continue
-            seen, reward, is_terminated, is_truncated, _ = env.step(actions[index])
-            observations[index] = layout.pack_one(seen)
-            returns[episode] += float(reward)
-            lengths[episode] += 1
-            num_ticks += int(policy.ticks[index])
-            if not (is_terminated or is_truncated):
-                continue
-            episode_of[index] += num_envs
-            is_first[index] = True
-            if episode_of[index] < num_episodes:
-                observations[index] = layout.pack_one(env.reset(seed=seeds[episode_of[index]])[0])
+        return actions
+
+    returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, dtype=np.int64)
+    episode_of = np.arange(num_envs)  # which episode each environment plays; after its last one: num_episodes or more
+    num_ticks = 0
+    steps = loop.steps(choose)
+    while (is_playing := episode_of < num_episodes).any():
+        taken = next(steps)
+        num_ticks += int(policy.ticks[is_playing].sum())
+        ended = np.flatnonzero(taken.is_last)
+        returns[episode_of[ended]], lengths[episode_of[ended]] = taken.returns[ended], taken.lengths[ended]
+        episode_of[ended] += num_envs
     return returns, lengths, num_ticks
 
 
-def _play_halting(policy: Policy, envs: list[gym.Env], seeds: list[int], way: _Way) -> dict[str, Any]:
+def _play_halting(
+    policy: Policy, shares: Sequence[_Share], loop: VectorLoop, seeds: list[int], way: _Way
+) -> dict[str, Any]:
     """Plays one episode for each seed where every row halts at a certainty; a point of the curve."""
     started = time.perf_counter()
-    returns, lengths, num_ticks = _play(policy, envs, seeds, way)
+    returns, lengths, num_ticks = _play(policy, shares, loop, seeds, way)
     num_steps = int(lengths.sum())
     return {
         "threshold": way.halt_certainty,
