@@ -13,7 +13,8 @@ from ctm_rl.agents.bandit.env_runner import ACTIONS, LOGP
 from ctm_rl.agents.bandit.module import LOGITS, VALUES, chosen_whole
 from ctm_rl.agents.ppo.loss import PPOLoss, ppo_loss
 from ctm_rl.agents.ppo.moments import moments_of_sums
-from ctm_rl.agents.rllib.columns import counted, to_device
+from ctm_rl.agents.rllib import private
+from ctm_rl.agents.rllib.columns import to_device
 from ctm_rl.agents.supervised.learner import SupervisedLearner, cut
 from ctm_rl.agents.supervised.sampler import REWARDS
 
@@ -78,7 +79,7 @@ class BanditLearner(SupervisedLearner):
 
     def _learn(self, columns: Mapping[str, Any]) -> None:
         """Passes over the batches, and logs how it went."""
-        samples = to_device(columns, self._device)
+        samples = to_device(columns, self.device)
         num_samples, num_epochs = len(columns[REWARDS]), self.config.bandit.num_epochs
         num_batches = num_samples // self.config.num_rows
         advantages = (samples[REWARDS] - samples[VALUES]).view(num_batches, -1)
@@ -96,7 +97,7 @@ class BanditLearner(SupervisedLearner):
             (CLIP_FRACTION_KEY, means.clip_fraction),
         ):
             self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
-        self._log_steps_trained_metrics(counted(num_samples * num_epochs))
+        private.log_trained_steps(self, num_samples * num_epochs)
 
     def _order(self, num_batches: int) -> Iterator[int]:
         """The batches of one iteration, once in each pass."""

@@ -57,7 +57,7 @@ def _serve(task: dict[str, Any], answers: TextIO) -> None:
     """Builds the contender and answers."""
     from ctm_rl.agents.cluster.session import ray_for
     from ctm_rl.agents.cluster.signals import StopRequest
-    from ctm_rl.agents.run_directory.working_directory import no_results_at_home
+    from ctm_rl.agents.rllib.private import no_results_at_home
 
     experiment, rival = from_json(task["experiment"]), RivalSettings(**task["rival"])
     assert isinstance(experiment, ActingExperiment)

@@ -12,6 +12,7 @@ from ctm_rl.agents.experiments.acting import PPOSettings
 from ctm_rl.agents.experiments.validation import check_ahead, check_rows, scale_of_rewards
 from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.learner import RecurrentPPOLearner
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.agents.rllib.seeded_env_runner import SeededEnvRunner
 from ctm_rl.config import PolicyConfig
@@ -36,6 +37,10 @@ _NUMBERS = _ATTRIBUTES.keys() - {"lr", "entropy_coefficient", "max_grad_norm", "
 """Fields whose attribute always holds what ``PPOSettings`` allows."""
 _OWN_FIELDS = _NUMBERS - _RLLIB_NAMES.keys() - {"gamma", "num_epochs"}
 """Fields that RLlib's PPO does not have."""
+_WAYS_OUT = {
+    "torch_grad_scaler_class": "gradients are not scaled",
+    "torch_lr_scheduler_classes": "give lr as a schedule",
+}
 _UNHEARD = ("on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end", "on_sample_end")
 """Callbacks about episodes, which columns do not have."""
 
@@ -74,10 +79,8 @@ class RecurrentPPOConfig(PPOConfig):
         self.num_envs_per_env_runner = 16
         # The environment's own vector class where it has one; otherwise one after the other.
         self.gym_env_vectorize_mode = "vector_entry_point"
-        # With 1, RLlib skips sending new weights to a runner whose last receipt has not come in yet.
-        self.max_requests_in_flight_per_env_runner = 2
-        # There are no connectors whose state would have to be merged.
-        self._dont_auto_sync_env_runner_states = True
+        self.max_requests_in_flight_per_env_runner = private.MAX_REQUESTS_IN_FLIGHT
+        private.keep_env_runner_states_apart(self)
         # Evaluation counts episodes, which the stock runner does.
         self.evaluation_config = {"env_runner_cls": SeededEnvRunner, "gym_env_vectorize_mode": "sync"}
         self.grad_clip_by = "global_norm"
@@ -209,12 +212,9 @@ def _check_meaning(config: RecurrentPPOConfig) -> None:
         "batch_mode": (config.batch_mode != "truncate_episodes", "fragments cut episodes; use truncate_episodes"),
         "torch_skip_nan_gradients": (config.torch_skip_nan_gradients, "every gradient is taken; leave it False"),
         "policies": (config.is_multi_agent, "it learns one policy; leave multi_agent out"),
-        "env_to_module_connector": (config._env_to_module_connector is not None, "there are no connectors"),
-        "module_to_env_connector": (config._module_to_env_connector is not None, "there are no connectors"),
-        "learner_connector": (config._learner_connector is not None, "there are no connectors"),
-        "torch_grad_scaler_class": (config._torch_grad_scaler_class is not None, "gradients are not scaled"),
-        "torch_lr_scheduler_classes": (config._torch_lr_scheduler_classes is not None, "give lr as a schedule"),
     }
+    for name, value in private.unused_parts_of(config).items():
+        wrong[name] = (value is not None, _WAYS_OUT.get(name, "there are no connectors"))
     for name in _UNHEARD:
         given = [getattr(kind, name) is not getattr(RLlibCallback, name) for kind in force_list(config.callbacks_class)]
         is_given = any(given) or bool(getattr(config, f"callbacks_{name}", None))

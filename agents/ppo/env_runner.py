@@ -40,6 +40,7 @@ from ray.rllib.utils.metrics import (
 from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.ppo.vector_player import VectorPlayer
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.environment import make_vector
 from ctm_rl.agents.rllib.episodes import LENGTHS, RETURNS, FinishedEpisode
 from ctm_rl.agents.rllib.faults import FAULTS, FaultCounter
@@ -212,10 +213,10 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         """Returns weights, counters, and how actions are drawn and rewards divided; environments cannot be saved."""
         assert self.module is not None
         state: dict[str, Any] = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
-        if self._check_component(COMPONENT_RL_MODULE, components, not_components):
+        if private.is_component_wanted(self, COMPONENT_RL_MODULE, components, not_components):
             state[COMPONENT_RL_MODULE] = self.module.get_state(**kwargs)
             state[WEIGHTS_SEQ_NO] = self._weights_seq_no
-        if self._check_component(COMPONENT_PLAYING, components, not_components):
+        if private.is_component_wanted(self, COMPONENT_PLAYING, components, not_components):
             state[COMPONENT_PLAYING] = self.get_playing()
         return state
 
@@ -304,8 +305,9 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         position = self.num_env_steps_sampled_lifetime if started is None else started
         if self._generator is None:
             self._generator = torch.Generator()
-            if self._seed is not None:
-                (word,) = np.random.SeedSequence([self._seed, position, 1]).generate_state(1)
+            seed = private.seed_of(self)
+            if seed is not None:
+                (word,) = np.random.SeedSequence([seed, position, 1]).generate_state(1)
                 self._generator.manual_seed(int(word))
             else:
                 self._generator.seed()
@@ -315,7 +317,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
             stepper = Stepper(self.module.agent, self.num_envs)
             self._player = VectorPlayer(self.env, stepper, self._generator, self._normaliser)
         if self._needs_initial_reset:
-            self._player.reset(self._seed, position)
+            self._player.reset(private.seed_of(self), position)
             self._needs_initial_reset = False
         return self._player
 

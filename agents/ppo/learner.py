@@ -18,7 +18,8 @@ from ctm_rl.agents.ppo.gae import estimate_advantages
 from ctm_rl.agents.ppo.loss import PPOLoss, ppo_loss
 from ctm_rl.agents.ppo.moments import Moments, moments_of_sums, sum_over_learners
 from ctm_rl.agents.ppo.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, VALUES
-from ctm_rl.agents.rllib.columns import counted, to_device, to_tensor
+from ctm_rl.agents.rllib import private
+from ctm_rl.agents.rllib.columns import to_device, to_tensor
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.engine.keep_freed_memory import keep_freed_memory
 from ctm_rl.models.actor_critic import ActorCritic
@@ -101,15 +102,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
         Raises:
             ValueError: the environments cannot be cut into equal minibatches.
         """
-        self._check_is_built()
-        self.before_gradient_based_update(timesteps=timesteps or {})
-        if training_data is None:
-            training_data = TrainingData(batch=batch)
-        training_data.solve_refs()
-        assert training_data.batch is not None
-        self._weights_seq_no += 1
-        columns = training_data.batch.policy_batches[DEFAULT_MODULE_ID]
-        self._learn(columns)
+        self._learn(private.begin_update(self, training_data, batch, timesteps))
         self.after_gradient_based_update(timesteps=timesteps or {})
         return self.metrics.reduce()
 
@@ -153,7 +146,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
 
     def _learn(self, columns: Mapping[str, Any]) -> None:
         """Passes over the environments, minibatch by minibatch, and logs how it went."""
-        ppo, device_columns = self.config.ppo, to_device(columns, self._device)
+        ppo, device_columns = self.config.ppo, to_device(columns, self.device)
         ratios = self._renew(device_columns) if ppo.collect_ahead else None
         advantages = estimate_advantages(
             self.config.scale * columns[REWARDS],
@@ -166,11 +159,11 @@ class RecurrentPPOLearner(PPOTorchLearner):
         )
         returns = advantages + columns[VALUES]
         minibatches = list(self._deal(columns[IS_VALID]))
-        device_columns[_ADVANTAGES] = to_tensor(advantages, self._device)
-        device_columns[_RETURNS] = to_tensor(returns, self._device)
+        device_columns[_ADVANTAGES] = to_tensor(advantages, self.device)
+        device_columns[_RETURNS] = to_tensor(returns, self.device)
         parts, norms = [], []
         for minibatch, moments in zip(minibatches, self._moments(device_columns, minibatches), strict=True):
-            chosen = _select(device_columns, minibatch.rows.to(self._device))
+            chosen = _select(device_columns, minibatch.rows.to(self.device))
             chosen[_ADVANTAGES] = moments.normalise(chosen[_ADVANTAGES])
             chosen[_WEIGHTS] = chosen[IS_VALID] * (self._num_learners / moments.num_values)
             _, _, step = self._update({DEFAULT_MODULE_ID: chosen})
@@ -178,7 +171,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
             if not step:
                 break
             norms.append(step["gradient_norm"])
-            self._log_steps_trained_metrics(counted(minibatch.num_steps))
+            private.log_trained_steps(self, minibatch.num_steps)
         self._observe(device_columns[Columns.OBS], device_columns[IS_VALID])
         self._log_learning(parts, norms)
         valid = columns[IS_VALID]
@@ -215,14 +208,15 @@ class RecurrentPPOLearner(PPOTorchLearner):
         losses = self.compute_losses(fwd_out=outputs, batch=batch)
         if self._is_too_far():
             return outputs, losses, {}
-        for optimizer in self._optimizer_parameters:
+        optimizers = private.optimizers_of(self).values()
+        for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         losses[DEFAULT_MODULE_ID].backward()
         limit = self.config.grad_clip
-        parameters = cast(list[Tensor], list(self._params.values()))
+        parameters = private.parameters_of(self)
         # One norm of all, without asking the device for each.
         norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit, foreach=True)
-        for optimizer in self._optimizer_parameters:
+        for optimizer in optimizers:
             optimizer.step()
         self._agent.project_()
         return outputs, losses, {"gradient_norm": norm}
@@ -279,7 +273,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
 
     def _log_learning(self, parts: list[Tensor], norms: list[Tensor]) -> None:
         """Logs the means over the minibatches, with one transfer for all."""
-        norm = torch.stack(norms).mean() if norms else torch.zeros((), device=self._device)
+        norm = torch.stack(norms).mean() if norms else torch.zeros((), device=self.device)
         means = torch.cat((torch.stack(parts).mean(0), norm[None])).tolist()
         names = (
             Learner.TOTAL_LOSS_KEY,

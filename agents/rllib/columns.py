@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.columns import Columns
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
 
@@ -26,8 +25,3 @@ def to_tensor(column: np.ndarray, device: torch.device | str) -> torch.Tensor:
 def batch_of(columns: Mapping[str, Any], num_steps: int) -> MultiAgentBatch:
     """Columns as RLlib's learners take data."""
     return MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(dict(columns))}, env_steps=num_steps)
-
-
-def counted(num_steps: int) -> MultiAgentBatch:
-    """Something of which RLlib counts so many steps."""
-    return batch_of({Columns.REWARDS: np.broadcast_to(np.float32(0), num_steps)}, num_steps)

@@ -9,6 +9,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
 from ctm_rl.agents.experiments.acting import ENVPOOL, EnvConfig
+from ctm_rl.agents.rllib import private
 from ctm_rl.errors import UserError
 
 WRAPPED = "ctm_rl.envs:ctm_rl/Wrapped-v0"
@@ -102,12 +103,10 @@ def make_vector(
     Raises:
         ValueError: no environment is named.
     """
-    from ray.tune.registry import ENV_CREATOR, _global_registry
-
     if not env:
         raise ValueError("there is no environment: name one with config.environment('CartPole-v1').")
-    if isinstance(env, str) and _global_registry.contains(ENV_CREATOR, env):
-        env = _global_registry.get(ENV_CREATOR, env)
+    if isinstance(env, str):
+        env = private.registered_env(env) or env
     # None lets Gymnasium take the vector class where there is one, and otherwise step one after the other.
     vectorization = None if mode == gym.VectorizeMode.VECTOR_ENTRY_POINT else mode
     if isinstance(env, str) and env == WRAPPED:

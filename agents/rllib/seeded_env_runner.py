@@ -5,6 +5,7 @@ from typing import Any
 
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.episodes import LENGTHS, RETURNS, seeds_of_envs
 from ctm_rl.agents.rllib.faults import FAULTS, FaultCounter
 from ctm_rl.errors import EnvFault
@@ -42,7 +43,7 @@ class SeededEnvRunner(SingleAgentEnvRunner):
     @property
     def has_played(self) -> bool:
         """Whether there are environments here, and they have been stepped."""
-        return self.env is not None and not self._needs_initial_reset
+        return self.env is not None and not private.needs_reset(self)
 
     def restart(self, iteration: int, num_env_steps: int) -> None:
         """Makes ready to go on from a saved iteration: new episodes, seeded by it; the next weights count, however old.
@@ -52,18 +53,15 @@ class SeededEnvRunner(SingleAgentEnvRunner):
             num_env_steps: how many environment steps had been sampled, by all runners.
         """
         self._start_iteration = iteration
-        self._needs_initial_reset = True
-        self._done_episodes_for_metrics.clear()
-        self._weights_seq_no = 0
+        private.forget_episodes(self)
         self.num_env_steps_sampled_lifetime = num_env_steps
 
     def get_metrics(self) -> Any:
         """Returns what happened since the last call, with the return and length of each episode that ended."""
-        for episode in self._done_episodes_for_metrics:
-            pieces = [episode, *self._ongoing_episodes_for_metrics.get(episode.id_, [])]
+        for pieces in private.pieces_of_finished_episodes(self):
             total = float(sum(piece.get_return() for piece in pieces))
             self.metrics.log_value(RETURNS, total, reduce="item_series")
-            self.metrics.log_value(LENGTHS, episode.t, reduce="item_series")
+            self.metrics.log_value(LENGTHS, pieces[0].t, reduce="item_series")
         self.metrics.log_value(FAULTS, 0 if self._faults is None else self._faults.pop(), reduce="sum")
         return super().get_metrics()
 

@@ -9,6 +9,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 
 from ctm_rl.agents.experiments.acting import ASYNCHRONOUS, ActingExperiment, PPOSettings
 from ctm_rl.agents.experiments.validation import scale_of_rewards
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.seeded_env_runner import SeededEnvRunner
 from ctm_rl.agents.stock.learner import REWARD_SCALE, CTMAPPOTorchLearner, CTMIMPALATorchLearner, CTMPPOTorchLearner
 from ctm_rl.config import PolicyConfig
@@ -40,8 +41,7 @@ def stock_config(experiment: ActingExperiment, model: PolicyConfig) -> Algorithm
         _check_minibatch(minibatch_size, model, ppo)
     config.env_runners(
         env_runner_cls=SeededEnvRunner,
-        # With 1, RLlib skips sending new weights to a runner whose last receipt has not come in yet.
-        max_requests_in_flight_per_env_runner=2,
+        max_requests_in_flight_per_env_runner=private.MAX_REQUESTS_IN_FLIGHT,
         gym_env_vectorize_mode="async" if experiment.env.vectorization == "async" else "sync",
     )
     scale = scale_of_rewards(ppo.reward_scale, ppo.gamma, is_normalised=False)

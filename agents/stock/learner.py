@@ -15,6 +15,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.typing import ParamDict
 from torch import Tensor
 
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.module import CTMModule
 
 REWARD_SCALE = "reward_scale"
@@ -90,8 +91,8 @@ class CTMPPOTorchLearner(MachineLearner, PPOTorchLearner):
     def build(self) -> None:
         """Builds the stock learner and puts the scaling before its advantages."""
         super().build()
-        if self._learner_connector is not None:
-            self._learner_connector.insert_before(GeneralAdvantageEstimation, self.scaling)
+        if (connector := private.learner_connector(self)) is not None:
+            connector.insert_before(GeneralAdvantageEstimation, self.scaling)
 
 
 class VTraceLearner(MachineLearner):
@@ -100,9 +101,9 @@ class VTraceLearner(MachineLearner):
     def build(self) -> None:
         """Builds the stock learner and ends its connectors with ours, which take the finished batch."""
         super().build()
-        if self._learner_connector is not None:
-            self._learner_connector.append(self.scaling)
-            self._learner_connector.append(KeepBootstrapValues())
+        if (connector := private.learner_connector(self)) is not None:
+            connector.append(self.scaling)
+            connector.append(KeepBootstrapValues())
 
 
 class CTMIMPALATorchLearner(VTraceLearner, IMPALATorchLearner):
@@ -114,8 +115,8 @@ class CTMAPPOTorchLearner(VTraceLearner, APPOTorchLearner):
 
     def get_own_state(self) -> dict[str, Any]:
         """Returns how many steps each module had learned from when its target network was last renewed."""
-        return {"last_update": dict(self._last_update_ts_by_mid)}
+        return {"last_update": dict(private.target_updates_of(self))}
 
     def set_own_state(self, state: dict[str, Any]) -> None:
         """Puts it back."""
-        self._last_update_ts_by_mid.update(state["last_update"])
+        private.target_updates_of(self).update(state["last_update"])

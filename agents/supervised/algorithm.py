@@ -18,6 +18,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.learner import SupervisedLearner
@@ -128,6 +129,6 @@ def _held_out(runner: SampleRunner, *, chunk: int, num_samples: int) -> Columns:
 
 def _score(learner: SupervisedLearner, chunks: list[Any]) -> Tally:
     """Runs where the learner is: answers its share of the chunks."""
-    mine = chunks[learner._learner_index or 0 :: max(1, learner.config.num_learners)]
+    mine = chunks[private.learner_index(learner) :: max(1, learner.config.num_learners)]
     samples = (ray.get(chunk) if isinstance(chunk, ray.ObjectRef) else chunk for chunk in mine)
     return Tally.sum([Tally(0, 0.0, 0.0, 0.0), *(learner.score(part.as_dict()) for part in samples)])

@@ -9,6 +9,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
+from ctm_rl.agents.rllib import private
 from ctm_rl.errors import UserError
 
 MAX_TRIES = 60
@@ -80,7 +81,7 @@ class Feed:
                 raise
             except (RayError, GetTimeoutError):
                 _LOG.warning("environment runner %d was lost; another makes its samples.", order.worker)
-                self._group._worker_manager.set_actor_state(order.worker, healthy=False)
+                private.actor_manager_of(self._group).set_actor_state(order.worker, healthy=False)
                 order = self._place(order.job)
         raise RuntimeError(f"{MAX_LOSSES} environment runners were lost over the same samples; see the log for why.")
 
@@ -90,7 +91,7 @@ class Feed:
 
     def _place(self, job: Job) -> _Order:
         """Hands a job to a runner."""
-        manager = self._group._worker_manager
+        manager = private.actor_manager_of(self._group)
         for _ in range(MAX_TRIES):
             workers = self._group.healthy_env_runner_ids()
             if workers:
