@@ -1,4 +1,4 @@
-"""The learner of bandits: proximal policy optimisation of whole answers, from nothing but their rewards."""
+"""The learner of bandits: proximal policy optimisation of whole answers from their rewards."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -30,26 +30,26 @@ _ADVANTAGES = "advantages"
 
 
 class BanditLearner(SupervisedLearner):
-    """Learns from answers that were drawn and what they were rewarded with; it is never shown a right one.
+    """Learns from sampled answers and their rewards; it never gets a label.
 
-    An advantage is the reward less the value, shifted and scaled by mean and deviation over its batch, of all learners.
-    Batches stay as they were drawn, for the rows of others may take another number of ticks; passes differ in their
+    An advantage is the reward minus the value, normalised over its batch, of all learners.
+    Batches stay as they were sampled, because the number of ticks may differ between batches; passes differ in their
     order. Of the configuration it reads ``learning`` and ``bandit``.
     """
 
     config: "BanditConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def build(self) -> None:
-        """Builds what every learner of answers has, and the generator that orders batches."""
+        """Builds the base learner, and the generator of the batches' order."""
         super().build()
-        # The same on every learner, which take the parts of a batch at the same time.
+        # The same on every learner: they must process parts of the same batch at the same time.
         self.batch_generator = torch.Generator().manual_seed(self.config.seed or 0)
         self._parts: list[Tensor] = []
 
     def compute_loss_for_module(
         self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> Tensor:
-        """Computes the loss of one part of a batch, and keeps what it is made of for the metrics."""
+        """Computes the loss of one part of a batch, and keeps its parts for the metrics."""
         bandit = self.config.bandit
         rewards = batch[REWARDS]
         loss = ppo_loss(
@@ -69,16 +69,16 @@ class BanditLearner(SupervisedLearner):
         return loss.total
 
     def get_own_state(self) -> dict[str, Any]:
-        """What learning goes on from, beside weights and optimiser."""
+        """The learner's state beside weights and optimiser."""
         return {**super().get_own_state(), "batches": self.batch_generator.get_state()}
 
     def set_own_state(self, state: Mapping[str, Any]) -> None:
-        """Puts back what ``get_own_state`` gave."""
+        """Restores the result of ``get_own_state``."""
         super().set_own_state(state)
         self.batch_generator.set_state(state["batches"])
 
     def _learn(self, columns: Mapping[str, Any]) -> None:
-        """Passes over the batches, and logs how it went."""
+        """Takes the steps of all passes, and logs the metrics."""
         samples = to_device(columns, self.device)
         num_samples, num_epochs = len(columns[REWARDS]), self.config.bandit.num_epochs
         num_batches = num_samples // self.config.num_rows
@@ -100,7 +100,7 @@ class BanditLearner(SupervisedLearner):
         private.log_trained_steps(self, num_samples * num_epochs)
 
     def _order(self, num_batches: int) -> Iterator[int]:
-        """The batches of one iteration, once in each pass."""
+        """Indices of the batches of one iteration, each once in each pass."""
         for _ in range(self.config.bandit.num_epochs):
             yield from torch.randperm(num_batches, generator=self.batch_generator).tolist()
 
@@ -112,7 +112,7 @@ class BanditLearner(SupervisedLearner):
         return moments.normalise(values).float()
 
     def _entropy_coefficient(self) -> float:
-        """The weight of the entropy at this step."""
+        """The entropy coefficient of this step."""
         bandit = self.config.bandit
         if bandit.entropy_coefficient_final is None:
             return bandit.entropy_coefficient

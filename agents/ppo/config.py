@@ -1,4 +1,4 @@
-"""The configuration of the recurrent PPO for RLlib's users: RLlib's own names, and a few more."""
+"""The configuration of the recurrent PPO: RLlib's fields, and those of ``PPOSettings`` that RLlib lacks."""
 
 import dataclasses
 from typing import Any
@@ -41,16 +41,16 @@ _WAYS_OUT = {
     "torch_grad_scaler_class": "gradients are not scaled",
     "torch_lr_scheduler_classes": "give lr as a schedule",
 }
-_UNHEARD = ("on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end", "on_sample_end")
-"""Callbacks about episodes, which columns do not have."""
+_EPISODE_CALLBACKS = ("on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end", "on_sample_end")
+"""Callbacks that need RLlib's episode objects, which columns do not have."""
 
 
 class RecurrentPPOConfig(PPOConfig):
     """Configures ``agents.ppo.algorithm.RecurrentPPO``.
 
-    An iteration is T = ``rollout_fragment_length`` steps of every environment of every runner; each pass over it cuts
+    An iteration is T = ``rollout_fragment_length`` steps of every environment of every runner; each pass over it splits
     the environments, with all of their T steps, into ``num_minibatches`` parts for each learner. Settings of RLlib's
-    PPO that have no meaning here are refused.
+    PPO that would have no effect are refused.
 
     Example:
         >>> from ctm_rl.agents import RecurrentPPOConfig
@@ -64,7 +64,7 @@ class RecurrentPPOConfig(PPOConfig):
         2048
     """
 
-    # Always numbers here, which RLlib's annotations leave open.
+    # Always numbers here; RLlib's annotations allow more.
     num_learners: int  # pyright: ignore[reportIncompatibleVariableOverride]
     num_env_runners: int  # pyright: ignore[reportIncompatibleVariableOverride]
     num_envs_per_env_runner: int  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -77,11 +77,11 @@ class RecurrentPPOConfig(PPOConfig):
         super().__init__(algo_class=algo_class)
         self.env_runner_cls = ColumnarEnvRunner
         self.num_envs_per_env_runner = 16
-        # The environment's own vector class where it has one; otherwise one after the other.
+        # The environment's own vector class if it has one; otherwise environments are stepped in turn.
         self.gym_env_vectorize_mode = "vector_entry_point"
         self.max_requests_in_flight_per_env_runner = private.MAX_REQUESTS_IN_FLIGHT
         private.keep_env_runner_states_apart(self)
-        # Evaluation counts episodes, which the stock runner does.
+        # Evaluation counts episodes, which RLlib's runner does.
         self.evaluation_config = {"env_runner_cls": SeededEnvRunner, "gym_env_vectorize_mode": "sync"}
         self.grad_clip_by = "global_norm"
         self.use_kl_loss = False
@@ -138,52 +138,52 @@ class RecurrentPPOConfig(PPOConfig):
 
     @property
     def num_rows(self) -> int:
-        """Environments of all runners together."""
+        """Number of environments of all runners."""
         return max(1, self.num_env_runners) * self.num_envs_per_env_runner
 
     @property
     def num_rows_unit(self) -> int:
-        """How many environments make one of each learner's minibatches: their number is a multiple of this."""
+        """The number of environments must be a multiple of this: learners x minibatches."""
         return max(1, self.num_learners) * self.ppo.num_minibatches
 
     @property
     def scale(self) -> float:
-        """The factor of the rewards that are learned from."""
+        """The factor that rewards are multiplied with for learning."""
         ppo = self.ppo
         return scale_of_rewards(ppo.reward_scale, ppo.gamma, is_normalised=ppo.normalize_rewards)
 
     @property
     def train_batch_size_per_learner(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """RLlib's name for the steps of each learner, which follow from the environments and their steps."""
+        """Environment steps of each learner in an iteration; computed from the environments if not set."""
         if self._train_batch_size_per_learner is None and self.rollout_fragment_length != "auto":
             return self.num_rows * int(self.rollout_fragment_length) // max(1, self.num_learners)
         return super().train_batch_size_per_learner
 
     @train_batch_size_per_learner.setter
     def train_batch_size_per_learner(self, value: int | None) -> None:
-        """Sets it; it must fit the environments."""
+        """Sets it; ``validate`` checks that it fits the environments."""
         self._train_batch_size_per_learner = value
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """Returns the machine, with its default sizes."""
+        """Returns the module with the default ``PolicyConfig``."""
         return RLModuleSpec(module_class=CTMModule, model_config=dataclasses.asdict(PolicyConfig()))
 
     def get_default_learner_class(self) -> type:
-        """Returns the learner that reads columns."""
+        """Returns the learner of columns."""
         return RecurrentPPOLearner
 
     def validate(self) -> None:
-        """Checks everything, and refuses what would have no effect.
+        """Checks all settings and refuses those that would have no effect.
 
         Raises:
-            ValueError: one line that says what is allowed.
+            ValueError: a setting is not allowed; the message is one line with the way out.
         """
         if not self.in_evaluation:
             self._check()
         super().validate()
 
     def _check(self) -> None:
-        """Checks what RLlib knows nothing of."""
+        """Checks what RLlib does not check."""
         _check_meaning(self)
         ppo = self.ppo
         check_ahead(collect_ahead=ppo.collect_ahead, num_env_runners=self.num_env_runners)
@@ -201,24 +201,24 @@ class RecurrentPPOConfig(PPOConfig):
 
 
 def _check_meaning(config: RecurrentPPOConfig) -> None:
-    """Refuses settings of RLlib's PPO that would have no effect here."""
+    """Refuses settings of RLlib's PPO that would have no effect."""
     wrong = {
-        "use_kl_loss": (config.use_kl_loss, "there is no divergence in the loss; use target_kl"),
+        "use_kl_loss": (config.use_kl_loss, "the loss has no KL term; use target_kl"),
         "vf_clip_param": (config.vf_clip_param is not None, "use value_clip"),
         "minibatch_size": (config.minibatch_size is not None, "minibatches are environments; use num_minibatches"),
-        "use_gae": (not config.use_gae, "advantages are always estimated so; lambda_=1 is the plain return"),
+        "use_gae": (not config.use_gae, "advantages are always GAE; lambda_=1 uses the plain return"),
         "use_critic": (not config.use_critic, "advantages need values"),
         "grad_clip_by": (config.grad_clip is not None and config.grad_clip_by != "global_norm", "use global_norm"),
-        "batch_mode": (config.batch_mode != "truncate_episodes", "fragments cut episodes; use truncate_episodes"),
-        "torch_skip_nan_gradients": (config.torch_skip_nan_gradients, "every gradient is taken; leave it False"),
-        "policies": (config.is_multi_agent, "it learns one policy; leave multi_agent out"),
+        "batch_mode": (config.batch_mode != "truncate_episodes", "fragments truncate episodes; use truncate_episodes"),
+        "torch_skip_nan_gradients": (config.torch_skip_nan_gradients, "no gradient is skipped; leave it False"),
+        "policies": (config.is_multi_agent, "one policy is trained; leave multi_agent out"),
     }
     for name, value in private.unused_parts_of(config).items():
         wrong[name] = (value is not None, _WAYS_OUT.get(name, "there are no connectors"))
-    for name in _UNHEARD:
+    for name in _EPISODE_CALLBACKS:
         given = [getattr(kind, name) is not getattr(RLlibCallback, name) for kind in force_list(config.callbacks_class)]
         is_given = any(given) or bool(getattr(config, f"callbacks_{name}", None))
-        wrong[name] = (is_given, "columns have no episodes to call back about")
+        wrong[name] = (is_given, "columns have no episode objects")
     for name, (is_wrong, way_out) in wrong.items():
         if is_wrong:
-            raise ValueError(f"{name} has no effect in RecurrentPPO as it is set: {way_out}.")
+            raise ValueError(f"{name} has no effect in RecurrentPPO with this value: {way_out}.")

@@ -1,4 +1,4 @@
-"""The learner of the recurrent PPO: minibatches of whole environments, one pass over each, one loss of all learners."""
+"""The learner of the recurrent PPO: minibatches of whole environments, one loss over all learners."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -41,39 +41,38 @@ _GENERATOR = "minibatch_generator"
 
 
 class _Minibatch(NamedTuple):
-    """What is known of a minibatch before it is learned from."""
+    """The environments of a minibatch."""
 
     rows: Tensor
-    """Its environments, [MB]."""
+    """Their indices, [MB]."""
     num_steps: int
-    """Valid steps in them, of this learner alone."""
+    """Valid steps in them, of this learner only."""
 
 
 class RecurrentPPOLearner(PPOTorchLearner):
     """Learns from the columns of a ``RolloutFragment``.
 
-    Advantages are estimated once an update, from the rollout's values and scaled rewards, and normalised minibatch by
-    minibatch with mean, deviation and count of the valid steps of all learners. With ``collect_ahead`` the policy that
-    acted is an iteration old: the policy as it is before the update takes its place in the ratios that are clipped, and
-    what the old one did counts as far as this one would have done it too (V-trace). Of the configuration it reads,
-    beside RLlib's own fields, those of ``RecurrentPPOConfig``.
+    Advantages are estimated once for each update, from the rollout's values and scaled rewards, and normalised for each
+    minibatch by mean and standard deviation over the valid steps of all learners. With ``collect_ahead`` the behaviour
+    policy is one iteration old: clipped ratios are then relative to the policy before the update, and advantages are
+    corrected for the age by V-trace. Of the configuration it reads ``ppo`` and RLlib's own fields.
     """
 
     config: "RecurrentPPOConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def build(self) -> None:
-        """Builds the module and its optimiser, and the generator that deals environments out."""
+        """Builds the module, its optimiser, and the generator of minibatches."""
         super().build()
         keep_freed_memory()
         self.minibatch_generator = torch.Generator()
         if self.config.seed is not None:
-            # The same on every learner: each deals out its own environments.
+            # The same on every learner: each shuffles its own environments.
             self.minibatch_generator.manual_seed(self.config.seed)
         else:
             self.minibatch_generator.seed()
 
     def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
-        """Makes Adam, with the configuration's epsilon."""
+        """Creates Adam, with the configuration's epsilon."""
         parameters: Any = self.get_parameters(self.module[module_id])
         optimizer = torch.optim.Adam(parameters, eps=self.config.ppo.adam_epsilon, fused=True)
         self.register_optimizer(
@@ -92,15 +91,15 @@ class RecurrentPPOLearner(PPOTorchLearner):
 
         Args:
             training_data: holds this learner's environments as one ``MultiAgentBatch`` of one module.
-            batch: the same, without the wrapping.
-            timesteps: RLlib's counters, by which schedules go.
-            **kwargs: what RLlib hands to every learner; the configuration says all that is needed here.
+            batch: the same, unwrapped.
+            timesteps: RLlib's counters, by which schedules advance.
+            **kwargs: RLlib passes them to every learner; the configuration has all that is needed here.
 
         Returns:
             RLlib's metrics, reduced.
 
         Raises:
-            ValueError: the environments cannot be cut into equal minibatches.
+            ValueError: the environments cannot be divided into equal minibatches.
         """
         self._learn(private.begin_update(self, training_data, batch, timesteps))
         self.after_gradient_based_update(timesteps=timesteps or {})
@@ -127,27 +126,27 @@ class RecurrentPPOLearner(PPOTorchLearner):
         return self._parts.total
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Returns RLlib's state of a learner, and the generator that deals environments out."""
+        """Returns RLlib's state of a learner, and that of the generator of minibatches."""
         return {**super().get_state(*args, **kwargs), _GENERATOR: self.minibatch_generator.get_state().numpy()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Puts a state back."""
+        """Restores a state."""
         super().set_state(dict(state))
         if _GENERATOR in state:
             self.minibatch_generator.set_state(torch.as_tensor(state[_GENERATOR]))
 
     def get_own_state(self) -> dict[str, Any]:
-        """What learning goes on from, beside weights and optimiser."""
+        """The learner's state beside weights and optimiser."""
         return {"minibatches": self.minibatch_generator.get_state()}
 
     def set_own_state(self, state: Mapping[str, Any]) -> None:
-        """Puts back what ``get_own_state`` gave."""
+        """Restores the result of ``get_own_state``."""
         self.minibatch_generator.set_state(state["minibatches"])
 
     def _learn(self, columns: Mapping[str, Any]) -> None:
-        """Passes over the environments, minibatch by minibatch, and logs how it went."""
+        """Takes a gradient step for each minibatch of each pass, and logs the metrics."""
         ppo, device_columns = self.config.ppo, to_device(columns, self.device)
-        ratios = self._renew(device_columns) if ppo.collect_ahead else None
+        ratios = self._recompute_logp(device_columns) if ppo.collect_ahead else None
         advantages = estimate_advantages(
             self.config.scale * columns[REWARDS],
             columns[VALUES],
@@ -158,7 +157,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
             ratios,
         )
         returns = advantages + columns[VALUES]
-        minibatches = list(self._deal(columns[IS_VALID]))
+        minibatches = list(self._split(columns[IS_VALID]))
         device_columns[_ADVANTAGES] = to_tensor(advantages, self.device)
         device_columns[_RETURNS] = to_tensor(returns, self.device)
         parts, norms = [], []
@@ -172,18 +171,18 @@ class RecurrentPPOLearner(PPOTorchLearner):
                 break
             norms.append(step["gradient_norm"])
             private.log_trained_steps(self, minibatch.num_steps)
-        self._observe(device_columns[Columns.OBS], device_columns[IS_VALID])
+        self._update_observation_statistics(device_columns[Columns.OBS], device_columns[IS_VALID])
         self._log_learning(parts, norms)
         valid = columns[IS_VALID]
         explained = _explained_variance(columns[VALUES][valid], returns[valid])
         self.metrics.log_value((DEFAULT_MODULE_ID, EXPLAINED_VARIANCE_KEY), explained, window=1)
 
     @torch.no_grad()
-    def _renew(self, columns: dict[str, Any]) -> np.ndarray:
-        """Puts the policy's own log-probabilities in place of those of the one that acted.
+    def _recompute_logp(self, columns: dict[str, Any]) -> np.ndarray:
+        """Replaces the behaviour policy's log-probabilities in ``columns`` by those of the current policy.
 
         Returns:
-            How much likelier each action is now, at most 1, [B, T].
+            The probability ratio of each action, at most 1, [B, T].
         """
         module = cast(CTMModule, self.module[DEFAULT_MODULE_ID].unwrapped())
         is_training = module.training
@@ -199,7 +198,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
         return ratios.cpu().numpy()
 
     def _update(self, batch: dict[str, Any], **kwargs: Any) -> tuple[Any, Any, Any]:
-        """Takes one gradient step, unless the policy has already moved too far from the one that acted.
+        """Takes one gradient step, unless the KL divergence is above ``target_kl``.
 
         Returns:
             The module's outputs, the losses, and the gradient's norm before clipping, or nothing if no step was taken.
@@ -214,7 +213,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
         losses[DEFAULT_MODULE_ID].backward()
         limit = self.config.grad_clip
         parameters = private.parameters_of(self)
-        # One norm of all, without asking the device for each.
+        # One norm over all parameters, without a transfer from the device for each.
         norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit, foreach=True)
         for optimizer in optimizers:
             optimizer.step()
@@ -223,37 +222,37 @@ class RecurrentPPOLearner(PPOTorchLearner):
 
     @property
     def _agent(self) -> ActorCritic:
-        """Who learns."""
+        """The policy that is trained."""
         module = self.module[DEFAULT_MODULE_ID].unwrapped()
         assert isinstance(module, CTMModule)
         return module.agent
 
-    def _observe(self, observations: Tensor, is_valid: Tensor) -> None:
-        """Takes notice of what was seen, over all learners, once it has been learned from.
+    def _update_observation_statistics(self, observations: Tensor, is_valid: Tensor) -> None:
+        """Updates the statistics of observations, over all learners, after the gradient steps.
 
-        Until then the statistics are those that the rollout had, so that ratios begin at 1.
+        Until then they are those of the rollout, so that ratios begin at 1.
         """
         for normaliser, moments in self._agent.observed(observations.flatten(0, 1), is_valid.flatten().float()):
             normaliser.observe_(sum_over_learners(moments, self._num_learners))
 
     @property
     def _num_learners(self) -> int:
-        """How many learners share the work."""
+        """Number of learners, at least 1."""
         return max(1, self.config.num_learners)
 
     def _is_too_far(self) -> bool:
-        """Whether the minibatch's divergence, of all learners, is above the limit; the same answer on every learner."""
+        """Whether the minibatch's KL divergence over all learners is above ``target_kl``; the same on every learner."""
         limit = self.config.ppo.target_kl
         if limit is None:
             return False
         kl = sum_over_learners(self._parts.kl.detach().clone(), self._num_learners) / self._num_learners
         return kl.item() > limit
 
-    def _deal(self, is_valid: np.ndarray) -> Iterator[_Minibatch]:
-        """Deals the environments out into minibatches, anew in each pass."""
+    def _split(self, is_valid: np.ndarray) -> Iterator[_Minibatch]:
+        """Splits the environments into minibatches, differently in each pass."""
         num_rows, num_minibatches = len(is_valid), self.config.ppo.num_minibatches
         if num_rows % num_minibatches:
-            raise ValueError(f"{num_rows} environments cannot be cut into {num_minibatches} equal minibatches.")
+            raise ValueError(f"{num_rows} environments cannot be divided into {num_minibatches} equal minibatches.")
         num_steps = is_valid.sum(1)
         for _ in range(self.config.ppo.num_epochs):
             order = torch.arange(num_rows)
@@ -272,7 +271,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
         return [Moments(*row) for row in stacked]
 
     def _log_learning(self, parts: list[Tensor], norms: list[Tensor]) -> None:
-        """Logs the means over the minibatches, with one transfer for all."""
+        """Logs the means over the minibatches, with one transfer from the device."""
         norm = torch.stack(norms).mean() if norms else torch.zeros((), device=self.device)
         means = torch.cat((torch.stack(parts).mean(0), norm[None])).tolist()
         names = (
@@ -290,13 +289,13 @@ class RecurrentPPOLearner(PPOTorchLearner):
 
 
 def _select(columns: dict[str, Any], rows: Tensor) -> dict[str, Any]:
-    """Takes some environments out of all columns."""
+    """Selects environments from all columns."""
     return {
         name: _select(column, rows) if isinstance(column, dict) else column[rows] for name, column in columns.items()
     }
 
 
 def _explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
-    """Share of the returns' variance that the rollout's values foresaw, at least -1."""
+    """Share of the returns' variance that the rollout's values explain, at least -1."""
     variance = float(returns.var()) if len(returns) else 0.0
     return max(-1.0, 1.0 - float((returns - values).var()) / variance) if variance > 0 else 0.0
