@@ -1,4 +1,4 @@
-"""The supervised tasks learned from the reward alone, as contextual bandits.
+"""Learning to answer from the reward alone, as contextual bandits.
 
 Imports ``agents.ppo`` and ``agents.supervised``, whose parts it combines.
 """

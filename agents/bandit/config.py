@@ -1,4 +1,4 @@
-"""The configuration of bandits for RLlib's users: that of supervised learning, and how rewards are learned from."""
+"""The configuration of bandits: that of supervised learning, and ``BanditSettings``."""
 
 import dataclasses
 from typing import Any
@@ -16,9 +16,9 @@ from ctm_rl.agents.supervised.config import SupervisedConfig
 class BanditConfig(SupervisedConfig):
     """Configures ``agents.bandit.algorithm.Bandit``.
 
-    The environment is one of a single step. Environment runners answer with the newest weights; in an iteration they
-    answer ``learning.num_steps_per_iteration`` batches of ``learning.batch_size`` inputs, all learners together, and
-    learners pass over these ``bandit.num_epochs`` times. Right answers are read by the test on held-out samples alone.
+    The environment is a single-step environment. Environment runners answer with the newest weights; in an iteration
+    they answer ``learning.num_steps_per_iteration`` batches of ``learning.batch_size`` inputs, over all learners, and
+    learners pass over these ``bandit.num_epochs`` times. Labels are only read by the test on held-out samples.
 
     Example:
         >>> from ctm_rl.agents.bandit.config import BanditConfig
@@ -44,10 +44,10 @@ class BanditConfig(SupervisedConfig):
     def training(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, *, bandit: Any = NotProvided, **kwargs: Any
     ) -> "BanditConfig":
-        """Sets how is learned.
+        """Sets how the model learns.
 
         Args:
-            bandit: a ``BanditSettings``: what proximal policy optimisation makes of rewards.
+            bandit: a ``BanditSettings``: how proximal policy optimisation learns from rewards.
             **kwargs: those of ``SupervisedConfig``.
 
         Returns:
@@ -59,9 +59,9 @@ class BanditConfig(SupervisedConfig):
         return self
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """Returns a machine that reads vectors; other inputs need an encoder."""
+        """Returns the default module, which reads vectors; other inputs need an encoder."""
         return dataclasses.replace(super().get_default_rl_module_spec(), module_class=BanditModule)
 
     def get_default_learner_class(self) -> type:
-        """Returns the learner that reads rewards."""
+        """Returns the learner of rewards."""
         return BanditLearner

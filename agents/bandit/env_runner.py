@@ -1,4 +1,4 @@
-"""RLlib's seam for answering: an environment runner that draws answers, and keeps what they were rewarded with."""
+"""An environment runner that samples answers and records their rewards."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ctm_rl.agents.bandit.module import VALUES, Answered, BanditModule
+from ctm_rl.agents.bandit.module import VALUES, BanditModule, SampledAnswers
 from ctm_rl.agents.rllib.columns import batch_of, to_device
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, REWARDS, join
@@ -25,10 +25,9 @@ LOGP = "action_logp"
 
 
 class BanditRunner(SampleRunner):
-    """Answers the inputs of a single-step environment; of the right answers it tells nothing.
+    """Answers the inputs of a single-step environment and returns rewards instead of labels.
 
-    What it draws depends on the seed, the numbers of what it is asked for and the weights: whichever runner does it, it
-    comes out the same.
+    Answers depend on the seed, the requested iteration, part and steps, and the weights, not on the runner.
 
     Args of the constructor are RLlib's.
     """
@@ -42,33 +41,33 @@ class BanditRunner(SampleRunner):
 
         Args:
             iteration: which, from 0.
-            part: of which learner, from 0.
+            part: which learner, from 0.
             steps: which batches, from 0; ``None``: all.
-            weights: of the module that answers, or where they lie; ``None``: as they are.
-            **kwargs: none is known.
+            weights: of the module, or an object reference to them; ``None``: the current ones.
+            **kwargs: none is supported.
 
         Returns:
             Observations, actions [N, G], their log-probabilities [N], values [N] and rewards [N], batch after batch.
         """
         if kwargs:
-            raise ValueError(f"samples have a number and a part; {', '.join(kwargs)} cannot be asked for.")
+            raise ValueError(f"sample takes iteration, part, steps and weights; {', '.join(kwargs)} is not supported.")
         if weights is not None:
             self.set_state({COMPONENT_RL_MODULE: weights})
         module = self._answering()
         is_single = isinstance(self.sampler.env.single_action_space, Discrete)
-        answers: list[Answered] = []
+        answers: list[SampledAnswers] = []
 
-        def answer(shown: Any, seed: int) -> np.ndarray:
+        def answer(observations: Any, seed: int) -> np.ndarray:
             generator = torch.Generator().manual_seed(seed)
             with torch.no_grad():
-                answers.append(module.answer(to_device({OBSERVATIONS: shown}, "cpu")[OBSERVATIONS], generator))
+                answers.append(module.answer(to_device({OBSERVATIONS: observations}, "cpu")[OBSERVATIONS], generator))
             actions = answers[-1].actions.numpy()
             return actions[:, 0] if is_single else actions
 
         steps = range(self.config.learning.num_steps_per_iteration) if steps is None else steps
         answered = [self.sampler.answered(iteration, part, step, answer) for step in steps]
         columns = {
-            OBSERVATIONS: join([shown for shown, _ in answered]),
+            OBSERVATIONS: join([observations for observations, _ in answered]),
             REWARDS: np.concatenate([rewards for _, rewards in answered]),
             **{
                 name: torch.cat(parts).numpy()
@@ -78,7 +77,7 @@ class BanditRunner(SampleRunner):
         return batch_of(columns, len(columns[REWARDS]))
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Takes weights, if there are any in it; RLlib sends them to every runner."""
+        """Restores weights, if the state has any; RLlib sends them to every runner."""
         weights = state.get(COMPONENT_RL_MODULE)
         if weights is None:
             return
@@ -87,16 +86,15 @@ class BanditRunner(SampleRunner):
         self._answering().set_state(weights.get(DEFAULT_MODULE_ID, weights))
 
     def _answering(self) -> BanditModule:
-        """The module, made when it is first needed."""
+        """The module, created at its first use."""
         if self.module is None:
             module = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
             if not isinstance(module, BanditModule):
                 raise ValueError(
-                    f"a bandit's answers are those of a BanditModule, and rl_module_spec makes a "
-                    f"{type(module).__name__}."
+                    f"BanditRunner needs a BanditModule, and rl_module_spec makes a {type(module).__name__}."
                 )
-            # Dropout is for learning. Batches are learned from as they were drawn: normalised by their own statistics
-            # in both places, they are answered alike.
+            # No dropout. Learners keep the batches as they were sampled: batch normalisation by the batch's own
+            # statistics then gives the same answers here and there.
             module.eval()
             for part in module.modules():
                 if isinstance(part, _BatchNorm):

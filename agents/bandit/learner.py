@@ -1,4 +1,4 @@
-"""The learner of bandits: proximal policy optimisation of whole answers, from nothing but their rewards."""
+"""The learner of bandits: proximal policy optimisation of whole answers from their rewards."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,9 @@ from torch import Tensor
 from ctm_rl.agents.bandit.env_runner import ACTIONS, LOGP
 from ctm_rl.agents.bandit.module import LOGITS, VALUES, chosen_whole
 from ctm_rl.agents.ppo.loss import PPOLoss, ppo_loss
-from ctm_rl.agents.rllib.columns import counted, to_device
+from ctm_rl.agents.ppo.moments import moments_of_sums
+from ctm_rl.agents.rllib import private
+from ctm_rl.agents.rllib.columns import to_device
 from ctm_rl.agents.supervised.learner import SupervisedLearner, cut
 from ctm_rl.agents.supervised.sampler import REWARDS
 
@@ -25,30 +27,29 @@ CLIP_FRACTION_KEY = "clip_fraction"
 """Names of a learner's metrics, beside RLlib's own."""
 
 _ADVANTAGES = "advantages"
-_TINY = 1e-8
 
 
 class BanditLearner(SupervisedLearner):
-    """Learns from answers that were drawn and what they were rewarded with; it is never shown a right one.
+    """Learns from sampled answers and their rewards; it never gets a label.
 
-    An advantage is the reward less the value, shifted and scaled by mean and deviation over its batch, of all learners.
-    Batches stay as they were drawn, for the rows of others may take another number of ticks; passes differ in their
+    An advantage is the reward minus the value, normalised over its batch, of all learners.
+    Batches stay as they were sampled, because the number of ticks may differ between batches; passes differ in their
     order. Of the configuration it reads ``learning`` and ``bandit``.
     """
 
     config: "BanditConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def build(self) -> None:
-        """Builds what every learner of answers has, and the generator that orders batches."""
+        """Builds the base learner, and the generator of the batches' order."""
         super().build()
-        # The same on every learner, which take the parts of a batch at the same time.
+        # The same on every learner: they must process parts of the same batch at the same time.
         self.batch_generator = torch.Generator().manual_seed(self.config.seed or 0)
         self._parts: list[Tensor] = []
 
     def compute_loss_for_module(
         self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> Tensor:
-        """Computes the loss of one part of a batch, and keeps what it is made of for the metrics."""
+        """Computes the loss of one part of a batch, and keeps its parts for the metrics."""
         bandit = self.config.bandit
         rewards = batch[REWARDS]
         loss = ppo_loss(
@@ -68,21 +69,21 @@ class BanditLearner(SupervisedLearner):
         return loss.total
 
     def get_own_state(self) -> dict[str, Any]:
-        """What learning goes on from, beside weights and optimiser."""
+        """The learner's state beside weights and optimiser."""
         return {**super().get_own_state(), "batches": self.batch_generator.get_state()}
 
     def set_own_state(self, state: Mapping[str, Any]) -> None:
-        """Puts back what ``get_own_state`` gave."""
+        """Restores the result of ``get_own_state``."""
         super().set_own_state(state)
         self.batch_generator.set_state(state["batches"])
 
     def _learn(self, columns: Mapping[str, Any]) -> None:
-        """Passes over the batches, and logs how it went."""
-        samples = to_device(columns, self._device)
+        """Takes the steps of all passes, and logs the metrics."""
+        samples = to_device(columns, self.device)
         num_samples, num_epochs = len(columns[REWARDS]), self.config.bandit.num_epochs
         num_batches = num_samples // self.config.num_rows
         advantages = (samples[REWARDS] - samples[VALUES]).view(num_batches, -1)
-        samples[_ADVANTAGES] = self._normalised(advantages).flatten()
+        samples[_ADVANTAGES] = self._normalise(advantages).flatten()
         batches = list(cut(samples, num_batches))
         self._parts = []
         self._take_steps(batches[index] for index in self._order(num_batches))
@@ -96,30 +97,22 @@ class BanditLearner(SupervisedLearner):
             (CLIP_FRACTION_KEY, means.clip_fraction),
         ):
             self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
-        self._log_steps_trained_metrics(counted(num_samples * num_epochs))
+        private.log_trained_steps(self, num_samples * num_epochs)
 
     def _order(self, num_batches: int) -> Iterator[int]:
-        """The batches of one iteration, once in each pass."""
+        """Indices of the batches of one iteration, each once in each pass."""
         for _ in range(self.config.bandit.num_epochs):
             yield from torch.randperm(num_batches, generator=self.batch_generator).tolist()
 
-    def _normalised(self, advantages: Tensor) -> Tensor:
-        """Shifts and scales the advantages [batches, rows] of each batch, by its mean and deviation over all learners.
-
-        Where all of a batch are alike, nothing can be learned from it: they become 0.
-        """
+    def _normalise(self, advantages: Tensor) -> Tensor:
+        """Shifts and scales the advantages [batches, rows] of each batch by its moments over all learners."""
         values = advantages.double()
         sums = torch.stack((torch.full_like(values[:, 0], values.shape[1]), values.sum(1), values.square().sum(1)))
-        if self.config.num_learners > 1:
-            torch.distributed.all_reduce(sums)
-        count, total, square = sums
-        mean = total / count
-        # As torch.std: over one less than there are.
-        variance = (square - total * mean).clamp(min=0.0) / (count - 1).clamp(min=1.0)
-        return ((values - mean[:, None]) / (variance.sqrt()[:, None] + _TINY)).float()
+        moments = moments_of_sums(sums[:, :, None], max(1, self.config.num_learners))
+        return moments.normalise(values).float()
 
     def _entropy_coefficient(self) -> float:
-        """The weight of the entropy at this step."""
+        """The entropy coefficient of this step."""
         bandit = self.config.bandit
         if bandit.entropy_coefficient_final is None:
             return bandit.entropy_coefficient

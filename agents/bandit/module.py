@@ -1,4 +1,4 @@
-"""A model that answers and is told no more than how good its answer was: a contextual bandit, as an RLModule."""
+"""The RLModule of contextual bandits: a model that answers, with a baseline of the reward."""
 
 from typing import Any, NamedTuple
 
@@ -13,25 +13,25 @@ from ctm_rl.spaces.actions import Chosen, chosen
 
 LOGITS = "logits"
 VALUES = "values"
-"""What ``forward_train`` gives: of the answers at the most certain tick, [B, G, C], and rewards to expect, [B]."""
+"""Outputs of ``forward_train``: logits at the most certain tick, [B, G, C], and expected rewards, [B]."""
 
 
-class Answered(NamedTuple):
-    """Answers that were drawn, B of them."""
+class SampledAnswers(NamedTuple):
+    """Sampled answers of B rows."""
 
     actions: Tensor
     """A class for each of the G elements of an answer, [B, G]."""
     logp: Tensor
     """Log-probability of the whole answer, [B]."""
     values: Tensor
-    """The reward that was to be expected before it was drawn, [B]."""
+    """The expected reward before sampling, [B]."""
 
 
 class BanditModule(AnsweringModule):
-    """A model that draws the elements of its answer, each on its own, from what it thinks at its most certain tick.
+    """A model that samples the elements of its answer independently, from its prediction at the most certain tick.
 
-    The reward to be expected is a linear function of how decided each element is, ``sum_c p_c^2``: the chance that a
-    drawn class is right where the probabilities are. It sends no gradient into the model.
+    The expected reward is a linear function of each element's ``sum_c p_c^2``, the probability that a sampled class is
+    right if the probabilities are calibrated. It sends no gradient into the model.
     """
 
     def setup(self) -> None:
@@ -39,24 +39,24 @@ class BanditModule(AnsweringModule):
         super().setup()
         self.value = nn.Linear(self.model.config.num_groups, 1)
 
-    def answer(self, shown: Any, generator: torch.Generator) -> Answered:
-        """Draws the answers to a batch of observations.
+    def answer(self, observations: Any, generator: torch.Generator) -> SampledAnswers:
+        """Samples the answers to a batch of observations.
 
         Args:
-            shown: the observations, [B, ...].
-            generator: of the draws, on the model's device.
+            observations: [B, ...].
+            generator: for sampling, on the model's device.
 
         Returns:
             The answers.
         """
-        outputs = self._forward({Columns.OBS: shown})
+        outputs = self._forward({Columns.OBS: observations})
         logits = outputs[LOGITS]
         drawn = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1, generator=generator)
         actions = drawn.view(logits.shape[:2])
-        return Answered(actions, chosen_whole(logits, actions).logp, outputs[VALUES])
+        return SampledAnswers(actions, chosen_whole(logits, actions).logp, outputs[VALUES])
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Thinks; gives the logits at the most certain tick, and the values."""
+        """Returns the logits at the most certain tick, and the values."""
         thought = self.think(batch[Columns.OBS])
         thought = Thought(thought.predictions.float(), thought.certainties.float())
         logits = most_certain_answer(self.model.config, thought)

@@ -25,8 +25,8 @@ from ctm_rl.agents.bench.memory import PeakMeter
 from ctm_rl.agents.bench.settings import RivalSettings
 from ctm_rl.agents.bench.task import describe, sizes_of, task_of
 from ctm_rl.agents.bench.timing import Description, Timing
-from ctm_rl.agents.cluster.session import without_known_noise
 from ctm_rl.agents.experiments.acting import ActingExperiment
+from ctm_rl.agents.rllib.private import without_known_noise
 from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 
 _MODULE = "default_policy"

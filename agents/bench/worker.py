@@ -59,7 +59,7 @@ def _serve(task: dict[str, Any], answers: TextIO) -> None:
 
     from ctm_rl.agents.cluster.session import ray_for
     from ctm_rl.agents.cluster.signals import StopRequest
-    from ctm_rl.agents.run_directory.working_directory import without_ray_results
+    from ctm_rl.agents.rllib.private import without_ray_results
 
     experiment, rival = from_json(task["experiment"]), RivalSettings(**task["rival"])
     assert isinstance(experiment, ActingExperiment)

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
-from ray.rllib.algorithms import algorithm
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ctm_rl.agents.experiments.settings import Placement
+from ctm_rl.agents.rllib import private
 
 
 @contextlib.contextmanager
@@ -23,14 +23,8 @@ def placed_env_runners(placement: Placement | None) -> Iterator[None]:
     if placement is None:
         yield
         return
-
-    name = EnvRunnerGroup.__name__
-    before = getattr(algorithm, name)
-    setattr(algorithm, name, _PackedGroup if placement == "pack" else _SpreadGroup)
-    try:
+    with private.env_runner_group_class(_PackedGroup if placement == "pack" else _SpreadGroup):
         yield
-    finally:
-        setattr(algorithm, name, before)
 
 
 class _SpreadGroup(EnvRunnerGroup):
@@ -39,7 +33,7 @@ class _SpreadGroup(EnvRunnerGroup):
     def _setup(self, **kwargs: Any) -> None:
         """Makes the runners; inside a Tune trial they go where Tune has reserved resources."""
         if ray.util.get_current_placement_group() is None:
-            self._remote_args["scheduling_strategy"] = "SPREAD"
+            private.remote_args_of(self)["scheduling_strategy"] = "SPREAD"
         super()._setup(**kwargs)
 
 
@@ -54,7 +48,7 @@ class _PackedGroup(EnvRunnerGroup):
     def _setup(self, *, num_env_runners: int = 0, **kwargs: Any) -> None:
         """Reserves resources, then makes the runners; inside a Tune trial they go where Tune has reserved resources."""
         if num_env_runners and ray.util.get_current_placement_group() is None:
-            args = self._remote_args
+            args = private.remote_args_of(self)
             sizes = {"CPU": args["num_cpus"], "GPU": args["num_gpus"], **(args["resources"] or {})}
             bundle = {name: size for name, size in sizes.items() if size}
             self._placement_group = placement_group([bundle] * num_env_runners, strategy="PACK")

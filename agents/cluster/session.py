@@ -132,24 +132,6 @@ def ray_for(
                 ray.shutdown()
 
 
-@contextlib.contextmanager
-def without_known_noise() -> Iterator[None]:
-    """Holds stderr back inside the body, then writes it without a warning that Ray has for every RLlib runner."""
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            caught.seek(0)
-            kept = [line for line in caught if b"constructor arguments in the object store" not in line]
-            os.write(2, b"".join(kept))
-
-
 def _probe(address: str) -> list[Node]:
     """Joins a cluster from a separate process and returns its nodes."""
     if address != "auto":

@@ -1,4 +1,4 @@
-"""How good a trained model is: episodes played, held-out samples answered, accuracy against ticks.
+"""Evaluates trained models: returns of episodes, accuracy on held-out samples, accuracy against ticks.
 
 Imports ``run_directory``, ``supervised`` and ``rllib``; does not import ``runs``.
 """

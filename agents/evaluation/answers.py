@@ -1,4 +1,4 @@
-"""Evaluates a model that answers, on held-out samples: by tick, by certainty and by what was asked."""
+"""Evaluates a model that answers, on held-out samples: by tick, by certainty and by kind of question."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -38,39 +38,39 @@ _OFFICIAL: dict[str, tuple[str, LossKind]] = {
     "parity": ("ctm_rl.envs:ctm_rl/Parity-v0", "classes"),
     "sort": ("ctm_rl.envs:ctm_rl/Sorting-v0", "order"),
 }
-"""Environments of published tasks whose samples are made, not read from a data set, and how they are answered."""
+"""Environments and losses of published tasks with generated samples."""
 
 
-class Asked(NamedTuple):
-    """What a model is asked."""
+class EvaluationTask(NamedTuple):
+    """The task that a model is evaluated on."""
 
     env: TaskConfig
     """The environment."""
     loss: LossKind
-    """What kind of answer it is."""
+    """The loss, which says what an answer is."""
     name: str
-    """What the result calls it."""
+    """Its name in the result."""
 
 
-def asked_of(official: OfficialModel) -> Asked:
-    """What a published model was trained to answer.
+def evaluation_task_of(official: OfficialModel) -> EvaluationTask:
+    """The task that a published model was trained on.
 
     Raises:
-        UserError: samples of this task cannot be made here.
+        UserError: samples of this task cannot be generated.
     """
     if official.task not in _OFFICIAL:
         raise UserError(
-            f"a model for {official.task} is evaluated on its data set, which is not known of an imported one; "
-            f"{' and '.join(_OFFICIAL)} can be evaluated, and ctm_rl.load_official gives the model in Python."
+            f"a model for {official.task} needs its data set, which an imported checkpoint does not name; "
+            f"{' and '.join(_OFFICIAL)} can be evaluated, and ctm_rl.load_official returns the model in Python."
         )
     env_id, loss = _OFFICIAL[official.task]
     length = official.config.num_groups if official.task == "parity" else official.config.input_dim
-    return Asked(TaskConfig(id=env_id, kwargs={"length": length}), loss, official.task)
+    return EvaluationTask(TaskConfig(id=env_id, kwargs={"length": length}), loss, official.task)
 
 
 def evaluate_answers(
     model: ContinuousThoughtMachine | FeedForwardModel,
-    asked: Asked,
+    task: EvaluationTask,
     *,
     episodes: int,
     seed: int,
@@ -78,37 +78,39 @@ def evaluate_answers(
     human: Tensor | None = None,
     thresholds: Sequence[float | None] = (),
 ) -> dict[str, Any]:
-    """Lets a model answer held-out samples.
+    """Evaluates a model on held-out samples.
 
     Args:
         model: the model.
-        asked: what it is asked.
+        task: what it is evaluated on.
         episodes: how many samples; each is an episode of one step. Of a finite set, at most all of it.
         seed: the same seed makes the same samples.
-        device: where the model computes.
+        device: of the model.
         human: the share of people who chose each class, [N, C], for the samples of a finite set in their order.
-        thresholds: certainties at which rows are to halt as well, each in a pass of its own.
+        thresholds: certainties at which rows halt, each in an additional pass.
 
     Returns:
-        ``task``, ``episodes``, ``accuracy`` (share of right elements) and ``accuracy_whole`` (of samples right
-        throughout), at the most certain tick; what the scores of ``ctm_rl.metrics`` tell that fit the task; of mazes
-        ``solved_by_reapplying``, the share solved when each route goes on from where the last one led; with thresholds
-        ``halting``, see ``halting_curve``.
+        ``task``, ``episodes``, ``accuracy`` (share of correct elements) and ``accuracy_whole`` (share of samples with
+        all elements correct), at the most certain tick; the results of the fitting scores of ``ctm_rl.metrics``;
+        for mazes ``solved_by_reapplying``, the share solved when each route continues from the end of the last one;
+        with thresholds ``halting``, see ``halting_curve``.
 
     Raises:
         UserError: the environment cannot be made, or there are fewer human answers than samples.
     """
     started = time.perf_counter()
-    sampler = Sampler(asked.env, num_rows=min(episodes, BATCH_SIZE), num_steps=1, seed=0, held_out_seed=seed)
-    _check_fits(model.config, sampler.spaces, asked)
+    sampler = Sampler(task.env, num_rows=min(episodes, BATCH_SIZE), num_steps=1, seed=0, held_out_seed=seed)
+    _check_fits(model.config, sampler.spaces, task)
     episodes = sampler.count_held_out(episodes)
     if human is not None and len(human) < episodes:
-        raise UserError(f"there are human answers for {len(human)} samples, and {episodes} are to be answered.")
+        raise UserError(
+            f"there are human answers for {len(human)} samples, and {episodes} are evaluated; use fewer episodes."
+        )
     model = model.to(device).eval()
     if thresholds:
-        check_can_halt_answers(model, asked.loss)
+        check_can_halt_answers(model, task.loss)
     batches: list[Batch] = []
-    scores = _scores_for(model.config, asked.loss, human)
+    scores = _scores_for(model.config, task.loss, human)
     reapply = getattr(sampler.task, "reapply", None)
     first = num_solved = 0
     for chunk in range(-(-episodes // BATCH_SIZE)):
@@ -120,11 +122,11 @@ def evaluate_answers(
             batches.append(Batch(*model_inputs(model.config, samples[OBSERVATIONS]), targets.reshape(len(targets), -1)))
         first += len(samples[TARGETS])
         if reapply is not None:
-            num_solved += int(reapply(made.observations, lambda shown: _most_certain(model, shown, device)).sum())
+            num_solved += int(reapply(made.observations, lambda observed: _most_certain(model, observed, device)).sum())
     sampler.close()
     return {
         "episodes": episodes,
-        "task": asked.name,
+        "task": task.name,
         **scores.summary(),
         **({} if reapply is None else {"solved_by_reapplying": num_solved / episodes}),
         **({"halting": halting_curve(model, joined(batches), thresholds)} if thresholds else {}),
@@ -134,20 +136,20 @@ def evaluate_answers(
     }
 
 
-def _check_fits(config: AnswerConfig, spaces: tuple[gym.Space, gym.Space], asked: Asked) -> None:
-    """Refuses an environment that shows, or asks for, something else than the model reads and answers."""
-    fitted = fit_answer_config(config, *spaces, asked.loss)
+def _check_fits(config: AnswerConfig, spaces: tuple[gym.Space, gym.Space], task: EvaluationTask) -> None:
+    """Refuses an environment whose observations or answers do not fit the model."""
+    fitted = fit_answer_config(config, *spaces, task.loss)
     names = ["num_groups", "num_classes"] + (["input_dim"] if config.encoder != "parity" else [])
     for name in names:
         given, needed = getattr(config, name), getattr(fitted, name)
         if given != needed:
-            raise UserError(f"{asked.env.id} as it is asked for needs {name} {needed}, and the model has {given}.")
+            raise UserError(f"{task.env.id} with these arguments needs {name} {needed}, and the model has {given}.")
 
 
 @torch.no_grad()
-def _answer(model: ContinuousThoughtMachine | FeedForwardModel, shown: Any) -> Thought:
-    """The ticks that answer."""
-    inputs, question = model_inputs(model.config, shown)
+def _answer(model: ContinuousThoughtMachine | FeedForwardModel, observations: Any) -> Thought:
+    """The predictions of the ticks that answer."""
+    inputs, question = model_inputs(model.config, observations)
     thought = model(inputs) if question is None else model(inputs, question)
     if not model.config.num_answer_ticks:
         return thought
@@ -156,11 +158,11 @@ def _answer(model: ContinuousThoughtMachine | FeedForwardModel, shown: Any) -> T
 
 
 def _most_certain(
-    model: ContinuousThoughtMachine | FeedForwardModel, shown: np.ndarray, device: torch.device
+    model: ContinuousThoughtMachine | FeedForwardModel, observations: np.ndarray, device: torch.device
 ) -> np.ndarray:
-    """Answers read at the most certain tick, [N, G]."""
+    """Predicted classes at the most certain tick, [N, G]."""
     parts = []
-    for rows in np.array_split(shown, -(-len(shown) // BATCH_SIZE)):
+    for rows in np.array_split(observations, -(-len(observations) // BATCH_SIZE)):
         thought = _answer(model, torch.from_numpy(rows).to(device))
         answers = at_tick(group(thought.predictions, model.config.num_groups), most_certain_tick(thought.certainties))
         parts.append(answers.argmax(2).cpu().numpy())
@@ -168,27 +170,27 @@ def _most_certain(
 
 
 class _Scores:
-    """Several scores of the same answers.
+    """Several scores of the same predictions.
 
     Args:
-        parts: for each score its place in the summary (empty: at the top), the score, and what it is given of a batch.
+        parts: for each score its key in the summary (empty: merged into it), the score, and its arguments for a batch.
     """
 
     def __init__(self, parts: list[tuple[str, Any, Callable[..., tuple[Any, ...]]]]) -> None:
         self._parts = parts
 
     def add(self, thought: Thought, samples: dict[str, Any], first: int) -> None:
-        """Counts one batch, whose samples are those from ``first`` on."""
+        """Adds one batch; ``first`` is the number of samples before it."""
         for _, score, given in self._parts:
             score.add(*given(thought, samples, first))
 
     def summary(self) -> dict[str, Any]:
-        """What all of them tell."""
-        told: dict[str, Any] = {}
+        """The results of all scores."""
+        results: dict[str, Any] = {}
         for name, score, _ in self._parts:
-            told |= {name: score.summary()} if name else score.summary()
-        told.pop("num_samples")
-        return told
+            results |= {name: score.summary()} if name else score.summary()
+        results.pop("num_samples")
+        return results
 
 
 def _scores_for(config: AnswerConfig, loss: LossKind, human: Tensor | None) -> _Scores:
@@ -201,9 +203,9 @@ def _scores_for(config: AnswerConfig, loss: LossKind, human: Tensor | None) -> _
         return group(thought.predictions, config.num_groups), thought.certainties, targets.reshape(len(targets), -1)
 
     def question(thought: Thought, samples: dict[str, Any], first: int) -> tuple[Tensor, ...]:
-        shown = samples[OBSERVATIONS]
-        num_operations = ((shown["question"] == -1) | (shown["question"] == -2)).sum(1)
-        return *classes(thought, samples, first), shown["num_digits"], num_operations
+        observations = samples[OBSERVATIONS]
+        num_operations = ((observations["question"] == -1) | (observations["question"] == -2)).sum(1)
+        return *classes(thought, samples, first), observations["num_digits"], num_operations
 
     def people(thought: Thought, samples: dict[str, Any], first: int) -> tuple[Tensor, ...]:
         assert human is not None
@@ -226,20 +228,20 @@ def _scores_for(config: AnswerConfig, loss: LossKind, human: Tensor | None) -> _
 
 
 def describe_answers(result: dict[str, Any]) -> str:
-    """One line for a person."""
+    """The result as one line of text."""
     return (
-        f"{result['episodes']} samples of {result['task']}: {100 * result['accuracy']:.1f} % of elements right, "
-        f"{100 * result['accuracy_whole']:.1f} % of samples throughout, in {result['seconds']:.1f} s"
+        f"{result['episodes']} samples of {result['task']}: {100 * result['accuracy']:.1f} % of elements correct, "
+        f"{100 * result['accuracy_whole']:.1f} % of samples in full, in {result['seconds']:.1f} s"
         + (f", halting after {result['ticks_mean']:.2f} ticks" if "ticks_mean" in result else "")
         + "".join(map(_describe_halting, result.get("halting", ())))
     )
 
 
 def _describe_halting(point: dict[str, Any]) -> str:
-    """One more line for each certainty that rows halted at."""
+    """One more line for a point of the halting curve."""
     name = threshold_name(point["threshold"])
     return (
-        f"\n  {name}: {point['ticks_mean']:.2f} ticks, {100 * point['accuracy']:.1f} % of elements right, "
-        f"{100 * point['accuracy_whole']:.1f} % of samples throughout, "
+        f"\n  {name}: {point['ticks_mean']:.2f} ticks, {100 * point['accuracy']:.1f} % of elements correct, "
+        f"{100 * point['accuracy_whole']:.1f} % of samples in full, "
         f"{1e3 * point['seconds_per_sample']:.3f} ms a sample"
     )

@@ -1,24 +1,26 @@
-"""Plays episodes with a trained policy, exactly as many as asked for, and says how they went."""
+"""Evaluates a trained policy on an exact number of episodes, or a model that answers on held-out samples."""
 
 import dataclasses
 import itertools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from ctm_rl.agents.evaluation.answers import Asked, asked_of, describe_answers, evaluate_answers
+from ctm_rl.agents.evaluation.answers import EvaluationTask, describe_answers, evaluate_answers, evaluation_task_of
 from ctm_rl.agents.evaluation.halting_curve import HALT_THRESHOLDS, threshold_name
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.experiments.answering import AnsweringExperiment, TaskConfig
 from ctm_rl.agents.experiments.settings import MAX_SEED
 from ctm_rl.agents.rllib.environment import make_env
 from ctm_rl.agents.rllib.spaces import fit
+from ctm_rl.agents.rllib.vector_loop import VectorLoop
 from ctm_rl.agents.run_directory.directory import check_is_run, read_config
 from ctm_rl.agents.run_directory.progress import describe_return
 from ctm_rl.checkpoints import store as checkpoint
@@ -37,22 +39,22 @@ from ctm_rl.spaces.observations import Layout
 Env = TypeVar("Env", EnvConfig, TaskConfig)
 
 MAX_ENVS = 32
-"""How many environments are played side by side."""
+"""Number of environments that are stepped together, at most."""
 _SEED_FLOOR = 2**31
-"""Evaluation seeds are not below this, so that they are not among those of training."""
+"""Lowest seed of evaluation; those of training are below."""
 
 
-class _Way(NamedTuple):
-    """How episodes are played."""
+class _PlayOptions(NamedTuple):
+    """How actions are chosen."""
 
     deterministic: bool
-    """Take the likeliest actions."""
+    """Take the most likely actions."""
     seed: int
-    """Of drawing them."""
+    """Seed for sampling actions."""
     halt_certainty: float | None
-    """Certainty at which a row stops ticking; None: none."""
+    """Certainty at which a row halts; ``None``: no halting."""
     num_ticks: int | None
-    """How many ticks a row takes, at most; None: as trained."""
+    """Number of ticks of a row, at most; ``None``: as trained."""
 
 
 def evaluate(
@@ -69,30 +71,30 @@ def evaluate(
     halt_curve: bool = False,
     num_ticks: int | None = None,
 ) -> dict[str, Any]:
-    """Plays exactly ``episodes`` episodes, or has an imported model that answers instead answer as many samples.
+    """Evaluates a policy on exactly ``episodes`` episodes, or a model that answers on as many samples.
 
-    Every environment plays its own share of them, settled beforehand: taking those that end first would favour short
-    ones. Every episode has its own seed.
+    Every environment plays a fixed share of them: taking those that end first would favour short ones. Every episode
+    has its own seed.
 
     Args:
         run_dir: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
-        episodes: how many, at least 1.
+        episodes: number of episodes or samples, at least 1.
         seed: the same seed plays the same episodes.
-        deterministic: take the likeliest action instead of drawing one.
-        device: where the policy computes: cpu, cuda or cuda:N.
-        env_kwargs: arguments of the environment that are to differ from those it was trained with.
-        decay_rate: answering models only: set the decay rate of every pair to this; large rates cut the memory that
-            synchronisation is.
+        deterministic: take the most likely action instead of sampling.
+        device: cpu, cuda or cuda:N.
+        env_kwargs: arguments of the environment that replace those of training.
+        decay_rate: answering models only: set the decay rate of every pair to this; large rates remove the memory
+            of synchronisation.
         human: answering models only: the share of people who chose each class, [N, C], for the held-out samples in
             their order.
-        halt_certainty: let each row stop ticking once it is this certain, from 0 to 1; a policy must have been trained
-            with ``train_random_ticks``.
-        halt_curve: tell ``halting``: results, ticks and time for several such certainties.
-        num_ticks: of such a policy: it takes so many ticks, or at most so many where rows halt. A model that answers
-            tells ``accuracy_by_tick`` without being asked.
+        halt_certainty: halt each row once it is this certain, from 0 to 1; a policy must have been trained with
+            ``train_random_ticks``.
+        halt_curve: add ``halting``: results, ticks and time for several such certainties.
+        num_ticks: number of ticks of such a policy, or the largest number where rows halt. Models that answer always
+            return ``accuracy_by_tick``.
 
     Returns:
-        ``episodes``, mean, standard deviation, least and greatest of the raw returns, mean length, ``env_steps``,
+        ``episodes``, mean, standard deviation, minimum and maximum of the raw returns, mean length, ``env_steps``,
         ``seconds``, and the iteration of the checkpoint; for answers see ``evaluate_answers``. Where rows halt, also
         ``halt_certainty`` and ``ticks_mean``, ticks of a step or sample, the latter with ``num_ticks`` too; for answers
         ``accuracy`` and ``accuracy_whole`` are then those of each sample's last tick.
@@ -114,20 +116,22 @@ def evaluate(
     official = official_of(place, state)
     if MODEL_ENTRY in state or (official is not None and official.task != "rl"):
         if num_ticks is not None:
-            raise UserError("num_ticks is for policies that act; one that answers tells accuracy_by_tick with --json.")
-        model, asked = _answering(run, place, state, official)
-        asked = asked._replace(env=_changed(asked.env, env_kwargs))
+            raise UserError(
+                "num_ticks is for policies that act; for a model that answers, --json prints accuracy_by_tick."
+            )
+        model, task = _answering(run, place, state, official)
+        task = task._replace(env=_changed(task.env, env_kwargs))
         if decay_rate is not None:
             _set_decay_rates(model, decay_rate)
         people = None if human is None else torch.from_numpy(human)
         result = evaluate_answers(
-            model, asked, episodes=episodes, seed=seed, device=found, human=people, thresholds=thresholds
+            model, task, episodes=episodes, seed=seed, device=found, human=people, thresholds=thresholds
         )
         if not halt_curve:
             result |= _only_point(result.pop("halting", []))
         return {**result, "iteration": checkpoint.iteration_of(place)}
     if decay_rate is not None or human is not None:
-        raise UserError("decay_rate and human answers are for models that answer; this one acts.")
+        raise UserError("decay_rate and human are for models that answer, and this is a policy; leave them out.")
     policy = Policy.from_state(place, state, found)
     _checked(lambda: check_can_take(policy.agent, num_ticks))
     experiment = read_config(run)
@@ -137,28 +141,29 @@ def evaluate(
     if thresholds:
         _check_can_halt(policy)
     halting = thresholds if halt_curve else ()
-    result = _play_all(policy, env, seeds, _Way(deterministic, seed, halt_certainty, num_ticks), halting)
+    result = _play_all(policy, env, seeds, _PlayOptions(deterministic, seed, halt_certainty, num_ticks), halting)
     return {**result, "iteration": policy.iteration, "seed": seed, "deterministic": deterministic}
 
 
 def _play_all(
-    policy: Policy, config: EnvConfig, seeds: list[int], way: "_Way", thresholds: Sequence[float | None]
+    policy: Policy, config: EnvConfig, seeds: list[int], options: _PlayOptions, thresholds: Sequence[float | None]
 ) -> dict[str, Any]:
-    """Plays one episode for each seed, and once more for each certainty that rows are to halt at."""
+    """Plays one episode for each seed, and again for each certainty of the halting curve."""
     episodes = len(seeds)
-    envs = [_make_fitting(config, policy) for _ in range(min(episodes, MAX_ENVS))]
+    shares = [_Share(_make_fitting(config, policy)) for _ in range(min(episodes, MAX_ENVS))]
+    vector = SyncVectorEnv([lambda share=share: share for share in shares], autoreset_mode=AutoresetMode.SAME_STEP)
+    loop = VectorLoop(vector, policy.layout)
     started = time.perf_counter()
     num_threads = torch.get_num_threads()
-    # The products are too small to be shared out: with more threads on a busy machine they take ten times as long.
+    # The products are too small for several threads, which take ten times as long on a busy machine.
     torch.set_num_threads(1)
     try:
-        returns, lengths, ticks = _play(policy, envs, seeds, way)
+        returns, lengths, ticks = _play(policy, shares, loop, seeds, options)
         seconds = time.perf_counter() - started
-        halting = [_play_halting(policy, envs, seeds, way._replace(halt_certainty=at)) for at in thresholds]
+        halting = [_play_halting(policy, shares, loop, seeds, options._replace(halt_certainty=at)) for at in thresholds]
     finally:
         torch.set_num_threads(num_threads)
-        for env in envs:
-            env.close()
+        vector.close()
     return {
         "episodes": episodes,
         "episode_return_mean": float(returns.mean()),
@@ -168,16 +173,16 @@ def _play_all(
         "episode_length_mean": float(lengths.mean()),
         "env_steps": int(lengths.sum()),
         "seconds": round(seconds, 3),
-        **_told(way, ticks / int(lengths.sum())),
+        **_ticks_taken(options, ticks / int(lengths.sum())),
         **({"halting": halting} if halting else {}),
     }
 
 
 def check_device(device: str) -> torch.device:
-    """Gives the device of that name.
+    """Returns the device of that name.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: there is no such device.
     """
     try:
         found = torch.device(device)
@@ -187,35 +192,35 @@ def check_device(device: str) -> torch.device:
         raise UserError(f"device must be cpu, cuda or cuda:N, got {device!r}.")
     count = torch.cuda.device_count()
     if found.type == "cuda" and (found.index or 0) >= count:
-        raise UserError(f"device {device!r} is not here: this machine has {count} CUDA devices; cpu always works.")
+        raise UserError(f"device {device!r} does not exist: this machine has {count} CUDA devices; cpu always works.")
     return found
 
 
 def _answering(
     run: Path, place: Path, state: Mapping[str, Any], official: OfficialModel | None
-) -> tuple[ContinuousThoughtMachine | FeedForwardModel, Asked]:
-    """A model that answers, and what it is asked."""
+) -> tuple[ContinuousThoughtMachine | FeedForwardModel, EvaluationTask]:
+    """A model that answers, and its task."""
     if official is not None:
         assert not isinstance(official.model, ActorCritic)
-        return official.model, asked_of(official)
+        return official.model, evaluation_task_of(official)
     experiment = read_config(run)
     if not isinstance(experiment, AnsweringExperiment):
-        raise UserError(f"{run / 'config.json'} is of a run that acts, and its checkpoint holds a model that answers.")
+        raise UserError(f"{run / 'config.json'} describes a policy, and the checkpoint holds a model that answers.")
     env = experiment.env
     held_out = dataclasses.replace(env, kwargs={**env.kwargs, **env.held_out_kwargs}, held_out_kwargs={})
-    return rebuild_model(place, state), Asked(held_out, experiment.learning.loss, experiment.name)
+    return rebuild_model(place, state), EvaluationTask(held_out, experiment.learning.loss, experiment.name)
 
 
 def _changed(env: Env, kwargs: Mapping[str, Any] | None) -> Env:
-    """An environment with other arguments."""
+    """The environment with other arguments."""
     return dataclasses.replace(env, kwargs={**env.kwargs, **(kwargs or {})})
 
 
 def _set_decay_rates(model: torch.nn.Module, rate: float) -> None:
-    """Gives every pair the same decay rate."""
+    """Sets the decay rate of every pair."""
     synchronisations = [part for part in model.modules() if isinstance(part, Synchronisation)]
     if not synchronisations:
-        raise UserError("decay_rate is for the machine; a baseline has no synchronisation.")
+        raise UserError("decay_rate needs kind ctm; baselines have no synchronisation.")
     limit = max(part.max_decay_rate for part in synchronisations)
     if not 0 <= rate <= limit:
         raise UserError(f"decay_rate must be at least 0 and at most {limit:g}, got {rate}.")
@@ -224,7 +229,7 @@ def _set_decay_rates(model: torch.nn.Module, rate: float) -> None:
 
 
 def _make_fitting(config: EnvConfig, policy: Policy) -> gym.Env:
-    """Makes an environment that the policy can act on."""
+    """Creates an environment and checks that it fits the policy."""
     env = make_env(config)
     try:
         fitted = fit(policy.agent.config, env.observation_space, env.action_space)
@@ -241,7 +246,7 @@ def _make_fitting(config: EnvConfig, policy: Policy) -> gym.Env:
 
 
 def _difference(policy: Policy, layout: Layout, actions: Actions) -> str:
-    """What an environment's spaces have that a policy's have not."""
+    """How an environment's spaces differ from the policy's."""
     if actions != policy.actions:
         return f"it acts by {policy.actions}, and the environment takes {actions}"
     for one, other in itertools.zip_longest(policy.layout.parts, layout.parts):
@@ -250,57 +255,83 @@ def _difference(policy: Policy, layout: Layout, actions: Actions) -> str:
     raise AssertionError("they are the same")
 
 
-def _play(policy: Policy, envs: list[gym.Env], seeds: list[int], way: _Way) -> tuple[np.ndarray, np.ndarray, int]:
+class _Share(gym.Wrapper[Any, Any, Any, Any]):
+    """One environment's share of the episodes: plays one for each of its seeds, then stands still.
+
+    Args:
+        env: the environment.
+    """
+
+    def begin(self, seeds: Iterable[int]) -> None:
+        """Sets the seeds of the next episodes."""
+        self._seeds = iter(seeds)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins the next episode; after the last one the last observation stays."""
+        following = next(self._seeds, None)
+        self._is_over = following is None
+        if not self._is_over:
+            self._observation, _ = self.env.reset(seed=following)
+        return self._observation, {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Takes a step, or none after the last episode."""
+        if self._is_over:
+            return self._observation, 0.0, False, False, {}
+        self._observation, reward, is_terminated, is_truncated, _ = self.env.step(action)
+        return self._observation, reward, is_terminated, is_truncated, {}
+
+
+def _play(
+    policy: Policy, shares: Sequence[_Share], loop: VectorLoop, seeds: list[int], options: _PlayOptions
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Plays one episode for each seed: environment i those of places i, i + n, i + 2 n, and so on.
 
     Returns:
         Returns and lengths, in the order of the seeds, and how many ticks all these steps took.
     """
-    num_ticks = 0
-    num_envs, num_episodes = len(envs), len(seeds)
-    returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, dtype=np.int64)
-    generator = torch.Generator().manual_seed(way.seed)
-    episode_of = list(range(num_envs))  # which episode each environment plays; done with them all: num_episodes or more
-    layout = policy.layout
-    observations = np.stack([layout.pack_one(env.reset(seed=seeds[index])[0]) for index, env in enumerate(envs)])
-    is_first = np.ones(num_envs, dtype=bool)
+    num_envs, num_episodes = len(shares), len(seeds)
+    for index, share in enumerate(shares):
+        share.begin(seeds[index::num_envs])
+    loop.reset()
+    generator = torch.Generator().manual_seed(options.seed)
     state = policy.initial_state(num_envs)
-    while any(episode < num_episodes for episode in episode_of):
+
+    def choose(observations: np.ndarray, is_first: np.ndarray) -> np.ndarray:
+        nonlocal state
         actions, state = policy.act_packed(
             observations,
             state,
             is_first=is_first,
-            deterministic=way.deterministic,
+            deterministic=options.deterministic,
             generator=generator,
-            halt_certainty=way.halt_certainty,
-            num_ticks=way.num_ticks,
+            halt_certainty=options.halt_certainty,
+            num_ticks=options.num_ticks,
         )
-        is_first[:] = False
-        for index, env in enumerate(envs):
-            episode = episode_of[index]
-            if episode >= num_episodes:
-                continue
-            seen, reward, is_terminated, is_truncated, _ = env.step(actions[index])
-            observations[index] = layout.pack_one(seen)
-            returns[episode] += float(reward)
-            lengths[episode] += 1
-            num_ticks += int(policy.ticks[index])
-            if not (is_terminated or is_truncated):
-                continue
-            episode_of[index] += num_envs
-            is_first[index] = True
-            if episode_of[index] < num_episodes:
-                observations[index] = layout.pack_one(env.reset(seed=seeds[episode_of[index]])[0])
+        return actions
+
+    returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, dtype=np.int64)
+    episode_of = np.arange(num_envs)  # which episode each environment plays; after its last one: num_episodes or more
+    num_ticks = 0
+    steps = loop.steps(choose)
+    while (is_playing := episode_of < num_episodes).any():
+        taken = next(steps)
+        num_ticks += int(policy.ticks[is_playing].sum())
+        ended = np.flatnonzero(taken.is_last)
+        returns[episode_of[ended]], lengths[episode_of[ended]] = taken.returns[ended], taken.lengths[ended]
+        episode_of[ended] += num_envs
     return returns, lengths, num_ticks
 
 
-def _play_halting(policy: Policy, envs: list[gym.Env], seeds: list[int], way: _Way) -> dict[str, Any]:
-    """Plays one episode for each seed where every row halts at a certainty; a point of the curve."""
+def _play_halting(
+    policy: Policy, shares: Sequence[_Share], loop: VectorLoop, seeds: list[int], options: _PlayOptions
+) -> dict[str, Any]:
+    """Plays one episode for each seed with halting; returns a point of the halting curve."""
     started = time.perf_counter()
-    returns, lengths, num_ticks = _play(policy, envs, seeds, way)
+    returns, lengths, num_ticks = _play(policy, shares, loop, seeds, options)
     num_steps = int(lengths.sum())
     return {
-        "threshold": way.halt_certainty,
+        "threshold": options.halt_certainty,
         "ticks_mean": num_ticks / num_steps,
         "episode_return_mean": float(returns.mean()),
         "episode_length_mean": float(lengths.mean()),
@@ -309,9 +340,9 @@ def _play_halting(policy: Policy, envs: list[gym.Env], seeds: list[int], way: _W
 
 
 def _thresholds(halt_certainty: float | None, halt_curve: bool) -> tuple[float | None, ...]:
-    """The certainties at which rows are to halt."""
+    """The certainties at which rows halt."""
     if halt_certainty is not None and halt_curve:
-        raise UserError("halt_curve has certainties of its own; leave halt_certainty out.")
+        raise UserError("halt_curve uses its own certainties; leave halt_certainty out.")
     _checked(lambda: check_halt_certainty(halt_certainty))
     if halt_curve:
         return HALT_THRESHOLDS
@@ -319,24 +350,26 @@ def _thresholds(halt_certainty: float | None, halt_curve: bool) -> tuple[float |
 
 
 def _only_point(points: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a curve of at most one point tells."""
-    return {"halt_certainty" if name == "threshold" else name: told for point in points for name, told in point.items()}
+    """The results of a curve with at most one point."""
+    return {
+        "halt_certainty" if name == "threshold" else name: value for point in points for name, value in point.items()
+    }
 
 
-def _told(way: _Way, ticks_mean: float) -> dict[str, Any]:
-    """What is told of rows that do not take all of their ticks."""
-    asked = {"halt_certainty": way.halt_certainty, "num_ticks": way.num_ticks}
-    given = {name: value for name, value in asked.items() if value is not None}
+def _ticks_taken(options: _PlayOptions, ticks_mean: float) -> dict[str, Any]:
+    """Options and mean number of ticks, where rows may take fewer than all of them."""
+    values = {"halt_certainty": options.halt_certainty, "num_ticks": options.num_ticks}
+    given = {name: value for name, value in values.items() if value is not None}
     return {**given, "ticks_mean": ticks_mean} if given else {}
 
 
 def _check_can_halt(policy: Policy) -> None:
-    """Refuses a policy that has only ever seen all of its ticks."""
+    """Refuses a policy that was always trained with all ticks."""
     _checked(lambda: check_can_halt(policy.agent))
 
 
 def _checked(function: Callable[[], Any]) -> Any:
-    """Does what a person asked for; its refusal is theirs to read."""
+    """Calls a function; its ``ValueError`` becomes a ``UserError``."""
     try:
         return function()
     except ValueError as error:
@@ -344,7 +377,7 @@ def _checked(function: Callable[[], Any]) -> Any:
 
 
 def to_text(result: dict[str, Any]) -> str:
-    """One line for a person."""
+    """The result as one line of text."""
     if "task" in result:
         return describe_answers(result)
     return (
@@ -358,7 +391,7 @@ def to_text(result: dict[str, Any]) -> str:
 
 
 def _describe_halting(point: dict[str, Any]) -> str:
-    """One more line for each certainty that rows halted at."""
+    """One more line for a point of the halting curve."""
     name = threshold_name(point["threshold"])
     return (
         f"\n  {name}: {point['ticks_mean']:.2f} ticks a step, return {describe_return(point['episode_return_mean'])}, "
@@ -367,5 +400,5 @@ def _describe_halting(point: dict[str, Any]) -> str:
 
 
 def to_json(result: dict[str, Any]) -> str:
-    """One line for a program."""
+    """The result as one line of JSON."""
     return json.dumps(result)

@@ -1,4 +1,4 @@
-"""What thinking less costs: accuracy, ticks and time of a model whose rows halt, for several certainties."""
+"""Accuracy, ticks and time of a model whose rows halt at a certainty, for several certainties."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -14,42 +14,42 @@ from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, 
 
 HALT_THRESHOLDS = (
     *(None, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999),
-    *(0.9999, 0.99999, 0.999999),  # policies are often surer than answers
+    *(0.9999, 0.99999, 0.999999),  # policies are often more certain than answers
 )
-"""Certainties of a curve; None: all ticks are taken."""
+"""Certainties of a curve; ``None``: all ticks are taken."""
 
 
 _NUM_JOINED = 4
-"""How many batches become one."""
+"""Number of batches that are joined."""
 _SMALL = 4096
-"""Numbers of an input, at most, for that."""
+"""Only inputs of at most this many numbers are joined."""
 
 
 class Batch(NamedTuple):
-    """Inputs with their right answers."""
+    """Inputs with their targets."""
 
     inputs: Tensor
-    """What a model is shown, [B, ...]."""
+    """Inputs, [B, ...]."""
     question: Int[Tensor, "B N"] | None
-    """Of digits only."""
+    """Questions, of digits only."""
     targets: Int[Tensor, "B G"]
-    """Classes."""
+    """Target classes."""
 
 
 def check_can_halt_answers(model: ContinuousThoughtMachine | FeedForwardModel, loss: str) -> None:
-    """Refuses models that have nothing to halt.
+    """Refuses models that cannot halt.
 
     Raises:
-        UserError: the model does not tick, or its answer is spread over its ticks.
+        UserError: the model has no ticks, or its answer is spread over them.
     """
     if isinstance(model, FeedForwardModel):
-        raise UserError("halting is for models that tick, and kind mlp answers once; use kind ctm, lstm or gru.")
+        raise UserError("halting needs a model with ticks, which kind mlp does not have; use kind ctm, lstm or gru.")
     if loss == "order":
-        raise UserError("halting is for answers that stand at every tick; a sorting model spreads its answer over all.")
+        raise UserError("halting needs an answer at every tick; a sorting model spreads its answer over all ticks.")
 
 
 def joined(batches: Sequence[Batch]) -> list[Batch]:
-    """Joins batches of small inputs: the part of a tick that does not depend on the rows counts for less then."""
+    """Joins batches of small inputs, so that the cost of a tick that does not depend on the rows matters less."""
     if not batches or batches[0].question is not None or batches[0].inputs[0].numel() > _SMALL:
         return list(batches)
     parts = [batches[first : first + _NUM_JOINED] for first in range(0, len(batches), _NUM_JOINED)]
@@ -64,23 +64,23 @@ def halting_curve(
     batches: Iterable[Batch],
     thresholds: Sequence[float | None] = HALT_THRESHOLDS,
 ) -> list[dict[str, Any]]:
-    """Lets every row halt at each of several certainties.
+    """Measures a model whose rows halt at each of several certainties.
 
     Args:
-        model: one that ticks, in evaluation mode.
-        batches: what it is asked.
-        thresholds: certainties that are enough, from 0 to 1; ``None``: none is.
+        model: with ticks, in evaluation mode.
+        batches: held-out samples.
+        thresholds: certainties to halt at, from 0 to 1; ``None``: no halting.
 
     Returns:
-        For each threshold ``threshold``, ``ticks_mean``, ``accuracy`` (share of right elements), ``accuracy_whole`` (of
-        samples right throughout), both read after the row's last tick, and ``seconds_per_sample``, wall time.
+        For each threshold ``threshold``, ``ticks_mean``, ``accuracy`` (share of correct elements), ``accuracy_whole``
+        (share of samples with all elements correct), both after the row's last tick, and ``seconds_per_sample``.
     """
     assert isinstance(model, ContinuousThoughtMachine)
     scores = [AnswerScores() for _ in thresholds]
     ticks, seconds = [0] * len(thresholds), [0.0] * len(thresholds)
     num_samples = 0
     for batch in batches:
-        if not num_samples:  # what is only slow the first time is nobody's time
+        if not num_samples:  # the first call is slower, and is not measured
             model.think(batch.inputs, batch.question, halt_certainty=None)
         num_samples += len(batch.targets)
         for index, threshold in enumerate(thresholds):
@@ -104,12 +104,12 @@ def halting_curve(
 
 
 def _now(device: torch.device) -> float:
-    """The time when all that was asked of a device is done."""
+    """The time after a device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def threshold_name(threshold: float | None) -> str:
-    """What a person calls a point of the curve."""
+    """The name of a point of the curve in text."""
     return "all ticks" if threshold is None else f"halting at {threshold:g}"

@@ -1,4 +1,4 @@
-"""A run that learns to act: one frozen, checked value, readable from a command line without loading torch or ray."""
+"""The configuration of a run that trains a policy; loads neither torch nor ray."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,14 +10,14 @@ from ctm_rl.config import PolicyConfig
 
 Algorithm = Literal["ppo", "stock-ppo", "appo", "impala"]
 ASYNCHRONOUS = ("appo", "impala")
-"""Algorithms that play on while they learn; V-trace makes up for the age of the weights."""
+"""Algorithms that collect during updates; V-trace corrects for the age of the weights."""
 _OUR_OWN = ("value_clip", "target_kl", "normalize_rewards", "adam_epsilon", "collect_ahead")
 _WITHOUT_EFFECT = {
     "stock-ppo": _OUR_OWN,
     "appo": (*_OUR_OWN, "gae_lambda"),
     "impala": (*_OUR_OWN, "gae_lambda", "clip"),
 }
-"""Fields of ``PPOSettings`` that RLlib's own algorithms do not know."""
+"""Fields of ``PPOSettings`` that RLlib's own algorithms do not have."""
 
 ENVPOOL = "envpool"
 """One of ``EnvConfig.vectorization``."""
@@ -25,7 +25,7 @@ ENVPOOL = "envpool"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvConfig:
-    """The environment an agent acts on."""
+    """The environment of a policy."""
 
     id: str
     """Gymnasium's name of the environment, as CartPole-v1; module:Name-v0 imports the module first."""
@@ -38,21 +38,21 @@ class EnvConfig:
     """Truncate episodes after this many steps of the environment itself; None: as registered. The same as time-limit
     for the first wrapper."""
     stagger_episodes: bool = False
-    """In training, cut every environment's first episode off at a random step: where episodes run up to their time
-    limit, environments would otherwise all be at the same moment of theirs, all the time."""
+    """In training, truncate every environment's first episode at a random step: where all episodes last until their
+    time limit, environments would otherwise always be at the same step of their episodes."""
     vectorization: Literal["auto", "sync", "async", "envpool"] = "auto"
     """How environments are stepped together: by their own vector class if there is one (auto), in turn, in parallel,
-    or in C++ by envpool, which is to be installed and knows some (evaluation plays Gymnasium's own)."""
+    or in C++ by envpool, which must be installed and has some of them (evaluation uses Gymnasium's)."""
     step_time_limit: float | None = 600.0
-    """Seconds that a step or a reset may take before it counts as a fault; None: any."""
+    """Seconds that a step or a reset may take before it counts as a fault; None: no limit."""
     check_bounds: bool = True
     """Observations outside the bounds that their space declares are faults."""
     tolerate_faults: bool = False
-    """After a fault (an error, no finite number, an observation outside of its space, too long a step) make the
-    environment anew, count it and go on; otherwise the run ends."""
+    """After a fault (an error, a number that is not finite, an observation outside its space, a step that takes too
+    long) create the environment again, count the fault and go on; otherwise the run ends."""
 
     def __post_init__(self) -> None:
-        """Refuses what names no environment."""
+        """Checks the values."""
         if not self.id.strip():
             raise ValueError("env.id must name an environment, as CartPole-v1; it is empty.")
         if self.max_episode_steps is not None:
@@ -63,30 +63,30 @@ class EnvConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PPOSettings:
-    """How the agent learns: proximal policy optimisation."""
+    """How the policy learns: proximal policy optimisation."""
 
     lr: float = 1e-3
     """Adam's learning rate (at the start, when annealed)."""
     is_lr_annealed: bool = False
     """Lower the learning rate linearly to 0 over the budget of env steps."""
     lr_warmup_steps: int = 0
-    """Env steps over which the learning rate rises linearly from 0: Adam's first steps are as long as any, whatever the
-    gradients are, and can throw a policy far off."""
+    """Env steps over which the learning rate rises linearly from 0: Adam's first steps are as large as later ones,
+    however small the gradients, and can change a policy too much."""
     gamma: float = 0.99
     """Discount per environment step."""
     gae_lambda: float = 0.95
     """Lambda of generalised advantage estimation."""
     reward_scale: float | None = None
-    """Rewards are learned from times this, and reported raw; None: 1 - gamma, so that values stay small, or 1 if they
-    are normalised."""
+    """Rewards are multiplied with this for learning, and reported raw; None: 1 - gamma, so that values stay small, or 1
+    if they are normalised."""
     normalize_rewards: bool = False
-    """Divide rewards by the running deviation of the discounted return, in each process that plays."""
+    """Divide rewards by the running standard deviation of the discounted return, in each environment runner."""
     clip: float = 0.2
     """How far the probability ratio may move from 1."""
     value_clip: float | None = None
-    """How far a value may move from the rollout's before it gets no credit for moving; None: anywhere."""
+    """How far a value may move from the rollout's before its loss stops falling; None: no limit."""
     target_kl: float | None = None
-    """End an iteration's passes when the policy has diverged this far from the one that acted; None: never."""
+    """End an iteration's passes when the KL divergence from the rollout's policy exceeds this; None: never."""
     entropy_coefficient: float = 0.01
     """Weight of the policy's entropy, which is maximised (at the start, when annealed)."""
     entropy_coefficient_final: float | None = None
@@ -104,11 +104,11 @@ class PPOSettings:
     num_rollout_steps: int = 64
     """T: steps of every environment in one iteration."""
     collect_ahead: bool = False
-    """Env runners play the next steps while the learners learn, with weights one iteration old, for which the learners
+    """Env runners collect the next steps during the update, with weights one iteration old, for which the learners
     correct; False: they take turns."""
 
     def __post_init__(self) -> None:
-        """Refuses settings that cannot learn."""
+        """Checks the values."""
         check_number("ppo.lr", self.lr, above=0)
         check_number("ppo.lr_warmup_steps", self.lr_warmup_steps, at_least=0)
         check_number("ppo.gamma", self.gamma, at_least=0, at_most=1)
@@ -131,22 +131,22 @@ class PPOSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActingExperiment(RunSettings):
-    """A whole run: what is acted on, by which model, how it learns, for how long and on which machines."""
+    """A whole run: environment, policy, how it learns, for how long and on which machines."""
 
     env: EnvConfig
     """The environment."""
     model: PolicyConfig = field(default_factory=PolicyConfig)
     """The policy."""
     ppo: PPOSettings = field(default_factory=PPOSettings)
-    """How it learns."""
+    """How the policy learns."""
     algorithm: Algorithm = "ppo"
     """Our recurrent PPO on columns of whole environments (ppo), or one of RLlib's own: PPO (stock-ppo), or APPO and
-    IMPALA, which play on while they learn and backpropagate through whole fragments of ppo.num_rollout_steps."""
+    IMPALA, which collect during updates and backpropagate through whole fragments of ppo.num_rollout_steps."""
     num_envs_per_env_runner: int = 32
-    """Environments in each process that plays them."""
+    """Environments of each environment runner."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be run, as far as that shows without looking at the machine."""
+        """Checks everything that does not depend on the machine."""
         RunSettings.__post_init__(self)
         check_number("num_envs_per_env_runner", self.num_envs_per_env_runner, at_least=1)
         if self.ppo.is_lr_annealed and self.ppo.lr_warmup_steps >= self.budget.env_steps:
@@ -168,17 +168,17 @@ class ActingExperiment(RunSettings):
 
     @property
     def num_envs(self) -> int:
-        """How many environments are played in all."""
+        """Number of environments of all runners."""
         return max(1, self.num_env_runners) * self.num_envs_per_env_runner
 
     @property
     def batch_size(self) -> int:
-        """How many environment steps one iteration learns from."""
+        """Environment steps of one iteration."""
         return self.num_envs * self.ppo.num_rollout_steps
 
 
 def _check_stock(experiment: ActingExperiment) -> None:
-    """Refuses what RLlib's own learners cannot do, and options that they do not know."""
+    """Refuses what RLlib's own learners cannot do, and settings that they do not have."""
     ppo, defaults, algorithm = experiment.ppo, PPOSettings(), experiment.algorithm
     for name in _WITHOUT_EFFECT[algorithm]:
         if getattr(ppo, name) != getattr(defaults, name):
@@ -187,8 +187,8 @@ def _check_stock(experiment: ActingExperiment) -> None:
             )
     if experiment.model.normalize_observations:
         raise ValueError(
-            f"model.normalize_observations has no effect with algorithm {algorithm}, whose learners do not keep count "
-            "of what was seen; leave it out, or use algorithm ppo."
+            f"model.normalize_observations has no effect with algorithm {algorithm}, whose learners do not keep the "
+            "statistics of observations; leave it out, or use algorithm ppo."
         )
     if experiment.env.vectorization == ENVPOOL:
         raise ValueError(f"env.vectorization envpool is not for algorithm {algorithm}; use auto, or algorithm ppo.")
@@ -208,7 +208,7 @@ def _check_stock(experiment: ActingExperiment) -> None:
 
 
 def _check_fragments(experiment: ActingExperiment) -> None:
-    """Refuses fragments that cannot be dealt out: a learner gets all that a runner has played at once."""
+    """Refuses fragments that cannot be divided: a learner gets whole fragments of a runner."""
     num_runners = max(1, experiment.num_env_runners)
     if experiment.num_learners > 1 and num_runners % experiment.num_learners:
         raise ValueError(

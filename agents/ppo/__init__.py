@@ -1,4 +1,4 @@
-"""Our recurrent PPO as an RLlib algorithm: rollouts as columns, and one pass of the learner over whole sequences.
+"""Our recurrent PPO as an RLlib algorithm: rollouts are columns, minibatches are whole environments.
 
 Imports ``agents.rllib``, ``agents.experiments`` and the core.
 """

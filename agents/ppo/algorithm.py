@@ -1,4 +1,4 @@
-"""Recurrent PPO as an RLlib algorithm: columns from the runners, shared out over learners by environment."""
+"""Recurrent PPO as an RLlib algorithm: columns from the environment runners, divided among learners by environment."""
 
 import functools
 from typing import Any
@@ -46,9 +46,9 @@ class RecurrentPPO(PPO):
         )
 
     def training_step(self) -> None:
-        """One iteration: every runner plays T steps, the learners learn from them, the weights go out.
+        """One iteration: every runner takes T steps, the learners update on them, the runners get the weights.
 
-        With ``collect_ahead``, the next T steps are begun before the learners learn.
+        With ``collect_ahead``, the runners begin the next T steps before the update.
         """
         config = self._settings
         assert self.learner_group is not None
@@ -56,7 +56,7 @@ class RecurrentPPO(PPO):
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             fragment = self._collector.collect(self._tick_seed())
         lifetime = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
-        if config.collect_ahead:
+        if config.ppo.collect_ahead:
             self._collector.order(self._tick_seed())
         trained = (LEARNER_RESULTS, ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME)
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
@@ -69,14 +69,14 @@ class RecurrentPPO(PPO):
             )
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-            # The runner in this process passes its state on to runners that are brought back.
+            # RLlib copies the state of the runner in this process to restarted runners.
             local = self.env_runner_group.local_env_runner
             if local is not None:
                 local.num_env_steps_sampled_lifetime = int(lifetime)
             self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
 
     def forget_orders(self) -> None:
-        """Throws away what runners play ahead; what comes next is played with the weights that they have then."""
+        """Discards fragments that were collected ahead, so that the next ones use the runners' current weights."""
         self._collector.forget()
 
     @property
@@ -85,7 +85,7 @@ class RecurrentPPO(PPO):
         return self.config
 
     def _tick_seed(self) -> int:
-        """Learned from together, all fragments need the same numbers of ticks; they follow from the position."""
+        """The seed of the numbers of ticks, which all fragments of an iteration share."""
         seed = self._settings.seed
         position = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
         words = np.random.SeedSequence(None if seed is None else [seed, int(position), 2])
@@ -93,7 +93,7 @@ class RecurrentPPO(PPO):
 
 
 def _shards(fragment: RolloutFragment, num_learners: int) -> dict[str, Any]:
-    """What ``LearnerGroup.update`` is given: the whole for a local learner, an equal part for each remote one."""
+    """Arguments of ``LearnerGroup.update``: the whole fragment for a local learner, equal parts for remote ones."""
     if num_learners == 0:
         return {"batch": batch_of(fragment.columns(), fragment.num_steps)}
     share = fragment.num_rows // num_learners

@@ -1,4 +1,4 @@
-"""The configuration of the recurrent PPO for RLlib's users: RLlib's own names, and a few more."""
+"""The configuration of the recurrent PPO: RLlib's fields, and those of ``PPOSettings`` that RLlib lacks."""
 
 import dataclasses
 from typing import Any
@@ -7,25 +7,50 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils import force_list
-from ray.rllib.utils.from_config import NotProvided
 
+from ctm_rl.agents.experiments.acting import PPOSettings
 from ctm_rl.agents.experiments.validation import check_ahead, check_rows, scale_of_rewards
 from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.learner import RecurrentPPOLearner
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.agents.rllib.seeded_env_runner import SeededEnvRunner
 from ctm_rl.config import PolicyConfig
 
-_UNHEARD = ("on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end", "on_sample_end")
-"""Callbacks about episodes, which columns do not have."""
+_RLLIB_NAMES = {
+    "gae_lambda": "lambda_",
+    "clip": "clip_param",
+    "value_coefficient": "vf_loss_coeff",
+    "entropy_coefficient": "entropy_coeff",
+    "max_grad_norm": "grad_clip",
+    "num_rollout_steps": "rollout_fragment_length",
+}
+"""Fields of ``PPOSettings`` that RLlib calls something else."""
+_OF_SCHEDULES = {"is_lr_annealed", "lr_warmup_steps", "entropy_coefficient_final"}
+_ATTRIBUTES = {
+    field.name: _RLLIB_NAMES.get(field.name, field.name)
+    for field in dataclasses.fields(PPOSettings)
+    if field.name not in _OF_SCHEDULES
+}
+"""The attribute of the configuration for each field of ``PPOSettings``."""
+_NUMBERS = _ATTRIBUTES.keys() - {"lr", "entropy_coefficient", "max_grad_norm", "num_rollout_steps"}
+"""Fields whose attribute always holds what ``PPOSettings`` allows."""
+_OWN_FIELDS = _NUMBERS - _RLLIB_NAMES.keys() - {"gamma", "num_epochs"}
+"""Fields that RLlib's PPO does not have."""
+_WAYS_OUT = {
+    "torch_grad_scaler_class": "gradients are not scaled",
+    "torch_lr_scheduler_classes": "give lr as a schedule",
+}
+_EPISODE_CALLBACKS = ("on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end", "on_sample_end")
+"""Callbacks that need RLlib's episode objects, which columns do not have."""
 
 
 class RecurrentPPOConfig(PPOConfig):
     """Configures ``agents.ppo.algorithm.RecurrentPPO``.
 
-    An iteration is T = ``rollout_fragment_length`` steps of every environment of every runner; each pass over it cuts
+    An iteration is T = ``rollout_fragment_length`` steps of every environment of every runner; each pass over it splits
     the environments, with all of their T steps, into ``num_minibatches`` parts for each learner. Settings of RLlib's
-    PPO that have no meaning here are refused.
+    PPO that would have no effect are refused.
 
     Example:
         >>> from ctm_rl.agents import RecurrentPPOConfig
@@ -39,9 +64,7 @@ class RecurrentPPOConfig(PPOConfig):
         2048
     """
 
-    # Always numbers here, which RLlib's annotations leave open.
-    gamma: float  # pyright: ignore[reportIncompatibleVariableOverride]
-    num_epochs: int  # pyright: ignore[reportIncompatibleVariableOverride]
+    # Always numbers here; RLlib's annotations allow more.
     num_learners: int  # pyright: ignore[reportIncompatibleVariableOverride]
     num_env_runners: int  # pyright: ignore[reportIncompatibleVariableOverride]
     num_envs_per_env_runner: int  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -54,135 +77,116 @@ class RecurrentPPOConfig(PPOConfig):
         super().__init__(algo_class=algo_class)
         self.env_runner_cls = ColumnarEnvRunner
         self.num_envs_per_env_runner = 16
-        self.rollout_fragment_length = 64
-        # The environment's own vector class where it has one; otherwise one after the other.
+        # The environment's own vector class if it has one; otherwise environments are stepped in turn.
         self.gym_env_vectorize_mode = "vector_entry_point"
-        # With 1, RLlib skips sending new weights to a runner whose last receipt has not come in yet.
-        self.max_requests_in_flight_per_env_runner = 2
-        # There are no connectors whose state would have to be merged.
-        self._dont_auto_sync_env_runner_states = True
-        # Evaluation counts episodes, which the stock runner does.
+        self.max_requests_in_flight_per_env_runner = private.MAX_REQUESTS_IN_FLIGHT
+        private.keep_env_runner_states_apart(self)
+        # Evaluation counts episodes, which RLlib's runner does.
         self.evaluation_config = {"env_runner_cls": SeededEnvRunner, "gym_env_vectorize_mode": "sync"}
-        self.lr = 1e-3
-        self.num_epochs = 4
-        self.lambda_ = 0.95
-        self.clip_param = 0.2
-        self.vf_loss_coeff = 0.5
-        self.entropy_coeff = 0.01
-        self.grad_clip = 0.5
         self.grad_clip_by = "global_norm"
         self.use_kl_loss = False
         self.vf_clip_param = None
         self.minibatch_size = None
-        self.num_minibatches = 4
-        self.reward_scale: float | None = None
-        self.normalize_rewards = False
-        self.target_kl: float | None = None
-        self.value_clip: float | None = None
-        self.adam_epsilon = 1e-5
-        self.collect_ahead = False
+        self._set(PPOSettings())
 
     def training(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        *,
-        num_minibatches: Any = NotProvided,
-        reward_scale: Any = NotProvided,
-        normalize_rewards: Any = NotProvided,
-        target_kl: Any = NotProvided,
-        value_clip: Any = NotProvided,
-        adam_epsilon: Any = NotProvided,
-        collect_ahead: Any = NotProvided,
-        **kwargs: Any,
+        self, *, ppo: PPOSettings | None = None, **kwargs: Any
     ) -> "RecurrentPPOConfig":
-        """Sets how is learned.
+        """Sets how the policy learns.
 
         Args:
-            num_minibatches: gradient steps of each pass; times the learners, they must divide the environments.
-            reward_scale: rewards are learned from times this, and reported raw; ``None``: 1 - gamma, so that values
-                stay small, or 1 if rewards are normalised.
-            normalize_rewards: divide rewards by the running deviation of the discounted return, in each runner.
-            target_kl: stop an iteration's passes when the policy has diverged this far from the one that acted.
-            value_clip: how far a value may move from the rollout's before it gets no credit for moving.
-            adam_epsilon: Adam's epsilon.
-            collect_ahead: remote runners play the next steps while the learners learn, with weights one iteration old;
-                the learners correct for that, see ``RecurrentPPOLearner``.
-            **kwargs: RLlib's: ``lr`` and ``entropy_coeff`` (numbers or schedules), ``gamma``, ``lambda_``,
-                ``clip_param``, ``vf_loss_coeff`` (of half the squared error), ``grad_clip``, ``num_epochs`` and others.
+            ppo: all settings at once, except for those of schedules (``is_lr_annealed``, ``lr_warmup_steps``,
+                ``entropy_coefficient_final``): these need the length of the run, and go into ``lr`` and
+                ``entropy_coeff`` as RLlib's schedules.
+            **kwargs: single settings, which take precedence: fields of ``PPOSettings`` that RLlib has no name for
+                (``num_minibatches``, ``reward_scale``, ``normalize_rewards``, ``value_clip``, ``target_kl``,
+                ``adam_epsilon``, ``collect_ahead``), and RLlib's: ``lr`` and ``entropy_coeff`` (numbers or schedules),
+                ``gamma``, ``lambda_``, ``clip_param``, ``vf_loss_coeff`` (of half the squared error), ``grad_clip``,
+                ``num_epochs`` and others. Each may be a search space of Ray Tune.
 
         Returns:
             This configuration.
         """
+        if ppo is not None:
+            self._set(ppo)
+        for name in _OWN_FIELDS & kwargs.keys():
+            setattr(self, name, kwargs.pop(name))
         super().training(**kwargs)
-        own = {
-            "num_minibatches": num_minibatches,
-            "reward_scale": reward_scale,
-            "normalize_rewards": normalize_rewards,
-            "target_kl": target_kl,
-            "value_clip": value_clip,
-            "adam_epsilon": adam_epsilon,
-            "collect_ahead": collect_ahead,
-        }
-        for name, value in own.items():
-            if value is not NotProvided:
-                setattr(self, name, value)
         return self
+
+    def _set(self, ppo: PPOSettings) -> None:
+        """Stores every setting as an attribute of this configuration, which is all that RLlib and Tune read."""
+        for name, attribute in _ATTRIBUTES.items():
+            setattr(self, attribute, getattr(ppo, name))
+
+    @property
+    def ppo(self) -> PPOSettings:
+        """The settings as they are now, checked.
+
+        Where RLlib allows more than a number (``lr`` and ``entropy_coeff``: schedules, ``grad_clip``: ``None``,
+        ``rollout_fragment_length``: "auto"), the default stands here: read these from RLlib's attributes.
+
+        Raises:
+            ValueError: a setting is outside its limits; the message has RLlib's name of it.
+        """
+        values = {name: getattr(self, _ATTRIBUTES[name]) for name in _NUMBERS}
+        try:
+            return PPOSettings(**values)
+        except ValueError as error:
+            name, _, limits = str(error).removeprefix("ppo.").partition(" ")
+            raise ValueError(f"{_ATTRIBUTES[name]} {limits}") from error
 
     @property
     def num_rows(self) -> int:
-        """Environments of all runners together."""
+        """Number of environments of all runners."""
         return max(1, self.num_env_runners) * self.num_envs_per_env_runner
 
     @property
     def num_rows_unit(self) -> int:
-        """How many environments make one of each learner's minibatches: their number is a multiple of this."""
-        return max(1, self.num_learners) * self.num_minibatches
+        """The number of environments must be a multiple of this: learners x minibatches."""
+        return max(1, self.num_learners) * self.ppo.num_minibatches
 
     @property
     def scale(self) -> float:
-        """The factor of the rewards that are learned from."""
-        return scale_of_rewards(self.reward_scale, self.gamma, is_normalised=self.normalize_rewards)
+        """The factor that rewards are multiplied with for learning."""
+        ppo = self.ppo
+        return scale_of_rewards(ppo.reward_scale, ppo.gamma, is_normalised=ppo.normalize_rewards)
 
     @property
     def train_batch_size_per_learner(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """RLlib's name for the steps of each learner, which follow from the environments and their steps."""
+        """Environment steps of each learner in an iteration; computed from the environments if not set."""
         if self._train_batch_size_per_learner is None and self.rollout_fragment_length != "auto":
             return self.num_rows * int(self.rollout_fragment_length) // max(1, self.num_learners)
         return super().train_batch_size_per_learner
 
     @train_batch_size_per_learner.setter
     def train_batch_size_per_learner(self, value: int | None) -> None:
-        """Sets it; it must fit the environments."""
+        """Sets it; ``validate`` checks that it fits the environments."""
         self._train_batch_size_per_learner = value
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """Returns the machine, with its default sizes."""
+        """Returns the module with the default ``PolicyConfig``."""
         return RLModuleSpec(module_class=CTMModule, model_config=dataclasses.asdict(PolicyConfig()))
 
     def get_default_learner_class(self) -> type:
-        """Returns the learner that reads columns."""
+        """Returns the learner of columns."""
         return RecurrentPPOLearner
 
     def validate(self) -> None:
-        """Checks everything, and refuses what would have no effect.
+        """Checks all settings and refuses those that would have no effect.
 
         Raises:
-            ValueError: one line that says what is allowed.
+            ValueError: a setting is not allowed; the message is one line with the way out.
         """
         if not self.in_evaluation:
             self._check()
         super().validate()
 
     def _check(self) -> None:
-        """Checks what RLlib knows nothing of."""
+        """Checks what RLlib does not check."""
         _check_meaning(self)
-        for name in ("num_minibatches", "num_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("target_kl", "value_clip", "reward_scale", "adam_epsilon"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, got {value}.")
-        check_ahead(collect_ahead=self.collect_ahead, num_env_runners=self.num_env_runners)
+        ppo = self.ppo
+        check_ahead(collect_ahead=ppo.collect_ahead, num_env_runners=self.num_env_runners)
         if self.total_train_batch_size % self.num_rows:
             raise ValueError(
                 f"train_batch_size_per_learner x learners = {self.total_train_batch_size} must be a multiple of the "
@@ -192,32 +196,29 @@ class RecurrentPPOConfig(PPOConfig):
             num_env_runners=self.num_env_runners,
             num_envs_per_env_runner=self.num_envs_per_env_runner,
             num_learners=self.num_learners,
-            num_minibatches=self.num_minibatches,
+            num_minibatches=ppo.num_minibatches,
         )
 
 
 def _check_meaning(config: RecurrentPPOConfig) -> None:
-    """Refuses settings of RLlib's PPO that would have no effect here."""
+    """Refuses settings of RLlib's PPO that would have no effect."""
     wrong = {
-        "use_kl_loss": (config.use_kl_loss, "there is no divergence in the loss; use target_kl"),
+        "use_kl_loss": (config.use_kl_loss, "the loss has no KL term; use target_kl"),
         "vf_clip_param": (config.vf_clip_param is not None, "use value_clip"),
         "minibatch_size": (config.minibatch_size is not None, "minibatches are environments; use num_minibatches"),
-        "use_gae": (not config.use_gae, "advantages are always estimated so; lambda_=1 is the plain return"),
+        "use_gae": (not config.use_gae, "advantages are always GAE; lambda_=1 uses the plain return"),
         "use_critic": (not config.use_critic, "advantages need values"),
         "grad_clip_by": (config.grad_clip is not None and config.grad_clip_by != "global_norm", "use global_norm"),
-        "batch_mode": (config.batch_mode != "truncate_episodes", "fragments cut episodes; use truncate_episodes"),
-        "torch_skip_nan_gradients": (config.torch_skip_nan_gradients, "every gradient is taken; leave it False"),
-        "policies": (config.is_multi_agent, "it learns one policy; leave multi_agent out"),
-        "env_to_module_connector": (config._env_to_module_connector is not None, "there are no connectors"),
-        "module_to_env_connector": (config._module_to_env_connector is not None, "there are no connectors"),
-        "learner_connector": (config._learner_connector is not None, "there are no connectors"),
-        "torch_grad_scaler_class": (config._torch_grad_scaler_class is not None, "gradients are not scaled"),
-        "torch_lr_scheduler_classes": (config._torch_lr_scheduler_classes is not None, "give lr as a schedule"),
+        "batch_mode": (config.batch_mode != "truncate_episodes", "fragments truncate episodes; use truncate_episodes"),
+        "torch_skip_nan_gradients": (config.torch_skip_nan_gradients, "no gradient is skipped; leave it False"),
+        "policies": (config.is_multi_agent, "one policy is trained; leave multi_agent out"),
     }
-    for name in _UNHEARD:
+    for name, value in private.unused_parts_of(config).items():
+        wrong[name] = (value is not None, _WAYS_OUT.get(name, "there are no connectors"))
+    for name in _EPISODE_CALLBACKS:
         given = [getattr(kind, name) is not getattr(RLlibCallback, name) for kind in force_list(config.callbacks_class)]
         is_given = any(given) or bool(getattr(config, f"callbacks_{name}", None))
-        wrong[name] = (is_given, "columns have no episodes to call back about")
+        wrong[name] = (is_given, "columns have no episode objects")
     for name, (is_wrong, way_out) in wrong.items():
         if is_wrong:
-            raise ValueError(f"{name} has no effect in RecurrentPPO as it is set: {way_out}.")
+            raise ValueError(f"{name} has no effect in RecurrentPPO with this value: {way_out}.")

@@ -1,4 +1,4 @@
-"""RLlib's seam for playing: an environment runner that returns columns instead of lists of episodes."""
+"""An environment runner that returns columns instead of lists of episodes."""
 
 import logging
 import math
@@ -40,6 +40,7 @@ from ray.rllib.utils.metrics import (
 from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.ppo.vector_player import VectorPlayer
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.environment import make_vector
 from ctm_rl.agents.rllib.episodes import LENGTHS, RETURNS, FinishedEpisode
 from ctm_rl.agents.rllib.faults import FAULTS, FaultCounter
@@ -50,19 +51,18 @@ if TYPE_CHECKING:
     from ctm_rl.agents.ppo.config import RecurrentPPOConfig
 
 COMPONENT_PLAYING = "playing"
-"""Part of a runner's state: the generator of its actions, and the statistics of its rewards."""
+"""Component of a runner's state: the generator of its actions, and the statistics of its rewards."""
 
 _LOG = logging.getLogger(__name__)
 
 
 class ColumnarEnvRunner(EnvRunner, Checkpointable):
-    """Plays a vector of environments and returns them as one ``RolloutFragment``; for one ``CTMModule``.
+    """Steps a vector of environments with a ``CTMModule`` and returns ``RolloutFragment``s.
 
-    Each environment has its own, unrelated seed. Nothing is made for each step of each environment: no episode objects,
-    no connectors, and of the callbacks only ``on_environment_created``. Holes, where an environment resets, are no
-    environment steps.
+    Each environment has its own, unrelated seed. There are no episode objects and no connectors, and of the callbacks
+    only ``on_environment_created``. Autoreset steps do not count as environment steps.
 
-    Args of the constructor are RLlib's. Of the configuration it reads ``normalize_rewards`` beside RLlib's own fields.
+    Args of the constructor are RLlib's. Of the configuration it reads ``ppo`` and RLlib's own fields.
     """
 
     config: "RecurrentPPOConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -81,13 +81,13 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         self._player: VectorPlayer | None = None
         self._generator: torch.Generator | None = None
         self._normaliser: RewardNormaliser | None = None
-        # Runner 0 plays only where there are no others, or where it was asked to.
+        # Runner 0 has environments only if there are no others, or if configured.
         if self.worker_index != 0 or self.config.num_env_runners == 0 or self.config.create_env_on_local_worker:
             self.make_env()
         self.make_module()
 
     def make_env(self) -> None:
-        """Makes the environments anew, as the configuration says now; the next sample begins new episodes."""
+        """Creates the environments again from the configuration; the next sample begins new episodes."""
         if self.env is not None:
             self.env.close()
         env_config = self.config.env_config
@@ -113,13 +113,15 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         )
 
     def make_module(self) -> None:
-        """Makes the module anew, as the configuration says now."""
+        """Creates the module again from the configuration."""
         env = self.env.unwrapped if self.env is not None else None
         module = self.config.get_rl_module_spec(env=env, spaces=self.get_spaces(), inference_only=True).build()
         if not isinstance(module, CTMModule):
-            raise ValueError(f"columns are played by a CTMModule, and rl_module_spec makes a {type(module).__name__}.")
+            raise ValueError(
+                f"ColumnarEnvRunner needs a CTMModule, and rl_module_spec makes a {type(module).__name__}."
+            )
         module.to(self._device)
-        # Dropout is for learning.
+        # No dropout in rollouts.
         module.eval()
         self.module = module
         self._player = None
@@ -133,23 +135,25 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         tick_seed: int | None = None,
         **kwargs: Any,
     ) -> RolloutFragment:
-        """Plays all environments for a while; their episodes go on in the next sample.
+        """Takes T steps in every environment; episodes continue in the next sample.
 
         Args:
-            num_timesteps: T, steps of each environment; ``None``: as configured.
+            num_timesteps: T; ``None``: as configured.
             explore: draw the actions; ``False``: take the likeliest; ``None``: as configured.
-            tick_seed: with ``train_random_ticks``, what the numbers of ticks are drawn from: fragments that are learned
-                from together need the same; ``None``: the generator of the actions. Without exploring all are taken.
-            **kwargs: none is known.
+            tick_seed: with ``train_random_ticks``, seed of the numbers of ticks: fragments of one update need the same;
+                ``None``: they are drawn from the generator of the actions. Without exploration all ticks are taken.
+            **kwargs: none is supported.
 
         Returns:
             T steps of every environment.
 
         Raises:
-            ValueError: there are no environments here.
+            ValueError: this runner has no environments.
         """
         if kwargs:
-            raise ValueError(f"columns are sampled by the step alone; {', '.join(kwargs)} cannot be asked for.")
+            raise ValueError(
+                f"sample takes num_timesteps, explore and tick_seed; {', '.join(kwargs)} is not supported."
+            )
         if self.env is None:
             raise ValueError(f"{self} has no environments to sample from.")
         num_steps = num_timesteps or self.config.get_rollout_fragment_length(self.worker_index or 0)
@@ -161,7 +165,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         return fragment
 
     def get_metrics(self) -> Any:
-        """Returns what happened since the last call, with the return and length of each episode that ended."""
+        """Returns the metrics since the last call, with the return and length of each finished episode."""
         episodes = [] if self._player is None else self._player.pop_finished()
         for episode in episodes:
             self.metrics.log_value(RETURNS, episode.episode_return, reduce="item_series")
@@ -174,15 +178,15 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
 
     @property
     def has_played(self) -> bool:
-        """Whether there are environments here, and they have been stepped."""
+        """Whether this runner has environments that have been stepped."""
         return self._player is not None
 
     def restart(self, iteration: int, num_env_steps: int) -> None:
-        """Makes ready to go on from a saved iteration: new episodes, seeded by it; the next weights count, however old.
+        """Prepares to resume: new episodes, seeded by the iteration; the next weights are always accepted.
 
         Args:
-            iteration: how many iterations had been learned.
-            num_env_steps: how many environment steps had been sampled, by all runners.
+            iteration: number of finished iterations.
+            num_env_steps: number of environment steps sampled by all runners.
         """
         self._start_iteration = iteration
         self._needs_initial_reset = True
@@ -209,18 +213,18 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Returns weights, counters, and how actions are drawn and rewards divided; environments cannot be saved."""
+        """Returns weights, counters, generator and reward statistics; environments cannot be saved."""
         assert self.module is not None
         state: dict[str, Any] = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
-        if self._check_component(COMPONENT_RL_MODULE, components, not_components):
+        if private.is_component_wanted(self, COMPONENT_RL_MODULE, components, not_components):
             state[COMPONENT_RL_MODULE] = self.module.get_state(**kwargs)
             state[WEIGHTS_SEQ_NO] = self._weights_seq_no
-        if self._check_component(COMPONENT_PLAYING, components, not_components):
+        if private.is_component_wanted(self, COMPONENT_PLAYING, components, not_components):
             state[COMPONENT_PLAYING] = self.get_playing()
         return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Puts back what is in ``state``; weights that are not newer than those here are left out, as RLlib does."""
+        """Restores a state; weights that are not newer than the current ones are skipped, as in RLlib."""
         if COMPONENT_RL_MODULE in state:
             number = state.get(WEIGHTS_SEQ_NO, 0)
             if number == 0 or self._weights_seq_no < number:
@@ -233,7 +237,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
             self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
 
     def get_playing(self) -> dict[str, Any]:
-        """How actions are drawn and rewards divided; empty before the first sample."""
+        """The generator of actions and the reward statistics; empty before the first sample."""
         if self._generator is None:
             return {}
         normaliser = self._normaliser
@@ -243,7 +247,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         }
 
     def set_playing(self, state: Mapping[str, Any]) -> None:
-        """Puts back what ``get_playing`` gave; what is empty begins anew."""
+        """Restores the result of ``get_playing``; an empty one resets everything."""
         self._generator, self._normaliser, self._player = None, None, None
         self._needs_initial_reset = True
         if not state:
@@ -251,20 +255,20 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         self._generator = torch.Generator()
         self._generator.set_state(torch.as_tensor(state["generator"]))
         if state["rewards"] is not None and self.num_envs:
-            self._normaliser = RewardNormaliser(self.num_envs, self.config.gamma)
+            self._normaliser = RewardNormaliser(self.num_envs, self.config.ppo.gamma)
             self._normaliser.set_state(state["rewards"])
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns what RLlib makes another one like this with."""
+        """Returns the arguments that RLlib creates another one with."""
         return (), {"config": self.config}
 
     def get_checkpointable_components(self) -> list[tuple[str, Checkpointable]]:
-        """Returns the parts that save themselves."""
+        """Returns the components that save themselves."""
         assert self.module is not None
         return [(COMPONENT_RL_MODULE, self.module)]
 
     def assert_healthy(self) -> None:
-        """Checks that the constructor has come to its end."""
+        """Checks that the constructor has finished."""
         assert self.env is not None
         assert self.module is not None
 
@@ -274,7 +278,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
             self.env.close()
 
     def _play(self, num_steps: int, explore: bool, tick_seed: int | None) -> RolloutFragment:
-        """Plays; environments that fail are made anew and played from the start where RLlib was told to do so."""
+        """Plays; with ``restart_failed_sub_environments``, environments are created again after an error."""
         while True:
             try:
                 player = self._ready_player()
@@ -283,11 +287,13 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
             except Exception:  # an environment may raise anything
                 if not self.config.restart_failed_sub_environments:
                     raise
-                _LOG.exception("an environment failed; all %d of this runner are made anew.", self.num_envs)
+                _LOG.exception(
+                    "an environment failed; all %d environments of this runner are created again.", self.num_envs
+                )
                 self.make_env()
 
     def _draw_ticks(self, num_steps: int, tick_seed: int | None) -> list[int] | None:
-        """How many ticks each step takes, [T], where that is to be drawn."""
+        """How many ticks each step takes, [T], with ``train_random_ticks``."""
         assert self.module is not None
         config = self.module.agent.config
         if not config.train_random_ticks:
@@ -296,25 +302,26 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         return torch.randint(config.min_num_ticks, config.num_ticks + 1, (num_steps,), generator=generator).tolist()
 
     def _ready_player(self) -> VectorPlayer:
-        """The player, with its environments reset if they have to be."""
+        """The player, with its environments reset if needed."""
         assert self.module is not None
         assert self.env is not None
-        # A runner that was brought back is told of the steps sampled so far: it must not play the same again.
+        # A restarted runner knows the number of sampled steps: it must not play the same episodes again.
         started = self._start_iteration
         position = self.num_env_steps_sampled_lifetime if started is None else started
         if self._generator is None:
             self._generator = torch.Generator()
-            if self._seed is not None:
-                (word,) = np.random.SeedSequence([self._seed, position, 1]).generate_state(1)
+            seed = private.seed_of(self)
+            if seed is not None:
+                (word,) = np.random.SeedSequence([seed, position, 1]).generate_state(1)
                 self._generator.manual_seed(int(word))
             else:
                 self._generator.seed()
-        if self.config.normalize_rewards and self._normaliser is None:
-            self._normaliser = RewardNormaliser(self.num_envs, self.config.gamma)
+        if self._normaliser is None and self.config.ppo.normalize_rewards:
+            self._normaliser = RewardNormaliser(self.num_envs, self.config.ppo.gamma)
         if self._player is None:
             self._player = VectorPlayer(self.env, Actor(self.module.agent), self._generator, self._normaliser)
         if self._needs_initial_reset:
-            self._player.reset(self._seed, position)
+            self._player.reset(private.seed_of(self), position)
             self._needs_initial_reset = False
         return self._player
 
@@ -326,7 +333,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
 
     def _log(self, num_steps: int) -> None:
-        """Counts steps as RLlib's own runner does."""
+        """Logs numbers of steps as RLlib's own runner does."""
         for key in (
             NUM_ENV_STEPS_SAMPLED,
             (NUM_AGENT_STEPS_SAMPLED, DEFAULT_AGENT_ID),
@@ -341,14 +348,14 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
             self.metrics.log_value(key, num_steps, reduce="lifetime_sum")
 
     def _log_means(self, episodes: list[FinishedEpisode]) -> None:
-        """The smoothed numbers that Tune's users look for; each runner has its share of the window."""
+        """Logs RLlib's smoothed metrics of episodes; each runner has its share of the window."""
         smoothing = self.config.metrics_num_episodes_for_smoothing or 1
         window = max(1, math.ceil(smoothing / (self.config.num_env_runners or 1)))
         for episode in episodes[-window:]:
-            for value, mean, least, most in (
+            for value, mean, smallest, largest in (
                 (episode.episode_return, EPISODE_RETURN_MEAN, EPISODE_RETURN_MIN, EPISODE_RETURN_MAX),
                 (episode.length, EPISODE_LEN_MEAN, EPISODE_LEN_MIN, EPISODE_LEN_MAX),
             ):
                 self.metrics.log_value(mean, value, window=window)
-                self.metrics.log_value(least, value, reduce="min", window=window)
-                self.metrics.log_value(most, value, reduce="max", window=window)
+                self.metrics.log_value(smallest, value, reduce="min", window=window)
+                self.metrics.log_value(largest, value, reduce="max", window=window)

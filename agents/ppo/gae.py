@@ -1,4 +1,4 @@
-"""Generalised advantage estimation over fragments, whose episodes end, begin and pause anywhere."""
+"""Generalised advantage estimation over fragments, in which episodes begin and end anywhere."""
 
 import numpy as np
 
@@ -18,17 +18,17 @@ def estimate_advantages(
     V-trace, arXiv:1802.01561: ``v + A`` is its target, and A its advantage times rho_t, for rho_t of at most 1.
 
     Args:
-        rewards: what a step gave, [B, T].
+        rewards: [B, T].
         values: of the observation before the step, [B, T].
         next_values: of the observation after it, [B, T]; 0 where the episode terminated.
-        is_last: whether the episode ended with the step, either way, [B, T].
+        is_last: whether the episode ended with the step, terminated or truncated, [B, T].
         gamma: discount, in [0, 1].
         gae_lambda: lambda, in [0, 1].
-        ratios: rho, how much likelier each action is under the policy to be judged than under the one that acted, cut
-            off at 1, [B, T]; ``None``: they are the same policy.
+        ratios: rho, the probability ratio of each action between the policy to be evaluated and the behaviour policy,
+            at most 1, [B, T]; ``None``: they are the same policy.
 
     Returns:
-        Advantages, [B, T], float32. Those of steps that are none (holes) mean nothing, and reach no other step.
+        Advantages, [B, T], float32. Those of autoreset steps have no meaning, and affect no other step.
     """
     deltas = np.ascontiguousarray((rewards + gamma * next_values - values).T, dtype=np.float32)  # [T, B]
     goes_on = np.ascontiguousarray(~np.asarray(is_last).T)
@@ -37,7 +37,7 @@ def estimate_advantages(
     advantages = np.empty_like(deltas)
     following = np.zeros_like(deltas[0])
     for step in reversed(range(len(deltas))):
-        # Selects, does not multiply: whatever a hole holds, it reaches no step.
+        # Selects, does not multiply: NaN in an autoreset step must affect no other step.
         following = deltas[step] + np.where(goes_on[step], decay * following, np.float32(0))
         if weights is not None:
             following = weights[step] * following

@@ -1,4 +1,4 @@
-"""The learner of the recurrent PPO: minibatches of whole environments, one pass over each, one loss of all learners."""
+"""The learner of the recurrent PPO: minibatches of whole environments, one loss over all learners."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -16,8 +16,10 @@ from torch import Tensor
 
 from ctm_rl.agents.ppo.gae import estimate_advantages
 from ctm_rl.agents.ppo.loss import PPOLoss, ppo_loss
+from ctm_rl.agents.ppo.moments import Moments, moments_of_sums, sum_over_learners
 from ctm_rl.agents.ppo.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, VALUES
-from ctm_rl.agents.rllib.columns import counted, to_device, to_tensor
+from ctm_rl.agents.rllib import private
+from ctm_rl.agents.rllib.columns import to_device, to_tensor
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.engine.keep_freed_memory import keep_freed_memory
 from ctm_rl.models.actor_critic import ActorCritic
@@ -35,46 +37,44 @@ NUM_GRADIENT_STEPS_KEY = "num_gradient_steps"
 _ADVANTAGES = "advantages"
 _RETURNS = "returns"
 _WEIGHTS = "weights"
-_TINY = 1e-8
 _GENERATOR = "minibatch_generator"
 
 
 class _Minibatch(NamedTuple):
-    """What is known of a minibatch before it is learned from."""
+    """The environments of a minibatch."""
 
     rows: Tensor
-    """Its environments, [MB]."""
+    """Their indices, [MB]."""
     num_steps: int
-    """Valid steps in them, of this learner alone."""
+    """Valid steps in them, of this learner only."""
 
 
 class RecurrentPPOLearner(PPOTorchLearner):
     """Learns from the columns of a ``RolloutFragment``.
 
-    Advantages are estimated once an update, from the rollout's values and scaled rewards, and normalised minibatch by
-    minibatch with mean, deviation and count of the valid steps of all learners. With ``collect_ahead`` the policy that
-    acted is an iteration old: the policy as it is before the update takes its place in the ratios that are clipped, and
-    what the old one did counts as far as this one would have done it too (V-trace). Of the configuration it reads,
-    beside RLlib's own fields, those of ``RecurrentPPOConfig``.
+    Advantages are estimated once for each update, from the rollout's values and scaled rewards, and normalised for each
+    minibatch by mean and standard deviation over the valid steps of all learners. With ``collect_ahead`` the behaviour
+    policy is one iteration old: clipped ratios are then relative to the policy before the update, and advantages are
+    corrected for the age by V-trace. Of the configuration it reads ``ppo`` and RLlib's own fields.
     """
 
     config: "RecurrentPPOConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def build(self) -> None:
-        """Builds the module and its optimiser, and the generator that deals environments out."""
+        """Builds the module, its optimiser, and the generator of minibatches."""
         super().build()
         keep_freed_memory()
         self.minibatch_generator = torch.Generator()
         if self.config.seed is not None:
-            # The same on every learner: each deals out its own environments.
+            # The same on every learner: each shuffles its own environments.
             self.minibatch_generator.manual_seed(self.config.seed)
         else:
             self.minibatch_generator.seed()
 
     def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
-        """Makes Adam, with the configuration's epsilon."""
+        """Creates Adam, with the configuration's epsilon."""
         parameters: Any = self.get_parameters(self.module[module_id])
-        optimizer = torch.optim.Adam(parameters, eps=self.config.adam_epsilon, fused=True)
+        optimizer = torch.optim.Adam(parameters, eps=self.config.ppo.adam_epsilon, fused=True)
         self.register_optimizer(
             module_id=module_id, optimizer=optimizer, params=parameters, lr_or_lr_schedule=self.config.lr
         )
@@ -91,25 +91,17 @@ class RecurrentPPOLearner(PPOTorchLearner):
 
         Args:
             training_data: holds this learner's environments as one ``MultiAgentBatch`` of one module.
-            batch: the same, without the wrapping.
-            timesteps: RLlib's counters, by which schedules go.
-            **kwargs: what RLlib hands to every learner; the configuration says all that is needed here.
+            batch: the same, unwrapped.
+            timesteps: RLlib's counters, by which schedules advance.
+            **kwargs: RLlib passes them to every learner; the configuration has all that is needed here.
 
         Returns:
             RLlib's metrics, reduced.
 
         Raises:
-            ValueError: the environments cannot be cut into equal minibatches.
+            ValueError: the environments cannot be divided into equal minibatches.
         """
-        self._check_is_built()
-        self.before_gradient_based_update(timesteps=timesteps or {})
-        if training_data is None:
-            training_data = TrainingData(batch=batch)
-        training_data.solve_refs()
-        assert training_data.batch is not None
-        self._weights_seq_no += 1
-        columns = training_data.batch.policy_batches[DEFAULT_MODULE_ID]
-        self._learn(columns)
+        self._learn(private.begin_update(self, training_data, batch, timesteps))
         self.after_gradient_based_update(timesteps=timesteps or {})
         return self.metrics.reduce()
 
@@ -117,6 +109,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
         self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> Tensor:
         """Computes the loss of one minibatch and keeps its parts for the metrics."""
+        ppo = self.config.ppo
         self._parts: PPOLoss = ppo_loss(
             self._agent.actions.score(fwd_out[Columns.ACTION_DIST_INPUTS], batch[Columns.ACTIONS]),
             fwd_out[Columns.EMBEDDINGS],
@@ -125,78 +118,77 @@ class RecurrentPPOLearner(PPOTorchLearner):
             advantages=batch[_ADVANTAGES],
             returns=batch[_RETURNS],
             weights=batch[_WEIGHTS],
-            clip=self.config.clip_param,
-            value_clip=self.config.value_clip,
-            value_coefficient=self.config.vf_loss_coeff,
+            clip=ppo.clip,
+            value_clip=ppo.value_clip,
+            value_coefficient=ppo.value_coefficient,
             entropy_coefficient=cast(Any, self.entropy_coeff_schedulers_per_module[module_id].get_current_value()),
         )
         return self._parts.total
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Returns RLlib's state of a learner, and the generator that deals environments out."""
+        """Returns RLlib's state of a learner, and that of the generator of minibatches."""
         return {**super().get_state(*args, **kwargs), _GENERATOR: self.minibatch_generator.get_state().numpy()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Puts a state back."""
+        """Restores a state."""
         super().set_state(dict(state))
         if _GENERATOR in state:
             self.minibatch_generator.set_state(torch.as_tensor(state[_GENERATOR]))
 
     def get_own_state(self) -> dict[str, Any]:
-        """What learning goes on from, beside weights and optimiser."""
+        """The learner's state beside weights and optimiser."""
         return {"minibatches": self.minibatch_generator.get_state()}
 
     def set_own_state(self, state: Mapping[str, Any]) -> None:
-        """Puts back what ``get_own_state`` gave."""
+        """Restores the result of ``get_own_state``."""
         self.minibatch_generator.set_state(state["minibatches"])
 
     def _learn(self, columns: Mapping[str, Any]) -> None:
-        """Passes over the environments, minibatch by minibatch, and logs how it went."""
-        device_columns = to_device(columns, self._device)
-        ratios = self._renew(device_columns) if self.config.collect_ahead else None
+        """Takes a gradient step for each minibatch of each pass, and logs the metrics."""
+        ppo, device_columns = self.config.ppo, to_device(columns, self.device)
+        ratios = self._recompute_logp(device_columns) if ppo.collect_ahead else None
         advantages = estimate_advantages(
             self.config.scale * columns[REWARDS],
             columns[VALUES],
             columns[NEXT_VALUES],
             columns[IS_LAST],
-            self.config.gamma,
-            self.config.lambda_,
+            ppo.gamma,
+            ppo.gae_lambda,
             ratios,
         )
         returns = advantages + columns[VALUES]
-        minibatches = list(self._deal(columns[IS_VALID]))
-        device_columns[_ADVANTAGES] = to_tensor(advantages, self._device)
-        device_columns[_RETURNS] = to_tensor(returns, self._device)
-        moments = self._moments(device_columns, minibatches)
+        minibatches = list(self._split(columns[IS_VALID]))
+        device_columns[_ADVANTAGES] = to_tensor(advantages, self.device)
+        device_columns[_RETURNS] = to_tensor(returns, self.device)
         parts, norms = [], []
-        for minibatch, (count, mean, deviation) in zip(minibatches, moments, strict=True):
-            chosen = _select(device_columns, minibatch.rows.to(self._device))
-            chosen[_ADVANTAGES] = (chosen[_ADVANTAGES] - mean) / (deviation + _TINY)
-            chosen[_WEIGHTS] = chosen[IS_VALID] * (self._num_learners / count)
+        for minibatch, moments in zip(minibatches, self._moments(device_columns, minibatches), strict=True):
+            chosen = _select(device_columns, minibatch.rows.to(self.device))
+            chosen[_ADVANTAGES] = moments.normalise(chosen[_ADVANTAGES])
+            chosen[_WEIGHTS] = chosen[IS_VALID] * (self._num_learners / moments.num_values)
             _, _, step = self._update({DEFAULT_MODULE_ID: chosen})
             parts.append(torch.stack(self._parts).detach())
             if not step:
                 break
             norms.append(step["gradient_norm"])
-            self._log_steps_trained_metrics(counted(minibatch.num_steps))
-        self._observe(device_columns[Columns.OBS], device_columns[IS_VALID])
+            private.log_trained_steps(self, minibatch.num_steps)
+        self._update_observation_statistics(device_columns[Columns.OBS], device_columns[IS_VALID])
         self._log_learning(parts, norms)
         valid = columns[IS_VALID]
         explained = _explained_variance(columns[VALUES][valid], returns[valid])
         self.metrics.log_value((DEFAULT_MODULE_ID, EXPLAINED_VARIANCE_KEY), explained, window=1)
 
     @torch.no_grad()
-    def _renew(self, columns: dict[str, Any]) -> np.ndarray:
-        """Puts the policy's own log-probabilities in place of those of the one that acted.
+    def _recompute_logp(self, columns: dict[str, Any]) -> np.ndarray:
+        """Replaces the behaviour policy's log-probabilities in ``columns`` by those of the current policy.
 
         Returns:
-            How much likelier each action is now, at most 1, [B, T].
+            The probability ratio of each action, at most 1, [B, T].
         """
         module = cast(CTMModule, self.module[DEFAULT_MODULE_ID].unwrapped())
         is_training = module.training
         module.eval()
         logp = torch.empty_like(columns[Columns.ACTION_LOGP])
-        for rows in torch.arange(len(logp), device=logp.device).chunk(self.config.num_minibatches):
+        for rows in torch.arange(len(logp), device=logp.device).chunk(self.config.ppo.num_minibatches):
             chosen = _select(columns, rows)
             outputs = module.forward_train(chosen)
             logp[rows] = self._agent.actions.score(outputs[Columns.ACTION_DIST_INPUTS], chosen[Columns.ACTIONS]).logp
@@ -206,7 +198,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
         return ratios.cpu().numpy()
 
     def _update(self, batch: dict[str, Any], **kwargs: Any) -> tuple[Any, Any, Any]:
-        """Takes one gradient step, unless the policy has already moved too far from the one that acted.
+        """Takes one gradient step, unless the KL divergence is above ``target_kl``.
 
         Returns:
             The module's outputs, the losses, and the gradient's norm before clipping, or nothing if no step was taken.
@@ -215,81 +207,72 @@ class RecurrentPPOLearner(PPOTorchLearner):
         losses = self.compute_losses(fwd_out=outputs, batch=batch)
         if self._is_too_far():
             return outputs, losses, {}
-        for optimizer in self._optimizer_parameters:
+        optimizers = private.optimizers_of(self).values()
+        for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         losses[DEFAULT_MODULE_ID].backward()
         limit = self.config.grad_clip
-        parameters = cast(list[Tensor], list(self._params.values()))
-        # One norm of all, without asking the device for each.
+        parameters = private.parameters_of(self)
+        # One norm over all parameters, without a transfer from the device for each.
         norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit, foreach=True)
-        for optimizer in self._optimizer_parameters:
+        for optimizer in optimizers:
             optimizer.step()
         self._agent.project_()
         return outputs, losses, {"gradient_norm": norm}
 
     @property
     def _agent(self) -> ActorCritic:
-        """Who learns."""
+        """The policy that is trained."""
         module = self.module[DEFAULT_MODULE_ID].unwrapped()
         assert isinstance(module, CTMModule)
         return module.agent
 
-    def _observe(self, observations: Tensor, is_valid: Tensor) -> None:
-        """Takes notice of what was seen, over all learners, once it has been learned from.
+    def _update_observation_statistics(self, observations: Tensor, is_valid: Tensor) -> None:
+        """Updates the statistics of observations, over all learners, after the gradient steps.
 
-        Until then the statistics are those that the rollout had, so that ratios begin at 1.
+        Until then they are those of the rollout, so that ratios begin at 1.
         """
         for normaliser, moments in self._agent.observed(observations.flatten(0, 1), is_valid.flatten().float()):
-            normaliser.observe_(self._all_reduce(moments))
+            normaliser.observe_(sum_over_learners(moments, self._num_learners))
 
     @property
     def _num_learners(self) -> int:
-        """How many learners share the work."""
+        """Number of learners, at least 1."""
         return max(1, self.config.num_learners)
 
-    def _all_reduce(self, values: Tensor) -> Tensor:
-        """Sums over all learners."""
-        if self._num_learners > 1:
-            torch.distributed.all_reduce(values)
-        return values
-
     def _is_too_far(self) -> bool:
-        """Whether the minibatch's divergence, of all learners, is above the limit; the same answer on every learner."""
-        if self.config.target_kl is None:
+        """Whether the minibatch's KL divergence over all learners is above ``target_kl``; the same on every learner."""
+        limit = self.config.ppo.target_kl
+        if limit is None:
             return False
-        kl = self._all_reduce(self._parts.kl.detach().clone()) / self._num_learners
-        return kl.item() > self.config.target_kl
+        kl = sum_over_learners(self._parts.kl.detach().clone(), self._num_learners) / self._num_learners
+        return kl.item() > limit
 
-    def _deal(self, is_valid: np.ndarray) -> Iterator[_Minibatch]:
-        """Deals the environments out into minibatches, anew in each pass."""
-        num_rows, num_minibatches = len(is_valid), self.config.num_minibatches
+    def _split(self, is_valid: np.ndarray) -> Iterator[_Minibatch]:
+        """Splits the environments into minibatches, differently in each pass."""
+        num_rows, num_minibatches = len(is_valid), self.config.ppo.num_minibatches
         if num_rows % num_minibatches:
-            raise ValueError(f"{num_rows} environments cannot be cut into {num_minibatches} equal minibatches.")
+            raise ValueError(f"{num_rows} environments cannot be divided into {num_minibatches} equal minibatches.")
         num_steps = is_valid.sum(1)
-        for _ in range(self.config.num_epochs):
+        for _ in range(self.config.ppo.num_epochs):
             order = torch.arange(num_rows)
             if self.config.shuffle_batch_per_epoch:
                 order = torch.randperm(num_rows, generator=self.minibatch_generator)
             for rows in order.chunk(num_minibatches):
                 yield _Minibatch(rows, int(num_steps[rows.numpy()].sum()))
 
-    def _moments(self, columns: dict[str, Any], minibatches: list[_Minibatch]) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Count of valid steps, mean and deviation of the advantages of each minibatch, over all learners."""
+    def _moments(self, columns: dict[str, Any], minibatches: list[_Minibatch]) -> list[Moments]:
+        """Moments of the advantages of each minibatch's valid steps, over all learners."""
         weights = columns[IS_VALID].double()
         weighted = columns[_ADVANTAGES] * weights
         sums = torch.stack((weights.sum(1), weighted.sum(1), (weighted * columns[_ADVANTAGES]).sum(1)), -1)  # [B, 3]
         totals = torch.stack([sums[minibatch.rows.to(sums.device)].sum(0) for minibatch in minibatches])
-        count, total, square = self._all_reduce(totals).unbind(-1)
-        count = count.clamp(min=1.0)
-        mean = total / count
-        # As torch.std: over one less than there are.
-        variance = (square - total * mean).clamp(min=0.0) / (count - 1).clamp(min=1.0)
-        stacked = torch.stack((count, mean, variance.sqrt()), -1).float()
-        return [(row[0], row[1], row[2]) for row in stacked]
+        stacked = torch.stack(moments_of_sums(totals.T.contiguous(), self._num_learners), -1).float()
+        return [Moments(*row) for row in stacked]
 
     def _log_learning(self, parts: list[Tensor], norms: list[Tensor]) -> None:
-        """Logs the means over the minibatches, with one transfer for all."""
-        norm = torch.stack(norms).mean() if norms else torch.zeros((), device=self._device)
+        """Logs the means over the minibatches, with one transfer from the device."""
+        norm = torch.stack(norms).mean() if norms else torch.zeros((), device=self.device)
         means = torch.cat((torch.stack(parts).mean(0), norm[None])).tolist()
         names = (
             Learner.TOTAL_LOSS_KEY,
@@ -306,13 +289,13 @@ class RecurrentPPOLearner(PPOTorchLearner):
 
 
 def _select(columns: dict[str, Any], rows: Tensor) -> dict[str, Any]:
-    """Takes some environments out of all columns."""
+    """Selects environments from all columns."""
     return {
         name: _select(column, rows) if isinstance(column, dict) else column[rows] for name, column in columns.items()
     }
 
 
 def _explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
-    """Share of the returns' variance that the rollout's values foresaw, at least -1."""
+    """Share of the returns' variance that the rollout's values explain, at least -1."""
     variance = float(returns.var()) if len(returns) else 0.0
     return max(-1.0, 1.0 - float((returns - values).var()) / variance) if variance > 0 else 0.0

@@ -9,10 +9,10 @@ from ctm_rl.spaces.actions import Chosen
 
 
 class PPOLoss(NamedTuple):
-    """The loss and what it is made of, scalars; each a mean over the valid steps of all learners' minibatches.
+    """The loss and its parts, scalars; each a mean over the valid steps of all learners' minibatches.
 
-    A learner's own number is its sum over its own steps, times the number of learners, over the count of all: the mean
-    over learners is then the mean over steps, of the gradient too.
+    A learner's value is the sum over its own steps, times the number of learners, divided by the number of steps of all
+    learners: the mean over learners is then the mean over steps, for the gradient too.
     """
 
     total: Tensor
@@ -24,7 +24,7 @@ class PPOLoss(NamedTuple):
     entropy: Tensor
     """Of the action distribution."""
     kl: Tensor
-    """Approximate divergence from the policy that acted: mean of (ratio - 1) - log ratio."""
+    """Approximate KL divergence from the behaviour policy: mean of (ratio - 1) - log ratio."""
     clip_fraction: Tensor
     """Share of steps whose ratio lies outside the clipping limits."""
 
@@ -46,15 +46,15 @@ def ppo_loss(
     """Computes the loss.
 
     Args:
-        now: of the policy as it is, [B, T]; T is 1, or left out everywhere, where an episode is one step.
-        values: as estimated now, [B, T].
-        logp: log-probability of it when it was done, [B, T].
-        old_values: as estimated then, [B, T].
+        now: log-probability and entropy under the current policy, [B, T]; for single-step episodes also [B] everywhere.
+        values: current estimates, [B, T].
+        logp: log-probability under the behaviour policy, [B, T].
+        old_values: estimates of the rollout, [B, T].
         advantages: normalised, [B, T].
-        returns: what values should have been, [B, T].
-        weights: how much each step counts, [B, T]: 0 for holes, otherwise number of learners / number of valid steps.
+        returns: targets of the values, [B, T].
+        weights: weight of each step, [B, T]: 0 for autoreset steps, otherwise learners / valid steps.
         clip: how far the ratio may move from 1.
-        value_clip: how far a value may move from the old one before it gets no credit for moving; ``None``: anywhere.
+        value_clip: limit of the change of a value, beyond which its loss does not fall further; ``None``: no limit.
         value_coefficient: weight of the value loss.
         entropy_coefficient: weight of the entropy.
 

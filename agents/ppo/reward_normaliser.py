@@ -1,4 +1,4 @@
-"""Rewards brought to a common size: divided by the running deviation of the discounted return."""
+"""Divides rewards by the running standard deviation of the discounted return."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 
 LIMIT = 10.0
-"""Divided rewards are cut to this size: the first ones are divided by the deviation of next to nothing."""
+"""Divided rewards are clipped to this size: the first standard deviations rest on few values."""
 _TINY = 1e-8
 
 
 class RewardNormaliser:
     """Divides rewards by the running standard deviation of the discounted return. Source: arXiv:2005.12729.
 
-    The published experiments keep one deviation for every environment; here all environments of a runner share one,
-    which settles sooner and is the same quantity.
+    The published experiments keep one standard deviation for every environment; here all environments of a runner share
+    one, which estimates the same quantity from more values.
 
     Args:
         num_envs: B.
@@ -27,34 +27,34 @@ class RewardNormaliser:
         self._count, self._mean, self._square = 0.0, 0.0, 0.0
 
     @property
-    def deviation(self) -> float:
-        """What rewards are divided by now."""
+    def std(self) -> float:
+        """The current standard deviation, by which rewards are divided."""
         return float(np.sqrt(self._square / self._count + _TINY)) if self._count else 1.0
 
     def __call__(self, rewards: np.ndarray, is_first: np.ndarray, is_valid: np.ndarray) -> np.ndarray:
-        """Takes one step's rewards into account, and divides them.
+        """Updates the statistics with one step's rewards, and divides these.
 
         Args:
             rewards: raw, [B].
             is_first: whether the step is the first of its episode, [B].
-            is_valid: whether it is a step at all, [B].
+            is_valid: whether it is an environment step and not an autoreset step, [B].
 
         Returns:
-            The rewards divided, [B], at most ``LIMIT`` in size.
+            The divided rewards, [B], between -``LIMIT`` and ``LIMIT``.
         """
         self._returns = np.where(is_first, 0.0, self._returns) * self._gamma + rewards
         seen = self._returns[is_valid]
         if len(seen):
-            # Mean and sum of squares of two samples together, from those of each.
+            # Combines mean and sum of squares of two samples.
             count, mean = float(len(seen)), float(seen.mean())
             total, shift = self._count + count, mean - self._mean
             self._square += float(np.square(seen - mean).sum()) + shift**2 * self._count * count / total
             self._mean += shift * count / total
             self._count = total
-        return np.clip(rewards / self.deviation, -LIMIT, LIMIT)
+        return np.clip(rewards / self.std, -LIMIT, LIMIT)
 
     def restart(self) -> None:
-        """Forgets what unfinished episodes had gathered; the statistics stay."""
+        """Resets the returns of unfinished episodes; the statistics stay."""
         self._returns[:] = 0.0
 
     def get_state(self) -> dict[str, float]:
@@ -62,5 +62,5 @@ class RewardNormaliser:
         return {"count": self._count, "mean": self._mean, "square": self._square}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Puts statistics back."""
+        """Restores the statistics."""
         self._count, self._mean, self._square = (float(state[name]) for name in ("count", "mean", "square"))

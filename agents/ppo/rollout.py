@@ -1,4 +1,4 @@
-"""What environment runners hand to learners: T steps of B environments as columns, one array for each kind of value."""
+"""Rollout fragments: T steps of B environments as columns, one array for each kind of value."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -19,35 +19,35 @@ IS_LAST = "is_last"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutFragment:
-    """T steps of B environments; environments first, so that learners share fragments out by rows.
+    """T steps of B environments; the environments are the first axis, so that learners get rows.
 
     An episode may begin and end anywhere in it, and go on in the next fragment. Where an environment resets in the step
-    after an episode's last one, that step is a hole: it has an observation (the episode's final one) and a value, and
-    is not ``is_valid``; its action was ignored.
+    after an episode's last one, that step is an autoreset step: it has an observation (the episode's final one) and a
+    value, and is not ``is_valid``; its action was ignored.
     """
 
     observations: np.ndarray
-    """What was seen before each step, packed, [B, T, *layout.shape]: float32, or uint8 where bytes do."""
+    """Observations before each step, packed, [B, T, *layout.shape]: float32, or uint8 where bytes do."""
     actions: np.ndarray
-    """What was done, [B, T, *actions.column_shape]: int64 for choices, float32 for numbers."""
+    """Actions, [B, T, *actions.column_shape]: int64 for choices, float32 for numbers."""
     logp: np.ndarray
-    """Log-probability of that, [B, T], float32."""
+    """Their log-probabilities, [B, T], float32."""
     values: np.ndarray
-    """Estimated before the step, [B, T], float32."""
+    """Values before the step, [B, T], float32."""
     rewards: np.ndarray
-    """As the environment gave them, or normalised where that was asked for, [B, T], float32."""
+    """The environment's, or normalised ones if configured, [B, T], float32."""
     next_values: np.ndarray
-    """Estimated after the step, in the same episode, [B, T], float32; 0 where the episode terminated, and in holes."""
+    """Values after the step, in the same episode, [B, T], float32; 0 after termination and in autoreset steps."""
     is_first: np.ndarray
     """Whether the step begins an episode, [B, T], bool."""
     is_valid: np.ndarray
-    """Whether it is a step at all, and no hole, [B, T], bool."""
+    """Whether it is an environment step and not an autoreset step, [B, T], bool."""
     is_last: np.ndarray
-    """Whether the episode ended with it, terminated or cut off, [B, T], bool."""
+    """Whether the episode ended with it, terminated or truncated, [B, T], bool."""
     ticks: np.ndarray | None = None
-    """Where they were drawn, how many ticks each step took, the same in all environments, [B, T], int64."""
+    """With ``train_random_ticks``, how many ticks each step took, the same in all environments, [B, T], int64."""
     state: dict[str, np.ndarray]
-    """The recurrent state before the first step by the names of its parts, [B, ...] each; nothing of later steps."""
+    """The recurrent state before the first step, by field, [B, ...] each."""
 
     @property
     def num_rows(self) -> int:
@@ -56,7 +56,7 @@ class RolloutFragment:
 
     @property
     def num_steps(self) -> int:
-        """Environment steps in it; holes are none."""
+        """Number of environment steps, without autoreset steps."""
         return int(self.is_valid.sum())
 
     def rows(self, start: int, stop: int) -> "RolloutFragment":
@@ -64,7 +64,7 @@ class RolloutFragment:
         return _map(lambda parts: parts[0][start:stop], [self])
 
     def columns(self) -> dict[str, Any]:
-        """The fragment as a learner's batch, under RLlib's names as far as there are any."""
+        """The fragment as a learner's batch, with RLlib's names where RLlib has one."""
         return {
             Columns.OBS: self.observations,
             Columns.ACTIONS: self.actions,
@@ -81,7 +81,7 @@ class RolloutFragment:
 
 
 def concatenate(fragments: Sequence[RolloutFragment]) -> RolloutFragment:
-    """Puts the environments of several fragments of equal length under each other."""
+    """Concatenates fragments of equal length along the environments."""
     return fragments[0] if len(fragments) == 1 else _map(np.concatenate, fragments)
 
 

@@ -1,71 +1,56 @@
-"""Plays a vector of environments in lock step and writes down what happened, column by column."""
+"""Plays a vector of environments in lockstep and records what happened, column by column."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.rllib.episodes import FinishedEpisode, seeds_of_envs
+from ctm_rl.agents.rllib.vector_loop import VectorLoop, VectorStep
 from ctm_rl.inference.actor import Actor
 
 
 class VectorPlayer:
-    """Plays all environments of a vector, one step of all at a time, and keeps count of their episodes.
+    """Plays all environments of a vector together and records fragments for the learners.
 
     Args:
-        env: the environments; ended ones must reset by themselves, in the same step or in the next.
-        stepper: acts, in one row for each environment.
-        generator: where actions are drawn from.
+        env: the environments, as ``agents.rllib.vector_loop.VectorLoop`` takes them.
+        actor: the policy, one row for each environment.
+        generator: draws the actions.
         normaliser: divides the rewards for the learner; ``None``: they stay as they are. Returns stay raw either way.
-
-    Raises:
-        ValueError: ended environments do not reset by themselves.
     """
 
     def __init__(
         self,
         env: VectorEnv,
-        stepper: Actor,
+        actor: Actor,
         generator: torch.Generator,
         normaliser: RewardNormaliser | None = None,
     ) -> None:
-        # Read once: environments of one class share their metadata, and a later vector may have written there.
-        mode = env.metadata.get("autoreset_mode")
-        if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
-            said = mode.value if isinstance(mode, AutoresetMode) else mode
-            raise ValueError(
-                f"the vector environment's autoreset_mode must be NextStep or SameStep, got {said}: "
-                "environments have to start new episodes by themselves."
-            )
-        self.env = env
-        self.stepper = stepper
-        self.generator = generator
-        self.normaliser = normaliser
-        self._resets_in_same_step = mode == AutoresetMode.SAME_STEP
-        self._layout, self._actions = stepper.agent.layout, stepper.agent.actions
+        self.actor = actor
+        self._env = env
+        self._generator = generator
+        self._normaliser = normaliser
+        self._layout, self._actions = actor.agent.layout, actor.agent.actions
+        self._loop = VectorLoop(env, self._layout)
         self._finished: list[FinishedEpisode] = []
 
     def reset(self, seed: int | None, position: int) -> None:
         """Begins new episodes in all environments.
 
         Args:
-            seed: of the runner; ``None``: any.
+            seed: of the runner; ``None``: random.
             position: where in the run this is; the environments' seeds depend on it.
         """
-        num_envs = self.env.num_envs
-        self._observations = self._pack(self.env.reset(seed=self._seeds(seed, position))[0])
-        self._is_first = np.ones(num_envs, dtype=bool)
-        self._is_hole = np.zeros(num_envs, dtype=bool)
-        self._returns = np.zeros(num_envs)
-        self._lengths = np.zeros(num_envs, dtype=np.int64)
-        self.stepper.reset(num_envs)
-        if self.normaliser is not None:
-            self.normaliser.restart()
+        self._loop.reset(self._seeds(seed, position))
+        self.actor.reset(self._env.num_envs)
+        if self._normaliser is not None:
+            self._normaliser.restart()
 
     def play(self, num_steps: int, *, explore: bool = True, ticks: Sequence[int] | None = None) -> RolloutFragment:
         """Takes T steps in every environment.
@@ -78,43 +63,40 @@ class VectorPlayer:
         Returns:
             The fragment.
         """
-        shape = self.env.num_envs, num_steps
+        shape = self._env.num_envs, num_steps
         observations = np.empty((*shape, *self._layout.shape), self._layout.dtype)
         actions = np.empty((*shape, *self._actions.column_shape), self._actions.column_dtype)
-        logp, values, rewards, next_values = (np.zeros(shape, np.float32) for _ in range(4))
+        logp, values, rewards, next_values, final_values = (np.zeros(shape, np.float32) for _ in range(5))
         is_first, is_valid, is_last, is_terminated = (np.zeros(shape, bool) for _ in range(4))
-        finals = np.zeros(shape, np.float32)
         state = {
             name: part.detach().cpu().numpy().copy()
-            for name, part in self.stepper.state._asdict().items()
+            for name, part in self.actor.state._asdict().items()
             if part is not None
         }
+
+        def choose(observed: np.ndarray, begins: np.ndarray) -> np.ndarray:
+            observations[:, step], is_first[:, step] = observed, begins
+            num_ticks = None if ticks is None else ticks[step]
+            inputs, is_fresh = self._to_torch(observed, begins)
+            outputs, estimates = self.actor.step(inputs, is_fresh, num_ticks)
+            chosen, logp[:, step] = self._choose(outputs, explore)
+            actions[:, step], values[:, step] = chosen, estimates.cpu().numpy()
+            return self._actions.to_env(chosen)
+
+        steps = self._loop.steps(choose)
         for step in range(num_steps):
-            observations[:, step], is_first[:, step] = self._observations, self._is_first
-            is_valid[:, step] = ~self._is_hole
-            seen_now, begins = self._to_torch(self._observations, self._is_first)
-            outputs, step_values = self.stepper.step(seen_now, begins, None if ticks is None else ticks[step])
-            chosen, chosen_logp = self._choose(outputs, explore)
-            actions[:, step], logp[:, step] = chosen, chosen_logp
-            values[:, step] = step_values.cpu().numpy()
-            seen, gained, terminated, truncated, infos = self.env.step(self._actions.to_env(chosen))
-            is_last[:, step] = ended = (terminated | truncated) & ~self._is_hole
-            is_terminated[:, step] = terminated
-            rewards[:, step] = self._count(gained, ended)
-            if self._resets_in_same_step:
-                is_cut = truncated & ~terminated
-                if is_cut.any():
-                    finals[is_cut, step] = self._peek(infos["final_obs"], np.flatnonzero(is_cut))
-                self._is_first = ended
-            else:
-                # What comes after an end is a hole, and what comes after a hole is a new episode.
-                self._is_first, self._is_hole = self._is_hole, ended
-            self._observations = self._pack(seen)
+            taken = next(steps)
+            is_valid[:, step], is_last[:, step] = taken.is_valid, taken.is_last
+            is_terminated[:, step] = taken.terminated
+            rewards[:, step] = self._normalise(taken, is_first[:, step])
+            self._finished += _finished_episodes(taken)
+            if self._loop.resets_in_same_step:
+                self._value_final_observations(taken, final_values[:, step])
         next_values[:, :-1] = values[:, 1:]
-        next_values[:, -1] = self.stepper.peek(*self._to_torch(self._observations)).cpu().numpy()
-        if self._resets_in_same_step:
-            # The next observation is of another episode; the final one was looked at on the way.
-            next_values[is_last] = finals[is_last]
+        next_values[:, -1] = self.actor.peek(*self._to_torch(self._loop.observations)).cpu().numpy()
+        if self._loop.resets_in_same_step:
+            # The next observation belongs to another episode.
+            next_values[is_last] = final_values[is_last]
         next_values[is_terminated | ~is_valid] = 0.0
         return RolloutFragment(
             observations=observations,
@@ -136,40 +118,38 @@ class VectorPlayer:
         return finished
 
     def _seeds(self, seed: int | None, position: int) -> Any:
-        """Seeds as the vector takes them: one for each single environment, or one for a class of its own."""
+        """Seeds as the vector takes them: one for each single environment, or one for a vector class of its own."""
         if seed is None:
             return None
-        seeds = seeds_of_envs(seed, position, self.env.num_envs)
-        return seeds if isinstance(self.env.unwrapped, (SyncVectorEnv, AsyncVectorEnv)) else seeds[0]
+        seeds = seeds_of_envs(seed, position, self._env.num_envs)
+        return seeds if isinstance(self._env.unwrapped, (SyncVectorEnv, AsyncVectorEnv)) else seeds[0]
+
+    def _normalise(self, taken: VectorStep, is_first: np.ndarray) -> np.ndarray:
+        """Rewards for the learner, [B]."""
+        return taken.rewards if self._normaliser is None else self._normaliser(taken.rewards, is_first, taken.is_valid)
 
     def _choose(self, outputs: Tensor, explore: bool) -> tuple[np.ndarray, np.ndarray]:
         """Actions for a column, and their log-probabilities, [B]."""
         outputs = outputs.cpu()
-        actions = self._actions.sample(outputs, self.generator) if explore else self._actions.mode(outputs)
+        actions = self._actions.sample(outputs, self._generator) if explore else self._actions.mode(outputs)
         return actions.numpy(), self._actions.score(outputs, actions).logp.numpy()
 
-    def _count(self, gained: np.ndarray, ended: np.ndarray) -> np.ndarray:
-        """Adds a step to the episodes' returns and lengths; gives its rewards as the learner is to have them."""
-        is_step = ~self._is_hole
-        gained = np.where(is_step, gained, 0.0)
-        self._returns += gained
-        self._lengths += is_step
-        if ended.any():
-            done = zip(self._returns[ended].tolist(), self._lengths[ended].tolist(), strict=True)
-            self._finished += [FinishedEpisode(*episode) for episode in done]
-            self._returns[ended], self._lengths[ended] = 0.0, 0
-        return gained if self.normaliser is None else self.normaliser(gained, self._is_first, is_step)
-
-    def _peek(self, finals: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Values of the final observations of the rows that were cut off."""
-        packed = np.stack([self._layout.pack_one(finals[row]) for row in rows])
-        observations, index = self._to_torch(packed, rows)
-        return self.stepper.peek(observations, index).cpu().numpy()
-
-    def _pack(self, observations: Any) -> np.ndarray:
-        """What the environments show, [B, *layout.shape]."""
-        return self._layout.pack(observations, self.env.num_envs)
+    def _value_final_observations(self, taken: VectorStep, values: np.ndarray) -> None:
+        """Writes the values of the final observations of truncated episodes into ``values``, [B]."""
+        rows = np.flatnonzero(taken.truncated & ~taken.terminated)
+        if len(rows):
+            packed = np.stack([self._layout.pack_one(taken.infos["final_obs"][row]) for row in rows])
+            values[rows] = self.actor.peek(*self._to_torch(packed, rows)).cpu().numpy()
 
     def _to_torch(self, *arrays: np.ndarray) -> list[Tensor]:
-        """Arrays as tensors where the policy computes."""
-        return [torch.from_numpy(array).to(self.stepper.device) for array in arrays]
+        """Arrays as tensors on the policy's device."""
+        return [torch.from_numpy(array).to(self.actor.device) for array in arrays]
+
+
+def _finished_episodes(taken: VectorStep) -> list[FinishedEpisode]:
+    """The episodes that ended with a step, in the order of their environments."""
+    ended = taken.is_last
+    if not ended.any():
+        return []
+    done = zip(taken.returns[ended].tolist(), taken.lengths[ended].tolist(), strict=True)
+    return [FinishedEpisode(*episode) for episode in done]

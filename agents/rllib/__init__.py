@@ -1,4 +1,4 @@
-"""What all our algorithms share with RLlib: the module, environments, distributions, episodes, faults.
+"""What all algorithms share: the RLModule, environments and their loop, distributions, episodes, faults, private RLlib.
 
 Imports ``agents.experiments`` and the core; every algorithm imports it.
 """

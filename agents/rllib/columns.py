@@ -1,4 +1,4 @@
-"""Columns on their way into a learner."""
+"""Columns of data for learners."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.columns import Columns
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
 
 def to_device(columns: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
-    """All columns, nested ones too, as tensors where a learner computes."""
+    """All columns, nested ones too, as tensors on a device."""
     return {
         name: to_device(column, device) if isinstance(column, Mapping) else to_tensor(column, device)
         for name, column in columns.items()
@@ -19,15 +18,10 @@ def to_device(columns: Mapping[str, Any], device: torch.device | str) -> dict[st
 
 
 def to_tensor(column: np.ndarray, device: torch.device | str) -> torch.Tensor:
-    """One column; arrays from Ray's object store cannot be written, which tensors do not know how to be."""
+    """One column; arrays from Ray's object store are read-only, which tensors cannot be, and are copied."""
     return torch.from_numpy(np.require(column, requirements="W")).to(device)
 
 
 def batch_of(columns: Mapping[str, Any], num_steps: int) -> MultiAgentBatch:
-    """Columns as RLlib's learners take data."""
+    """Columns as RLlib's learners take them."""
     return MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(dict(columns))}, env_steps=num_steps)
-
-
-def counted(num_steps: int) -> MultiAgentBatch:
-    """Something of which RLlib counts so many steps."""
-    return batch_of({Columns.REWARDS: np.broadcast_to(np.float32(0), num_steps)}, num_steps)

@@ -1,4 +1,4 @@
-"""Between RLlib's own learners and runners and a policy: distributions of actions, and observations in parts."""
+"""Adapters between RLlib's own learners and runners and a policy: action distributions, packed observations."""
 
 import functools
 from typing import Any, cast
@@ -13,22 +13,22 @@ from ctm_rl.spaces.actions import Actions, Choices, Numbers
 from ctm_rl.spaces.observations import Layout
 
 _MIXED_BOUNDS = (
-    "RLlib's own algorithms take numbers that are all bounded, or none; this environment's actions are mixed: "
+    "RLlib's own algorithms need numbers that are all bounded or all unbounded; this environment's actions are mixed: "
     "use algorithm ppo."
 )
 _ALMOST_ONE = 1 - 1e-6
-"""RLlib keeps actions as they are after squashing; float32 knows nothing nearer to 1 that has a finite inverse."""
+"""RLlib stores actions after squashing; in float32, nothing nearer to 1 has a finite inverse."""
 
 
 class PolicyDistribution(Distribution):
-    """A policy's actions in the shape of RLlib's distributions.
+    """A policy's action distribution with RLlib's interface.
 
-    Bounded numbers are given between -1 and 1, which RLlib scales to the environment's bounds.
+    Bounded numbers are between -1 and 1; RLlib scales them to the environment's bounds.
 
     Args:
         logits: outputs of the policy head, [..., O].
-        actions: what can be done.
-        is_deterministic: sample the likeliest.
+        actions: the action space.
+        is_deterministic: ``sample`` returns the most likely action.
 
     Raises:
         UserError: some of the numbers are bounded and some are not, which RLlib cannot scale.
@@ -44,12 +44,12 @@ class PolicyDistribution(Distribution):
 
     @classmethod
     def from_logits(cls, logits: Any, **kwargs: Any) -> "PolicyDistribution":
-        """Makes the distribution of outputs [..., O]."""
+        """Creates the distribution from outputs [..., O]."""
         return cls(logits, **kwargs)
 
     @staticmethod
     def required_input_dim(space: Any, **kwargs: Any) -> int:
-        """How many outputs it takes."""
+        """Number of outputs of the policy head."""
         return kwargs["actions"].num_outputs
 
     def sample(self, *, sample_shape: Any = None, **kwargs: Any) -> Any:
@@ -78,15 +78,15 @@ class PolicyDistribution(Distribution):
         return self._actions.score(self._outputs, anything).entropy
 
     def kl(self, other: Distribution, **kwargs: Any) -> Any:
-        """Divergence from another of the same kind, [...]."""
+        """KL divergence from another distribution of this class, [...]."""
         return self._actions.divergence(self._outputs, cast(PolicyDistribution, other)._outputs)
 
     def rsample(self, *args: Any, **kwargs: Any) -> Any:
-        """Not differentiable by the drawn actions."""
-        raise NotImplementedError("the machine's policies learn by their log-probabilities.")
+        """Not supported: samples are not differentiable."""
+        raise NotImplementedError("samples of this distribution are not differentiable; use logp.")
 
     def to_deterministic(self) -> "PolicyDistribution":
-        """The same, giving what is likeliest."""
+        """The same distribution, whose samples are the most likely actions."""
         return PolicyDistribution(self._outputs, self._actions, is_deterministic=True)
 
     def _shaped(self, drawn: Tensor) -> Tensor:
@@ -103,14 +103,14 @@ class PolicyDistribution(Distribution):
 
 
 def distribution_of(actions: Actions) -> Any:
-    """RLlib's class for a policy's actions, or what can be called in its place."""
+    """RLlib's distribution class for a policy's actions, or a callable in its place."""
     if isinstance(actions, Choices) and not actions.shape and not any(actions.starts):
         return TorchCategorical
     return _BoundDistribution(actions)
 
 
 class _BoundDistribution:
-    """``PolicyDistribution`` for certain actions; an object that calls like a class, so that it can be pickled."""
+    """``PolicyDistribution`` with its actions bound; a picklable object that is called like a class."""
 
     def __init__(self, actions: Actions) -> None:
         self._actions = actions
@@ -120,19 +120,19 @@ class _BoundDistribution:
         return PolicyDistribution(logits, self._actions)
 
     def required_input_dim(self, space: Any, **kwargs: Any) -> int:
-        """How many outputs it takes."""
+        """Number of outputs of the policy head."""
         return self._actions.num_outputs
 
 
 def check_stock_spaces(layout: Layout, actions: Actions) -> None:
-    """Refuses what RLlib's own runners and learners cannot handle.
+    """Refuses spaces that RLlib's own runners and learners cannot handle.
 
     Raises:
-        UserError: an observation has a text in it, or actions have mixed bounds.
+        UserError: an observation contains text, or actions have mixed bounds.
     """
     if texts := [part for part in layout.parts if part.encoder == "text"]:
         way_out = f"leave {texts[0].name!r} out with model.encoder {texts[0].name}=skip, or " if texts[0].path else ""
-        raise UserError(f"RLlib's own algorithms take no texts; {way_out}use algorithm ppo.")
+        raise UserError(f"RLlib's own algorithms do not support text; {way_out}use algorithm ppo.")
     if isinstance(actions, Numbers) and actions.has_mixed_bounds:
         raise UserError(_MIXED_BOUNDS)
 
@@ -141,12 +141,12 @@ def pack_tensors(layout: Layout, observations: Any) -> Tensor:
     """Packs observations as RLlib batches them, tensors [B, T, ...] in dictionaries and tuples, into [B, T, *shape].
 
     Raises:
-        UserError: a part is a text.
+        UserError: a part is text.
     """
     packed = []
     for part in layout.parts:
         if part.encoder == "text":
-            raise UserError(f"RLlib's own algorithms take no texts, and {part} is one; use algorithm ppo.")
+            raise UserError(f"RLlib's own algorithms do not support text, and {part} is text; use algorithm ppo.")
         tensor = part.find(observations)
         if part.starts:
             tensor = tensor - torch.as_tensor(part.starts, device=tensor.device).reshape(part.shape)

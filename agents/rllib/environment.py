@@ -1,4 +1,4 @@
-"""From the environment an experiment or an RLlib configuration names to those Gymnasium makes."""
+"""Creates the environments that an experiment or an RLlib configuration names."""
 
 import functools
 from collections.abc import Callable
@@ -9,10 +9,11 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
 from ctm_rl.agents.experiments.acting import ENVPOOL, EnvConfig
+from ctm_rl.agents.rllib import private
 from ctm_rl.errors import UserError
 
 WRAPPED = "ctm_rl.envs:ctm_rl/Wrapped-v0"
-"""Registered name of the environment that makes any other, with wrappers and a guard."""
+"""Registered id of the environment that creates any other, with wrappers and a guard."""
 VECTORIZATIONS = {
     "auto": gym.VectorizeMode.VECTOR_ENTRY_POINT,
     "sync": gym.VectorizeMode.SYNC,
@@ -24,7 +25,7 @@ _OWN_ID = "ctm_rl-rllib-env-v0"
 
 
 def gym_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:
-    """Says how Gymnasium makes an environment: its id, and what to hand to ``make`` or ``make_vec`` beside it."""
+    """Returns the id and the arguments for ``gymnasium.make`` or ``make_vec``."""
     limit = () if env.max_episode_steps is None else (f"time-limit={env.max_episode_steps}",)
     return WRAPPED, {
         "env_id": env.id,
@@ -36,7 +37,7 @@ def gym_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:
 
 
 def training_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:
-    """As ``gym_arguments``, for environments that are learned from."""
+    """As ``gym_arguments``, for training."""
     env_id, arguments = gym_arguments(env)
     stagger = ["stagger"] if env.stagger_episodes else []
     names = [*arguments["wrapper_names"], *stagger]
@@ -45,83 +46,81 @@ def training_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:
 
 
 def make_env(env: EnvConfig) -> gym.Env:
-    """Makes one environment.
+    """Creates one environment.
 
     Args:
-        env: what the experiment names.
+        env: the experiment's.
 
     Returns:
         The environment, not reset yet.
 
     Raises:
-        UserError: Gymnasium knows no such environment, or it cannot be made as asked.
+        UserError: there is no such environment, or it cannot be created with these settings.
     """
     env_id, arguments = gym_arguments(env)
     try:
         return gym.make(env_id, **arguments)
-    except Exception as error:  # what an environment of the user's own raises can be anything
+    except Exception as error:  # a user's environment may raise anything
         raise _cannot_be_made(env, error) from error
 
 
 def make_vector_env(env: EnvConfig, num_envs: int) -> VectorEnv:
-    """Makes many environments to learn from at once.
+    """Creates a vector of environments for training.
 
     Args:
-        env: what the experiment names, and how they are put together: ``auto`` takes the environment's own vector class
-            where it has one, and otherwise, as ``sync``, steps one after the other; ``async`` gives each a process,
-            and ``envpool`` plays them in C++.
+        env: the experiment's. Of its ``vectorization``, ``auto`` takes the environment's own vector class if it has
+            one, and otherwise steps them in turn, as ``sync``; ``async`` gives each a process, and ``envpool`` steps
+            them in C++.
         num_envs: how many.
 
     Returns:
         The environments, not reset yet.
 
     Raises:
-        UserError: they cannot be made as asked.
+        UserError: they cannot be created with these settings.
     """
     env_id, arguments = training_arguments(env)
     try:
         return make_vector(env_id, num_envs, VECTORIZATIONS[env.vectorization], arguments)
-    except Exception as error:  # what an environment of the user's own raises can be anything
+    except Exception as error:  # a user's environment may raise anything
         raise _cannot_be_made(env, error) from error
 
 
 def make_vector(
     env: str | Callable[[Any], gym.Env] | None, num_envs: int, mode: gym.VectorizeMode, arguments: dict[str, Any]
 ) -> VectorEnv:
-    """Makes what an RLlib configuration names as its environment, many times.
+    """Creates a vector of the environment that an RLlib configuration names.
 
     Args:
-        env: Gymnasium's or Ray Tune's name of it, or what is called with the arguments to make it.
+        env: Gymnasium's or Ray Tune's name of it, or a function that creates it from the arguments.
         num_envs: how many.
-        mode: RLlib's ``gym_env_vectorize_mode``; ``vector_entry_point`` falls back to ``sync`` where there is none.
-        arguments: handed to it.
+        mode: RLlib's ``gym_env_vectorize_mode``; ``vector_entry_point`` falls back to ``sync`` if there is none.
+        arguments: of the environment.
 
     Returns:
         The environments, not reset yet.
 
     Raises:
-        ValueError: no environment is named.
+        ValueError: no environment is configured.
     """
-    from ray.tune.registry import ENV_CREATOR, _global_registry
-
     if not env:
-        raise ValueError("there is no environment: name one with config.environment('CartPole-v1').")
-    if isinstance(env, str) and _global_registry.contains(ENV_CREATOR, env):
-        env = _global_registry.get(ENV_CREATOR, env)
-    # None lets Gymnasium take the vector class where there is one, and otherwise step one after the other.
+        raise ValueError("there is no environment; set one with config.environment('CartPole-v1').")
+    if isinstance(env, str):
+        env = private.registered_env(env) or env
+    # With None, Gymnasium takes the vector class if there is one, and otherwise steps them in turn.
     vectorization = None if mode == gym.VectorizeMode.VECTOR_ENTRY_POINT else mode
     if isinstance(env, str) and env == WRAPPED:
-        # It puts single environments together by itself, so that a fault in another process arrives as one line.
+        # It vectorises single environments itself, so that a fault in another process arrives as one line.
         return gym.make_vec(env, num_envs, **arguments, vectorization=mode.value)
     if isinstance(env, str):
         return gym.make_vec(env, num_envs, vectorization, **arguments)
-    # RLlib's rule: what is no name gets the whole context, with worker_index and what else it knows.
+    # RLlib's rule: a function gets the whole context, with worker_index and other values.
     spec = EnvSpec(_OWN_ID, entry_point=functools.partial(cast(Any, env), arguments))
     return gym.make_vec(spec, num_envs, vectorization)
 
 
 def _cannot_be_made(env: EnvConfig, error: Exception) -> UserError:
-    """One line for an environment that cannot be made."""
+    """The error for an environment that cannot be created, in one line."""
     if isinstance(error, UserError):
         return UserError(f"env.id {env.id!r} cannot be made: {error}")
     reason = " ".join(str(error).split())

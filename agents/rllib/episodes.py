@@ -1,13 +1,13 @@
-"""Episodes and their seeds, the same whichever environment runner plays them."""
+"""Finished episodes and the seeds of environments, the same for all environment runners."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
 RETURNS = "episode_returns"
-"""Where a result's ``env_runners`` lists the returns of the episodes that ended."""
+"""Key in a result's ``env_runners``: returns of the episodes that ended."""
 LENGTHS = "episode_lengths"
-"""Where a result's ``env_runners`` lists their lengths."""
+"""Key in a result's ``env_runners``: their lengths."""
 
 
 class FinishedEpisode(NamedTuple):
@@ -20,7 +20,7 @@ class FinishedEpisode(NamedTuple):
 
 
 def finished_episodes(result: dict[str, Any]) -> list[FinishedEpisode]:
-    """Reads from a result of ``Algorithm.train`` which episodes ended in that iteration, in their order.
+    """The episodes that ended in an iteration, in order, from a result of ``Algorithm.train``.
 
     RLlib's own means cover one iteration only, and its stock runner counts a step too many for every piece of an
     episode when the learner shares a process with the environments.
@@ -33,15 +33,15 @@ def finished_episodes(result: dict[str, Any]) -> list[FinishedEpisode]:
 
 
 def seeds_of_envs(seed: int, iteration: int, num_envs: int) -> list[int]:
-    """Spreads one seed over environments.
+    """Derives the seeds of environments from one seed.
 
     Args:
         seed: of the runner.
-        iteration: where in the run the environments start: 0, or where it was resumed.
-        num_envs: how many to make.
+        iteration: iteration in which the environments start: 0, or that of resuming.
+        num_envs: number of seeds.
 
     Returns:
-        Seeds below 2**31 (evaluation uses those above): the same for the same arguments, unrelated for any others.
+        Seeds below 2**31 (evaluation uses others): the same for the same arguments, unrelated for different ones.
     """
     words = np.random.SeedSequence([seed, iteration]).generate_state(num_envs)
     return [int(word) // 2 for word in words]

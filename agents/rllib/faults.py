@@ -1,19 +1,19 @@
-"""How many faults of environments have been survived, as the guards around them count them."""
+"""Counts tolerated faults of environments, from the guards around them."""
 
 from typing import Any
 
 from gymnasium.vector import VectorEnv
 
 FAULTS = "env_faults"
-"""Where a result's ``env_runners`` has the faults of an iteration."""
+"""Key in a result's ``env_runners``: tolerated faults of an iteration."""
 _COUNTER = "num_faults"
 
 
 class FaultCounter:
-    """Reads the guards of a vector of environments from time to time.
+    """Reads the fault counts of a vector of environments.
 
     Args:
-        env: the environments; those without tolerant guards have no faults that could be survived.
+        env: the environments; without tolerant guards, faults are not tolerated.
         is_tolerant: whether their guards are tolerant.
     """
 
@@ -33,5 +33,5 @@ class FaultCounter:
 
 
 def faults_of(result: dict[str, Any]) -> int:
-    """Reads from a result of ``Algorithm.train`` how many faults were survived in that iteration."""
+    """Tolerated faults of an iteration, from a result of ``Algorithm.train``."""
     return int(result.get("env_runners", {}).get(FAULTS, 0) or 0)

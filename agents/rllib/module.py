@@ -1,4 +1,4 @@
-"""The machine, or a baseline, as a stateful RLModule for RLlib's stock algorithms."""
+"""A policy as a stateful RLModule, for our PPO and for RLlib's own algorithms."""
 
 import dataclasses
 from typing import Any
@@ -23,24 +23,24 @@ from ctm_rl.models.actor_critic import ActorCritic, Unrolled
 from ctm_rl.models.rebuild_config import rebuild_config
 
 NUM_STEPS = "num_steps"
-"""Entry of the state: environment steps taken so far in the episode; 0 marks a fresh one."""
+"""Field of the state: environment steps taken so far in the episode; 0 marks its beginning."""
 IS_FIRST = "is_first"
-"""Column that, where there is one, marks the first steps of episodes, [B, T], in the place of ``num_steps``."""
+"""Optional column that marks the first steps of episodes, [B, T], instead of ``num_steps``."""
 TICKS = "ticks"
-"""Column that, where there is one, tells how many ticks each step took, [B, T], equal in all rows."""
+"""Optional column with the number of ticks of each step, [B, T], equal in all rows."""
 
 ADDED_BY_RLLIB = frozenset({"vf_share_layers"})
-"""What PPO and APPO put into every ``model_config`` unasked; it means nothing here."""
+"""Keys that PPO and APPO add to every ``model_config``; they have no meaning here."""
 
 
 class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnlyAPI):
-    """A policy with a value function, for PPO, APPO, IMPALA and everything that asks no more of a module.
+    """A policy with a value function, for PPO, APPO, IMPALA and other algorithms with the same needs.
 
     The state is ``{pre_history, post_activation, alpha, beta, num_steps}``, with ``sync_window`` also
     ``post_history``; for the LSTM ``{hidden, cell, num_steps}``, for the GRU ``{hidden, num_steps}``, and for the
-    feed-forward network ``{nothing, num_steps}``, where nothing is a row of no numbers. RLlib hands states over as
-    arrays, which carry no gradient; where ``num_steps`` is 0 the module therefore puts its own learned start values in,
-    whatever else the state holds, so that they learn in the stock learners too.
+    feed-forward network ``{nothing, num_steps}``, where nothing is an empty row. RLlib passes states as arrays, which
+    carry no gradient; where ``num_steps`` is 0 the module therefore replaces the state by its own learned start values,
+    so that these are trained by RLlib's own learners too.
 
     Args of the constructor are RLlib's. ``model_config`` holds the fields of ``PolicyConfig``; observations and
     actions must be of spaces that ``ctm_rl.agents.rllib.spaces.fit`` supports, texts excepted.
@@ -55,30 +55,30 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
     def setup(self) -> None:
         """Builds the agent; RLlib calls this once, from the constructor."""
         super().setup()
-        asked = rebuild_config(PolicyConfig, self.model_config, ADDED_BY_RLLIB)
-        config, layout, actions = fit(asked, self.observation_space, self.action_space)
+        requested = rebuild_config(PolicyConfig, self.model_config, ADDED_BY_RLLIB)
+        config, layout, actions = fit(requested, self.observation_space, self.action_space)
         self.agent = ActorCritic(config, layout, actions)
         self.action_dist_cls = distribution_of(actions)
-        # RLlib's connectors look for max_seq_len here, given by the user or not.
+        # RLlib's connectors read max_seq_len here.
         self.model_config = dataclasses.asdict(self.agent.config)
         self._state_type = type(self.agent.initial_state(1))
 
     def get_initial_state(self) -> dict[str, Tensor]:
-        """Returns the state of one fresh episode, without batch axis and gradient."""
+        """Returns the start state of one episode, without batch axis and gradient."""
         state = _fields_of(self.agent.initial_state(1))
         return {**{name: value[0].detach() for name, value in state.items()}, NUM_STEPS: torch.tensor(0)}
 
     def get_non_inference_attributes(self) -> list[str]:
-        """Returns what acting does not need: the target network."""
+        """Returns attributes that inference does not need: the target network."""
         return ["target_agent"]
 
     def make_target_networks(self) -> None:
-        """Copies the agent as it stands, without gradient."""
+        """Copies the current agent, without gradient."""
         target: Any = make_target_network(self.agent)
         self.target_agent: ActorCritic = target
 
     def get_target_network_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Returns agent and target, the parameters alone: averaging would round the pairs' indices down."""
+        """Returns the parameters of agent and target, without buffers: averaging would round the pairs' indices."""
         return [(nn.ParameterList(self.agent.parameters()), nn.ParameterList(self.target_agent.parameters()))]
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -90,8 +90,8 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
 
         Args:
             batch: observations [B, T, ...] and the state before them.
-            embeddings: what ``forward_train`` gave under that name: the values themselves, so that the loss needs no
-                second pass.
+            embeddings: from ``forward_train``: the values themselves, so that the loss needs no second forward
+                pass.
 
         Returns:
             Values, [B, T].
@@ -99,7 +99,7 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
         return self._unroll(self.agent, batch).values.transpose(0, 1) if embeddings is None else embeddings
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Acts: action distribution [B, T, A] and the state after the last step."""
+        """Inference: action distribution [B, T, A] and the state after the last step."""
         unrolled = self._unroll(self.agent, batch)
         num_steps = batch[Columns.STATE_IN][NUM_STEPS] + unrolled.logits.shape[0]
         return {
@@ -108,7 +108,7 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
         }
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Learns: action distribution [B, T, A] and values [B, T], from one pass."""
+        """Training: action distribution [B, T, A] and values [B, T], from one forward pass."""
         if self.agent.config.train_random_ticks and TICKS not in batch:
             raise ValueError("train_random_ticks needs RecurrentPPO, whose fragments record the ticks of every step.")
         unrolled = self._unroll(self.agent, batch)
@@ -118,8 +118,8 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
         }
 
     def _unroll(self, agent: ActorCritic, batch: dict[str, Any]) -> Unrolled:
-        """Runs an agent over a batch of sequences [B, T, ...]; time comes first in what it gives."""
-        # our own runners pack what they see
+        """Runs an agent over a batch of sequences [B, T, ...]; in the result, time is the first axis."""
+        # our own runners pack observations
         observations = batch[Columns.OBS] if IS_FIRST in batch else pack_tensors(agent.layout, batch[Columns.OBS])
         observations = observations.transpose(0, 1)
         state = dict(batch[Columns.STATE_IN])
@@ -128,14 +128,14 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
             is_first = batch[IS_FIRST].transpose(0, 1)
         else:
             assert num_steps is not None
-            # RLlib starts a new sequence at every episode's start, so that only first steps can be fresh.
+            # RLlib starts a new sequence at every episode's start, so that only its first step can begin one.
             is_first = torch.zeros(observations.shape[:2], dtype=torch.bool, device=observations.device)
             is_first[0] = num_steps == 0
         return agent.unroll(observations, is_first, self._state_type(**state), _ticks_of(batch))
 
 
 def _ticks_of(batch: dict[str, Any]) -> list[int] | None:
-    """How many ticks each step has, [T], the same in all rows; ``None``: all of them."""
+    """Number of ticks of each step, [T], the same in all rows; ``None``: all ticks."""
     if TICKS not in batch:
         return None
     ticks = batch[TICKS].cpu()
@@ -145,5 +145,5 @@ def _ticks_of(batch: dict[str, Any]) -> list[int] | None:
 
 
 def _fields_of(state: AnyState) -> dict[str, Tensor]:
-    """The parts that a state has, by name."""
+    """The fields of a state that are not ``None``."""
     return {name: value for name, value in state._asdict().items() if value is not None}

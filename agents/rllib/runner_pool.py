@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
+from ctm_rl.agents.rllib import private
 from ctm_rl.errors import EnvFault, UserError
 
 MAX_TRIES = 60
@@ -112,7 +113,7 @@ class RunnerPool:
         if self.is_local:
             return Request(job)
         worker = self.retry(lambda: min(self._group.healthy_env_runner_ids(), key=busy.count, default=None))
-        call: Any = self._group._worker_manager.actors()[worker].run_job.options(num_returns=2)
+        call: Any = private.actor_manager_of(self._group).actors()[worker].run_job.options(num_returns=2)
         return Request(job, worker, *call.remote(job))
 
     def wait(self, request: Request, busy: list[int]) -> Any:
@@ -142,7 +143,7 @@ class RunnerPool:
                 raise
             except (RayError, GetTimeoutError):
                 _LOG.warning("environment runner %d was lost or too slow; another one repeats its job.", request.worker)
-                self._group._worker_manager.set_actor_state(request.worker, healthy=False)
+                private.actor_manager_of(self._group).set_actor_state(request.worker, healthy=False)
                 request = self.start(request.job, busy)
         raise RuntimeError(f"{MAX_LOSSES} environment runners were lost over the same job; see the log for reasons.")
 

@@ -1,4 +1,4 @@
-"""What an environment's spaces mean for a policy: what reads each part of an observation, and what can be done."""
+"""Fits a policy to an environment's spaces: the encoder of each part of an observation, and the actions."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,35 +18,35 @@ from ctm_rl.spaces.observations import Layout, Part
 MINIGRID_SHAPE = (7, 7, 3)
 """Observation of MiniGrid: object, colour and state of every cell in view."""
 _FULL_VIEW_SIZES = (*SIZES[:2], 4)
-"""Seen from above, the agent is among the objects, its direction the state."""
+"""In the full view, the agent is among the objects, and its direction is the state."""
 _MAX_GRID_SIZE = 32
-"""Bounds below this are those of objects, colours and states, and not of a picture's bytes."""
+"""Bounds up to this are those of objects, colours and states; larger ones are those of an image's bytes."""
 _MAX_CATEGORIES = 2**20
 _SUPPORTED_OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, Text, and Dict and Tuple of these"
 _SUPPORTED_ACTIONS = "Discrete, MultiDiscrete, MultiBinary and Box"
 
 
 class Fitted(NamedTuple):
-    """A policy settled for an environment's spaces."""
+    """A policy fitted to an environment's spaces."""
 
     config: PolicyConfig
-    """With ``encoder`` settled."""
+    """With the encoder of each part."""
     layout: Layout
-    """Of observations."""
+    """Layout of observations."""
     actions: Actions
-    """What can be done."""
+    """The action space."""
 
 
 def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Space) -> Fitted:
-    """Settles a policy for the spaces of an environment.
+    """Fits a policy to the spaces of an environment.
 
-    Each part of an observation gets an encoder: ``control`` (a vector of numbers: Box, MultiBinary), ``conv`` (a
-    picture: a Box with two long sides), ``grid`` (MiniGrid's cells: a Box of whole numbers [height, width, 3] whose
+    Each part of an observation gets an encoder: ``control`` (a vector of numbers: Box, MultiBinary), ``conv`` (an
+    image: a Box with two long sides), ``grid`` (MiniGrid's cells: a Box of whole numbers [height, width, 3] whose
     bounds say how many objects, colours and states there are, or MiniGrid's 7 x 7 x 3), ``categories`` (Discrete,
     MultiDiscrete), or ``text``. ``config.encoder`` overrides this by name.
 
     Args:
-        config: the policy as it was asked for.
+        config: the requested policy.
         observation_space: of one environment.
         action_space: of one environment.
 
@@ -54,7 +54,7 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
         The policy, the layout of observations, and the actions.
 
     Raises:
-        UserError: a space is not supported, or not by the encoder that was asked for.
+        UserError: a space is not supported, or not by the requested encoder.
     """
     named = encoders_by_part(config.encoder)
     parts = list(_parts_of(observation_space, ()))
@@ -76,7 +76,7 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
         if encoder != SKIP:
             fitted.append(_part_of(path, space, encoder))
     if not fitted:
-        raise UserError(f"model.encoder {config.encoder!r} skips every part of the observation; leave one to be seen.")
+        raise UserError(f"model.encoder {config.encoder!r} skips every part of the observation; leave one to be read.")
     chosen = ",".join(f"{part.name}={part.encoder}" if part.path else part.encoder for part in fitted)
     skipped = ",".join(f"{name}={SKIP}" for name, encoder in named.items() if encoder == SKIP)
     config = replace(config, encoder=",".join(filter(None, (chosen, skipped))))
@@ -84,7 +84,7 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
 
 
 def actions_of(space: gym.Space) -> Actions:
-    """What can be done in an action space.
+    """The actions of an action space.
 
     Raises:
         UserError: the space is not supported.
@@ -105,7 +105,7 @@ def actions_of(space: gym.Space) -> Actions:
         return Numbers(low=low, high=high, shape=_shape_of(space), dtype=str(space.dtype))
     raise UserError(
         f"action space {space} is not supported: it must be {_SUPPORTED_ACTIONS} (of real numbers); a wrapper can turn "
-        "what is asked for into one of these, as gymnasium.wrappers.TransformAction."
+        "it into one of these, as gymnasium.wrappers.TransformAction."
     )
 
 
@@ -122,12 +122,12 @@ def _parts_of(space: gym.Space, path: tuple[str | int, ...]) -> Iterator[tuple[t
 
 
 def _name_of(path: tuple[str | int, ...]) -> str:
-    """A path in one word, as ``Part.name``."""
+    """A path as one name, as in ``Part.name``."""
     return ".".join(str(key) for key in path)
 
 
 def _part_of(path: tuple[str | int, ...], space: gym.Space, encoder: str) -> Part:
-    """Settles one part."""
+    """Fits one part."""
     what = f"observation space {space}" if not path else f"part {_name_of(path)!r} of the observation, {space},"
     fitting = _fitting_encoders(space)
     if not fitting:
@@ -138,7 +138,7 @@ def _part_of(path: tuple[str | int, ...], space: gym.Space, encoder: str) -> Par
         )
     encoder = fitting[0] if encoder == "auto" else encoder
     if encoder not in fitting:
-        raise UserError(f"{what} is not supported by encoder {encoder}; for it there are {', '.join(fitting)}.")
+        raise UserError(f"{what} is not supported by encoder {encoder}; use one of {', '.join(fitting)}.")
     common: dict[str, Any] = {"encoder": encoder, "path": path, "shape": _shape_of(space)}
     if encoder == "text":
         return Part(**{**common, "shape": ()}, is_byte=True)
@@ -154,7 +154,7 @@ def _part_of(path: tuple[str | int, ...], space: gym.Space, encoder: str) -> Par
 
 
 def _fitting_encoders(space: gym.Space) -> tuple[str, ...]:
-    """The encoders that can read a space, the one it gets by itself first."""
+    """The encoders that can read a space, the default first."""
     if space.dtype is not None and np.dtype(space.dtype).kind == "U":
         return ("text",)
     if isinstance(space, Discrete):
@@ -167,14 +167,14 @@ def _fitting_encoders(space: gym.Space) -> tuple[str, ...]:
         return ()
     shape = space.shape
     is_cells = len(shape) == 3 and shape[-1] == 3 and np.issubdtype(space.dtype, np.integer)
-    pictures = ("conv", "control") if is_image(shape) else ("control",)
+    images = ("conv", "control") if is_image(shape) else ("control",)
     if not is_cells:
-        return pictures
-    return ("grid", *pictures) if _grid_sizes(space) is not None else (*pictures, "grid")
+        return images
+    return ("grid", *images) if _grid_sizes(space) is not None else (*images, "grid")
 
 
 def _grid_sizes(space: Any) -> tuple[int, ...] | None:
-    """How many objects, colours and states a grid has by its bounds; None where these are those of bytes."""
+    """Number of objects, colours and states of a grid by its bounds; ``None`` if the bounds are those of bytes."""
     highest = tuple(int(bound) + 1 for bound in space.high.reshape(-1, 3).max(0))
     if max(highest) <= _MAX_GRID_SIZE and space.low.min() >= 0:
         return highest
@@ -182,7 +182,7 @@ def _grid_sizes(space: Any) -> tuple[int, ...] | None:
 
 
 def _scale_of(space: gym.Space, encoder: str) -> float:
-    """What numbers are divided by: bytes, and pictures with a bound, come to lie between -1 and 1."""
+    """What numbers are divided by: bytes and bounded images are scaled to between -1 and 1."""
     if not isinstance(space, Box) or (encoder == "control" and space.dtype != np.uint8):
         return 1.0
     limit = float(max(abs(space.low.min()), abs(space.high.max())))
@@ -190,12 +190,12 @@ def _scale_of(space: gym.Space, encoder: str) -> float:
 
 
 def _shape_of(space: gym.Space) -> tuple[int, ...]:
-    """The shape of one element; texts have none."""
+    """The shape of one element; empty for text."""
     return tuple(int(size) for size in space.shape or ())
 
 
 def _starts_of(space: Discrete | MultiDiscrete) -> tuple[int, ...]:
-    """Where each category begins; nothing if all begin at 0."""
+    """The first number of each category; empty if all are 0."""
     starts = _ints(np.asarray(space.start))
     return starts if any(starts) else ()
 

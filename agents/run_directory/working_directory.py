@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,18 +78,3 @@ def num_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def without_ray_results() -> Iterator[None]:
-    """Makes RLlib use a temporary directory inside the body, instead of one in ~/ray_results for every algorithm."""
-    from ray.tune.trainable import trainable
-
-    name = "DEFAULT_STORAGE_PATH"
-    before = getattr(trainable, name)
-    with tempfile.TemporaryDirectory() as scratch:
-        setattr(trainable, name, scratch)
-        try:
-            yield
-        finally:
-            setattr(trainable, name, before)

@@ -23,6 +23,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LI
 from ctm_rl.agents.ppo.algorithm import RecurrentPPO
 from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.learner import RecurrentPPOLearner
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.seeded_env_runner import SeededEnvRunner
 from ctm_rl.agents.stock.learner import CTMAPPOTorchLearner
 from ctm_rl.agents.supervised.env_runner import SampleRunner
@@ -103,7 +104,7 @@ def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
     group.foreach_env_runner(write_env_runner)
     group.sync_weights(from_worker_or_learner_group=learner_group, inference_only=True)
     algorithm.metrics.set_state({"stats": dict(state["counters"])})
-    algorithm._iteration = iteration
+    private.set_iteration(algorithm, iteration)
     _write_generators(generators["driver"])
 
 
@@ -124,11 +125,13 @@ def _on_learners(algorithm: Algorithm, function: Callable[..., Any], **arguments
 
 def _read_learner(learner: TorchLearner) -> dict[str, Any]:
     """Returns a learner's state; runs in the learner's process."""
-    connector = learner._learner_connector
+    connector = private.learner_connector(learner)
     return {
         "modules": {module_id: module.unwrapped().get_state() for module_id, module in learner.module.items()},
-        "optimizers": {name: _to_cpu(optimizer.state_dict()) for name, optimizer in learner._named_optimizers.items()},
-        "num_updates": learner._weights_seq_no,
+        "optimizers": {
+            name: _to_cpu(optimizer.state_dict()) for name, optimizer in private.optimizers_of(learner).items()
+        },
+        "num_updates": private.num_updates_of(learner),
         "connectors": {} if connector is None else connector.get_state(),
         "generators": _read_generators(),
         "own": learner.get_own_state() if isinstance(learner, _OURS) else None,
@@ -142,16 +145,16 @@ def _write_learner(learner: TorchLearner, state: Mapping[str, Any]) -> None:
         assert isinstance(module, TorchRLModule)
         module.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
     for name, saved in state["optimizers"].items():
-        learner._named_optimizers[name].load_state_dict(saved)
+        private.optimizers_of(learner)[name].load_state_dict(saved)
     _set_schedules(learner, _count_env_steps(state))
-    learner._weights_seq_no = state["num_updates"]
-    if learner._learner_connector is not None:
-        learner._learner_connector.set_state(state["connectors"])
+    private.set_num_updates(learner, state["num_updates"])
+    if (connector := private.learner_connector(learner)) is not None:
+        connector.set_state(state["connectors"])
     if isinstance(learner, _OURS) and state["own"] is not None:
         learner.set_own_state(state["own"])
     of_learners = state["generators"]["learners"]
-    if learner._learner_index < len(of_learners):
-        _write_generators(of_learners[learner._learner_index])
+    if private.learner_index(learner) < len(of_learners):
+        _write_generators(of_learners[private.learner_index(learner)])
 
 
 def _set_schedules(learner: TorchLearner, num_env_steps: int) -> None:
@@ -159,8 +162,7 @@ def _set_schedules(learner: TorchLearner, num_env_steps: int) -> None:
 
     The schedules are those of the current experiment: a changed learning rate applies from the first update on.
     """
-    for optimizer, schedule in learner._optimizer_lr_schedules.items():
-        learner._set_optimizer_lr(optimizer, schedule.update(timestep=num_env_steps))
+    private.set_learning_rates(learner, num_env_steps)
     if isinstance(learner, (PPOLearner, IMPALALearner)):
         for module_id in learner.module.keys():
             learner.entropy_coeff_schedulers_per_module[module_id].update(timestep=num_env_steps)

@@ -72,9 +72,11 @@ class AnsweringTask:
 
 def _first_module(algorithm: Any) -> Any:
     """The first learner's module with its current weights, in this process."""
+    from ctm_rl.agents.rllib import private
+
     group = algorithm.learner_group
     if group.is_local:
-        return group._learner.module[MODULE].unwrapped()
+        return private.local_learner(group).module[MODULE].unwrapped()
     module = algorithm.config.get_multi_rl_module_spec(
         spaces=algorithm.env_runner_group.get_spaces(), inference_only=False
     ).build()[MODULE]

@@ -90,23 +90,10 @@ def _lr_schedule(ppo: PPOSettings, num_env_steps: int) -> Any:
 
 def _columnar_config(experiment: ActingExperiment) -> RecurrentPPOConfig:
     """What only our own PPO has."""
-    ppo = experiment.ppo
     if experiment.env.vectorization != "sync":
         make_vector_env(experiment.env, 1).close()  # fails before Ray starts if it cannot be made
-    config = RecurrentPPOConfig()
+    config = RecurrentPPOConfig().training(ppo=experiment.ppo)
     config.env_runners(gym_env_vectorize_mode=VECTORIZATIONS[experiment.env.vectorization])
-    config.training(
-        lambda_=ppo.gae_lambda,
-        clip_param=ppo.clip,
-        num_minibatches=ppo.num_minibatches,
-        reward_scale=ppo.reward_scale,
-        normalize_rewards=ppo.normalize_rewards,
-        target_kl=ppo.target_kl,
-        value_clip=ppo.value_clip,
-        adam_epsilon=ppo.adam_epsilon,
-        collect_ahead=ppo.collect_ahead,
-        vf_loss_coeff=ppo.value_coefficient,
-    )
     return config
 
 

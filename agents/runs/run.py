@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ctm_rl.agents.cluster.session import without_known_noise
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
+from ctm_rl.agents.rllib.private import without_known_noise, without_ray_results
 from ctm_rl.agents.run_directory.directory import MetricsWriter
 from ctm_rl.agents.run_directory.progress import Progress, Row
 from ctm_rl.agents.run_directory.upload import Uploader, finishing_upload, report_upload
-from ctm_rl.agents.run_directory.working_directory import num_threads, without_ray_results
+from ctm_rl.agents.run_directory.working_directory import num_threads
 from ctm_rl.agents.runs.task import MODULE, Task
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.store import CheckpointError

@@ -1,4 +1,4 @@
-"""RLlib's own learners with the machine in them: scaled rewards, projected decay rates, and a true end of fragments."""
+"""RLlib's own learners for our module: scaled rewards, projected decay rates, and bootstrapped fragments."""
 
 from typing import Any
 
@@ -15,16 +15,17 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.typing import ParamDict
 from torch import Tensor
 
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.module import CTMModule
 
 REWARD_SCALE = "reward_scale"
-"""Name of the factor in RLlib's ``learner_config_dict``."""
+"""Key of the factor in RLlib's ``learner_config_dict``."""
 _NEVER_TAKEN = 30.0
 """Log-probability whose importance ratio to any policy is next to 0."""
 
 
 class ScaleRewards(ConnectorV2):
-    """Multiplies the rewards in a learner's batch; the episodes themselves, and what is reported of them, stay raw.
+    """Multiplies the rewards in a learner's batch; episodes and metrics keep raw rewards.
 
     Args:
         scale: the factor.
@@ -42,15 +43,15 @@ class ScaleRewards(ConnectorV2):
 
 
 class KeepBootstrapValues(ConnectorV2):
-    """Lets V-trace take the value after a fragment's last step as it is.
+    """Keeps the value after a fragment's last step unchanged by V-trace.
 
-    RLlib puts a step more at the end of every piece of an episode, so that its value is computed. V-trace then corrects
-    that value too, by ``rho * (0 - value)``, to nothing: what follows a fragment would count for nothing. With a ratio
-    rho of 0 at that step the value stays. The step is masked out of the losses.
+    RLlib appends a step to every piece of an episode, so that its value is computed. V-trace corrects that value too,
+    by ``rho * (0 - value)``, to 0: rewards after the fragment would be ignored. With a ratio rho of 0 at that step the
+    value stays. The step is masked out of the losses.
     """
 
     def __call__(self, *, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Replaces the log-probabilities of all actions that were not taken, [B, T]."""
+        """Replaces the log-probabilities of appended steps, [B, T]."""
         for columns in batch.values():
             log_probability: Tensor = columns[Columns.ACTION_LOGP]
             is_real = columns[Columns.LOSS_MASK].bool()
@@ -59,27 +60,27 @@ class KeepBootstrapValues(ConnectorV2):
 
 
 class MachineLearner(TorchLearner):
-    """What every one of RLlib's learners lacks for the machine; goes before it among the bases.
+    """Adds to RLlib's learners what the machine needs; comes first among the bases.
 
-    Decay rates are kept inside their limits. The machine learns without that too: rates outside are only read as if
-    inside. Rewards are scaled because a value of many steps' rewards has an error, and a gradient in the shared core,
-    many times the policy's; clipped to a common norm, next to nothing would be left of the policy's.
+    Decay rates are projected into their limits. Training works without that too: rates outside are read as the nearest
+    limit. Rewards are scaled because values of unscaled returns have errors, and gradients in the shared core, many
+    times those of the policy; after clipping the common norm, little would be left of the policy's gradient.
     """
 
     @property
     def scaling(self) -> ScaleRewards:
-        """What scales the rewards."""
+        """The connector that scales the rewards."""
         return ScaleRewards(self.config.learner_config_dict.get(REWARD_SCALE, 1.0))
 
     def apply_gradients(self, gradients_dict: ParamDict) -> None:
-        """Takes the optimiser's step, then projects."""
+        """Takes the optimiser's step, then projects decay rates."""
         super().apply_gradients(gradients_dict)
         for module_id in self.module.keys():
             if isinstance(module := self.module[module_id].unwrapped(), CTMModule):
                 module.agent.project_()
 
     def _make_batch_if_necessary(self, training_data: TrainingData) -> MultiAgentBatch:
-        """Makes the training batch; the pass for its advantages needs no gradient, and RLlib would keep its graph."""
+        """Creates the training batch without gradient: RLlib would keep the graph of the values for its advantages."""
         with torch.no_grad():
             return super()._make_batch_if_necessary(training_data)
 
@@ -88,21 +89,21 @@ class CTMPPOTorchLearner(MachineLearner, PPOTorchLearner):
     """RLlib's learner of proximal policy optimisation."""
 
     def build(self) -> None:
-        """Builds the stock learner and puts the scaling before its advantages."""
+        """Builds RLlib's learner and inserts the scaling before its advantages."""
         super().build()
-        if self._learner_connector is not None:
-            self._learner_connector.insert_before(GeneralAdvantageEstimation, self.scaling)
+        if (connector := private.learner_connector(self)) is not None:
+            connector.insert_before(GeneralAdvantageEstimation, self.scaling)
 
 
 class VTraceLearner(MachineLearner):
-    """What the learners with V-trace have in common, which compute advantages in the loss."""
+    """The base of learners with V-trace, which compute advantages in the loss."""
 
     def build(self) -> None:
-        """Builds the stock learner and ends its connectors with ours, which take the finished batch."""
+        """Builds RLlib's learner and appends our connectors, which change the finished batch."""
         super().build()
-        if self._learner_connector is not None:
-            self._learner_connector.append(self.scaling)
-            self._learner_connector.append(KeepBootstrapValues())
+        if (connector := private.learner_connector(self)) is not None:
+            connector.append(self.scaling)
+            connector.append(KeepBootstrapValues())
 
 
 class CTMIMPALATorchLearner(VTraceLearner, IMPALATorchLearner):
@@ -113,9 +114,9 @@ class CTMAPPOTorchLearner(VTraceLearner, APPOTorchLearner):
     """RLlib's learner of asynchronous proximal policy optimisation."""
 
     def get_own_state(self) -> dict[str, Any]:
-        """Returns how many steps each module had learned from when its target network was last renewed."""
-        return {"last_update": dict(self._last_update_ts_by_mid)}
+        """Returns after how many steps each module's target network was last updated."""
+        return {"last_update": dict(private.target_updates_of(self))}
 
     def set_own_state(self, state: dict[str, Any]) -> None:
-        """Puts it back."""
-        self._last_update_ts_by_mid.update(state["last_update"])
+        """Restores it."""
+        private.target_updates_of(self).update(state["last_update"])

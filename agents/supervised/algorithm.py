@@ -18,6 +18,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.learner import SupervisedLearner
@@ -120,6 +121,6 @@ def for_learners(batches: list[Any], num_learners: int) -> dict[str, Any]:
 
 def _score(learner: SupervisedLearner, chunks: list[Any]) -> Tally:
     """Runs where the learner is: evaluates its share of the chunks."""
-    mine = chunks[learner._learner_index or 0 :: max(1, learner.config.num_learners)]
+    mine = chunks[private.learner_index(learner) :: max(1, learner.config.num_learners)]
     samples = (ray.get(chunk) if isinstance(chunk, ray.ObjectRef) else chunk for chunk in mine)
     return Tally.sum([Tally(0, 0.0, 0.0, 0.0), *(learner.score(part.as_dict()) for part in samples)])

@@ -8,6 +8,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.from_config import NotProvided
 
 from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.learner import SupervisedLearner
 from ctm_rl.agents.supervised.module import AnsweringModule
@@ -44,7 +45,7 @@ class SupervisedConfig(AlgorithmConfig):
         super().__init__(algo_class=algo_class)
         self.env_runner_cls = SampleRunner
         self.rollout_fragment_length = 1
-        self._dont_auto_sync_env_runner_states = True
+        private.keep_env_runner_states_apart(self)
         self.learning = LearningSettings()
         self.held_out = HeldOutSettings()
         self.held_out_kwargs: dict[str, Any] = {}

@@ -15,7 +15,8 @@ from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from torch import Tensor
 
-from ctm_rl.agents.rllib.columns import counted, to_device
+from ctm_rl.agents.rllib import private
+from ctm_rl.agents.rllib.columns import to_device
 from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, AnsweringModule
 from ctm_rl.agents.supervised.optimisation import QuantileClipper, learning_rate, parameter_groups
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS, map_arrays
@@ -47,7 +48,7 @@ class SupervisedLearner(TorchLearner):
         settings = self.config.learning
         self._clipper = None
         if settings.clip_quantile is not None:
-            self._clipper = QuantileClipper(len(self._params), settings.clip_quantile)
+            self._clipper = QuantileClipper(len(private.parameters_of(self)), settings.clip_quantile)
         self._scaler = torch.amp.GradScaler(self._device_type, enabled=settings.precision == "float16")
 
     def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
@@ -81,13 +82,7 @@ class SupervisedLearner(TorchLearner):
         Returns:
             RLlib's metrics, reduced.
         """
-        self._check_is_built()
-        self.before_gradient_based_update(timesteps=timesteps or {})
-        training_data = training_data or TrainingData(batch=batch)
-        training_data.solve_refs()
-        assert training_data.batch is not None
-        self._weights_seq_no += 1
-        self._learn(training_data.batch.policy_batches[DEFAULT_MODULE_ID])
+        self._learn(private.begin_update(self, training_data, batch, timesteps))
         return self.metrics.reduce()
 
     def compute_loss_for_module(
@@ -152,7 +147,7 @@ class SupervisedLearner(TorchLearner):
         samples = to_device(columns, self._device)
         num_samples = len(columns[TARGETS])
         self._take_steps(cut(samples, num_samples // self.config.num_rows))
-        self._log_steps_trained_metrics(counted(num_samples))
+        private.log_trained_steps(self, num_samples)
 
     def _take_steps(self, batches: Iterable[dict[str, Any]]) -> None:
         """Takes an optimiser step for every batch, and logs the mean loss and norm, and the last learning rate."""
@@ -178,7 +173,7 @@ class SupervisedLearner(TorchLearner):
         """Takes one optimiser step; returns the loss and the gradient's norm before clipping."""
         settings = self.config.learning
         parts = list(cut(batch, settings.num_accumulated))
-        for optimizer in self._optimizer_parameters:
+        for optimizer in private.optimizers_of(self).values():
             optimizer.zero_grad(set_to_none=True)
             for parameters in optimizer.param_groups:
                 parameters["lr"] = rate
@@ -190,15 +185,15 @@ class SupervisedLearner(TorchLearner):
                 loss = self.compute_losses(fwd_out=outputs, batch={DEFAULT_MODULE_ID: part})[DEFAULT_MODULE_ID]
                 self._scaler.scale(loss / len(parts)).backward()
             total += loss.detach() / len(parts)
-        for optimizer in self._optimizer_parameters:
+        for optimizer in private.optimizers_of(self).values():
             self._scaler.unscale_(optimizer)
-        parameters = cast(list[Tensor], list(self._params.values()))
+        parameters = private.parameters_of(self)
         if self._clipper is not None:
             norm = self._clipper.clip_(parameters)
         else:
             limit = settings.max_grad_norm
             norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit, foreach=True)
-        for optimizer in self._optimizer_parameters:
+        for optimizer in private.optimizers_of(self).values():
             self._scaler.step(optimizer)
         self._scaler.update()
         project_(self._answering_module)

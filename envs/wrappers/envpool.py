@@ -1,5 +1,6 @@
 """Environments that envpool runs in C++, many at once, in place of Gymnasium's own."""
 
+import importlib
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -116,7 +117,7 @@ class EnvpoolVectorEnv(VectorEnv):
     def _make(self, seeds: list[int]) -> Any:
         """Makes a pool with these seeds."""
         try:
-            import envpool  # pyright: ignore[reportMissingImports]
+            envpool: Any = importlib.import_module("envpool")  # not this file, as type checkers think
         except ImportError as error:
             raise UserError(
                 'env.vectorization envpool needs the package of that name: pip install "ctm-rl[envpool]".'

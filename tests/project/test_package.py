@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agents.bandit": {*CORE, *AGENTS, "agents.ppo", "agents.supervised"},
     "agents.run_directory": {"checkpoints", "agents.experiments"},
     "agents.evaluation": {*CORE, *AGENTS, "agents.run_directory", "agents.supervised"},
-    "agents.cluster": {"agents.experiments"},
+    "agents.cluster": AGENTS,
     "agents.runs": {*CORE, *AGENTS, "agents.ppo", "agents.stock", "agents.supervised", "agents.bandit"}
     | {"agents.run_directory", "agents.cluster"},
     "agents.tuning": {*CORE, "agents.experiments", "agents.run_directory", "agents.cluster", "agents.runs"},

@@ -40,8 +40,8 @@ def test_nothing_after_an_end_reaches_what_is_before_it() -> None:
 
 
 @pytest.mark.parametrize("junk", [7.0, np.nan])
-def test_a_hole_reaches_no_step_wherever_it_is(junk: float) -> None:
-    # The fragment begins with the hole of an episode that ended in the one before, and has another in its midst.
+def test_an_autoreset_step_affects_no_other_step(junk: float) -> None:
+    # The first step is the autoreset step of the previous fragment's episode; another is in the middle.
     rewards = [junk, 1.0, 2.0, junk, 3.0]
     values = [junk, 0.1, 0.2, junk, 0.4]
     next_values = [junk, 0.2, 0.6, junk, 0.5]

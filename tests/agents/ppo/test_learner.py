@@ -1,4 +1,4 @@
-"""Recurrent PPO: what the learner computes, alone and with others, and that RLlib's machinery goes on working."""
+"""Recurrent PPO: the learner, alone and with others, and RLlib's machinery around it."""
 
 import dataclasses
 import math
@@ -124,7 +124,7 @@ def ahead(learner: Any, columns: dict[str, Any]) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("model", [SMALL, WINDOW, LSTM, GRU, MLP], ids=["ctm", "window", "lstm", "gru", "mlp"])
-def test_the_learner_computes_what_the_policy_acted_on(model: PolicyConfig) -> None:
+def test_the_learner_computes_the_rollouts_logp_and_values(model: PolicyConfig) -> None:
     with built(config_of(model=model)) as algorithm:
         is_valid = []
         for _ in range(3):
@@ -276,32 +276,68 @@ def test_environments_that_make_no_equal_minibatches_are_refused(changes: dict[s
         ({"use_kl_loss": True}, "use_kl_loss has no effect .*use target_kl"),
         ({"vf_clip_param": 10.0}, "vf_clip_param has no effect .*use value_clip"),
         ({"grad_clip_by": "value"}, "grad_clip_by has no effect"),
-        ({"target_kl": 0.0}, "target_kl must be above 0"),
+        ({"target_kl": 0.0}, "^target_kl must be above 0"),
+        ({"lambda_": 2.0}, "^lambda_ must be at least 0 and at most 1, got 2.0"),
         ({"num_minibatches": 0}, "num_minibatches must be at least 1"),
         ({"train_batch_size_per_learner": 1000}, "must be a multiple of the 32 environments"),
     ],
 )
-def test_settings_without_meaning_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_settings_without_effect_are_refused(settings: dict[str, Any], message: str) -> None:
     config = RecurrentPPOConfig().environment("CartPole-v1").training(**settings)
     with pytest.raises(ValueError, match=message) as caught:
         config.validate()
     assert "\n" not in str(caught.value)
 
 
-def test_callbacks_about_episodes_are_refused_and_others_are_not() -> None:
-    class Heard(RLlibCallback):
+def test_every_setting_has_one_place_in_the_configuration() -> None:
+    settings = PPOSettings(
+        lr=0.02,
+        gamma=0.8,
+        gae_lambda=0.7,
+        reward_scale=3.0,
+        normalize_rewards=True,
+        clip=0.3,
+        value_clip=0.4,
+        target_kl=0.05,
+        entropy_coefficient=0.06,
+        value_coefficient=0.9,
+        max_grad_norm=1.5,
+        adam_epsilon=1e-7,
+        num_epochs=6,
+        num_minibatches=7,
+        num_rollout_steps=9,
+        collect_ahead=True,
+    )
+    config = RecurrentPPOConfig().training(ppo=settings, num_minibatches=8)
+    of_rllib = config.lr, config.entropy_coeff, config.grad_clip, config.rollout_fragment_length
+    assert of_rllib == (0.02, 0.06, 1.5, 9)
+    assert (config.gamma, config.lambda_, config.clip_param, config.vf_loss_coeff) == (0.8, 0.7, 0.3, 0.9)
+    defaults = {"lr": 1e-3, "entropy_coefficient": 0.01, "max_grad_norm": 0.5, "num_rollout_steps": 64}
+    assert config.ppo == dataclasses.replace(settings, num_minibatches=8, **defaults)
+    with pytest.raises(TypeError, match="num_minibatch"):
+        config.training(num_minibatch=3)
+
+
+def test_tune_may_search_any_setting() -> None:
+    space = RecurrentPPOConfig().training(target_kl=tune.grid_search([0.01, 0.02])).to_dict()
+    assert space["target_kl"] == {"grid_search": [0.01, 0.02]}
+    assert RecurrentPPOConfig().update_from_dict({**space, "target_kl": 0.02}).ppo.target_kl == 0.02
+
+
+def test_episode_callbacks_are_refused_and_others_are_not() -> None:
+    class WithTrainResult(RLlibCallback):
         def on_train_result(self, **kwargs: Any) -> None:
             pass
 
-    class Unheard(RLlibCallback):
+    class WithEpisodeEnd(RLlibCallback):
         def on_episode_end(self, **kwargs: Any) -> None:
             pass
 
-    RecurrentPPOConfig().environment("CartPole-v1").callbacks(Heard).validate()
-    refused: list[dict[str, Any]] = [{"callbacks_class": Unheard}, {"on_episode_step": print}]
+    RecurrentPPOConfig().environment("CartPole-v1").callbacks(WithTrainResult).validate()
+    refused: list[dict[str, Any]] = [{"callbacks_class": WithEpisodeEnd}, {"on_episode_step": print}]
     for wrong in refused:
         config = RecurrentPPOConfig().environment("CartPole-v1").callbacks(**wrong)
-        with pytest.raises(ValueError, match=r"on_episode_.* has no effect .* columns have no episodes"):
+        with pytest.raises(ValueError, match=r"on_episode_.* has no effect .* columns have no episode objects"):
             config.validate()
 
 
@@ -341,7 +377,7 @@ class Fragile(gym.Env[np.ndarray, int]):
 
 
 def rllib_config(env: Any, **env_config: Any) -> RecurrentPPOConfig:
-    """As a user of RLlib would write it."""
+    """A configuration as a user of RLlib writes it."""
     config = RecurrentPPOConfig().environment(env, env_config=env_config)
     config.env_runners(num_env_runners=0, num_envs_per_env_runner=4, rollout_fragment_length=8)
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=CTMModule, model_config=dataclasses.asdict(SMALL)))
@@ -350,14 +386,14 @@ def rllib_config(env: Any, **env_config: Any) -> RecurrentPPOConfig:
     return config
 
 
-def test_environments_that_fail_are_made_anew_where_that_was_asked_for(tmp_path: Path) -> None:
+def test_environments_that_fail_are_recreated_if_configured(tmp_path: Path) -> None:
     config = rllib_config(Fragile, flag=str(tmp_path / "flag"))
     config.env_runners(rollout_fragment_length=20)
     config.fault_tolerance(restart_failed_sub_environments=True)
     with built(config) as algorithm:
         result = algorithm.train()
     assert (tmp_path / "flag").exists()
-    # 20 steps of 4 environments; three of four ends leave their hole inside.
+    # 20 steps of 4 environments; three of four ends are followed by an autoreset step in it.
     assert result["env_runners"]["num_env_steps_sampled"] == 4 * 17
     assert {episode.length for episode in finished_episodes(result)} == {5}
 
@@ -393,7 +429,7 @@ def test_a_runner_that_comes_late_plays_other_episodes_than_one_of_the_start() -
     np.testing.assert_array_equal(firsts[0].observations, firsts[1].observations)
     np.testing.assert_array_equal(firsts[0].actions, firsts[1].actions)
     assert (firsts[2].observations[:, 0] != firsts[0].observations[:, 0]).any()
-    with pytest.raises(ValueError, match="num_episodes cannot be asked for"):
+    with pytest.raises(ValueError, match="num_episodes is not supported"):
         runner.sample(num_episodes=3)
 
 
@@ -412,7 +448,7 @@ def test_environments_in_processes_of_their_own_play_the_same() -> None:
     assert fragments[0].is_last.any()
 
 
-def test_an_iteration_goes_on_with_the_environments_that_were_played(
+def test_an_iteration_goes_on_with_the_environments_that_were_collected(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with built(config_of()) as algorithm:
@@ -436,7 +472,7 @@ def test_an_iteration_goes_on_with_the_environments_that_were_played(
 
 
 @pytest.mark.parametrize("is_ahead", [False, True])
-def test_runners_play_on_while_learners_learn_where_that_was_asked_for(is_ahead: bool) -> None:
+def test_runners_collect_during_the_update_if_configured(is_ahead: bool) -> None:
     with built(config_of(num_env_runners=2, collect_ahead=is_ahead)) as algorithm:
         group, learners = algorithm.env_runner_group, algorithm.learner_group
         assert group is not None
@@ -453,12 +489,12 @@ def test_runners_play_on_while_learners_learn_where_that_was_asked_for(is_ahead:
             result = algorithm.train()
             ages.append(iteration - int(result["env_runners"]["weights_seq_no"]))
             assert result["learners"][MODULE]["module_train_batch_size_mean"] <= 4 * 16
-            assert result["env_runners"]["num_env_steps_sampled"] >= 8 * 16 - 8  # holes are none
+            assert result["env_runners"]["num_env_steps_sampled"] >= 8 * 16 - 8  # without autoreset steps
     assert playing == [2 * is_ahead] * 4
     assert ages == ([0, 1, 1, 1] if is_ahead else [0, 0, 0, 0])
 
 
-def test_a_runner_lost_while_it_plays_ahead_is_replaced() -> None:
+def test_a_runner_lost_while_it_collects_ahead_is_replaced() -> None:
     with built(config_of(num_env_runners=2, collect_ahead=True)) as algorithm:
         algorithm.train()
         group: Any = algorithm.env_runner_group
@@ -473,7 +509,7 @@ def test_a_runner_lost_while_it_plays_ahead_is_replaced() -> None:
     assert min(rows) <= 4 < rows[-1]  # one runner's four environments, then those of both again
 
 
-def test_with_weights_of_no_age_learning_ahead_changes_nothing() -> None:
+def test_collect_ahead_changes_nothing_if_weights_are_current() -> None:
     with built(config_of()) as algorithm:
         fragment = sample(algorithm)
         (learner,) = on_learners(algorithm, lambda learner: learner)
@@ -493,14 +529,14 @@ def test_with_weights_of_no_age_learning_ahead_changes_nothing() -> None:
         torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
 
 
-def test_the_policy_before_the_update_takes_the_place_of_the_one_that_acted() -> None:
+def test_ratios_are_relative_to_the_policy_before_the_update() -> None:
     with built(config_of()) as algorithm:
         (learner,) = on_learners(algorithm, lambda learner: learner)
         fragment = sample(algorithm)
         columns = to_device(fragment.columns(), "cpu")
         older = torch.linspace(-1.0, 1.0, columns[Columns.ACTION_LOGP].numel()).view_as(columns[Columns.ACTION_LOGP])
         columns[Columns.ACTION_LOGP] = columns[Columns.ACTION_LOGP] + older
-        ratios = learner._renew(columns)
+        ratios = learner._recompute_logp(columns)
     valid = fragment.is_valid
     np.testing.assert_allclose(columns[Columns.ACTION_LOGP].numpy()[valid], fragment.logp[valid], atol=1e-5)
     np.testing.assert_allclose(ratios[valid], np.minimum(np.exp(-older.numpy()), 1.0)[valid], rtol=1e-4)
@@ -533,7 +569,7 @@ def test_tune_runs_it(tmp_path: Path) -> None:
         restored.stop()
 
 
-def test_a_user_of_rllib_says_no_more_than_the_environment() -> None:
+def test_an_environment_is_all_that_a_configuration_needs() -> None:
     config = RecurrentPPOConfig().environment("CartPole-v1")
     config.env_runners(num_env_runners=0, num_envs_per_env_runner=4, rollout_fragment_length=4)
     config.evaluation(evaluation_interval=1, evaluation_duration=2)

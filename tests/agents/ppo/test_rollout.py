@@ -36,7 +36,7 @@ NUM_ENVS, NUM_STEPS, NUM_FRAGMENTS = 4, 5, 9
 
 
 class Moods(gym.Env[np.ndarray, int]):
-    """Episodes of 1 to 7 steps that terminate or are cut off, all of it drawn at the reset; rewards look at actions."""
+    """Episodes of 1 to 7 steps that terminate or are truncated, as drawn at the reset; rewards depend on actions."""
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
     action_space = gym.spaces.Discrete(4)
@@ -143,7 +143,7 @@ def test_fragments_equal_the_same_actions_played_one_by_one(mode: AutoresetMode,
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_kind_of_end_and_hole_occurs_also_between_fragments(mode: AutoresetMode) -> None:
+def test_every_kind_of_end_and_autoreset_step_occurs_also_between_fragments(mode: AutoresetMode) -> None:
     player = make_player(make_agent(), mode)
     fragments = [player.play(NUM_STEPS) for _ in range(NUM_FRAGMENTS)]
     is_last, is_valid = along_time(fragments, "is_last"), along_time(fragments, "is_valid")
@@ -151,9 +151,9 @@ def test_every_kind_of_end_and_hole_occurs_also_between_fragments(mode: Autorese
     assert (is_last & is_zero).any()
     assert (is_last & ~is_zero).any()
     assert any(fragment.is_last[:, -1].any() for fragment in fragments[:-1])
-    holes = [fragment.is_valid[:, 0].all() for fragment in fragments[1:]]
-    assert all(holes) == (mode == AutoresetMode.SAME_STEP)
-    # A hole stands exactly behind each end, and counts as nothing.
+    autoreset_free = [fragment.is_valid[:, 0].all() for fragment in fragments[1:]]
+    assert all(autoreset_free) == (mode == AutoresetMode.SAME_STEP)
+    # An autoreset step follows each end, and does not count.
     if mode == AutoresetMode.NEXT_STEP:
         np.testing.assert_array_equal(~is_valid[:, 1:], is_last[:, :-1])
         assert not along_time(fragments, "rewards")[~is_valid].any()
@@ -219,7 +219,7 @@ def test_environments_that_never_reset_are_refused() -> None:
         VectorPlayer(env, Actor(make_agent()), torch.Generator())
 
 
-def test_rewards_are_divided_by_the_deviation_of_all_discounted_returns() -> None:
+def test_rewards_are_divided_by_the_standard_deviation_of_all_discounted_returns() -> None:
     rng = np.random.default_rng(1)
     normaliser = RewardNormaliser(3, 0.5)
     gathered, returns = [], np.zeros(3)
@@ -232,4 +232,4 @@ def test_rewards_are_divided_by_the_deviation_of_all_discounted_returns() -> Non
         np.testing.assert_allclose(divided, np.clip(rewards / (np.std(gathered) + 1e-9), -LIMIT, LIMIT), rtol=1e-5)
     again = RewardNormaliser(3, 0.5)
     again.set_state(normaliser.get_state())
-    assert again.deviation == normaliser.deviation
+    assert again.std == normaliser.std

@@ -68,9 +68,9 @@ def test_what_stands_for_a_class_can_be_sent_to_a_worker() -> None:
 def test_texts_and_mixed_bounds_are_refused_with_the_way_out() -> None:
     mixed = Numbers(low=(-1.0, -math.inf), high=(1.0, 1.0), shape=(2,))
     layout = fit(PolicyConfig(), BOX, BOX).layout
-    with pytest.raises(UserError, match=r"all bounded, or none; .* use algorithm ppo"):
+    with pytest.raises(UserError, match=r"all bounded or all unbounded; .* use algorithm ppo"):
         check_stock_spaces(layout, mixed)
-    with pytest.raises(UserError, match=r"all bounded, or none; .* use algorithm ppo"):
+    with pytest.raises(UserError, match=r"all bounded or all unbounded; .* use algorithm ppo"):
         distribution_of(mixed).from_logits(torch.zeros(B, 4))
     texts = fit(PolicyConfig(), Dict({"a": BOX, "b": Text(4)}), BOX).layout
     with pytest.raises(UserError, match=r"leave 'b' out with model\.encoder b=skip"):

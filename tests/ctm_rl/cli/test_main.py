@@ -173,7 +173,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no episodes": (("evaluate", "imported", "--episodes", "0"), "episodes must be at least 1, got 0"),
     "seed": (("evaluate", "imported", "--seed", "-1"), "seed must be at least 0 and at most 2147483647, got -1"),
     "device's name": (("evaluate", "imported", "--device", "tpu"), "device must be cpu, cuda or cuda:N, got 'tpu'"),
-    "device": (("evaluate", "imported", "--device", "cuda:99"), "device 'cuda:99' is not here"),
+    "device": (("evaluate", "imported", "--device", "cuda:99"), "device 'cuda:99' does not exist"),
     "import nothing": (("import", "--run-dir", "new"), "ctm-rl: import needs FILE"),
     "import nowhere": (("import", "file"), "ctm-rl: import needs --run-dir DIR"),
     "import missing": (("import", "none.pt", "--run-dir", "new"), "no checkpoint file at none.pt"),

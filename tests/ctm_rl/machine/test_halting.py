@@ -172,7 +172,7 @@ def test_evaluation_reports_ticks_accuracy_and_time(run: Path, capsys: pytest.Ca
     assert points[0]["ticks_mean"] == K
     assert points[0]["accuracy_whole"] == pytest.approx(result["accuracy_whole_last"])
     assert main(["evaluate", str(run), "--episodes", "7", "--num-ticks", "1"]) == 2
-    assert "one that answers tells accuracy_by_tick" in capsys.readouterr().err
+    assert "for a model that answers, --json prints accuracy_by_tick" in capsys.readouterr().err
     assert main(["evaluate", str(run), "--episodes", "7", "--halt-certainty", "1.5"]) == 2
     assert "halt_certainty must be from 0 to 1" in capsys.readouterr().err
 
@@ -181,7 +181,7 @@ def test_models_with_nothing_to_halt_are_refused() -> None:
     model, _ = make("vectors")
     with pytest.raises(UserError, match="spreads its answer"):
         check_can_halt_answers(model, "order")
-    with pytest.raises(UserError, match="kind mlp answers once"):
+    with pytest.raises(UserError, match="which kind mlp does not have"):
         check_can_halt_answers(
             FeedForwardModel(AnswerConfig(kind="mlp", encoder="resnet18-1", num_action_sync_neurons=1)), "classes"
         )

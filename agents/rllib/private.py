@@ -1,0 +1,244 @@
+"""Everything private of RLlib and Ray that this package uses, and every workaround, in one place.
+
+Each function gives its reason; all were read in version 2.60.0. Importing this module loads neither ray nor torch.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import torch
+    from ray.rllib.algorithms.algorithm import Algorithm
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+    from ray.rllib.algorithms.appo.torch.appo_torch_learner import APPOTorchLearner
+    from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
+    from ray.rllib.core.learner.learner_group import LearnerGroup
+    from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+    from ray.rllib.core.learner.training_data import TrainingData
+    from ray.rllib.env.env_runner import EnvRunner
+    from ray.rllib.env.env_runner_group import EnvRunnerGroup
+    from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+    from ray.rllib.policy.sample_batch import MultiAgentBatch
+    from ray.rllib.utils.actor_manager import FaultTolerantActorManager
+    from ray.rllib.utils.checkpoints import Checkpointable
+
+OVERRIDDEN = (
+    ("ray.rllib.core.learner.torch.torch_learner", "TorchLearner._make_batch_if_necessary"),
+    ("ray.rllib.core.learner.torch.torch_learner", "TorchLearner._update"),
+    ("ray.rllib.env.single_agent_env_runner", "SingleAgentEnvRunner._try_env_reset"),
+    ("ray.rllib.env.env_runner_group", "EnvRunnerGroup._setup"),
+    ("ray.rllib.algorithms.algorithm_config", "AlgorithmConfig._train_batch_size_per_learner"),
+)
+"""Private methods and attributes that subclasses of ours override, each with its reason there; a test finds them."""
+
+MAX_REQUESTS_IN_FLIGHT = 2
+"""``max_requests_in_flight_per_env_runner``: with 1, RLlib skips sending new weights to an environment runner whose
+last acknowledgement has not arrived yet."""
+
+
+# Configurations
+
+
+def keep_env_runner_states_apart(config: "AlgorithmConfig") -> None:
+    """Turns off merging the connectors' states of environment runners after every iteration: ours have none."""
+    config._dont_auto_sync_env_runner_states = True
+
+
+def unused_parts_of(config: "AlgorithmConfig") -> dict[str, Any]:
+    """What a user has set of connectors, gradient scaler and rate schedulers, by its public name; ``None``: nothing."""
+    return {
+        "env_to_module_connector": config._env_to_module_connector,
+        "module_to_env_connector": config._module_to_env_connector,
+        "learner_connector": config._learner_connector,
+        "torch_grad_scaler_class": config._torch_grad_scaler_class,
+        "torch_lr_scheduler_classes": config._torch_lr_scheduler_classes,
+    }
+
+
+def registered_env(name: str) -> Callable[[Any], Any] | None:
+    """What was registered under a name with ``ray.tune.register_env``; there is no public way to read it."""
+    from ray.tune.registry import ENV_CREATOR, _global_registry
+
+    return _global_registry.get(ENV_CREATOR, name) if _global_registry.contains(ENV_CREATOR, name) else None
+
+
+# Learners
+
+
+def begin_update(
+    learner: "TorchLearner",
+    training_data: "TrainingData | None",
+    batch: "MultiAgentBatch | None",
+    timesteps: Mapping[str, Any] | None,
+) -> Mapping[str, Any]:
+    """Does what ``Learner.update`` does before its loop over minibatches, which our learners replace.
+
+    Returns:
+        The columns of the only module.
+    """
+    from ray.rllib.core import DEFAULT_MODULE_ID
+    from ray.rllib.core.learner.training_data import TrainingData
+
+    learner._check_is_built()
+    learner.before_gradient_based_update(timesteps=dict(timesteps or {}))
+    training_data = training_data or TrainingData(batch=batch)
+    training_data.solve_refs()
+    assert training_data.batch is not None
+    learner._weights_seq_no += 1
+    return training_data.batch.policy_batches[DEFAULT_MODULE_ID]
+
+
+def log_trained_steps(learner: "TorchLearner", num_steps: int) -> None:
+    """Counts steps as ``Learner.update`` does after each of its minibatches; RLlib counts the rows of a batch."""
+    import numpy as np
+
+    from ctm_rl.agents.rllib.columns import batch_of
+
+    rows = {"rewards": np.broadcast_to(np.float32(0), num_steps)}
+    learner._log_steps_trained_metrics(batch_of(rows, num_steps))
+
+
+def parameters_of(learner: "TorchLearner") -> "list[torch.Tensor]":
+    """All parameters with an optimiser; the public way is one call for each module and optimiser."""
+    return cast(Any, list(learner._params.values()))
+
+
+def optimizers_of(learner: "TorchLearner") -> "dict[str, torch.optim.Optimizer]":
+    """All optimisers by their names; the public way knows those of one module."""
+    return learner._named_optimizers
+
+
+def num_updates_of(learner: "TorchLearner") -> int:
+    """How many updates the weights have seen; environment runners refuse weights that are not newer than theirs."""
+    return learner._weights_seq_no
+
+
+def set_num_updates(learner: "TorchLearner", number: int) -> None:
+    """Restores the number of updates."""
+    learner._weights_seq_no = number
+
+
+def set_learning_rates(learner: "TorchLearner", num_env_steps: int) -> None:
+    """Sets learning rates to the schedules' values: RLlib does so only after an update."""
+    for optimizer, schedule in learner._optimizer_lr_schedules.items():
+        learner._set_optimizer_lr(optimizer, schedule.update(timestep=num_env_steps))
+
+
+def learner_connector(learner: "TorchLearner") -> "ConnectorPipelineV2 | None":
+    """The pipeline that turns episodes into a batch; there is no public way to read it."""
+    return learner._learner_connector
+
+
+def learner_index(learner: "TorchLearner") -> int:
+    """Which of the learners it is, from 0."""
+    return learner._learner_index or 0
+
+
+def target_updates_of(learner: "APPOTorchLearner") -> dict[str, int]:
+    """After how many steps each module's target network was last updated; RLlib does not save it."""
+    return learner._last_update_ts_by_mid
+
+
+def local_learner(group: "LearnerGroup") -> "TorchLearner":
+    """The learner in this process; ``foreach_learner`` returns results only."""
+    return cast(Any, group._learner)
+
+
+# Environment runners
+
+
+def seed_of(runner: "EnvRunner") -> int | None:
+    """The seed that RLlib derives from the configuration's and the runner's index; ``None``: there is none."""
+    return runner._seed
+
+
+def is_component_wanted(runner: "Checkpointable", name: str, components: Any, not_components: Any) -> bool:
+    """Whether ``get_state`` should contain a component, by RLlib's rule."""
+    return runner._check_component(name, components, not_components)
+
+
+def needs_reset(runner: "SingleAgentEnvRunner") -> bool:
+    """Whether the next sample begins new episodes."""
+    return runner._needs_initial_reset
+
+
+def forget_episodes(runner: "SingleAgentEnvRunner") -> None:
+    """Has the next sample begin new episodes, drops the metrics of old ones, and accepts any weights as newer."""
+    runner._needs_initial_reset = True
+    runner._done_episodes_for_metrics.clear()
+    runner._weights_seq_no = 0
+
+
+def pieces_of_finished_episodes(runner: "SingleAgentEnvRunner") -> list[list[Any]]:
+    """All pieces of each episode that ended since the last metrics, the last piece first."""
+    ongoing = runner._ongoing_episodes_for_metrics
+    return [[episode, *ongoing.get(episode.id_, [])] for episode in runner._done_episodes_for_metrics]
+
+
+def remote_args_of(group: "EnvRunnerGroup") -> dict[str, Any]:
+    """Ray's options of the group's actors, to be changed before they are created."""
+    return group._remote_args
+
+
+def actor_manager_of(group: "EnvRunnerGroup") -> "FaultTolerantActorManager":
+    """Knows the actors and their health: there is no public way to call one of them, or to mark it as lost."""
+    return group._worker_manager
+
+
+# Algorithms
+
+
+def set_iteration(algorithm: "Algorithm", iteration: int) -> None:
+    """Restores the count of iterations; RLlib restores it only with a checkpoint of its own."""
+    algorithm._iteration = iteration
+
+
+@contextlib.contextmanager
+def env_runner_group_class(kind: "type[EnvRunnerGroup]") -> Iterator[None]:
+    """Has algorithms that are built inside the body use this class; there is no setting for it."""
+    from ray.rllib.algorithms import algorithm
+
+    with _replaced(algorithm, "EnvRunnerGroup", kind):
+        yield
+
+
+@contextlib.contextmanager
+def without_ray_results() -> Iterator[None]:
+    """RLlib creates an empty directory in ~/ray_results for every algorithm; inside the body in a temporary one."""
+    from ray.tune.trainable import trainable
+
+    with tempfile.TemporaryDirectory() as scratch, _replaced(trainable, "DEFAULT_STORAGE_PATH", scratch):
+        yield
+
+
+@contextlib.contextmanager
+def without_known_noise() -> Iterator[None]:
+    """Drops Ray's native warning about every RLlib environment runner from standard error; the rest appears later."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            caught.seek(0)
+            kept = [line for line in caught if b"constructor arguments in the object store" not in line]
+            os.write(2, b"".join(kept))
+
+
+@contextlib.contextmanager
+def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Replaces a global of a module inside the body."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
