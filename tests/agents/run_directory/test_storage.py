@@ -1,7 +1,6 @@
 """A run's storage: what is there is whole, a run goes on from it, and training goes on without it."""
 
 import shutil
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +22,6 @@ from ctm_rl.configs import load
 from ctm_rl.errors import UserError
 
 SECONDS = 30.0
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory that leaves no trace in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    return tmp_path
 
 
 @pytest.fixture

@@ -275,12 +275,10 @@ def test_a_vector_class_of_its_own_is_guarded_as_one(fault: str, message: str) -
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(place: Path) -> Path:
     """A working directory with the environment beside it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    shutil.copy(faulty.__file__, tmp_path)
-    return tmp_path
+    shutil.copy(faulty.__file__, place)
+    return place
 
 
 TRAIN = ("train", "--env", FAULTY, *TINY, "--run-dir", "a")
