@@ -17,6 +17,8 @@ import ctm_rl
 # Before anything loads torch, and inherited by every process a test starts: results repeat, workers share the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# A new Ray starts no worker before one is needed: most of the runs here need none.
+os.environ["RAY_prestart_worker_first_driver"] = "0"
 
 UNCHECKED = ("agents", "envs", "configs", "config")
 """Left out of the shape checks: RLlib wraps and pickles what is in the rooms, and config checks its values itself."""

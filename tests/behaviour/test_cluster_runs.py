@@ -22,14 +22,6 @@ from ctm_rl.checkpoints import store as checkpoint
 
 ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled"}
 
-CHECK = """
-import sys
-from ctm_rl.agents.cluster import check
-from ctm_rl.cli.main import main
-
-check.PLAY_SECONDS = 0.2
-sys.exit(main(["cluster-check", "--address", sys.argv[1], "--json"]))
-"""
 WHERE = """
 import sys
 import ray
@@ -68,7 +60,7 @@ def address(folder: Path) -> Iterator[str]:
 
 
 def test_a_node_without_the_package_is_told_and_does_not_stop_the_check(folder: Path, address: str) -> None:
-    command = [sys.executable, "-c", CHECK, address]
+    command = [sys.executable, "-m", "ctm_rl.cli.main", "cluster-check", "--address", address, "--json"]
     done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert done.stderr == "ctm-rl: not everything in the cluster agrees with this process.\n"
