@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -230,13 +231,17 @@ def test_sigterm_does_so_although_ray_takes_it_when_it_starts(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # In this process and its Ray; all that a Ray of the run's own would do besides is to take SIGTERM.
-    is_there = iter([False])
-    monkeypatch.setattr(ray, "is_initialized", lambda: next(is_there, True))
-    monkeypatch.setattr(ray, "init", lambda **_: signal.signal(signal.SIGTERM, lambda *_: sys.exit(1)))
+    starts = []
+
+    def take(**_: Any) -> None:
+        starts.append(signal.signal(signal.SIGTERM, lambda *_: sys.exit(1)))
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: sys._getframe(1).f_code.co_name != "ray_for")
+    monkeypatch.setattr(ray, "init", take)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     stop_in(2, monkeypatch, signal.SIGTERM)
     assert main(["train", "cartpole", *TINY, "--run-dir", "a"]) == 143
-    assert next(is_there, None) is None
+    assert len(starts) == 1
     assert_stopped(place, *capsys.readouterr())
 
 
