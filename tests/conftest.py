@@ -17,6 +17,8 @@ import ctm_rl
 # Before anything loads torch, and inherited by every process a test starts: results repeat, workers share the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# A new Ray starts no worker before one is needed: most of the runs here need none.
+os.environ["RAY_prestart_worker_first_driver"] = "0"
 
 UNCHECKED = ("agents", "envs", "configs", "config")
 """Left out of the shape checks: RLlib wraps and pickles what is in the rooms, and config checks its values itself."""
@@ -42,6 +44,14 @@ def pytest_report_header() -> str:
 def golden_dir() -> Path:
     """The folder of the golden cases."""
     return Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory that leaves no trace in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

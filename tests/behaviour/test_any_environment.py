@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -54,14 +53,6 @@ TINY_ANSWERING = (
 def rows() -> dict[str, tuple[str, ...]]:
     """What was found out about each environment, for the table."""
     return {}
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory that leaves no trace in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    return tmp_path
 
 
 def two_iterations_and_an_evaluation(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Runs on a cluster of several nodes: runners are put where they are to be, and bring this package where it lacks."""
 
+import json
 import os
 import subprocess
 import sys
@@ -52,10 +53,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    """A cluster of a node that has this package, and of two CPUs on another one that has not."""
-    bare = {"num_cpus": 2, "env_vars": {"PYTHONPATH": write_bare(folder / "bare")}}
+    """A cluster of a node that has this package, and of three CPUs on another one that has not."""
+    bare = {"num_cpus": 3, "env_vars": {"PYTHONPATH": write_bare(folder / "bare")}}
     with cluster_of([{"num_cpus": 2}, bare], folder) as address:
         yield address
+
+
+def test_a_node_without_the_package_is_told_and_does_not_stop_the_check(folder: Path, address: str) -> None:
+    command = [sys.executable, "-m", "ctm_rl.cli.main", "cluster-check", "--address", address, "--json"]
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == "ctm-rl: not everything in the cluster agrees with this process.\n"
+    report = json.loads(done.stdout)
+    whole, lacking = sorted(report["nodes"], key=lambda node: node["cpus"])
+    assert (whole["cpus"], whole["ctm_rl"]) == (2.0, ctm_rl.__version__)
+    assert whole["env_steps_per_second"] > 100
+    assert (lacking["cpus"], lacking["ctm_rl"], lacking["env_steps_per_second"]) == (3.0, None, None)
+    assert lacking["ray"] == whole["ray"]
+    assert lacking["bandwidth_mb_s"] > 10
+    lack = f"{lacking['name']} has no ctm-rl, and this process has {ctm_rl.__version__}; a run brings it along."
+    assert report["problems"] == [lack]
 
 
 def test_a_run_takes_the_package_to_a_node_that_lacks_it(folder: Path, address: str) -> None:

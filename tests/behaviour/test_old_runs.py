@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,11 @@ EXPECTED = json.loads((OLD / "expected.json").read_text())
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with copies of the old runs, which leaves no trace in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+def place(place: Path) -> Path:
+    """A working directory with copies of the old runs."""
     for name in OLD_RUNS:
-        shutil.copytree(OLD / name, tmp_path / name)
-    return tmp_path
+        shutil.copytree(OLD / name, place / name)
+    return place
 
 
 @pytest.mark.usefixtures("place")

@@ -1,9 +1,14 @@
 """Runs that are over in seconds, and what two of them have in common if they are equal."""
 
+import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 from ctm_rl.agents.run_directory.directory import read_metrics
+from ctm_rl.agents.run_directory.progress import Row
+from ctm_rl.agents.runs.run import Run
 from ctm_rl.cli.main import main
 
 TINY_ACTING = (
@@ -34,3 +39,28 @@ def budget(iterations: int) -> str:
 def train(*arguments: str, iterations: int, run_dir: str) -> int:
     """Trains something tiny."""
     return main(["train", *arguments, *TINY, "--budget.env-steps", budget(iterations), "--run-dir", run_dir])
+
+
+class Killed(BaseException):
+    """Stands for a process that was killed: nothing catches it, and nothing is saved."""
+
+
+def stop_in(iteration: int, monkeypatch: pytest.MonkeyPatch, signum: int | None = signal.SIGINT) -> None:
+    """Stops a run at the end of an iteration.
+
+    Args:
+        iteration: which, from 1.
+        monkeypatch: changes ``Run``.
+        signum: the signal that it gets; ``None``: it is killed (``Killed``).
+    """
+    learn = Run._train
+
+    def counted(self: Run) -> Row:
+        row = learn(self)
+        if self._position.iteration == iteration:
+            if signum is None:
+                raise Killed
+            signal.raise_signal(signum)
+        return row
+
+    monkeypatch.setattr(Run, "_train", counted)

@@ -233,6 +233,8 @@ def test_help_loads_nothing_heavy_and_answers_within_a_second(arguments: list[st
         start = time.perf_counter()
         assert heavy_modules_after(code, tmp_path) == []
         seconds.append(time.perf_counter() - start)
+        if seconds[-1] < 1.0:
+            break
     assert min(seconds) < 1.0
 
 

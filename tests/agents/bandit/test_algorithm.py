@@ -220,7 +220,11 @@ def test_what_is_drawn_depends_on_seed_number_and_weights_alone() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize(("num_env_runners", "num_learners"), [(2, 0), (1, 1)])
+@pytest.mark.parametrize(
+    # A lost one of two: supervised/test_learner.py has it too, with the runners' other half.
+    ("num_env_runners", "num_learners"),
+    [pytest.param(2, 0, marks=pytest.mark.slow), (1, 1)],
+)
 def test_remote_runners_answer_with_the_newest_weights_and_a_lost_one_changes_nothing(
     num_env_runners: int, num_learners: int
 ) -> None:
@@ -319,10 +323,7 @@ TINY = (
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_run_that_was_resumed_equals_one_that_was_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_run_that_was_resumed_equals_one_that_was_not(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "parity-bandit", *TINY, "--learning.schedule", "constant", "--bandit.entropy-coefficient"]
     # Neither the rate nor the weight of the entropy goes by the budget here, which differs.
     arguments += ["0.01", "--bandit.entropy-coefficient-final", "None", "--run-dir"]

@@ -402,7 +402,7 @@ def test_a_killed_environment_runner_is_replaced_and_training_goes_on() -> None:
     config = config_of(num_env_runners=1)
     config.fault_tolerance(delay_between_env_runner_restarts_s=0)
     with built(config) as algorithm:
-        algorithm.train()
+        assert playing_and_ages(algorithm, 2) == ([0, 0], [0, 0])
         group: Any = algorithm.env_runner_group
         assert group.local_env_runner.env is None
         ray.kill(group._worker_manager.actors()[1], no_restart=False)
@@ -471,41 +471,46 @@ def test_an_iteration_goes_on_with_the_environments_that_were_collected(
     assert "3 of 4 environments were played; the iteration goes on with 2 of them." in caplog.text
 
 
-@pytest.mark.parametrize("is_ahead", [False, True])
-def test_runners_collect_during_the_update_if_configured(is_ahead: bool) -> None:
-    with built(config_of(num_env_runners=2, collect_ahead=is_ahead)) as algorithm:
-        group, learners = algorithm.env_runner_group, algorithm.learner_group
-        assert group is not None
-        assert learners is not None
-        playing, ages = [], []
-        update = learners.update
+def playing_and_ages(algorithm: Algorithm, num_iterations: int) -> tuple[list[int], list[int]]:
+    """Of iterations: runners that play while the learner learns, and the age of the weights that were played with."""
+    group, learners = algorithm.env_runner_group, algorithm.learner_group
+    assert group is not None
+    assert learners is not None
+    num_envs = 4 * group.num_remote_env_runners()
+    playing, ages = [], []
+    update = learners.update
 
-        def observed(**kwargs: Any) -> Any:
-            playing.append(group.num_in_flight_async_reqs("fragments"))
-            return update(**kwargs)
+    def observed(**kwargs: Any) -> Any:
+        playing.append(group.num_in_flight_async_reqs("fragments"))
+        return update(**kwargs)
 
-        learners.update = observed  # pyright: ignore[reportAttributeAccessIssue]
-        for iteration in range(4):
-            result = algorithm.train()
-            ages.append(iteration - int(result["env_runners"]["weights_seq_no"]))
-            assert result["learners"][MODULE]["module_train_batch_size_mean"] <= 4 * 16
-            assert result["env_runners"]["num_env_steps_sampled"] >= 8 * 16 - 8  # without autoreset steps
-    assert playing == [2 * is_ahead] * 4
-    assert ages == ([0, 1, 1, 1] if is_ahead else [0, 0, 0, 0])
+    learners.update = observed  # pyright: ignore[reportAttributeAccessIssue]
+    for iteration in range(num_iterations):
+        result = algorithm.train()
+        ages.append(iteration - int(result["env_runners"]["weights_seq_no"]))
+        assert result["learners"][MODULE]["module_train_batch_size_mean"] <= num_envs * 16 / 2
+        assert result["env_runners"]["num_env_steps_sampled"] >= num_envs * (16 - 1)  # without autoreset steps
+    learners.update = update  # pyright: ignore[reportAttributeAccessIssue]
+    return playing, ages
 
 
-def test_a_runner_lost_while_it_collects_ahead_is_replaced() -> None:
+def test_runners_collect_during_the_update_if_configured() -> None:
     with built(config_of(num_env_runners=2, collect_ahead=True)) as algorithm:
-        algorithm.train()
-        group: Any = algorithm.env_runner_group
-        ray.kill(next(iter(group._worker_manager.actors().values())), no_restart=False)
-        rows = []
-        for _ in range(20):
-            result = algorithm.train()
-            rows.append(round(result["env_runners"]["num_env_steps_sampled"] / 16))
-            if len(rows) > 2 and rows[-1] > 4:
-                break
-            time.sleep(0.5)
+        assert playing_and_ages(algorithm, 4) == ([2] * 4, [0, 1, 1, 1])
+        assert_a_lost_runner_is_replaced(algorithm)
+
+
+def assert_a_lost_runner_is_replaced(algorithm: Algorithm) -> None:
+    """One of two, which plays ahead."""
+    group: Any = algorithm.env_runner_group
+    ray.kill(next(iter(group._worker_manager.actors().values())), no_restart=False)
+    rows = []
+    for _ in range(100):
+        result = algorithm.train()
+        rows.append(round(result["env_runners"]["num_env_steps_sampled"] / 16))
+        if len(rows) > 2 and rows[-1] > 4:
+            break
+        time.sleep(0.1)
     assert min(rows) <= 4 < rows[-1]  # one runner's four environments, then those of both again
 
 

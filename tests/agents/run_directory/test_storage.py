@@ -1,7 +1,6 @@
 """A run's storage: its checkpoints are complete, a run can be resumed from it, and training continues without it."""
 
 import shutil
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +22,6 @@ from ctm_rl.configs import load
 from ctm_rl.errors import UserError
 
 SECONDS = 30.0
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory that leaves no trace in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    return tmp_path
 
 
 @pytest.fixture

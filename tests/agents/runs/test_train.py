@@ -8,23 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny_runs import STEPS, TINY, budget, comparable, train
+import ray
+from tiny_runs import STEPS, TINY, budget, comparable, stop_in, train
 
 from ctm_rl.agents.run_directory.directory import read_metrics
 from ctm_rl.agents.runs.acting_task import ACTING_METRICS
+from ctm_rl.agents.runs.run import Run
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
 from ctm_rl.inference.policy import Policy
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory that leaves no trace in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    return tmp_path
 
 
 def assert_steps_add_up(rows: list[dict[str, float | None]]) -> None:
@@ -221,17 +216,38 @@ def wait_for_rows(file: Path, count: int) -> None:
     raise AssertionError(f"{file} never had {count} lines.")
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_a_checkpoint_and_prints_how_to_continue(place: Path, signum: int, code: int) -> None:
-    # Ctrl-C reaches the whole process group: the environment runner must survive it long enough.
-    process = start(place, *(("--num-env-runners", "1") if signum == signal.SIGINT else ()))
+def test_a_signal_saves_a_checkpoint_and_prints_how_to_continue(place: Path) -> None:
+    # Ctrl-C reaches the whole group: the environment runner's process must survive it long enough.
+    process = start(place, "--num-env-runners", "1")
     wait_for_rows(place / "a" / "metrics.jsonl", 2)
-    if signum == signal.SIGINT:
-        os.killpg(process.pid, signum)
-    else:
-        process.send_signal(signum)
+    os.killpg(process.pid, signal.SIGINT)
     output, error = process.communicate(timeout=60)
-    assert process.returncode == code, error
+    assert process.returncode == 130, error
+    assert_stopped(place, output, error)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_sigterm_does_so_although_ray_takes_it_when_it_starts(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # In this process and its Ray; all that a Ray of the run's own would do besides is to take SIGTERM.
+    starts = []
+
+    def take(**_: Any) -> None:
+        starts.append(signal.signal(signal.SIGTERM, lambda *_: sys.exit(1)))
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: sys._getframe(1).f_code.co_name != "ray_for")
+    monkeypatch.setattr(ray, "init", take)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    stop_in(2, monkeypatch, signal.SIGTERM)
+    assert main(["train", "cartpole", *TINY, "--run-dir", "a"]) == 143
+    assert len(starts) == 1
+    output, error = capsys.readouterr()
+    assert_stopped(place, output, error)
+
+
+def assert_stopped(place: Path, output: str, error: str) -> None:
+    """A run was stopped by a signal, and its last checkpoint is of its last line."""
     assert error == "ctm-rl: stopped, a checkpoint is saved; continue with: ctm-rl resume a\n"
     assert output.splitlines()[0] == "cartpole: starting Ray on this machine"
     rows = read_metrics(place / "a")
@@ -239,16 +255,20 @@ def test_a_signal_saves_a_checkpoint_and_prints_how_to_continue(place: Path, sig
     assert not list((place / "a" / "checkpoints").glob(".*"))
 
 
-def test_a_stop_before_the_run_has_started_leaves_nothing(place: Path) -> None:
-    process = start(place)
-    for _ in range(1200):
-        if (place / "a" / "config.json").is_file():
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
-    assert error == "ctm-rl: stopped; nothing was written.\n"
+@pytest.mark.usefixtures("ray_session")
+def test_a_stop_before_the_run_has_started_leaves_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = Run.__enter__
+
+    def built(self: Run) -> Run:
+        assert (place / "a" / "config.json").is_file()
+        signal.raise_signal(signal.SIGINT)
+        return build(self)
+
+    monkeypatch.setattr(Run, "__enter__", built)
+    assert train("cartpole", iterations=3, run_dir="a") == 130
+    assert capsys.readouterr().err == "ctm-rl: stopped; nothing was written.\n"
     assert list(place.iterdir()) == []
 
 

@@ -97,8 +97,11 @@ def batch_of(algorithm: Algorithm, episodes: list[Any]) -> Any:
     return on_learner(algorithm, lambda learner: learner._make_batch_if_necessary(data).policy_batches[MODULE])
 
 
-@BOTH
-@pytest.mark.parametrize("num_env_runners", [0, 1])
+@pytest.mark.parametrize(
+    ("experiment", "num_env_runners"),
+    [(APPO, 0), (IMPALA, 0), (APPO, 1), pytest.param(IMPALA, 1, marks=pytest.mark.slow)],
+    ids=["appo", "impala", "appo-runner", "impala-runner"],
+)
 def test_it_learns_with_decay_rates_inside_their_limits(experiment: ActingExperiment, num_env_runners: int) -> None:
     experiment = dataclasses.replace(experiment, num_env_runners=num_env_runners)
     with built(build_algorithm_config(experiment)) as algorithm:

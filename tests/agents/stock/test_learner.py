@@ -63,6 +63,12 @@ EXPERIMENT = ActingExperiment(
 )
 OURS = dataclasses.replace(EXPERIMENT, algorithm="ppo", ppo=dataclasses.replace(EXPERIMENT.ppo, normalize_rewards=True))
 BOTH = pytest.mark.parametrize("experiment", [EXPERIMENT, OURS], ids=["stock", "ours"])
+# Our runners in processes of their own: behaviour/test_resume.py compares whole runs of them.
+WITH_RUNNERS = pytest.mark.parametrize(
+    ("experiment", "num_env_runners"),
+    [(EXPERIMENT, 0), (OURS, 0), (EXPERIMENT, 1), pytest.param(OURS, 1, marks=pytest.mark.slow)],
+    ids=["stock", "ours", "stock-runner", "ours-runner"],
+)
 
 
 @contextmanager
@@ -203,8 +209,7 @@ def losses_of(experiment: ActingExperiment, num_iterations: int) -> list[Any]:
     ]
 
 
-@BOTH
-@pytest.mark.parametrize("num_env_runners", [0, 1])
+@WITH_RUNNERS
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     experiment: ActingExperiment, num_env_runners: int
 ) -> None:
@@ -223,8 +228,7 @@ def test_environments_are_seeded_apart() -> None:
     assert runs[0] == seeds_of_envs(1, 0, 50)
 
 
-@BOTH
-@pytest.mark.parametrize("num_env_runners", [0, 1])
+@WITH_RUNNERS
 def test_a_restored_algorithm_stands_where_it_was_saved(
     experiment: ActingExperiment, num_env_runners: int, tmp_path: Path
 ) -> None:

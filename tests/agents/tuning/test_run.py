@@ -34,15 +34,7 @@ TINY_ANSWERS = (
     *("--held-out.num-samples", "50", "--held-out.num-iterations", "2"),
 )
 
-TRIALS = [f"trial-0000{number}" for number in range(4)]
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory that leaves no trace in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    return tmp_path
+TRIALS = [f"trial-0000{number}" for number in range(3)]
 
 
 def command_after(output: str, beginning: str) -> list[str]:
@@ -199,27 +191,27 @@ def test_every_changeable_field_is_a_field() -> None:
 
 @pytest.mark.usefixtures("ray_session", "place")
 def test_a_sweep_leaves_runs_and_the_best_one_can_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
-    # Of the four the third cannot learn, which is no matter for the others.
-    searches = ("--search", "ppo.lr=grid(1e-3,2e-3,1e30,3e-3)", "--logger", "csv")
+    # Of the three the second cannot learn, which is no matter for the others.
+    searches = ("--search", "ppo.lr=grid(1e-3,1e30,3e-3)", "--logger", "csv")
     assert main(["tune", "cartpole", *TINY, *searches, "--budget.env-steps", "130", "--run-dir", "a"]) == 0
     output = capsys.readouterr().out
     table = output[output.index("trial  ") :].splitlines()
     assert table[0].split() == ["trial", "ppo.lr", "episode_return_mean", "env", "steps", "minutes"]
-    assert sorted(line.split()[0] for line in table[1:5]) == TRIALS
-    assert table[4].split()[:3] == ["trial-00002", "1e+30", "-"]
-    assert "failed: the loss is not finite in iteration 1" in table[4]
+    assert sorted(line.split()[0] for line in table[1:4]) == TRIALS
+    assert table[3].split()[:3] == ["trial-00001", "1e+30", "-"]
+    assert "failed: the loss is not finite in iteration 1" in table[3]
     best = table[1].split()[0]
     assert f"best: {best} (ppo.lr " in output
-    scores = [float(line.split()[2]) for line in table[1:4]]
+    scores = [float(line.split()[2]) for line in table[1:3]]
     assert scores == sorted(scores, reverse=True)
-    for trial, rate in zip(TRIALS, (1e-3, 2e-3, 1e30, 3e-3), strict=True):
+    for trial, rate in zip(TRIALS, (1e-3, 1e30, 3e-3), strict=True):
         run = Path("a") / trial
         kept: Any = read_config(run)
         assert (kept.name, kept.ppo.lr, kept.run_dir) == ("cartpole", rate, None)
         assert next((run / "tensorboard").iterdir()).name.startswith("events.out.tfevents")
         rows = read_metrics(run)
         assert checkpoint.iteration_of(checkpoint.latest(run)) == len(rows)
-        assert (rows == []) == (trial == TRIALS[2])
+        assert (rows == []) == (trial == TRIALS[1])
     lines = (Path("a/tune") / best / "progress.csv").read_text().splitlines()
     assert len(lines) == len(read_metrics(Path("a") / best)) + 1
     assert "episode_return_mean" in lines[0].split(",")
@@ -233,13 +225,13 @@ def test_a_sweep_leaves_runs_and_the_best_one_can_be_repeated(capsys: pytest.Cap
     # A finished sweep has nothing left to do and prints its table again.
     capsys.readouterr()
     assert main(["resume", "a"]) == 0
-    assert capsys.readouterr().out.splitlines()[-7:-4] == table[2:5]
+    assert capsys.readouterr().out.splitlines()[-6:-4] == table[2:4]
 
 
 @pytest.mark.usefixtures("ray_session", "place")
 def test_pbt_continues_from_a_better_trials_checkpoint_with_other_values(capsys: pytest.CaptureFixture[str]) -> None:
-    # With two threads each, only one trial fits at a time.
-    searches = ("--search", "learning.lr=grid(1e-9,1e-2)", "--scheduler", "pbt", "--interval", "0.3")
+    # With two threads each there is room for one at a time: they take turns.
+    searches = ("--search", "learning.lr=grid(1e-9,1e-2)", "--scheduler", "pbt", "--interval", "0.5")
     arguments = ("--learning.schedule", "constant", "--budget.env-steps", "400", "--num-threads", "2")
     assert main(["tune", "parity", *TINY_ANSWERS, *searches, *arguments, "--run-dir", "a"]) == 0
     assert "its values changed while it ran" in capsys.readouterr().out
@@ -269,6 +261,7 @@ def count_rows(run_dir: Path) -> int:
 def kill_amid(place: Path, search: str, trial: str) -> tuple[int, str]:
     """Starts a sweep in a process of its own and kills it when a trial has learned something; how it ended."""
     arguments = ("--search", search, "--scheduler", "none", "--checkpoint-minutes", "0.001", "--run-dir", "a")
+    arguments = (*arguments, "--max-concurrent", "1")
     command = [
         sys.executable,
         "-m",
@@ -291,17 +284,16 @@ def kill_amid(place: Path, search: str, trial: str) -> tuple[int, str]:
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_sweep_whose_process_was_killed_continues_its_trials(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # The first two run side by side; the third begins when one of them is over.
-    trials = TRIALS[:3]
-    code, error = kill_amid(place, "ppo.lr=grid(1e-3,2e-3,3e-3)", trials[2])
+    trials = TRIALS[:2]
+    code, error = kill_amid(place, "ppo.lr=grid(1e-3,2e-3)", trials[1])
     assert code == -signal.SIGKILL, error
     before = {trial: read_metrics(place / "a" / trial) for trial in trials}
     saved = {trial: checkpoint.iteration_of(checkpoint.latest(place / "a" / trial)) for trial in trials}
     times = {trial: os.stat(place / "a" / trial / "config.json").st_mtime_ns for trial in trials}
-    assert 0 < saved[trials[2]] <= len(before[trials[2]]) < 45
+    assert 0 < saved[trials[1]] <= len(before[trials[1]]) < 45
     assert main(["resume", "a"]) == 0
     output = capsys.readouterr().out
-    assert output[output.index("trial  ") :].count("finished\n") >= 3
+    assert output[output.index("trial  ") :].count("finished\n") >= 2
     for trial in trials:
         rows = read_metrics(place / "a" / trial)
         assert [row["iteration"] for row in rows] == list(range(1, len(rows) + 1))
@@ -310,7 +302,7 @@ def test_a_sweep_whose_process_was_killed_continues_its_trials(place: Path, caps
         assert rows[: saved[trial]] == before[trial][: saved[trial]]
         was_over = (before[trial][-1]["env_steps"] or 0) >= 2000 and saved[trial] == len(before[trial])
         assert was_over == (os.stat(place / "a" / trial / "config.json").st_mtime_ns == times[trial])
-        assert not was_over or trial != trials[2]
+        assert was_over == (trial == trials[0])
 
 
 @pytest.mark.usefixtures("ray_session", "place")

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,11 +23,26 @@ from ctm_rl.configs import load, names
 TRAIN = ("train", "cartpole", "--run-dir", "new")
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, golden_dir: Path) -> Path:
+    """A directory with all kinds of invalid files and runs, for ``place`` to copy."""
+    folder = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [*sys.path])
+        write_invalid(golden_dir)
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden_dir: Path) -> Path:
-    """A working directory with all kinds of invalid files and directories."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+def place(place: Path, prepared: Path) -> Path:
+    """A working directory with all kinds of invalid files and runs."""
+    shutil.copytree(prepared, place, dirs_exist_ok=True)
+    return place
+
+
+def write_invalid(golden_dir: Path) -> None:
+    """Fills the working directory with what the command line must refuse."""
     assert main(["import", str(golden_dir / "ctm_cartpole.pt"), "--run-dir", "imported"]) == 0
     assert main(["import", str(golden_dir / "ctm_cartpole.pt"), "--run-dir", "damaged"]) == 0
     tensors = checkpoint.latest(Path("damaged")) / checkpoint.TENSORS_FILE
@@ -48,7 +64,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden_dir: Path) -> 
     assert main(["import", str(golden_dir / "ctm_sort.pt"), "--run-dir", "sorter"]) == 0
     write_changed("changed")
     Path("evil.pt").write_bytes(b"cposix\nsystem\n(S'touch executed'\ntR.")
-    return tmp_path
 
 
 def write_published(golden_dir: Path, name: str, weights: object = None, **changes: object) -> None:
@@ -275,7 +290,8 @@ def test_an_unusable_cluster_is_reported_in_one_line(
     message: str,
 ) -> None:
     monkeypatch.setattr(cluster, "_PROBE", probe)
-    monkeypatch.setattr(cluster, "_JOIN_SECONDS", 2.0)
+    # Only a probe that is silent is waited for; the others must have the time to start.
+    monkeypatch.setattr(cluster, "_JOIN_SECONDS", 0.1 if probe.startswith("import time") else 20.0)
     capsys.readouterr()
     options = ("--num-env-runners", "4", "--num-learners", "1", "--num-gpus-per-learner", "1")
     assert main([*TRAIN, "--address", listener, *options]) == 2

@@ -277,12 +277,10 @@ def test_an_environments_own_vector_class_is_guarded_as_a_whole(fault: str, mess
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(place: Path) -> Path:
     """A working directory with the environment beside it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    shutil.copy(faulty.__file__, tmp_path)
-    return tmp_path
+    shutil.copy(faulty.__file__, place)
+    return place
 
 
 TRAIN = ("train", "--env", FAULTY, *TINY, "--run-dir", "a")

@@ -158,7 +158,7 @@ def test_questions_are_made_fast() -> None:
 
 def test_digits_are_shifted_by_up_to_the_shift() -> None:
     plain, moved = (QAMnistTask((1, 2), (1, 1), 8, shift=shift) for shift in (0, 2))
-    digits = moved.sample(np.random.default_rng(0), 400).inputs["digits"]
+    digits = moved.sample(np.random.default_rng(0), 150).inputs["digits"]
     assert digits.shape[1:] == (2, 8, 8, 1)
     bank = np.pad(plain._bank, [(0, 0), (2, 2), (2, 2), (0, 0)])
     places = {
