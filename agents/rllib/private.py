@@ -144,7 +144,7 @@ def target_updates_of(learner: "APPOTorchLearner") -> dict[str, int]:
 
 
 def local_learner(group: "LearnerGroup") -> "TorchLearner":
-    """The learner in this process; ``foreach_learner`` would return a copy of what is asked of it."""
+    """The learner in this process; ``foreach_learner`` returns results only."""
     return cast(Any, group._learner)
 
 
@@ -157,7 +157,7 @@ def seed_of(runner: "EnvRunner") -> int | None:
 
 
 def is_component_wanted(runner: "Checkpointable", name: str, components: Any, not_components: Any) -> bool:
-    """Whether ``get_state`` was asked for a component; the rule is RLlib's."""
+    """Whether ``get_state`` should contain a component, by RLlib's rule."""
     return runner._check_component(name, components, not_components)
 
 

@@ -140,7 +140,7 @@ def test_the_loss_of_a_batch_equals_the_sum_over_its_answers_written_out() -> No
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_the_learner_computes_what_the_runner_acted_on_and_is_never_shown_a_target() -> None:
+def test_the_learner_computes_what_the_runner_acted_on_and_is_never_observations_a_target() -> None:
     with built(changed()) as algorithm:
         columns = columns_of(algorithm._samples(0)["batch"])
         module = algorithm.learner_group._learner.module[DEFAULT_MODULE_ID]
@@ -152,7 +152,7 @@ def test_the_learner_computes_what_the_runner_acted_on_and_is_never_shown_a_targ
     logp = np.take_along_axis(probabilities, columns[ACTIONS][..., None], -1)[..., 0].sum(1)
     np.testing.assert_allclose(logp, columns[LOGP], atol=1e-5)
     np.testing.assert_allclose(outputs[VALUES].numpy(), columns[VALUES], atol=1e-5)
-    # The rewards are those of the answers to what was shown.
+    # The rewards are those of the answers to the observations.
     targets = np.cumsum(columns[OBSERVATIONS] < 0, 1) % 2
     np.testing.assert_allclose(columns[REWARDS], (columns[ACTIONS] == targets).mean(1), atol=1e-6)
     assert columns[REWARDS].dtype == np.float32
@@ -240,15 +240,15 @@ def test_remote_runners_answer_with_the_newest_weights_and_a_lost_one_changes_no
 def test_answers_are_those_of_the_most_certain_tick_and_values_send_no_gradient_into_the_model() -> None:
     module = changed().get_rl_module_spec(spaces=BanditRunner(config=changed()).get_spaces()).build()
     assert isinstance(module, BanditModule)
-    shown = torch.randint(2, (9, 3), generator=torch.Generator().manual_seed(1)) * 2.0 - 1.0
-    outputs = module.forward_train({"obs": shown})
-    thought = module.think(shown)
+    observations = torch.randint(2, (9, 3), generator=torch.Generator().manual_seed(1)) * 2.0 - 1.0
+    outputs = module.forward_train({"obs": observations})
+    thought = module.think(observations)
     for row, tick in enumerate(thought.certainties.argmax(1).tolist()):
         torch.testing.assert_close(outputs[LOGITS][row].flatten(), thought.predictions[row, :, tick])
     outputs[VALUES].sum().backward()
     moved = {name for name, value in module.named_parameters() if value.grad is not None and value.grad.any()}
     assert moved == {"value.weight", "value.bias"}
-    answered = module.answer(shown.repeat(500, 1), torch.Generator().manual_seed(2))
+    answered = module.answer(observations.repeat(500, 1), torch.Generator().manual_seed(2))
     found = answered.actions.view(500, 9, 3).float().mean(0)
     torch.testing.assert_close(found, outputs[LOGITS].softmax(-1)[..., 1].detach(), atol=0.1, rtol=0)
 
@@ -271,7 +271,7 @@ def test_a_small_bandit_learns_parity_from_its_rewards() -> None:
 
 
 class OneOrOther(gym.Env[np.ndarray, int]):
-    """Asks whether a number is above 0; goes on for a second step where that was asked for."""
+    """The answer is whether a number is above 0; optionally continues for a second step."""
 
     def __init__(self, num_steps: int = 1) -> None:
         self.observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -281,9 +281,9 @@ class OneOrOther(gym.Env[np.ndarray, int]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self._left = self._num_steps
-        shown = self.np_random.uniform(-1, 1, 2).astype(np.float32)
-        self._target = int(shown[0] > 0)
-        return shown, {"target": self._target}
+        observations = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        self._target = int(observations[0] > 0)
+        return observations, {"target": self._target}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         self._left -= 1

@@ -1,4 +1,4 @@
-"""Evaluation and the policy it uses: exactly the episodes asked for, none favoured, every one begun afresh."""
+"""Evaluation and its policy: the exact number of episodes in even shares, each from the start state."""
 
 import subprocess
 import sys
@@ -34,8 +34,8 @@ CONFIG = PolicyConfig(
 )
 
 
-class Diary(gym.Env[np.ndarray, int]):
-    """Episodes of a length that their seed tells; remembers all seeds, and who played how many."""
+class SeedRecordingEnv(gym.Env[np.ndarray, int]):
+    """Episodes whose length follows from their seed; records all seeds, and the episodes of each environment."""
 
     observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = gym.spaces.Discrete(3)
@@ -60,45 +60,45 @@ class Diary(gym.Env[np.ndarray, int]):
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Path]:
-    """A run with an untrained policy for the diary."""
-    gym.register("Diary-v0", lambda **_: Diary())
-    Diary.seeds.clear()
-    Diary.episodes.clear()
+    """A run with an untrained policy for the environment."""
+    gym.register("SeedRecording-v0", lambda **_: SeedRecordingEnv())
+    SeedRecordingEnv.seeds.clear()
+    SeedRecordingEnv.episodes.clear()
     torch.manual_seed(5)
-    experiment = ActingExperiment(name="diary", env=EnvConfig(id="Diary-v0"), model=CONFIG)
+    experiment = ActingExperiment(name="diary", env=EnvConfig(id="SeedRecording-v0"), model=CONFIG)
     write_config(tmp_path, config_of(experiment))
     checkpoint.save(tmp_path, 4, {POLICY_ENTRY: describe(ActorCritic(CONFIG, vector_layout(2), Choices(sizes=(3,))))})
     yield tmp_path
-    gym.registry.pop("Diary-v0")
+    gym.registry.pop("SeedRecording-v0")
 
 
 @pytest.mark.parametrize("episodes", [1, 31, 32, 33, 75])
-def test_exactly_so_many_episodes_are_played_in_even_shares(run: Path, episodes: int) -> None:
+def test_the_exact_number_of_episodes_is_played_in_even_shares(run: Path, episodes: int) -> None:
     result = evaluation.evaluate(run, episodes=episodes, seed=3)
-    lengths = [1 + seed % 7 for seed in Diary.seeds]
+    lengths = [1 + seed % 7 for seed in SeedRecordingEnv.seeds]
     assert len(lengths) == result["episodes"] == episodes
     assert result["env_steps"] == sum(lengths)
     assert result["episode_length_mean"] == pytest.approx(np.mean(lengths))
     assert result["episode_return_mean"] == pytest.approx(2 * np.mean(lengths))
     assert result["episode_return_std"] == pytest.approx(2 * np.std(lengths))
     assert (result["episode_return_min"], result["episode_return_max"]) == (2 * min(lengths), 2 * max(lengths))
-    shares = Diary.episodes.values()
+    shares = SeedRecordingEnv.episodes.values()
     assert len(shares) == min(episodes, 32)
     assert max(shares) - min(shares) <= 1
     assert result["iteration"] == 4
 
 
-def test_every_episode_has_a_seed_of_its_own_that_no_training_uses(run: Path) -> None:
+def test_every_episode_has_its_own_seed_that_training_never_uses(run: Path) -> None:
     from ctm_rl.agents.rllib.episodes import seeds_of_envs
 
     evaluation.evaluate(run, episodes=50, seed=3)
-    assert len(set(Diary.seeds)) == 50
-    assert min(Diary.seeds) >= 2**31
+    assert len(set(SeedRecordingEnv.seeds)) == 50
+    assert min(SeedRecordingEnv.seeds) >= 2**31
     assert max(seeds_of_envs(3, 0, 50)) < 2**31
-    first = sorted(Diary.seeds)
-    Diary.seeds.clear()
+    first = sorted(SeedRecordingEnv.seeds)
+    SeedRecordingEnv.seeds.clear()
     evaluation.evaluate(run, episodes=50, seed=4)
-    assert not set(first) & set(Diary.seeds)
+    assert not set(first) & set(SeedRecordingEnv.seeds)
 
 
 def test_every_episode_begins_with_the_start_state(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,9 +111,9 @@ def test_every_episode_begins_with_the_start_state(run: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Policy, "act_packed", watch)
     evaluation.evaluate(run, episodes=5, seed=1)
-    lengths = [1 + seed % 7 for seed in Diary.seeds]
+    lengths = [1 + seed % 7 for seed in SeedRecordingEnv.seeds]
     assert begun[0].all()
-    # Five environments, one episode each: afterwards nothing begins but what nobody counts.
+    # Five environments, one episode each: after an episode's end, a row only begins what does not count.
     for step, flags in enumerate(begun[1:], start=1):
         assert [bool(flag) for flag in flags] == [length == step for length in lengths]
 
@@ -148,7 +148,7 @@ def test_a_policy_acts_as_its_network_says_alone_and_in_a_batch(run: Path) -> No
         assert action == alone[step, 0]
 
 
-def test_a_reset_row_forgets_even_nan_and_the_others_do_not_notice(run: Path) -> None:
+def test_a_reset_row_forgets_even_nan_and_other_rows_do_not_change(run: Path) -> None:
     policy = Policy.from_checkpoint(run)
     observation = torch.randn(3, 2, generator=torch.Generator().manual_seed(2))
     start = policy.initial_state(3)

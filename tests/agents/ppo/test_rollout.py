@@ -36,7 +36,7 @@ NUM_ENVS, NUM_STEPS, NUM_FRAGMENTS = 4, 5, 9
 
 
 class Moods(gym.Env[np.ndarray, int]):
-    """Episodes of 1 to 7 steps that terminate or are cut off, all of it drawn at the reset; rewards look at actions."""
+    """Episodes of 1 to 7 steps that terminate or are truncated, as drawn at the reset; rewards depend on actions."""
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
     action_space = gym.spaces.Discrete(4)

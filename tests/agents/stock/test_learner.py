@@ -92,7 +92,7 @@ def parameters_of(algorithm: Algorithm) -> dict[str, Tensor]:
 
 
 def stock_config(kind: str, model: PolicyConfig) -> AlgorithmConfig:
-    """A stock algorithm that is told of nothing but the module."""
+    """One of RLlib's own algorithms with our module alone."""
     configs: dict[str, AlgorithmConfig] = {"ppo": PPOConfig(), "appo": APPOConfig(), "impala": IMPALAConfig()}
     config = configs[kind]
     config.environment("CartPole-v1")
@@ -151,7 +151,7 @@ def test_every_finished_episode_is_reported_with_its_raw_return(experiment: Acti
     with built(build_algorithm_config(dataclasses.replace(experiment, env=env))) as algorithm:
         results = [algorithm.train() for _ in range(6)]
     episodes = [finished_episodes(result) for result in results]
-    # On the columns an environment resets in a step of its own, a hole, before its next 40.
+    # In columns, an environment has an autoreset step before its next 40.
     assert [len(ended) for ended in episodes] == ([0, 0, 4, 0, 0, 4] if experiment is OURS else [0, 0, 4, 0, 4, 0])
     assert {episode for ended in episodes for episode in ended} == {(-40.0, 40)}
 
@@ -190,7 +190,7 @@ def test_rewards_are_scaled_for_the_learner_and_reported_raw(scale: float | None
 
 
 def losses_of(experiment: ActingExperiment, num_iterations: int) -> list[Any]:
-    """What training gives, but for times."""
+    """The metrics of training without times."""
     with built(build_algorithm_config(experiment)) as algorithm:
         results = [algorithm.train() for _ in range(num_iterations)]
     return [
@@ -247,7 +247,7 @@ def test_a_restored_algorithm_stands_where_it_was_saved(
         resumed = algorithm.train()
     assert resumed["training_iteration"] == again["training_iteration"] == later["training_iteration"] == 4
     count = "num_env_steps_sampled_lifetime"
-    # Of 192 slots, holes are none.
+    # Of 192 steps, autoreset steps do not count.
     assert resumed["env_runners"][count] > saved_result["env_runners"][count] > 160
     assert resumed["env_runners"][count] == again["env_runners"][count]
     assert finished_episodes(resumed) == finished_episodes(again)
