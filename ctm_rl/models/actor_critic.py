@@ -1,6 +1,7 @@
 """The actor-critic: features of an observation in, policy and value out, one recurrent state per episode."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -84,19 +85,29 @@ class ActorCritic(nn.Module):
         Returns:
             Logits [T, B, A], values [T, B], what the heads read [T, B, P], and the state after the last step.
         """
-
-        def encode() -> Float[Tensor, "T B F"]:
-            return self.encoder(observations.flatten(0, 1)).unflatten(0, is_first.shape)
-
-        def project(weight: Float[Tensor, "E F"], bias: Float[Tensor, " E"]) -> Float[Tensor, "T B E"]:
-            return Projection(self.encoder, weight, bias)(observations.flatten(0, 1)).unflatten(0, is_first.shape)
-
+        shape = is_first.shape
         if isinstance(self.core, MLPCore):
-            sync = self.core(encode())
+            sync = self.core(self._encode(observations, shape))
         else:
-            is_grid = reads_grid(self.encoder)
-            sync, state = self._episodes.run(self.core, encode, project if is_grid else None, is_first, state, ticks)
+            # no nested functions: their annotations would be evaluated at every step
+            encode = partial(self._encode, observations, shape)
+            project = partial(self._project, observations, shape) if reads_grid(self.encoder) else None
+            sync, state = self._episodes.run(self.core, encode, project, is_first, state, ticks)
         return Unrolled(self.policy(sync), self.value(sync).squeeze(-1), sync, state)
+
+    def _encode(self, observations: Shaped[Tensor, "T B *obs"], shape: torch.Size) -> Float[Tensor, "T B F"]:
+        """The features of every step."""
+        return self.encoder(observations.flatten(0, 1)).unflatten(0, shape)
+
+    def _project(
+        self,
+        observations: Shaped[Tensor, "T B *obs"],
+        shape: torch.Size,
+        weight: Float[Tensor, "E F"],
+        bias: Float[Tensor, " E"],
+    ) -> Float[Tensor, "T B E"]:
+        """The output of a dense layer on the features of every step."""
+        return Projection(self.encoder, weight, bias)(observations.flatten(0, 1)).unflatten(0, shape)
 
     @torch.no_grad()
     def observed(

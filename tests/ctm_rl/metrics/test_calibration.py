@@ -217,7 +217,7 @@ def test_a_model_with_constant_answers_has_no_correlation() -> None:
 
 @pytest.mark.parametrize("row", [[0.5, 0.5, 0.5], [1.5, -0.5, 0.0], [math.nan, 0.5, 0.5]])
 def test_rows_of_people_that_are_not_distributions_are_refused(row: list[float]) -> None:
-    with pytest.raises(ValueError, match="distribution a row"):
+    with pytest.raises(ValueError, match="distribution in each row"):
         HumanScores().add(torch.zeros(1, C, 1), torch.zeros(1, 1), torch.tensor([row]))
     with pytest.raises(ValueError, match="at least one sample"):
         HumanScores().summary()
