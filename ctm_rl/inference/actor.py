@@ -193,7 +193,8 @@ class Actor:
             self._state = unrolled.state
             return unrolled.logits[0], unrolled.values[0]
         ticking.inputs = ticking.prepared.project(observations)
-        sync = ticking.advance(most if num_ticks is None else num_ticks, is_first.nonzero().squeeze(1).tolist())
+        restarts = [row for row, starts in enumerate(is_first.tolist()) if starts]
+        sync = ticking.advance(most if num_ticks is None else num_ticks, restarts)
         return self.agent.policy(sync), self.agent.value(sync).squeeze(-1)
 
     @torch.no_grad()
@@ -226,24 +227,23 @@ class Actor:
         assert isinstance(state, CoreState)
         return _BufferedTicking(prepared, state, _ROOM * self.agent.config.num_ticks)
 
-    @torch.no_grad()
     def _prepare(self) -> "_Prepared":
         """What depends on the parameters alone, made again if one of them was changed or replaced."""
-        core = self.agent.core
-        assert isinstance(core, CTMCore)
-        versions = _versions(core, self.agent.encoder)
-        if self._prepared is None or versions is None or self._prepared.versions != versions:
-            folded = fold(core).laid_out()
-            project = Projection(self.agent.encoder, folded.features, folded.bias)
-            self._prepared = _Prepared(versions, core, folded, project)
+        if self._prepared is None or self._prepared.parameters.have_changed():
+            with torch.no_grad():
+                core, encoder = self.agent.core, self.agent.encoder
+                assert isinstance(core, CTMCore)
+                folded = fold(core).laid_out()
+                project = Projection(encoder, folded.features, folded.bias)
+                self._prepared = _Prepared(_Parameters(self.agent, core, encoder), core, folded, project)
         return self._prepared
 
 
 class _Prepared(NamedTuple):
     """What depends on the parameters of core and encoder alone; the heads' are read at each step."""
 
-    versions: list[tuple[int, int]] | None
-    """Of the parameters that it was made of; ``None``: they do not count their versions."""
+    parameters: "_Parameters"
+    """The parameters that it was made of."""
     core: CTMCore
     """The machine."""
     folded: FoldedWeights
@@ -252,17 +252,33 @@ class _Prepared(NamedTuple):
     """The encoder's, with the features' half of the core's first dense layer."""
 
 
-def _versions(*modules: nn.Module) -> list[tuple[int, int]] | None:
-    """Changes whenever a parameter is changed or replaced; ``None``: made in inference mode, they count no versions."""
-    parameters, rest = [], list(modules)
-    while rest:  # as module.parameters(), without the names, which take most of its time
-        module = rest.pop()
-        parameters += module._parameters.values()
-        rest += [child for child in module._modules.values() if child is not None]
-    try:
-        return [(one.data_ptr(), one._version) for one in parameters if one is not None]
-    except RuntimeError:
-        return None
+class _Parameters:
+    """Detects that parameters of an agent were changed or replaced, in a few microseconds.
+
+    Args:
+        agent: the agent.
+        parts: its modules whose parameters matter.
+    """
+
+    def __init__(self, agent: nn.Module, *parts: nn.Module) -> None:
+        modules = [module for part in parts for module in part.modules()]
+        self._parameters = [module._parameters for module in modules if module._parameters]
+        self._children = [agent._modules, *(module._modules for module in modules if module._modules)]
+        self._known = self._read()
+
+    def have_changed(self) -> bool:
+        """Whether a parameter has been changed, or it or a module replaced, since this object was made."""
+        return self._known is None or self._read() != self._known
+
+    def _read(self) -> tuple[list[nn.Module | None], list[int]] | None:
+        """Differs after a change; ``None``: parameters made in inference mode count no versions."""
+        parameters = [one for group in self._parameters for one in group.values() if one is not None]
+        try:
+            numbers = [one._version for one in parameters]
+        except RuntimeError:
+            return None
+        numbers += [one.data_ptr() for one in parameters]
+        return [child for group in self._children for child in group.values()], numbers
 
 
 class _BufferedTicking:
