@@ -100,15 +100,15 @@ class SingleStepEnv(gym.Env[Any, Any]):
     ``reset(options={"index": 3})`` returns a chosen input, if the task has a finite number of them.
 
     Args:
-        *args: of the task.
-        **kwargs: of the task.
+        *args: the task; in a subclass with a ``task_class`` its arguments.
+        **kwargs: arguments of the ``task_class``.
     """
 
-    task_class: ClassVar[type[SingleStepTask]]
-    """The task of a subclass."""
+    task_class: ClassVar[type[SingleStepTask] | None] = None
+    """The task of a subclass, which is then made by its constructor."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.task = self.task_class(*args, **kwargs)
+        self.task = _make_task(self.task_class, *args, **kwargs)
         self.observation_space = self.task.observation_space
         self.action_space = self.task.action_space
         self._samples: Samples | None = None
@@ -157,18 +157,18 @@ class SingleStepVectorEnv(VectorEnv[Any, Any, Any]):
 
     Args:
         num_envs: N.
-        *args: of the task.
-        **kwargs: of the task.
+        *args: the task; in a subclass with a ``task_class`` its arguments.
+        **kwargs: arguments of the ``task_class``.
     """
 
-    task_class: ClassVar[type[SingleStepTask]]
-    """The task of a subclass."""
+    task_class: ClassVar[type[SingleStepTask] | None] = None
+    """The task of a subclass, which is then made by its constructor."""
 
     def __init__(self, num_envs: int, *args: Any, **kwargs: Any) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
         self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
-        self.task = task = self.task_class(*args, **kwargs)
+        self.task = task = _make_task(self.task_class, *args, **kwargs)
         self.num_envs = num_envs
         self.single_observation_space = task.observation_space
         self.single_action_space = task.action_space
@@ -219,6 +219,15 @@ class SingleStepVectorEnv(VectorEnv[Any, Any, Any]):
             "_final_info": all_rows,
         }
         return self._samples.inputs, rewards, all_rows.copy(), no_rows, infos
+
+
+def _make_task(task_class: type[SingleStepTask] | None, *args: Any, **kwargs: Any) -> SingleStepTask:
+    """The task of an environment: of the subclass's class, or the one that is given."""
+    if task_class is not None:
+        return task_class(*args, **kwargs)
+    if kwargs or len(args) != 1 or not isinstance(args[0], SingleStepTask):
+        raise TypeError("a single-step environment takes one SingleStepTask.")
+    return args[0]
 
 
 def _first(inputs: Inputs) -> Any:

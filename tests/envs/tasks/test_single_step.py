@@ -112,23 +112,11 @@ class CountingTask(SingleStepTask):
         return Samples({"number": indices}, indices)
 
 
-class CountingEnv(SingleStepEnv):
-    """One environment of ``CountingTask``."""
-
-    task_class = CountingTask
-
-
-class CountingVectorEnv(SingleStepVectorEnv):
-    """A vector of ``CountingEnv``."""
-
-    task_class = CountingTask
-
-
 def test_samples_can_be_chosen_by_index() -> None:
-    shown, info = CountingEnv().reset(options={"index": 7})
+    shown, info = SingleStepEnv(CountingTask()).reset(options={"index": 7})
     assert shown == {"number": 7}
     assert info["target"] == 7
-    envs = CountingVectorEnv(3)
+    envs = SingleStepVectorEnv(3, CountingTask())
     assert envs.reset(options={"indices": [4, 0, 9]})[1]["target"].tolist() == [4, 0, 9]
     with pytest.raises(ValueError, match="there are 10 samples, counted from 0"):
         envs.reset(options={"indices": [4, 0, 10]})
@@ -136,6 +124,8 @@ def test_samples_can_be_chosen_by_index() -> None:
         envs.reset(options={"indices": [4]})
     with pytest.raises(ValueError, match="none of them has an index"):
         ParityEnv(3).reset(options={"index": 0})
+    with pytest.raises(TypeError, match="takes one SingleStepTask"):
+        SingleStepEnv(10)
 
 
 def test_an_input_is_answered_once() -> None:
