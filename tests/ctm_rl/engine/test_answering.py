@@ -212,7 +212,7 @@ def test_nothing_but_answers_is_kept_from_tick_to_tick_without_a_way_back() -> N
     sizes = []
 
     def run_and_count(ponderer: Any, tick: int) -> Tensor:
-        sizes.append(held())
+        sizes.append(held() if tick in (10, 39) else 0)  # it looks at every object there is
         return run(ponderer, tick)
 
     run = ponder_module._Forward.run
