@@ -44,8 +44,8 @@ TINY_ACTING = (
 )
 TINY_ANSWERING = (
     *TINY,
-    *("--learning.batch-size", "8", "--learning.num-steps-per-iteration", "2", "--budget.env-steps", "32"),
-    *("--held-out.num-samples", "8", "--held-out.num-iterations", "2"),
+    *("--learning.batch-size", "4", "--learning.num-steps-per-iteration", "2", "--budget.env-steps", "16"),
+    *("--held-out.num-samples", "4", "--held-out.num-iterations", "2"),
 )
 
 

@@ -306,11 +306,11 @@ def write_cifar100(place: Path) -> None:
     ],
     ids=["imagenet-folder", "imagenet-parquet", "cifar10", "cifar100-parquet"],
 )
-def test_images_are_learned_tested_and_resumed_over_two_runners(
+def test_images_are_learned_tested_and_resumed_over_a_runner(
     dataset: str, write: Callable[[Path], None], place: Path
 ) -> None:
     write(place / "data")
-    experiment = pictures(dataset, "data", num_env_runners=2, iterations=1)
+    experiment = pictures(dataset, "data", num_env_runners=1, iterations=1)
     run_dir = run.train(dataclasses.replace(experiment, run_dir="a"))
     longer = dataclasses.replace(experiment, budget=BudgetConfig(env_steps=40))
     kept = read_config(run_dir)

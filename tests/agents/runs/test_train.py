@@ -242,8 +242,8 @@ def test_sigterm_does_so_although_ray_takes_it_when_it_starts(
     stop_in(2, monkeypatch, signal.SIGTERM)
     assert main(["train", "cartpole", *TINY, "--run-dir", "a"]) == 143
     assert len(starts) == 1
-    output, error = capsys.readouterr()
-    assert_stopped(place, output, error)
+    written = capsys.readouterr()
+    assert_stopped(place, written.out, written.err)
 
 
 def assert_stopped(place: Path, output: str, error: str) -> None:

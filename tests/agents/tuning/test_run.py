@@ -231,7 +231,7 @@ def test_a_sweep_leaves_runs_and_the_best_one_can_be_repeated(capsys: pytest.Cap
 @pytest.mark.usefixtures("ray_session", "place")
 def test_pbt_continues_from_a_better_trials_checkpoint_with_other_values(capsys: pytest.CaptureFixture[str]) -> None:
     # With two threads each there is room for one at a time: they take turns.
-    searches = ("--search", "learning.lr=grid(1e-9,1e-2)", "--scheduler", "pbt", "--interval", "0.5")
+    searches = ("--search", "learning.lr=grid(1e-9,1e-2)", "--scheduler", "pbt", "--interval", "0.3")
     arguments = ("--learning.schedule", "constant", "--budget.env-steps", "400", "--num-threads", "2")
     assert main(["tune", "parity", *TINY_ANSWERS, *searches, *arguments, "--run-dir", "a"]) == 0
     assert "its values changed while it ran" in capsys.readouterr().out

@@ -212,7 +212,7 @@ def test_only_answers_are_kept_from_tick_to_tick_without_gradient() -> None:
     sizes = []
 
     def run_and_count(forward: AnsweringForward, tick: int) -> Tensor:
-        sizes.append(held())
+        sizes.append(held() if tick in (10, 39) else 0)  # it visits every object there is
         return run(forward, tick)
 
     run = AnsweringForward.run
