@@ -166,11 +166,9 @@ def needs_reset(runner: "SingleAgentEnvRunner") -> bool:
     return runner._needs_initial_reset
 
 
-def forget_episodes(runner: "SingleAgentEnvRunner") -> None:
-    """Has the next sample begin new episodes, drops the metrics of old ones, and accepts any weights as newer."""
-    runner._needs_initial_reset = True
+def drop_finished_episodes(runner: "SingleAgentEnvRunner") -> None:
+    """Drops the episodes that ended since the last metrics."""
     runner._done_episodes_for_metrics.clear()
-    runner._weights_seq_no = 0
 
 
 def pieces_of_finished_episodes(runner: "SingleAgentEnvRunner") -> list[list[Any]]:
