@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from torch import Tensor
 
@@ -88,15 +87,16 @@ class BanditLearner(SupervisedLearner):
         self._parts = []
         self._take_steps(batches[index] for index in self._order(num_batches))
         means = PPOLoss(*torch.stack(self._parts).mean(0).tolist())
-        for name, value in (
-            (REWARD_KEY, float(columns[REWARDS].mean())),
-            (POLICY_LOSS_KEY, means.policy),
-            (VF_LOSS_KEY, means.value),
-            (ENTROPY_KEY, means.entropy),
-            (KL_KEY, means.kl),
-            (CLIP_FRACTION_KEY, means.clip_fraction),
-        ):
-            self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
+        self._log_values(
+            {
+                REWARD_KEY: float(columns[REWARDS].mean()),
+                POLICY_LOSS_KEY: means.policy,
+                VF_LOSS_KEY: means.value,
+                ENTROPY_KEY: means.entropy,
+                KL_KEY: means.kl,
+                CLIP_FRACTION_KEY: means.clip_fraction,
+            }
+        )
         private.log_trained_steps(self, num_samples * num_epochs)
 
     def _order(self, num_batches: int) -> Iterator[int]:
@@ -108,7 +108,7 @@ class BanditLearner(SupervisedLearner):
         """Shifts and scales the advantages [batches, rows] of each batch by its moments over all learners."""
         values = advantages.double()
         sums = torch.stack((torch.full_like(values[:, 0], values.shape[1]), values.sum(1), values.square().sum(1)))
-        moments = moments_of_sums(sums[:, :, None], max(1, self.config.num_learners))
+        moments = moments_of_sums(sums[:, :, None], self._num_learners)
         return moments.normalise(values).float()
 
     def _entropy_coefficient(self) -> float:

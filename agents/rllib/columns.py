@@ -4,9 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import ray
 import torch
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_MODULE_STEPS_TRAINED_LIFETIME,
+    TIMERS,
+)
 
 
 def to_device(columns: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
@@ -25,3 +35,28 @@ def to_tensor(column: np.ndarray, device: torch.device | str) -> torch.Tensor:
 def batch_of(columns: Mapping[str, Any], num_steps: int) -> MultiAgentBatch:
     """Columns as RLlib's learners take them."""
     return MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(dict(columns))}, env_steps=num_steps)
+
+
+def for_learners(batches: list[Any], num_learners: int) -> dict[str, Any]:
+    """The learners' batches, or references to them, as ``LearnerGroup.update`` takes them."""
+    are_references = isinstance(batches[0], ray.ObjectRef)
+    if num_learners == 0:
+        return {"batch": ray.get(batches[0]) if are_references else batches[0]}
+    return {"batch_refs" if are_references else "batches": batches}
+
+
+def update_learners(algorithm: Algorithm, data: Mapping[str, Any]) -> None:
+    """Updates the learners once, and logs their metrics and the time.
+
+    Args:
+        algorithm: with the number of sampled steps in its metrics, which schedules advance by.
+        data: from ``for_learners``.
+    """
+    assert algorithm.learner_group is not None
+    metrics, trained = algorithm.metrics, (LEARNER_RESULTS, ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME)
+    timesteps = {
+        NUM_ENV_STEPS_SAMPLED_LIFETIME: metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)),
+        NUM_MODULE_STEPS_TRAINED_LIFETIME: metrics.peek(trained, default=0),
+    }
+    with metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+        metrics.aggregate(algorithm.learner_group.update(**data, timesteps=timesteps), key=LEARNER_RESULTS)
