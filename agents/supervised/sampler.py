@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from ctm_rl.agents.experiments.answering import TaskConfig
+from ctm_rl.agents.rllib.environment import reporting_failures
 from ctm_rl.errors import UserError
 
 OBSERVATIONS = "obs"
@@ -174,11 +175,8 @@ def make_samples_env(config: TaskConfig, num_rows: int, *, is_held_out: bool = F
         UserError: they cannot be made.
     """
     kwargs = {**config.kwargs, **(config.held_out_kwargs if is_held_out else {})}
-    try:
+    with reporting_failures(config.id):
         return gym.make_vec(config.id, num_rows, vectorization_mode=None, **kwargs)
-    except Exception as error:  # an environment of the user's own may raise anything
-        reason = " ".join(str(error).split())
-        raise UserError(f"env.id {config.id!r} cannot be made: {reason}") from error
 
 
 def count_samples(env: VectorEnv) -> int | None:
