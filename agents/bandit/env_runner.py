@@ -11,10 +11,10 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ctm_rl.agents.bandit.module import VALUES, BanditModule, SampledAnswers
-from ctm_rl.agents.rllib.columns import batch_of, to_device
+from ctm_rl.agents.rllib.columns import batch_of, join, to_device
 from ctm_rl.agents.rllib.runner_base import check_arguments, load_weights
 from ctm_rl.agents.supervised.env_runner import SampleRunner
-from ctm_rl.agents.supervised.sampler import OBSERVATIONS, REWARDS, join
+from ctm_rl.agents.supervised.sampler import OBSERVATIONS, REWARDS
 
 if TYPE_CHECKING:
     from ctm_rl.agents.bandit.config import BanditConfig

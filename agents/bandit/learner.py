@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from torch import Tensor
 
 from ctm_rl.agents.bandit.env_runner import ACTIONS, LOGP
 from ctm_rl.agents.bandit.module import LOGITS, VALUES, chosen_whole
-from ctm_rl.agents.ppo.loss import PPOLoss, ppo_loss
+from ctm_rl.agents.ppo.loss import PART_KEYS, ppo_loss
 from ctm_rl.agents.ppo.moments import moments_of_sums
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.columns import to_device
@@ -21,9 +20,7 @@ if TYPE_CHECKING:
     from ctm_rl.agents.bandit.config import BanditConfig
 
 REWARD_KEY = "reward_mean"
-KL_KEY = "kl"
-CLIP_FRACTION_KEY = "clip_fraction"
-"""Names of a learner's metrics, beside RLlib's own."""
+"""Name of a learner's metric, beside RLlib's own and those of the loss."""
 
 _ADVANTAGES = "advantages"
 
@@ -86,17 +83,8 @@ class BanditLearner(SupervisedLearner):
         batches = list(cut(samples, num_batches))
         self._parts = []
         self._take_steps(batches[index] for index in self._order(num_batches))
-        means = PPOLoss(*torch.stack(self._parts).mean(0).tolist())
-        self._log_values(
-            {
-                REWARD_KEY: float(columns[REWARDS].mean()),
-                POLICY_LOSS_KEY: means.policy,
-                VF_LOSS_KEY: means.value,
-                ENTROPY_KEY: means.entropy,
-                KL_KEY: means.kl,
-                CLIP_FRACTION_KEY: means.clip_fraction,
-            }
-        )
+        _, *means = torch.stack(self._parts).mean(0).tolist()
+        self._log_values({REWARD_KEY: float(columns[REWARDS].mean()), **dict(zip(PART_KEYS, means, strict=True))})
         private.log_trained_steps(self, num_samples * num_epochs)
 
     def _order(self, num_batches: int) -> Iterator[int]:

@@ -9,24 +9,22 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY, Learner
+from ray.rllib.core.learner.learner import Learner
 from torch import Tensor
 
 from ctm_rl.agents.ppo.gae import estimate_advantages
-from ctm_rl.agents.ppo.loss import PPOLoss, ppo_loss
+from ctm_rl.agents.ppo.loss import PART_KEYS, PPOLoss, ppo_loss
 from ctm_rl.agents.ppo.moments import Moments, moments_of_sums, sum_over_learners
 from ctm_rl.agents.ppo.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, VALUES
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.column_learner import ColumnLearner
-from ctm_rl.agents.rllib.columns import to_device, to_tensor
+from ctm_rl.agents.rllib.columns import map_arrays, to_device, to_tensor
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.models.actor_critic import ActorCritic
 
 if TYPE_CHECKING:
     from ctm_rl.agents.ppo.config import RecurrentPPOConfig
 
-KL_KEY = "kl"
-CLIP_FRACTION_KEY = "clip_fraction"
 EXPLAINED_VARIANCE_KEY = "vf_explained_var"
 GRADIENT_NORM_KEY = "gradients_default_optimizer_global_norm"
 NUM_GRADIENT_STEPS_KEY = "num_gradient_steps"
@@ -235,23 +233,13 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
         """Logs the means over the minibatches, with one transfer from the device."""
         norm = torch.stack(norms).mean() if norms else torch.zeros((), device=self.device)
         means = torch.cat((torch.stack(parts).mean(0), norm[None])).tolist()
-        names = (
-            Learner.TOTAL_LOSS_KEY,
-            POLICY_LOSS_KEY,
-            VF_LOSS_KEY,
-            ENTROPY_KEY,
-            KL_KEY,
-            CLIP_FRACTION_KEY,
-            GRADIENT_NORM_KEY,
-        )
+        names = (Learner.TOTAL_LOSS_KEY, *PART_KEYS, GRADIENT_NORM_KEY)
         self._log_values({**dict(zip(names, means, strict=True)), NUM_GRADIENT_STEPS_KEY: len(norms)})
 
 
 def _select(columns: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     """Selects environments from all columns."""
-    return {
-        name: _select(column, rows) if isinstance(column, dict) else column[rows] for name, column in columns.items()
-    }
+    return map_arrays(columns, lambda column: column[rows])
 
 
 def _explained_variance(values: np.ndarray, returns: np.ndarray) -> float:

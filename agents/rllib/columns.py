@@ -1,6 +1,7 @@
 """Columns of data for learners."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,23 @@ from ray.rllib.utils.metrics import (
 )
 
 
+def map_arrays(columns: Any, change: Callable[[Any], Any]) -> Any:
+    """Applies a function to an array or tensor, or to each of those in nested dictionaries."""
+    if isinstance(columns, Mapping):
+        return {name: map_arrays(column, change) for name, column in columns.items()}
+    return change(columns)
+
+
+def join(parts: Sequence[Any]) -> Any:
+    """Concatenates batches: arrays, or arrays by name."""
+    if isinstance(parts[0], dict):
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts)
+
+
 def to_device(columns: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
     """All columns, nested ones too, as tensors on a device."""
-    return {
-        name: to_device(column, device) if isinstance(column, Mapping) else to_tensor(column, device)
-        for name, column in columns.items()
-    }
+    return map_arrays(columns, functools.partial(to_tensor, device=device))
 
 
 def to_tensor(column: np.ndarray, device: torch.device | str) -> torch.Tensor:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.column_learner import ColumnLearner
-from ctm_rl.agents.rllib.columns import to_device
+from ctm_rl.agents.rllib.columns import map_arrays, to_device
 from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, AnsweringModule
 from ctm_rl.agents.supervised.optimisation import QuantileClipper, learning_rate, parameter_groups
-from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS, map_arrays
+from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS
 from ctm_rl.agents.supervised.scoring import Tally, loss_of, tally
 from ctm_rl.machine.core import project_
 from ctm_rl.models.answering import Thought
