@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from ray.rllib.algorithms.ppo import PPO
-from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
@@ -53,7 +52,7 @@ class RecurrentPPO(PPO):
             fragment = self._collector.collect(self._tick_seed())
         if config.ppo.collect_ahead:
             self._collector.order(self._tick_seed())
-        update_learners(self, for_learners(_shards(fragment, max(1, config.num_learners)), config.num_learners))
+        update_learners(self, _shards(fragment, config.num_learners))
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             # RLlib copies the state of the runner in this process to restarted runners.
             local = self.env_runner_group.local_env_runner
@@ -82,8 +81,9 @@ class RecurrentPPO(PPO):
         return int(words.generate_state(1)[0])
 
 
-def _shards(fragment: RolloutFragment, num_learners: int) -> list[MultiAgentBatch]:
-    """Equal parts of a fragment, one for each learner."""
-    share = fragment.num_rows // num_learners
-    parts = [fragment.rows(index * share, (index + 1) * share) for index in range(num_learners)]
-    return [batch_of(part.columns(), part.num_steps) for part in parts]
+def _shards(fragment: RolloutFragment, num_learners: int) -> dict[str, Any]:
+    """Equal parts of a fragment, as ``LearnerGroup.update`` takes them."""
+    num_parts = max(1, num_learners)
+    share = fragment.num_rows // num_parts
+    parts = [fragment.rows(index * share, (index + 1) * share) for index in range(num_parts)]
+    return for_learners([batch_of(part.columns(), part.num_steps) for part in parts], num_learners)
