@@ -161,6 +161,7 @@ class ColumnarEnvRunner(ResumableRunner, PlainEnvRunner):
         return self._player is not None
 
     def _drop_finished(self) -> None:
+        """Drops finished episodes that have not been reported."""
         if self._player is not None:
             self._player.pop_finished()
 

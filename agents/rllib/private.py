@@ -30,10 +30,12 @@ OVERRIDDEN = (
     ("ray.rllib.core.learner.torch.torch_learner", "TorchLearner._make_batch_if_necessary"),
     ("ray.rllib.core.learner.torch.torch_learner", "TorchLearner._update"),
     ("ray.rllib.env.single_agent_env_runner", "SingleAgentEnvRunner._try_env_reset"),
+    ("ray.rllib.env.single_agent_env_runner", "SingleAgentEnvRunner._needs_initial_reset"),
+    ("ray.rllib.env.single_agent_env_runner", "SingleAgentEnvRunner._weights_seq_no"),
     ("ray.rllib.env.env_runner_group", "EnvRunnerGroup._setup"),
     ("ray.rllib.algorithms.algorithm_config", "AlgorithmConfig._train_batch_size_per_learner"),
 )
-"""Private methods and attributes that subclasses of ours override, each with its reason there; a test finds them."""
+"""Private methods and attributes that our subclasses override or set, with the reason there; a test finds them."""
 
 MAX_REQUESTS_IN_FLIGHT = 2
 """``max_requests_in_flight_per_env_runner``: with 1, RLlib skips sending new weights to an environment runner whose
@@ -159,11 +161,6 @@ def seed_of(runner: "EnvRunner") -> int | None:
 def is_component_wanted(runner: "Checkpointable", name: str, components: Any, not_components: Any) -> bool:
     """Whether ``get_state`` should contain a component, by RLlib's rule."""
     return runner._check_component(name, components, not_components)
-
-
-def needs_reset(runner: "SingleAgentEnvRunner") -> bool:
-    """Whether the next sample begins new episodes."""
-    return runner._needs_initial_reset
 
 
 def drop_finished_episodes(runner: "SingleAgentEnvRunner") -> None:

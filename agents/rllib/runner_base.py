@@ -34,7 +34,8 @@ class ResumableRunner(EnvRunner):
             num_env_steps: number of environment steps sampled by all runners.
         """
         self._start_iteration = iteration
-        # RLlib's runner has both attributes too.
+        # RLlib's own runner has both attributes under the same names: it begins new episodes with the next sample, and
+        # takes any weights as newer than number 0.
         self._needs_initial_reset = True
         self._weights_seq_no = 0
         self.num_env_steps_sampled_lifetime = num_env_steps

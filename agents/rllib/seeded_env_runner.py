@@ -39,9 +39,10 @@ class SeededEnvRunner(ResumableRunner, SingleAgentEnvRunner):
     @property
     def has_played(self) -> bool:
         """Whether this runner has environments that have been stepped."""
-        return self.env is not None and not private.needs_reset(self)
+        return self.env is not None and not self._needs_initial_reset
 
     def _drop_finished(self) -> None:
+        """Drops finished episodes that have not been reported."""
         private.drop_finished_episodes(self)
 
     def get_metrics(self) -> Any:
