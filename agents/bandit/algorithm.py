@@ -9,9 +9,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 
 from ctm_rl.agents.bandit.config import BanditConfig
-from ctm_rl.agents.rllib.columns import batch_of
-from ctm_rl.agents.supervised.algorithm import Supervised, for_learners
-from ctm_rl.agents.supervised.sampler import join
+from ctm_rl.agents.rllib.columns import batch_of, for_learners, join
+from ctm_rl.agents.supervised.algorithm import Supervised
 
 
 class Bandit(Supervised):

@@ -1,10 +1,8 @@
 """The configuration of bandits: that of supervised learning, and ``BanditSettings``."""
 
 import dataclasses
-from typing import Any
 
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.utils.from_config import NotProvided
 
 from ctm_rl.agents.bandit.env_runner import BanditRunner
 from ctm_rl.agents.bandit.learner import BanditLearner
@@ -32,6 +30,9 @@ class BanditConfig(SupervisedConfig):
         256
     """
 
+    OWN_FIELDS = SupervisedConfig.OWN_FIELDS | {"bandit"}
+    """Fields that RLlib does not have; ``bandit`` is a ``BanditSettings``: how PPO learns from rewards."""
+
     def __init__(self, algo_class: type | None = None) -> None:
         if algo_class is None:
             from ctm_rl.agents.bandit.algorithm import Bandit
@@ -40,23 +41,6 @@ class BanditConfig(SupervisedConfig):
         super().__init__(algo_class=algo_class)
         self.env_runner_cls = BanditRunner
         self.bandit = BanditSettings()
-
-    def training(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, *, bandit: Any = NotProvided, **kwargs: Any
-    ) -> "BanditConfig":
-        """Sets how the model learns.
-
-        Args:
-            bandit: a ``BanditSettings``: how proximal policy optimisation learns from rewards.
-            **kwargs: those of ``SupervisedConfig``.
-
-        Returns:
-            This configuration.
-        """
-        super().training(**kwargs)
-        if bandit is not NotProvided:
-            self.bandit = bandit
-        return self
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Returns the default module, which reads vectors; other inputs need an encoder."""

@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import ray
 import torch
 from gymnasium.spaces import Discrete
-from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ctm_rl.agents.bandit.module import VALUES, BanditModule, SampledAnswers
-from ctm_rl.agents.rllib.columns import batch_of, to_device
+from ctm_rl.agents.rllib.columns import batch_of, join, to_device
+from ctm_rl.agents.rllib.runner_base import check_arguments, load_weights
 from ctm_rl.agents.supervised.env_runner import SampleRunner
-from ctm_rl.agents.supervised.sampler import OBSERVATIONS, REWARDS, join
+from ctm_rl.agents.supervised.sampler import OBSERVATIONS, REWARDS
 
 if TYPE_CHECKING:
     from ctm_rl.agents.bandit.config import BanditConfig
@@ -49,8 +49,7 @@ class BanditRunner(SampleRunner):
         Returns:
             Observations, actions [N, G], their log-probabilities [N], values [N] and rewards [N], batch after batch.
         """
-        if kwargs:
-            raise ValueError(f"sample takes iteration, part, steps and weights; {', '.join(kwargs)} is not supported.")
+        check_arguments(kwargs, "iteration, part, steps and weights")
         if weights is not None:
             self.set_state({COMPONENT_RL_MODULE: weights})
         module = self._answering()
@@ -79,25 +78,16 @@ class BanditRunner(SampleRunner):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restores weights, if the state has any; RLlib sends them to every runner."""
         weights = state.get(COMPONENT_RL_MODULE)
-        if weights is None:
-            return
-        if isinstance(weights, ray.ObjectRef):
-            weights = ray.get(weights)
-        self._answering().set_state(weights.get(DEFAULT_MODULE_ID, weights))
+        if weights is not None:
+            load_weights(self._answering(), weights)
 
     def _answering(self) -> BanditModule:
         """The module, created at its first use."""
         if self.module is None:
-            module = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
-            if not isinstance(module, BanditModule):
-                raise ValueError(
-                    f"BanditRunner needs a BanditModule, and rl_module_spec makes a {type(module).__name__}."
-                )
-            # No dropout. Learners keep the batches as they were sampled: batch normalisation by the batch's own
-            # statistics then gives the same answers here and there.
-            module.eval()
-            for part in module.modules():
+            self.module = self._build_module(BanditModule)
+            # Learners keep the batches as they were sampled: batch normalisation by the batch's own statistics then
+            # gives the same answers here and there.
+            for part in self.module.modules():
                 if isinstance(part, _BatchNorm):
                     part.train()
-            self.module = module
         return self.module

@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from torch import Tensor
 
 from ctm_rl.agents.bandit.env_runner import ACTIONS, LOGP
 from ctm_rl.agents.bandit.module import LOGITS, VALUES, chosen_whole
-from ctm_rl.agents.ppo.loss import PPOLoss, ppo_loss
+from ctm_rl.agents.ppo.loss import PART_KEYS, ppo_loss
 from ctm_rl.agents.ppo.moments import moments_of_sums
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.columns import to_device
@@ -22,9 +20,7 @@ if TYPE_CHECKING:
     from ctm_rl.agents.bandit.config import BanditConfig
 
 REWARD_KEY = "reward_mean"
-KL_KEY = "kl"
-CLIP_FRACTION_KEY = "clip_fraction"
-"""Names of a learner's metrics, beside RLlib's own."""
+"""Name of a learner's metric, beside RLlib's own and those of the loss."""
 
 _ADVANTAGES = "advantages"
 
@@ -87,16 +83,8 @@ class BanditLearner(SupervisedLearner):
         batches = list(cut(samples, num_batches))
         self._parts = []
         self._take_steps(batches[index] for index in self._order(num_batches))
-        means = PPOLoss(*torch.stack(self._parts).mean(0).tolist())
-        for name, value in (
-            (REWARD_KEY, float(columns[REWARDS].mean())),
-            (POLICY_LOSS_KEY, means.policy),
-            (VF_LOSS_KEY, means.value),
-            (ENTROPY_KEY, means.entropy),
-            (KL_KEY, means.kl),
-            (CLIP_FRACTION_KEY, means.clip_fraction),
-        ):
-            self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
+        _, *means = torch.stack(self._parts).mean(0).tolist()
+        self._log_values({REWARD_KEY: float(columns[REWARDS].mean()), **dict(zip(PART_KEYS, means, strict=True))})
         private.log_trained_steps(self, num_samples * num_epochs)
 
     def _order(self, num_batches: int) -> Iterator[int]:
@@ -108,7 +96,7 @@ class BanditLearner(SupervisedLearner):
         """Shifts and scales the advantages [batches, rows] of each batch by its moments over all learners."""
         values = advantages.double()
         sums = torch.stack((torch.full_like(values[:, 0], values.shape[1]), values.sum(1), values.square().sum(1)))
-        moments = moments_of_sums(sums[:, :, None], max(1, self.config.num_learners))
+        moments = moments_of_sums(sums[:, :, None], self._num_learners)
         return moments.normalise(values).float()
 
     def _entropy_coefficient(self) -> float:

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctm_rl.agents.evaluation.halting_curve import Batch, check_can_halt_answers, halting_curve, joined, threshold_name
+from ctm_rl.agents.evaluation.halting_curve import Batch, check_can_halt_answers, describe_points, halting_curve, joined
 from ctm_rl.agents.experiments.answering import LossKind, TaskConfig
 from ctm_rl.agents.rllib.columns import to_device
 from ctm_rl.agents.supervised.module import fit_answer_config
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS, Sampler
+from ctm_rl.agents.supervised.scoring import answering_ticks, most_certain_answer
 from ctm_rl.checkpoints.published import OfficialModel
 from ctm_rl.config import AnswerConfig
 from ctm_rl.errors import UserError
@@ -26,8 +27,6 @@ from ctm_rl.metrics import (
     RouteScores,
     SortingScores,
     StoppingScores,
-    at_tick,
-    most_certain_tick,
 )
 from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, Thought, group
 from ctm_rl.models.preprocessing import model_inputs
@@ -149,12 +148,7 @@ def _check_fits(config: AnswerConfig, spaces: tuple[gym.Space, gym.Space], task:
 @torch.no_grad()
 def _answer(model: ContinuousThoughtMachine | FeedForwardModel, observations: Any) -> Thought:
     """The predictions of the ticks that answer."""
-    inputs, question = model_inputs(model.config, observations)
-    thought = model(inputs) if question is None else model(inputs, question)
-    if not model.config.num_answer_ticks:
-        return thought
-    last = slice(-model.config.num_answer_ticks, None)
-    return Thought(thought.predictions[..., last], thought.certainties[:, last])
+    return answering_ticks(model.config, model(*model_inputs(model.config, observations)))
 
 
 def _most_certain(
@@ -163,8 +157,7 @@ def _most_certain(
     """Predicted classes at the most certain tick, [N, G]."""
     parts = []
     for rows in np.array_split(observations, -(-len(observations) // BATCH_SIZE)):
-        thought = _answer(model, torch.from_numpy(rows).to(device))
-        answers = at_tick(group(thought.predictions, model.config.num_groups), most_certain_tick(thought.certainties))
+        answers = most_certain_answer(model.config, _answer(model, torch.from_numpy(rows).to(device)))
         parts.append(answers.argmax(2).cpu().numpy())
     return np.concatenate(parts)
 
@@ -228,20 +221,20 @@ def _scores_for(config: AnswerConfig, loss: LossKind, human: Tensor | None) -> _
 
 
 def describe_answers(result: dict[str, Any]) -> str:
-    """The result as one line of text."""
+    """The result as one line of text, and one more for each point of the halting curve."""
     return (
-        f"{result['episodes']} samples of {result['task']}: {100 * result['accuracy']:.1f} % of elements correct, "
-        f"{100 * result['accuracy_whole']:.1f} % of samples in full, in {result['seconds']:.1f} s"
+        f"{result['episodes']} samples of {result['task']}: {_describe_accuracy(result)}, in {result['seconds']:.1f} s"
         + (f", halting after {result['ticks_mean']:.2f} ticks" if "ticks_mean" in result else "")
-        + "".join(map(_describe_halting, result.get("halting", ())))
+        + describe_points(
+            result,
+            lambda point: f", {_describe_accuracy(point)}, {1e3 * point['seconds_per_sample']:.3f} ms a sample",
+        )
     )
 
 
-def _describe_halting(point: dict[str, Any]) -> str:
-    """One more line for a point of the halting curve."""
-    name = threshold_name(point["threshold"])
+def _describe_accuracy(result: dict[str, Any]) -> str:
+    """Both accuracies of a result or of a point of its halting curve."""
     return (
-        f"\n  {name}: {point['ticks_mean']:.2f} ticks, {100 * point['accuracy']:.1f} % of elements correct, "
-        f"{100 * point['accuracy_whole']:.1f} % of samples in full, "
-        f"{1e3 * point['seconds_per_sample']:.3f} ms a sample"
+        f"{100 * result['accuracy']:.1f} % of elements correct, "
+        f"{100 * result['accuracy_whole']:.1f} % of samples in full"
     )

@@ -14,7 +14,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ctm_rl.agents.evaluation.answers import EvaluationTask, describe_answers, evaluate_answers, evaluation_task_of
-from ctm_rl.agents.evaluation.halting_curve import HALT_THRESHOLDS, threshold_name
+from ctm_rl.agents.evaluation.halting_curve import HALT_THRESHOLDS, describe_points
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.experiments.answering import AnsweringExperiment, TaskConfig
 from ctm_rl.agents.experiments.settings import MAX_SEED
@@ -139,7 +139,7 @@ def evaluate(
     env = _changed(experiment.env, env_kwargs)
     seeds = [_SEED_FLOOR + int(word) // 2 for word in np.random.SeedSequence(seed).generate_state(episodes)]
     if thresholds:
-        _check_can_halt(policy)
+        _checked(lambda: check_can_halt(policy.agent))
     halting = thresholds if halt_curve else ()
     result = _play_all(policy, env, seeds, _PlayOptions(deterministic, seed, halt_certainty, num_ticks), halting)
     return {**result, "iteration": policy.iteration, "seed": seed, "deterministic": deterministic}
@@ -206,8 +206,7 @@ def _answering(
     experiment = read_config(run)
     if not isinstance(experiment, AnsweringExperiment):
         raise UserError(f"{run / 'config.json'} describes a policy, and the checkpoint holds a model that answers.")
-    env = experiment.env
-    held_out = dataclasses.replace(env, kwargs={**env.kwargs, **env.held_out_kwargs}, held_out_kwargs={})
+    held_out = dataclasses.replace(_changed(experiment.env, experiment.env.held_out_kwargs), held_out_kwargs={})
     return rebuild_model(place, state), EvaluationTask(held_out, experiment.learning.loss, experiment.name)
 
 
@@ -363,11 +362,6 @@ def _ticks_taken(options: _PlayOptions, ticks_mean: float) -> dict[str, Any]:
     return {**given, "ticks_mean": ticks_mean} if given else {}
 
 
-def _check_can_halt(policy: Policy) -> None:
-    """Refuses a policy that was always trained with all ticks."""
-    _checked(lambda: check_can_halt(policy.agent))
-
-
 def _checked(function: Callable[[], Any]) -> Any:
     """Calls a function; its ``ValueError`` becomes a ``UserError``."""
     try:
@@ -386,15 +380,14 @@ def to_text(result: dict[str, Any]) -> str:
         f"{describe_return(result['episode_return_max'])}), length {result['episode_length_mean']:.1f}, "
         f"{result['env_steps']} steps in {result['seconds']:.1f} s, checkpoint of iteration {result['iteration']}"
         + (f", {result['ticks_mean']:.2f} ticks a step" if "ticks_mean" in result else "")
-        + "".join(map(_describe_halting, result.get("halting", ())))
+        + describe_points(result, _describe_point)
     )
 
 
-def _describe_halting(point: dict[str, Any]) -> str:
-    """One more line for a point of the halting curve."""
-    name = threshold_name(point["threshold"])
+def _describe_point(point: dict[str, Any]) -> str:
+    """A point of the halting curve, after its number of ticks."""
     return (
-        f"\n  {name}: {point['ticks_mean']:.2f} ticks a step, return {describe_return(point['episode_return_mean'])}, "
+        f" a step, return {describe_return(point['episode_return_mean'])}, "
         f"length {point['episode_length_mean']:.1f}, {1e3 * point['seconds_per_step']:.3f} ms a step"
     )
 

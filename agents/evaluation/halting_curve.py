@@ -1,7 +1,7 @@
 """Accuracy, ticks and time of a model whose rows halt at a certainty, for several certainties."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -110,6 +110,19 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def threshold_name(threshold: float | None) -> str:
-    """The name of a point of the curve in text."""
-    return "all ticks" if threshold is None else f"halting at {threshold:g}"
+def describe_points(result: dict[str, Any], describe: Callable[[dict[str, Any]], str]) -> str:
+    """A line of text for each point of a result's halting curve.
+
+    Args:
+        result: of an evaluation; without ``halting`` there are no lines.
+        describe: returns what follows the number of ticks.
+
+    Returns:
+        The lines, each after a line break.
+    """
+    lines = []
+    for point in result.get("halting", ()):
+        threshold = point["threshold"]
+        name = "all ticks" if threshold is None else f"halting at {threshold:g}"
+        lines.append(f"\n  {name}: {point['ticks_mean']:.2f} ticks{describe(point)}")
+    return "".join(lines)

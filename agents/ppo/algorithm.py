@@ -5,14 +5,10 @@ from typing import Any
 
 import numpy as np
 from ray.rllib.algorithms.ppo import PPO
-from ray.rllib.core import ALL_MODULES
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
-    LEARNER_RESULTS,
-    LEARNER_UPDATE_TIMER,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
-    NUM_MODULE_STEPS_TRAINED_LIFETIME,
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
 )
@@ -20,7 +16,7 @@ from ray.rllib.utils.metrics import (
 from ctm_rl.agents.ppo.collector import Collector
 from ctm_rl.agents.ppo.config import RecurrentPPOConfig
 from ctm_rl.agents.ppo.rollout import RolloutFragment
-from ctm_rl.agents.rllib.columns import batch_of
+from ctm_rl.agents.rllib.columns import batch_of, for_learners, update_learners
 
 
 class RecurrentPPO(PPO):
@@ -51,28 +47,17 @@ class RecurrentPPO(PPO):
         With ``collect_ahead``, the runners begin the next T steps before the update.
         """
         config = self._settings
-        assert self.learner_group is not None
         assert self.env_runner_group is not None
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             fragment = self._collector.collect(self._tick_seed())
-        lifetime = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
         if config.ppo.collect_ahead:
             self._collector.order(self._tick_seed())
-        trained = (LEARNER_RESULTS, ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME)
-        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            results = self.learner_group.update(
-                **_shards(fragment, config.num_learners),
-                timesteps={
-                    NUM_ENV_STEPS_SAMPLED_LIFETIME: lifetime,
-                    NUM_MODULE_STEPS_TRAINED_LIFETIME: self.metrics.peek(trained, default=0),
-                },
-            )
-            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        update_learners(self, _shards(fragment, config.num_learners))
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             # RLlib copies the state of the runner in this process to restarted runners.
             local = self.env_runner_group.local_env_runner
             if local is not None:
-                local.num_env_steps_sampled_lifetime = int(lifetime)
+                local.num_env_steps_sampled_lifetime = self._num_env_steps
             self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
 
     def forget_orders(self) -> None:
@@ -84,18 +69,21 @@ class RecurrentPPO(PPO):
         assert isinstance(self.config, RecurrentPPOConfig)
         return self.config
 
+    @property
+    def _num_env_steps(self) -> int:
+        """Environment steps of the run so far."""
+        return int(self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0))
+
     def _tick_seed(self) -> int:
         """The seed of the numbers of ticks, which all fragments of an iteration share."""
         seed = self._settings.seed
-        position = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
-        words = np.random.SeedSequence(None if seed is None else [seed, int(position), 2])
+        words = np.random.SeedSequence(None if seed is None else [seed, self._num_env_steps, 2])
         return int(words.generate_state(1)[0])
 
 
 def _shards(fragment: RolloutFragment, num_learners: int) -> dict[str, Any]:
-    """Arguments of ``LearnerGroup.update``: the whole fragment for a local learner, equal parts for remote ones."""
-    if num_learners == 0:
-        return {"batch": batch_of(fragment.columns(), fragment.num_steps)}
-    share = fragment.num_rows // num_learners
-    parts = [fragment.rows(index * share, (index + 1) * share) for index in range(num_learners)]
-    return {"batches": [batch_of(part.columns(), part.num_steps) for part in parts]}
+    """Equal parts of a fragment, as ``LearnerGroup.update`` takes them."""
+    num_parts = max(1, num_learners)
+    share = fragment.num_rows // num_parts
+    parts = [fragment.rows(index * share, (index + 1) * share) for index in range(num_parts)]
+    return for_learners([batch_of(part.columns(), part.num_steps) for part in parts], num_learners)

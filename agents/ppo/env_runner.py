@@ -2,19 +2,16 @@
 
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import numpy as np
-import ray
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_AGENT_ID, DEFAULT_MODULE_ID
-from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_context import EnvContext
-from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils import force_list
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.framework import get_device
@@ -42,9 +39,9 @@ from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.ppo.vector_player import VectorPlayer
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.environment import make_vector
-from ctm_rl.agents.rllib.episodes import LENGTHS, RETURNS, FinishedEpisode
-from ctm_rl.agents.rllib.faults import FAULTS, FaultCounter
+from ctm_rl.agents.rllib.episodes import FinishedEpisode
 from ctm_rl.agents.rllib.module import CTMModule
+from ctm_rl.agents.rllib.runner_base import PlainEnvRunner, ResumableRunner, check_arguments, load_weights
 from ctm_rl.inference.actor import Actor
 
 if TYPE_CHECKING:
@@ -56,7 +53,7 @@ COMPONENT_PLAYING = "playing"
 _LOG = logging.getLogger(__name__)
 
 
-class ColumnarEnvRunner(EnvRunner, Checkpointable):
+class ColumnarEnvRunner(ResumableRunner, PlainEnvRunner):
     """Steps a vector of environments with a ``CTMModule`` and returns ``RolloutFragment``s.
 
     Each environment has its own, unrelated seed. There are no episode objects and no connectors, and of the callbacks
@@ -66,17 +63,15 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
     """
 
     config: "RecurrentPPOConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
+    module: CTMModule | None
 
     def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
-        self.spaces = kwargs.get("spaces") or {}
         self.num_envs = 0
-        self.module: CTMModule | None = None
         self._callbacks = [make() for make in force_list(self.config.callbacks_class)]
         num_gpus = self.config.num_gpus_per_env_runner if self.worker_index else 0
         self._device = get_device(self.config, cast(int, num_gpus))
         self._weights_seq_no = 0
-        self._start_iteration: int | None = None
         self._needs_initial_reset = True
         self._player: VectorPlayer | None = None
         self._generator: torch.Generator | None = None
@@ -88,8 +83,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
 
     def make_env(self) -> None:
         """Creates the environments again from the configuration; the next sample begins new episodes."""
-        if self.env is not None:
-            self.env.close()
+        self.stop()
         env_config = self.config.env_config
         context = env_config
         if not isinstance(env_config, EnvContext):
@@ -97,7 +91,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         mode = gym.VectorizeMode(self.config.gym_env_vectorize_mode)
         self.env = make_vector(cast(Any, self.config.env), self.config.num_envs_per_env_runner, mode, context)
         self.num_envs = self.env.num_envs
-        self._faults = FaultCounter(self.env, is_tolerant=bool(env_config.get("tolerate_faults")))
+        self._count_faults()
         self._player = None
         self._needs_initial_reset = True
         make_callback(
@@ -114,16 +108,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
 
     def make_module(self) -> None:
         """Creates the module again from the configuration."""
-        env = self.env.unwrapped if self.env is not None else None
-        module = self.config.get_rl_module_spec(env=env, spaces=self.get_spaces(), inference_only=True).build()
-        if not isinstance(module, CTMModule):
-            raise ValueError(
-                f"ColumnarEnvRunner needs a CTMModule, and rl_module_spec makes a {type(module).__name__}."
-            )
-        module.to(self._device)
-        # No dropout in rollouts.
-        module.eval()
-        self.module = module
+        self.module = self._build_module(CTMModule).to(self._device)
         self._player = None
         self._needs_initial_reset = True
 
@@ -150,10 +135,7 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         Raises:
             ValueError: this runner has no environments.
         """
-        if kwargs:
-            raise ValueError(
-                f"sample takes num_timesteps, explore and tick_seed; {', '.join(kwargs)} is not supported."
-            )
+        check_arguments(kwargs, "num_timesteps, explore and tick_seed")
         if self.env is None:
             raise ValueError(f"{self} has no environments to sample from.")
         num_steps = num_timesteps or self.config.get_rollout_fragment_length(self.worker_index or 0)
@@ -167,13 +149,10 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
     def get_metrics(self) -> Any:
         """Returns the metrics since the last call, with the return and length of each finished episode."""
         episodes = [] if self._player is None else self._player.pop_finished()
-        for episode in episodes:
-            self.metrics.log_value(RETURNS, episode.episode_return, reduce="item_series")
-            self.metrics.log_value(LENGTHS, episode.length, reduce="item_series")
+        self._log_finished(episodes)
         self._log_means(episodes)
         self.metrics.log_value(NUM_EPISODES, len(episodes), reduce="sum")
         self.metrics.log_value(NUM_EPISODES_LIFETIME, len(episodes), reduce="lifetime_sum")
-        self.metrics.log_value(FAULTS, 0 if self._player is None else self._faults.pop(), reduce="sum")
         return self.metrics.reduce()
 
     @property
@@ -181,38 +160,12 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         """Whether this runner has environments that have been stepped."""
         return self._player is not None
 
-    def restart(self, iteration: int, num_env_steps: int) -> None:
-        """Prepares to resume: new episodes, seeded by the iteration; the next weights are always accepted.
-
-        Args:
-            iteration: number of finished iterations.
-            num_env_steps: number of environment steps sampled by all runners.
-        """
-        self._start_iteration = iteration
-        self._needs_initial_reset = True
-        self._weights_seq_no = 0
-        self.num_env_steps_sampled_lifetime = num_env_steps
+    def _drop_finished(self) -> None:
+        """Drops finished episodes that have not been reported."""
         if self._player is not None:
             self._player.pop_finished()
 
-    def get_spaces(self) -> dict[str, tuple[gym.Space, gym.Space]]:
-        """Returns the spaces of all environments together, of one, and of the module."""
-        if self.env is None:
-            return self.spaces
-        single = self.env.single_observation_space, self.env.single_action_space
-        return {
-            INPUT_ENV_SPACES: (self.env.observation_space, self.env.action_space),
-            INPUT_ENV_SINGLE_SPACES: single,
-            DEFAULT_MODULE_ID: single,
-        }
-
-    def get_state(
-        self,
-        components: str | Collection[str] | None = None,
-        *,
-        not_components: str | Collection[str] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """Returns weights, counters, generator and reward statistics; environments cannot be saved."""
         assert self.module is not None
         state: dict[str, Any] = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
@@ -228,7 +181,8 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         if COMPONENT_RL_MODULE in state:
             number = state.get(WEIGHTS_SEQ_NO, 0)
             if number == 0 or self._weights_seq_no < number:
-                self._set_weights(state[COMPONENT_RL_MODULE])
+                assert self.module is not None
+                load_weights(self.module, state[COMPONENT_RL_MODULE])
             if number > 0:
                 self._weights_seq_no = number
         if state.get(COMPONENT_PLAYING):
@@ -257,10 +211,6 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
         if state["rewards"] is not None and self.num_envs:
             self._normaliser = RewardNormaliser(self.num_envs, self.config.ppo.gamma)
             self._normaliser.set_state(state["rewards"])
-
-    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns the arguments that RLlib creates another one with."""
-        return (), {"config": self.config}
 
     def get_checkpointable_components(self) -> list[tuple[str, Checkpointable]]:
         """Returns the components that save themselves."""
@@ -324,13 +274,6 @@ class ColumnarEnvRunner(EnvRunner, Checkpointable):
             self._player.reset(private.seed_of(self), position)
             self._needs_initial_reset = False
         return self._player
-
-    def _set_weights(self, weights: Any) -> None:
-        """Puts weights into the module."""
-        assert self.module is not None
-        if isinstance(weights, ray.ObjectRef):
-            weights = ray.get(weights)
-        self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
 
     def _log(self, num_steps: int) -> None:
         """Logs numbers of steps as RLlib's own runner does."""

@@ -9,26 +9,22 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY, Learner
-from ray.rllib.core.learner.training_data import TrainingData
-from ray.rllib.policy.sample_batch import MultiAgentBatch
+from ray.rllib.core.learner.learner import Learner
 from torch import Tensor
 
 from ctm_rl.agents.ppo.gae import estimate_advantages
-from ctm_rl.agents.ppo.loss import PPOLoss, ppo_loss
+from ctm_rl.agents.ppo.loss import PART_KEYS, PPOLoss, ppo_loss
 from ctm_rl.agents.ppo.moments import Moments, moments_of_sums, sum_over_learners
 from ctm_rl.agents.ppo.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, VALUES
 from ctm_rl.agents.rllib import private
-from ctm_rl.agents.rllib.columns import to_device, to_tensor
+from ctm_rl.agents.rllib.column_learner import ColumnLearner
+from ctm_rl.agents.rllib.columns import map_arrays, to_device, to_tensor
 from ctm_rl.agents.rllib.module import CTMModule
-from ctm_rl.engine.keep_freed_memory import keep_freed_memory
 from ctm_rl.models.actor_critic import ActorCritic
 
 if TYPE_CHECKING:
     from ctm_rl.agents.ppo.config import RecurrentPPOConfig
 
-KL_KEY = "kl"
-CLIP_FRACTION_KEY = "clip_fraction"
 EXPLAINED_VARIANCE_KEY = "vf_explained_var"
 GRADIENT_NORM_KEY = "gradients_default_optimizer_global_norm"
 NUM_GRADIENT_STEPS_KEY = "num_gradient_steps"
@@ -49,7 +45,7 @@ class _Minibatch(NamedTuple):
     """Valid steps in them, of this learner only."""
 
 
-class RecurrentPPOLearner(PPOTorchLearner):
+class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Learns from the columns of a ``RolloutFragment``.
 
     Advantages are estimated once for each update, from the rollout's values and scaled rewards, and normalised for each
@@ -63,7 +59,6 @@ class RecurrentPPOLearner(PPOTorchLearner):
     def build(self) -> None:
         """Builds the module, its optimiser, and the generator of minibatches."""
         super().build()
-        keep_freed_memory()
         self.minibatch_generator = torch.Generator()
         if self.config.seed is not None:
             # The same on every learner: each shuffles its own environments.
@@ -78,32 +73,6 @@ class RecurrentPPOLearner(PPOTorchLearner):
         self.register_optimizer(
             module_id=module_id, optimizer=optimizer, params=parameters, lr_or_lr_schedule=self.config.lr
         )
-
-    def update(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        *,
-        training_data: TrainingData | None = None,
-        batch: MultiAgentBatch | None = None,
-        timesteps: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Learns from one iteration's fragments.
-
-        Args:
-            training_data: holds this learner's environments as one ``MultiAgentBatch`` of one module.
-            batch: the same, unwrapped.
-            timesteps: RLlib's counters, by which schedules advance.
-            **kwargs: RLlib passes them to every learner; the configuration has all that is needed here.
-
-        Returns:
-            RLlib's metrics, reduced.
-
-        Raises:
-            ValueError: the environments cannot be divided into equal minibatches.
-        """
-        self._learn(private.begin_update(self, training_data, batch, timesteps))
-        self.after_gradient_based_update(timesteps=timesteps or {})
-        return self.metrics.reduce()
 
     def compute_loss_for_module(
         self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
@@ -175,7 +144,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
         self._log_learning(parts, norms)
         valid = columns[IS_VALID]
         explained = _explained_variance(columns[VALUES][valid], returns[valid])
-        self.metrics.log_value((DEFAULT_MODULE_ID, EXPLAINED_VARIANCE_KEY), explained, window=1)
+        self._log_values({EXPLAINED_VARIANCE_KEY: explained})
 
     @torch.no_grad()
     def _recompute_logp(self, columns: dict[str, Any]) -> np.ndarray:
@@ -184,7 +153,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
         Returns:
             The probability ratio of each action, at most 1, [B, T].
         """
-        module = cast(CTMModule, self.module[DEFAULT_MODULE_ID].unwrapped())
+        module = self._module_as(CTMModule)
         is_training = module.training
         module.eval()
         logp = torch.empty_like(columns[Columns.ACTION_LOGP])
@@ -211,10 +180,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         losses[DEFAULT_MODULE_ID].backward()
-        limit = self.config.grad_clip
-        parameters = private.parameters_of(self)
-        # One norm over all parameters, without a transfer from the device for each.
-        norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit, foreach=True)
+        norm = self._clip_gradients(self.config.grad_clip)
         for optimizer in optimizers:
             optimizer.step()
         self._agent.project_()
@@ -223,9 +189,7 @@ class RecurrentPPOLearner(PPOTorchLearner):
     @property
     def _agent(self) -> ActorCritic:
         """The policy that is trained."""
-        module = self.module[DEFAULT_MODULE_ID].unwrapped()
-        assert isinstance(module, CTMModule)
-        return module.agent
+        return self._module_as(CTMModule).agent
 
     def _update_observation_statistics(self, observations: Tensor, is_valid: Tensor) -> None:
         """Updates the statistics of observations, over all learners, after the gradient steps.
@@ -234,11 +198,6 @@ class RecurrentPPOLearner(PPOTorchLearner):
         """
         for normaliser, moments in self._agent.observed(observations.flatten(0, 1), is_valid.flatten().float()):
             normaliser.observe_(sum_over_learners(moments, self._num_learners))
-
-    @property
-    def _num_learners(self) -> int:
-        """Number of learners, at least 1."""
-        return max(1, self.config.num_learners)
 
     def _is_too_far(self) -> bool:
         """Whether the minibatch's KL divergence over all learners is above ``target_kl``; the same on every learner."""
@@ -274,25 +233,13 @@ class RecurrentPPOLearner(PPOTorchLearner):
         """Logs the means over the minibatches, with one transfer from the device."""
         norm = torch.stack(norms).mean() if norms else torch.zeros((), device=self.device)
         means = torch.cat((torch.stack(parts).mean(0), norm[None])).tolist()
-        names = (
-            Learner.TOTAL_LOSS_KEY,
-            POLICY_LOSS_KEY,
-            VF_LOSS_KEY,
-            ENTROPY_KEY,
-            KL_KEY,
-            CLIP_FRACTION_KEY,
-            GRADIENT_NORM_KEY,
-        )
-        for name, value in zip(names, means, strict=True):
-            self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
-        self.metrics.log_value((DEFAULT_MODULE_ID, NUM_GRADIENT_STEPS_KEY), len(norms), window=1)
+        names = (Learner.TOTAL_LOSS_KEY, *PART_KEYS, GRADIENT_NORM_KEY)
+        self._log_values({**dict(zip(names, means, strict=True)), NUM_GRADIENT_STEPS_KEY: len(norms)})
 
 
 def _select(columns: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     """Selects environments from all columns."""
-    return {
-        name: _select(column, rows) if isinstance(column, dict) else column[rows] for name, column in columns.items()
-    }
+    return map_arrays(columns, lambda column: column[rows])
 
 
 def _explained_variance(values: np.ndarray, returns: np.ndarray) -> float:

@@ -3,9 +3,13 @@
 from typing import NamedTuple
 
 import torch
+from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from torch import Tensor
 
 from ctm_rl.spaces.actions import Chosen
+
+PART_KEYS = (POLICY_LOSS_KEY, VF_LOSS_KEY, ENTROPY_KEY, "kl", "clip_fraction")
+"""Names, as metrics, of the parts of a ``PPOLoss`` after the total."""
 
 
 class PPOLoss(NamedTuple):

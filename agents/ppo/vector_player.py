@@ -11,6 +11,7 @@ from torch import Tensor
 from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.rllib.episodes import FinishedEpisode, seeds_of_envs
+from ctm_rl.agents.rllib.module import fields_of
 from ctm_rl.agents.rllib.vector_loop import VectorLoop, VectorStep
 from ctm_rl.inference.actor import Actor
 
@@ -68,11 +69,7 @@ class VectorPlayer:
         actions = np.empty((*shape, *self._actions.column_shape), self._actions.column_dtype)
         logp, values, rewards, next_values, final_values = (np.zeros(shape, np.float32) for _ in range(5))
         is_first, is_valid, is_last, is_terminated = (np.zeros(shape, bool) for _ in range(4))
-        state = {
-            name: part.detach().cpu().numpy().copy()
-            for name, part in self.actor.state._asdict().items()
-            if part is not None
-        }
+        state = {name: part.detach().cpu().numpy().copy() for name, part in fields_of(self.actor.state).items()}
 
         def choose(observed: np.ndarray, begins: np.ndarray) -> np.ndarray:
             observations[:, step], is_first[:, step] = observed, begins

@@ -1,7 +1,8 @@
 """Creates the environments that an experiment or an RLlib configuration names."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import gymnasium as gym
@@ -58,10 +59,8 @@ def make_env(env: EnvConfig) -> gym.Env:
         UserError: there is no such environment, or it cannot be created with these settings.
     """
     env_id, arguments = gym_arguments(env)
-    try:
+    with reporting_failures(env.id):
         return gym.make(env_id, **arguments)
-    except Exception as error:  # a user's environment may raise anything
-        raise _cannot_be_made(env, error) from error
 
 
 def make_vector_env(env: EnvConfig, num_envs: int) -> VectorEnv:
@@ -80,10 +79,8 @@ def make_vector_env(env: EnvConfig, num_envs: int) -> VectorEnv:
         UserError: they cannot be created with these settings.
     """
     env_id, arguments = training_arguments(env)
-    try:
+    with reporting_failures(env.id):
         return make_vector(env_id, num_envs, VECTORIZATIONS[env.vectorization], arguments)
-    except Exception as error:  # a user's environment may raise anything
-        raise _cannot_be_made(env, error) from error
 
 
 def make_vector(
@@ -119,12 +116,23 @@ def make_vector(
     return gym.make_vec(spec, num_envs, vectorization)
 
 
-def _cannot_be_made(env: EnvConfig, error: Exception) -> UserError:
-    """The error for an environment that cannot be created, in one line."""
-    if isinstance(error, UserError):
-        return UserError(f"env.id {env.id!r} cannot be made: {error}")
-    reason = " ".join(str(error).split())
-    return UserError(
-        f"env.id {env.id!r} cannot be made: {reason} "
-        "Any registered id is allowed; module:Name-v0 imports the module first."
-    )
+@contextlib.contextmanager
+def reporting_failures(env_id: str) -> Iterator[None]:
+    """Reports in one line that an environment cannot be created.
+
+    Args:
+        env_id: its name in the experiment.
+
+    Raises:
+        UserError: the body has raised an error.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"env.id {env_id!r} cannot be made: {error}") from error
+    except Exception as error:  # a user's environment may raise anything
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"env.id {env_id!r} cannot be made: {reason} "
+            "Any registered id is allowed; module:Name-v0 imports the module first."
+        ) from error

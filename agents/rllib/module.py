@@ -65,7 +65,7 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
 
     def get_initial_state(self) -> dict[str, Tensor]:
         """Returns the start state of one episode, without batch axis and gradient."""
-        state = _fields_of(self.agent.initial_state(1))
+        state = fields_of(self.agent.initial_state(1))
         return {**{name: value[0].detach() for name, value in state.items()}, NUM_STEPS: torch.tensor(0)}
 
     def get_non_inference_attributes(self) -> list[str]:
@@ -104,7 +104,7 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
         num_steps = batch[Columns.STATE_IN][NUM_STEPS] + unrolled.logits.shape[0]
         return {
             Columns.ACTION_DIST_INPUTS: unrolled.logits.transpose(0, 1),
-            Columns.STATE_OUT: {**_fields_of(unrolled.state), NUM_STEPS: num_steps},
+            Columns.STATE_OUT: {**fields_of(unrolled.state), NUM_STEPS: num_steps},
         }
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -144,6 +144,6 @@ def _ticks_of(batch: dict[str, Any]) -> list[int] | None:
     return ticks[0].tolist()
 
 
-def _fields_of(state: AnyState) -> dict[str, Tensor]:
+def fields_of(state: AnyState) -> dict[str, Tensor]:
     """The fields of a state that are not ``None``."""
     return {name: value for name, value in state._asdict().items() if value is not None}

@@ -30,10 +30,12 @@ OVERRIDDEN = (
     ("ray.rllib.core.learner.torch.torch_learner", "TorchLearner._make_batch_if_necessary"),
     ("ray.rllib.core.learner.torch.torch_learner", "TorchLearner._update"),
     ("ray.rllib.env.single_agent_env_runner", "SingleAgentEnvRunner._try_env_reset"),
+    ("ray.rllib.env.single_agent_env_runner", "SingleAgentEnvRunner._needs_initial_reset"),
+    ("ray.rllib.env.single_agent_env_runner", "SingleAgentEnvRunner._weights_seq_no"),
     ("ray.rllib.env.env_runner_group", "EnvRunnerGroup._setup"),
     ("ray.rllib.algorithms.algorithm_config", "AlgorithmConfig._train_batch_size_per_learner"),
 )
-"""Private methods and attributes that subclasses of ours override, each with its reason there; a test finds them."""
+"""Private methods and attributes that our subclasses override or set, with the reason there; a test finds them."""
 
 MAX_REQUESTS_IN_FLIGHT = 2
 """``max_requests_in_flight_per_env_runner``: with 1, RLlib skips sending new weights to an environment runner whose
@@ -161,16 +163,9 @@ def is_component_wanted(runner: "Checkpointable", name: str, components: Any, no
     return runner._check_component(name, components, not_components)
 
 
-def needs_reset(runner: "SingleAgentEnvRunner") -> bool:
-    """Whether the next sample begins new episodes."""
-    return runner._needs_initial_reset
-
-
-def forget_episodes(runner: "SingleAgentEnvRunner") -> None:
-    """Has the next sample begin new episodes, drops the metrics of old ones, and accepts any weights as newer."""
-    runner._needs_initial_reset = True
+def drop_finished_episodes(runner: "SingleAgentEnvRunner") -> None:
+    """Drops the episodes that ended since the last metrics."""
     runner._done_episodes_for_metrics.clear()
-    runner._weights_seq_no = 0
 
 
 def pieces_of_finished_episodes(runner: "SingleAgentEnvRunner") -> list[list[Any]]:

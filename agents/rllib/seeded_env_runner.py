@@ -6,26 +6,22 @@ from typing import Any
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from ctm_rl.agents.rllib import private
-from ctm_rl.agents.rllib.episodes import LENGTHS, RETURNS, seeds_of_envs
-from ctm_rl.agents.rllib.faults import FAULTS, FaultCounter
+from ctm_rl.agents.rllib.episodes import FinishedEpisode, seeds_of_envs
+from ctm_rl.agents.rllib.runner_base import ResumableRunner
 from ctm_rl.errors import EnvFault
 
 
-class SeededEnvRunner(SingleAgentEnvRunner):
+class SeededEnvRunner(ResumableRunner, SingleAgentEnvRunner):
     """RLlib's environment runner; each environment has its own, unrelated seed, and every episode is reported.
 
     RLlib seeds environments with ``seed + worker_index`` and the numbers after it: neighbouring runners, and runs with
     neighbouring seeds, would play almost the same environments.
     """
 
-    _start_iteration = 0
-    _faults: FaultCounter | None = None
-
     def make_env(self) -> None:
         """Creates the environments again, with a new count of faults."""
         super().make_env()
-        is_tolerant = bool(self.config.env_config.get("tolerate_faults"))
-        self._faults = None if self.env is None else FaultCounter(self.env, is_tolerant=is_tolerant)
+        self._count_faults()
 
     def sample(self, **kwargs: Any) -> Any:
         """Samples as RLlib does, but raises an ``EnvFault`` as such, which RLlib wraps in a RuntimeError.
@@ -43,26 +39,18 @@ class SeededEnvRunner(SingleAgentEnvRunner):
     @property
     def has_played(self) -> bool:
         """Whether this runner has environments that have been stepped."""
-        return self.env is not None and not private.needs_reset(self)
+        return self.env is not None and not self._needs_initial_reset
 
-    def restart(self, iteration: int, num_env_steps: int) -> None:
-        """Prepares to resume: new episodes, seeded by the iteration; the next weights are always accepted.
-
-        Args:
-            iteration: number of finished iterations.
-            num_env_steps: number of environment steps sampled by all runners.
-        """
-        self._start_iteration = iteration
-        private.forget_episodes(self)
-        self.num_env_steps_sampled_lifetime = num_env_steps
+    def _drop_finished(self) -> None:
+        """Drops finished episodes that have not been reported."""
+        private.drop_finished_episodes(self)
 
     def get_metrics(self) -> Any:
         """Returns the metrics since the last call, with the return and length of each finished episode."""
-        for pieces in private.pieces_of_finished_episodes(self):
-            total = float(sum(piece.get_return() for piece in pieces))
-            self.metrics.log_value(RETURNS, total, reduce="item_series")
-            self.metrics.log_value(LENGTHS, pieces[0].t, reduce="item_series")
-        self.metrics.log_value(FAULTS, 0 if self._faults is None else self._faults.pop(), reduce="sum")
+        self._log_finished(
+            FinishedEpisode(float(sum(piece.get_return() for piece in pieces)), pieces[0].t)
+            for pieces in private.pieces_of_finished_episodes(self)
+        )
         return super().get_metrics()
 
     def _try_env_reset(
@@ -70,5 +58,5 @@ class SeededEnvRunner(SingleAgentEnvRunner):
     ) -> tuple[Any, Any]:
         """Resets all environments; RLlib passes a seed only the first time."""
         if isinstance(seed, int):
-            seed = seeds_of_envs(seed, self._start_iteration, self.num_envs)
+            seed = seeds_of_envs(seed, self._start_iteration or 0, self.num_envs)
         return super()._try_env_reset(seed=seed, options=options)  # pyright: ignore[reportArgumentType]

@@ -6,19 +6,16 @@ from typing import Any, cast
 
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import ALL_MODULES
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
-    LEARNER_RESULTS,
-    LEARNER_UPDATE_TIMER,
     NUM_ENV_STEPS_SAMPLED,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
-    NUM_MODULE_STEPS_TRAINED_LIFETIME,
     TIMERS,
 )
 
 from ctm_rl.agents.rllib import private
+from ctm_rl.agents.rllib.columns import for_learners, update_learners
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.learner import SupervisedLearner
@@ -48,23 +45,12 @@ class Supervised(Algorithm):
     def training_step(self) -> None:
         """One iteration: ``learning.num_steps_per_iteration`` optimiser steps on samples that were made ahead."""
         config = self._settings
-        assert self.learner_group is not None
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             data = self._samples(self.iteration)
         num_samples = config.num_rows * max(1, config.num_learners) * config.learning.num_steps_per_iteration
         for key, reduce in ((NUM_ENV_STEPS_SAMPLED, "sum"), (NUM_ENV_STEPS_SAMPLED_LIFETIME, "lifetime_sum")):
             self.metrics.log_value((ENV_RUNNER_RESULTS, key), num_samples, reduce=reduce)
-        lifetime = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
-        trained = (LEARNER_RESULTS, ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME)
-        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            results = self.learner_group.update(
-                **data,
-                timesteps={
-                    NUM_ENV_STEPS_SAMPLED_LIFETIME: self.metrics.peek(lifetime),
-                    NUM_MODULE_STEPS_TRAINED_LIFETIME: self.metrics.peek(trained, default=0),
-                },
-            )
-            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        update_learners(self, data)
 
     def test(self) -> Tally:
         """Evaluates the held-out samples, divided over runners and learners; returns the sums over all of them."""
@@ -109,14 +95,6 @@ class Supervised(Algorithm):
         for chunk in (*chunks, *following):
             self._queue.request(("held out", chunk), methodcaller("held_out", chunk, num_samples))
         return [self._queue.take(("held out", chunk)) for chunk in chunks]
-
-
-def for_learners(batches: list[Any], num_learners: int) -> dict[str, Any]:
-    """The learners' batches, or references to them, as ``LearnerGroup.update`` takes them."""
-    are_references = isinstance(batches[0], ray.ObjectRef)
-    if num_learners == 0:
-        return {"batch": ray.get(batches[0]) if are_references else batches[0]}
-    return {"batch_refs" if are_references else "batches": batches}
 
 
 def _score(learner: SupervisedLearner, chunks: list[Any]) -> Tally:

@@ -1,11 +1,10 @@
 """The configuration of supervised learning: RLlib's own, and a few fields more."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.utils.from_config import NotProvided
 
 from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings
 from ctm_rl.agents.rllib import private
@@ -33,6 +32,9 @@ class SupervisedConfig(AlgorithmConfig):
         32
     """
 
+    OWN_FIELDS: ClassVar[frozenset[str]] = frozenset({"learning", "held_out", "held_out_kwargs", "num_total_steps"})
+    """Fields that RLlib does not have."""
+
     # Always set here; RLlib's annotations allow None.
     num_learners: int  # pyright: ignore[reportIncompatibleVariableOverride]
     num_env_runners: int  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -51,37 +53,21 @@ class SupervisedConfig(AlgorithmConfig):
         self.held_out_kwargs: dict[str, Any] = {}
         self.num_total_steps = 10_000
 
-    def training(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        *,
-        learning: Any = NotProvided,
-        held_out: Any = NotProvided,
-        held_out_kwargs: Any = NotProvided,
-        num_total_steps: Any = NotProvided,
-        **kwargs: Any,
-    ) -> "SupervisedConfig":
+    def training(self, **kwargs: Any) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Sets how the model learns.
 
         Args:
-            learning: a ``LearningSettings``: loss, batches, optimiser and its schedule.
-            held_out: a ``HeldOutSettings``: the samples for evaluation.
-            held_out_kwargs: arguments of the environment that differ for held-out samples.
-            num_total_steps: optimiser steps of the whole run, for the schedule.
-            **kwargs: RLlib's own.
+            **kwargs: ``learning`` (a ``LearningSettings``: loss, batches, optimiser and its schedule), ``held_out`` (a
+                ``HeldOutSettings``: the samples for evaluation), ``held_out_kwargs`` (arguments of the environment that
+                differ for held-out samples), ``num_total_steps`` (optimiser steps of the whole run, for the schedule),
+                and RLlib's own.
 
         Returns:
             This configuration.
         """
+        for name in self.OWN_FIELDS & kwargs.keys():
+            setattr(self, name, kwargs.pop(name))
         super().training(**kwargs)
-        own = {
-            "learning": learning,
-            "held_out": held_out,
-            "held_out_kwargs": held_out_kwargs,
-            "num_total_steps": num_total_steps,
-        }
-        for name, value in own.items():
-            if value is not NotProvided:
-                setattr(self, name, value)
         return self
 
     @property

@@ -1,25 +1,22 @@
 """The environment runner of supervised learning: makes labelled samples, without a policy."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
+from gymnasium.vector import VectorEnv
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
-from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.policy.sample_batch import MultiAgentBatch
-from ray.rllib.utils.checkpoints import Checkpointable
 
 from ctm_rl.agents.experiments.answering import TaskConfig
 from ctm_rl.agents.rllib.columns import batch_of
+from ctm_rl.agents.rllib.runner_base import PlainEnvRunner, check_arguments
 from ctm_rl.agents.supervised.sampler import LabelledSamples, Sampler
 
 if TYPE_CHECKING:
     from ctm_rl.agents.supervised.config import SupervisedConfig
 
 
-class SampleRunner(EnvRunner, Checkpointable):
+class SampleRunner(PlainEnvRunner):
     """Makes samples of a single-step environment; has neither a policy nor a state.
 
     The constructor's arguments are RLlib's. Of the configuration it reads the environment, ``learning``, ``held_out``.
@@ -29,8 +26,6 @@ class SampleRunner(EnvRunner, Checkpointable):
 
     def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
-        self.spaces = kwargs.get("spaces") or {}
-        self.module = None
         self.make_env()
 
     def make_env(self) -> None:
@@ -60,8 +55,7 @@ class SampleRunner(EnvRunner, Checkpointable):
         Raises:
             ValueError: an argument is not supported.
         """
-        if kwargs:
-            raise ValueError(f"sample takes iteration and part, got {', '.join(kwargs)}.")
+        check_arguments(kwargs, "iteration and part")
         columns = self.sampler.fragment(iteration, part)
         return batch_of(columns.as_dict(), len(columns.targets))
 
@@ -80,34 +74,17 @@ class SampleRunner(EnvRunner, Checkpointable):
         """Returns no metrics of its own: learners count the samples."""
         return self.metrics.reduce()
 
-    def get_spaces(self) -> dict[str, tuple[gym.Space, gym.Space]]:
-        """Returns the spaces of all environments together, of one, and of the module."""
-        if self.worker_index == 0 and self.spaces:
-            return self.spaces
-        env = self.sampler.env
-        single = env.single_observation_space, env.single_action_space
-        return {
-            INPUT_ENV_SPACES: (env.observation_space, env.action_space),
-            INPUT_ENV_SINGLE_SPACES: single,
-            DEFAULT_MODULE_ID: single,
-        }
+    @property
+    def _vector(self) -> VectorEnv | None:
+        """The environments of training; runner 0 creates none if others have sent their spaces."""
+        return None if self.worker_index == 0 and self.spaces else self.sampler.env
 
-    def get_state(
-        self,
-        components: str | Collection[str] | None = None,
-        *,
-        not_components: str | Collection[str] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Returns an empty state: samples depend on the seed and the iteration alone."""
         return {}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Does nothing: there is no state."""
-
-    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns the constructor's arguments, with which RLlib recreates a runner."""
-        return (), {"config": self.config}
 
     def assert_healthy(self) -> None:
         """Checks that the constructor has finished."""

@@ -10,18 +10,15 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import Learner
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
-from ray.rllib.core.learner.training_data import TrainingData
-from ray.rllib.policy.sample_batch import MultiAgentBatch
 from torch import Tensor
 
 from ctm_rl.agents.rllib import private
-from ctm_rl.agents.rllib.columns import to_device
+from ctm_rl.agents.rllib.column_learner import ColumnLearner
+from ctm_rl.agents.rllib.columns import map_arrays, to_device
 from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, AnsweringModule
 from ctm_rl.agents.supervised.optimisation import QuantileClipper, learning_rate, parameter_groups
-from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS, map_arrays
+from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS
 from ctm_rl.agents.supervised.scoring import Tally, loss_of, tally
-from ctm_rl.engine.keep_freed_memory import keep_freed_memory
 from ctm_rl.machine.core import project_
 from ctm_rl.models.answering import Thought
 
@@ -35,7 +32,7 @@ LEARNING_RATE_KEY = "lr"
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class SupervisedLearner(TorchLearner):
+class SupervisedLearner(ColumnLearner):
     """Learns from labelled samples, with a loss over the ticks; reads ``learning`` of the configuration."""
 
     config: "SupervisedConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -43,7 +40,6 @@ class SupervisedLearner(TorchLearner):
     def build(self) -> None:
         """Builds the module, its optimiser, the gradient clipper and the loss scaler."""
         super().build()
-        keep_freed_memory()
         self.num_steps_taken = 0
         settings = self.config.learning
         self._clipper = None
@@ -63,27 +59,8 @@ class SupervisedLearner(TorchLearner):
             lr_or_lr_schedule=settings.lr,
         )
 
-    def update(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        *,
-        training_data: TrainingData | None = None,
-        batch: MultiAgentBatch | None = None,
-        timesteps: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Takes one optimiser step for every batch.
-
-        Args:
-            training_data: holds this learner's samples, batch after batch.
-            batch: the same samples, unwrapped.
-            timesteps: RLlib's counters.
-            **kwargs: RLlib passes them to every learner; the configuration has all that is needed here.
-
-        Returns:
-            RLlib's metrics, reduced.
-        """
-        self._learn(private.begin_update(self, training_data, batch, timesteps))
-        return self.metrics.reduce()
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Does nothing: the learning rate is set before every step and logged after the last one, not by RLlib."""
 
     def compute_loss_for_module(
         self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
@@ -134,9 +111,7 @@ class SupervisedLearner(TorchLearner):
 
     @property
     def _answering_module(self) -> AnsweringModule:
-        module = self.module[DEFAULT_MODULE_ID].unwrapped()
-        assert isinstance(module, AnsweringModule)
-        return module
+        return self._module_as(AnsweringModule)
 
     @property
     def _device_type(self) -> str:
@@ -162,12 +137,7 @@ class SupervisedLearner(TorchLearner):
             self.num_steps_taken += 1
         # One transfer from the device for all.
         loss, norm = torch.stack((torch.stack(losses).mean(), torch.stack(norms).mean().to(self._device))).tolist()
-        for name, value in (
-            (Learner.TOTAL_LOSS_KEY, loss),
-            (GRADIENT_NORM_KEY, norm),
-            (LEARNING_RATE_KEY, rate),
-        ):
-            self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
+        self._log_values({Learner.TOTAL_LOSS_KEY: loss, GRADIENT_NORM_KEY: norm, LEARNING_RATE_KEY: rate})
 
     def _step(self, batch: dict[str, Any], rate: float) -> tuple[Tensor, Tensor]:
         """Takes one optimiser step; returns the loss and the gradient's norm before clipping."""
@@ -187,12 +157,10 @@ class SupervisedLearner(TorchLearner):
             total += loss.detach() / len(parts)
         for optimizer in private.optimizers_of(self).values():
             self._scaler.unscale_(optimizer)
-        parameters = private.parameters_of(self)
         if self._clipper is not None:
-            norm = self._clipper.clip_(parameters)
+            norm = self._clipper.clip_(private.parameters_of(self))
         else:
-            limit = settings.max_grad_norm
-            norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit, foreach=True)
+            norm = self._clip_gradients(settings.max_grad_norm)
         for optimizer in private.optimizers_of(self).values():
             self._scaler.step(optimizer)
         self._scaler.update()

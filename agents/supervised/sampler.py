@@ -1,6 +1,6 @@
 """Makes samples from a single-step vector environment: each reset returns observations and their right answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -8,6 +8,8 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from ctm_rl.agents.experiments.answering import TaskConfig
+from ctm_rl.agents.rllib.columns import join, map_arrays
+from ctm_rl.agents.rllib.environment import reporting_failures
 from ctm_rl.errors import UserError
 
 OBSERVATIONS = "obs"
@@ -174,11 +176,8 @@ def make_samples_env(config: TaskConfig, num_rows: int, *, is_held_out: bool = F
         UserError: they cannot be made.
     """
     kwargs = {**config.kwargs, **(config.held_out_kwargs if is_held_out else {})}
-    try:
+    with reporting_failures(config.id):
         return gym.make_vec(config.id, num_rows, vectorization_mode=None, **kwargs)
-    except Exception as error:  # an environment of the user's own may raise anything
-        reason = " ".join(str(error).split())
-        raise UserError(f"env.id {config.id!r} cannot be made: {reason}") from error
 
 
 def count_samples(env: VectorEnv) -> int | None:
@@ -225,17 +224,3 @@ def _seed(*words: int) -> int:
     """
     low, high = (int(word) for word in np.random.SeedSequence(words).generate_state(2))
     return (words[0] << _ROLE_SHIFT) + (high << 32 | low) % (2**_ROLE_SHIFT - _MAX_ENVS)
-
-
-def join(parts: Sequence[Any]) -> Any:
-    """Concatenates batches: arrays, or arrays by name."""
-    if isinstance(parts[0], dict):
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return np.concatenate(parts)
-
-
-def map_arrays(columns: Any, change: Callable[[Any], Any]) -> Any:
-    """Applies a function to an array or tensor, or to each of those in nested dictionaries."""
-    if isinstance(columns, dict):
-        return {name: map_arrays(column, change) for name, column in columns.items()}
-    return change(columns)

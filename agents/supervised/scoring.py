@@ -53,6 +53,12 @@ def _uses_most_certain(settings: LearningSettings, config: AnswerConfig) -> bool
     return config.kind == "ctm" or is_image
 
 
+def answering_ticks(config: AnswerConfig, thought: Thought) -> Thought:
+    """The predictions and certainties of the ticks that answer: the last ``num_answer_ticks``, or all."""
+    last = slice(-config.num_answer_ticks if config.num_answer_ticks else None, None)
+    return Thought(thought.predictions[..., last], thought.certainties[:, last])
+
+
 def most_certain_answer(config: AnswerConfig, thought: Thought) -> Float[Tensor, "B G C"]:
     """Reads each sample at its most certain tick, among those that answer.
 
@@ -63,9 +69,8 @@ def most_certain_answer(config: AnswerConfig, thought: Thought) -> Float[Tensor,
     Returns:
         Logits of the G classes of an answer, [B, G, C].
     """
-    last = slice(-config.num_answer_ticks if config.num_answer_ticks else None, None)
-    tick = most_certain_tick(thought.certainties[:, last])
-    return at_tick(group(thought.predictions[..., last], config.num_groups), tick)
+    thought = answering_ticks(config, thought)
+    return at_tick(group(thought.predictions, config.num_groups), most_certain_tick(thought.certainties))
 
 
 class Tally(NamedTuple):
