@@ -50,50 +50,41 @@ def unroll_gru(
 class _GRUCell(EpisodeCell):
     """Gates: reset, update, candidate. State: h. Inner: what the reset gate is multiplied with."""
 
-    num_states = 1
+    num_states, num_sigmoids = 1, 2
 
-    def start_forward(self) -> None:
+    def forward(self, step: int, tick: int) -> None:
         """See ``EpisodeCell``."""
-        self._recurrent = self.weights[0].T.contiguous()
+        before, after = self.states[0][tick : tick + 2]
+        gates, sigmoids, reset, update, candidate = self.gates[tick]
+        _, sigmoid_inputs, *_, candidate_inputs = self.inputs[step]
+        torch.addmm(self.weights[1], before, self.recurrent, out=gates)
+        self.inner[tick].copy_(candidate)
+        sigmoids.add_(sigmoid_inputs).sigmoid_()
+        candidate.mul_(reset).add_(candidate_inputs).tanh_()
+        torch.lerp(candidate, before, update, out=after)
 
-    def start_step(self, inputs: Tensor) -> None:
-        """See ``EpisodeCell``."""
-        self._of_gates, self._of_candidate = inputs.split((2 * self.size, self.size), 1)
-
-    def forward(self, tick: int) -> None:
-        """See ``EpisodeCell``."""
-        hiddens, gates, size = self.states[0], self.gates[tick], self.size
-        torch.addmm(self.weights[1], hiddens[tick], self._recurrent, out=gates)
-        sigmoids, candidate = gates.split((2 * size, size), 1)
-        self.inner[tick] = candidate
-        sigmoids.add_(self._of_gates).sigmoid_()
-        reset, update = sigmoids.split(size, 1)
-        candidate.mul_(reset).add_(self._of_candidate).tanh_()
-        torch.lerp(candidate, hiddens[tick], update, out=hiddens[tick + 1])
-
-    def start_backward(self) -> None:
-        """See ``EpisodeCell``."""
-        self._d_recurrent = torch.empty_like(self.gates)  # of W h + b
-        self._d_candidates = torch.empty_like(self.inner)  # of what the candidate is the hyperbolic tangent of
+    def start_backward(self, gates: Tensor) -> None:
+        """See ``EpisodeCell``; there the gates' gradient is that of W h + b."""
+        super().start_backward(gates)
+        self._d_candidates = torch.empty_like(self.hiddens[:-1])  # of what the candidate is the hyperbolic tangent of
+        self._d_candidate_ticks = self._d_candidates.unbind(0)
 
     def backward(self, tick: int, d_states: Sequence[Tensor]) -> list[Tensor]:
         """See ``EpisodeCell``."""
-        d_hidden, gates, size = d_states[0], self.gates[tick], self.size
-        d_recurrent, d_candidate = self._d_recurrent[tick], self._d_candidates[tick]
-        reset, update, candidate = gates.split(size, 1)
-        d_reset, d_update, d_inner = d_recurrent.split(size, 1)
+        d_hidden, d_candidate = d_states[0], self._d_candidate_ticks[tick]
+        _, sigmoids, reset, update, candidate = self.gates[tick]
+        d_recurrent, d_sigmoids, d_reset, d_update, d_inner = self.d_gate_ticks[tick]
         through = d_hidden * update
         torch.mul(d_hidden, self.states[0][tick] - candidate, out=d_update)
         torch.sub(d_hidden, through, out=d_candidate)
         d_candidate.addcmul_(d_candidate, candidate.square(), value=-1.0)
         torch.mul(d_candidate, self.inner[tick], out=d_reset)
         torch.mul(d_candidate, reset, out=d_inner)
-        sigmoids, d_sigmoids = gates[:, : 2 * size], d_recurrent[:, : 2 * size]
         d_sigmoids.mul_(sigmoids).addcmul_(d_sigmoids, sigmoids, value=-1.0)
         return [through.addmm_(d_recurrent, self.weights[0])]
 
     def grads(self) -> tuple[Tensor, list[Tensor]]:
         """See ``EpisodeCell``."""
-        d_weight = self._d_recurrent.flatten(0, 1).T @ self.states[0][:-1].flatten(0, 1)
-        d_inputs = torch.cat((self._d_recurrent[..., : 2 * self.size], self._d_candidates), -1)
-        return d_inputs, [d_weight, self._d_recurrent.sum((0, 1))]
+        d_recurrent, d_weights = super().grads()
+        d_inputs = torch.cat((d_recurrent[..., : -self._d_candidates.shape[2]], self._d_candidates), -1)
+        return d_inputs, [*d_weights, d_recurrent.sum((0, 1))]

@@ -49,48 +49,30 @@ def unroll_lstm(
 class _LSTMCell(EpisodeCell):
     """Gates: input, forget, output, cell. States: h and c. Inner: the hyperbolic tangent of c after the tick."""
 
-    num_states = 2
+    num_states, num_sigmoids = 2, 3
 
-    def start_forward(self) -> None:
+    def forward(self, step: int, tick: int) -> None:
         """See ``EpisodeCell``."""
-        self._recurrent = self.weights[0].T.contiguous()
-
-    def start_step(self, inputs: Tensor) -> None:
-        """See ``EpisodeCell``."""
-        self._inputs = inputs
-
-    def forward(self, tick: int) -> None:
-        """See ``EpisodeCell``."""
-        hiddens, cells = self.states
-        gates = self.gates[tick]
-        torch.addmm(self._inputs, hiddens[tick], self._recurrent, out=gates)
-        gates[:, : 3 * self.size].sigmoid_()
-        enter, keep, leave, candidate = gates.split(self.size, 1)
+        (hidden, next_hidden), (cell, next_cell) = (ticks[tick : tick + 2] for ticks in self.states)
+        gates, sigmoids, enter, keep, leave, candidate = self.gates[tick]
+        torch.addmm(self.inputs[step][0], hidden, self.recurrent, out=gates)
+        sigmoids.sigmoid_()
         candidate.tanh_()
-        torch.mul(keep, cells[tick], out=cells[tick + 1]).addcmul_(enter, candidate)
-        torch.mul(leave, torch.tanh(cells[tick + 1], out=self.inner[tick]), out=hiddens[tick + 1])
-
-    def start_backward(self) -> None:
-        """See ``EpisodeCell``."""
-        self._d_gates = torch.empty_like(self.gates)
+        torch.mul(keep, cell, out=next_cell).addcmul_(enter, candidate)
+        torch.mul(leave, torch.tanh(next_cell, out=self.inner[tick]), out=next_hidden)
 
     def backward(self, tick: int, d_states: Sequence[Tensor]) -> list[Tensor]:
         """See ``EpisodeCell``."""
         d_hidden, d_cell = d_states
-        gates, d_gates, squashed = self.gates[tick], self._d_gates[tick], self.inner[tick]
-        enter, keep, leave, candidate = gates.split(self.size, 1)
-        d_enter, d_keep, d_leave, d_candidate = d_gates.split(self.size, 1)
+        squashed = self.inner[tick]
+        _, sigmoids, enter, keep, leave, candidate = self.gates[tick]
+        d_gates, d_sigmoids, d_enter, d_keep, d_leave, d_candidate = self.d_gate_ticks[tick]
         torch.mul(d_hidden, squashed, out=d_leave)
         through = d_hidden * leave
         d_cell = (d_cell + through).addcmul_(through, squashed.square(), value=-1.0)
         torch.mul(d_cell, candidate, out=d_enter)
         torch.mul(d_cell, self.states[1][tick], out=d_keep)
         torch.mul(d_cell, enter, out=d_candidate)
-        sigmoids, d_sigmoids = gates[:, : 3 * self.size], d_gates[:, : 3 * self.size]
         d_sigmoids.mul_(sigmoids).addcmul_(d_sigmoids, sigmoids, value=-1.0)
         d_candidate.addcmul_(d_candidate, candidate.square(), value=-1.0)
         return [d_gates @ self.weights[0], d_cell.mul_(keep)]
-
-    def grads(self) -> tuple[Tensor, list[Tensor]]:
-        """See ``EpisodeCell``."""
-        return self._d_gates, [self._d_gates.flatten(0, 1).T @ self.states[0][:-1].flatten(0, 1)]
