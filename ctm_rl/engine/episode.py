@@ -27,17 +27,16 @@ from ctm_rl.engine.episode_sync import (
     SyncPairs,
     Window,
     WindowWeights,
-    age_weights,
     resets_of,
     sum_window,
 )
 from ctm_rl.engine.tensor_trees import flatten, structure_of, unflatten
 from ctm_rl.engine.unrolled_neuron_models import fold_neuron_models
 from ctm_rl.machine.core import Core, CTMCore, think
-from ctm_rl.machine.reading import constant_reading
+from ctm_rl.machine.reading import ConstantReading
 from ctm_rl.machine.state import AnyState, CoreState, select_rows
 from ctm_rl.machine.synapse import BlockSynapse
-from ctm_rl.machine.synchronisation import Synchronisation, decay_of, sync_of
+from ctm_rl.machine.synchronisation import Synchronisation, age_weights, decay_of, sync_of
 
 
 def can_unroll(core: object) -> bool:
@@ -79,7 +78,7 @@ def step_through(
     answers = []
     for step_features, is_fresh, num_ticks in zip(features, is_first.bool(), each_step(ticks, features), strict=True):
         state = select_rows(is_fresh, fresh, state) if is_state_carried else fresh
-        for tick in think(core, state, repeat(constant_reading(step_features), num_ticks)):
+        for tick in think(core, state, repeat(ConstantReading(step_features), num_ticks)):
             state = tick.state
         answers.append(core.answer(state))
     return torch.stack(answers), state
