@@ -1,6 +1,7 @@
 """The experiments by name, for ``ctm-rl train NAME`` and ``ctm-rl list``."""
 
 import difflib
+import inspect
 from collections.abc import Callable
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
@@ -10,42 +11,14 @@ from ctm_rl.errors import UserError
 
 __all__ = ["describe", "for_env", "load", "names"]
 
-_FUNCTIONS: tuple[Callable[[], AnyExperiment], ...] = (
-    cartpole.cartpole,
-    cartpole.cartpole_window,
-    cartpole.cartpole_paper,
-    acrobot.acrobot,
-    acrobot.acrobot_paper,
-    pendulum.pendulum,
-    minigrid.minigrid_empty,
-    minigrid.minigrid_doorkey,
-    minigrid.minigrid_memory,
-    minigrid.minigrid_keycorridor,
-    minigrid.minigrid_fourrooms,
-    minigrid.minigrid_fourrooms_paper,
-    parity.parity,
-    parity.parity_64,
-    parity.parity_bandit,
-    sorting.sorting,
-    sorting.sorting_30,
-    mazes.mazes,
-    mazes.mazes_19,
-    mazes.mazes_39,
-    qa_mnist.qa_mnist,
-    qa_mnist.qa_mnist_10,
-    images.mnist,
-    images.cifar10,
-    images.cifar100,
-    images.cifar100_d128,
-    images.cifar100_d256,
-    images.cifar100_d1024,
-    images.cifar100_k25,
-    images.cifar100_k75,
-    images.cifar100_k100,
-    images.imagenet,
-)
-_EXPERIMENTS = {function.__name__.replace("_", "-"): function for function in _FUNCTIONS}
-"""Every experiment is named like its function, with dashes."""
+_MODULES = (cartpole, acrobot, pendulum, minigrid, parity, sorting, mazes, qa_mnist, images)
+_EXPERIMENTS: dict[str, Callable[[], AnyExperiment]] = {
+    name.replace("_", "-"): function
+    for module in _MODULES
+    for name, function in vars(module).items()
+    if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
+}
+"""Every public function of these files is an experiment, named like the function, with dashes."""
 
 
 def names() -> list[str]:

@@ -16,14 +16,6 @@ GAMMA = 1 / 2.5
 NUM_SCALES = 10
 
 
-class NoPositions(nn.Module):
-    """Leaves a map as it is."""
-
-    def forward(self, feature_map: Float[Tensor, "B C *places"]) -> Float[Tensor, "B C *places"]:
-        """Returns the map unchanged."""
-        return feature_map
-
-
 class FourierPositions(nn.Module):
     """Learnable Fourier features of the coordinates, through a small network. Source: arXiv:2106.02795, algorithm 1.
 
@@ -124,9 +116,8 @@ class SequenceRotationalPositions(nn.Module):
 def build_positions(kind: str, out_dim: int) -> nn.Module:
     """The position encoding called ``kind`` for maps of ``out_dim`` channels."""
     check_choice("positions", kind, get_args(PositionKind))
-    if kind == "none":
-        return NoPositions()
     builders: dict[str, Callable[[int], nn.Module]] = {
+        "none": nn.Identity,
         "fourier": FourierPositions,
         "multi-fourier": MultiFourierPositions,
         "rotational": RotationalPositions,

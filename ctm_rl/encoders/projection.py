@@ -6,8 +6,8 @@ observation sums the contributions of its cells. Equal in value and gradient to 
 less work. If an observation has several parts, their contributions are summed.
 """
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -37,11 +37,6 @@ def _pieces(encoder: nn.Module, observations: Shaped[Tensor, "N ..."]) -> list[T
     return [observations]
 
 
-def _columns(encoder: nn.Module, weight: Float[Tensor, "E F"]) -> Iterable[Tensor]:
-    """The columns of a dense layer's weight that meet its features, [E, F of the part]."""
-    return weight.split([part.out_dim for part in _parts(encoder)], -1)  # pyright: ignore[reportCallIssue]
-
-
 class Projection:
     """``weight @ features + bias`` of observations, with gradient.
 
@@ -58,8 +53,9 @@ class Projection:
         self._encoder, self._weight, self._bias = encoder, weight, bias
         self._contributions: list[Callable[[Tensor], Tensor]] = []
         if reads_grid(encoder):
-            parts = zip(_parts(encoder), _columns(encoder, weight), strict=True)
-            self._contributions = [_contribution(part, columns) for part, columns in parts]
+            parts = _parts(encoder)
+            columns: Any = weight.split([part.out_dim for part in parts], -1)  # that meet the features of each part
+            self._contributions = [_contribution(*pair) for pair in zip(parts, columns, strict=True)]
 
     def __call__(self, observations: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N E"]:
         """The layer's output, [N, E], for observations [N, ...].

@@ -21,6 +21,7 @@ from ctm_rl.engine.answering_attention import AttentionBackward, AttentionForwar
 from ctm_rl.engine.answering_input import InputBackward, InputForward
 from ctm_rl.engine.answering_sync import AccumulateAlpha, tick_counts
 from ctm_rl.engine.answering_weights import AnsweringPlan, AnsweringTensors, Readings, fold_answering
+from ctm_rl.engine.tensor_trees import flatten, structure_of, unflatten
 from ctm_rl.engine.unrolled_neuron_models import NeuronModelsBackward, NeuronModelsForward, NeuronModelTape
 from ctm_rl.machine.core import Core, CTMCore
 from ctm_rl.machine.reading import AttentionReading, ConstantReading
@@ -71,12 +72,11 @@ def think_fast(
     with torch.autocast(weight.device.type, enabled=False):
         tensors, plan = fold_answering(core, readings, num_rows)
         sync = core.output_sync
-        decay = decay_of(sync.decay_rate, sync.max_decay_rate)
-        roots = tick_counts(decay, len(readings) + 1)[1:].rsqrt()
         if not plan.is_recording:
-            ticking = FastTicking(plan, tensors, sync, decay, roots)
+            ticking = FastTicking(plan, tensors, sync)
             return torch.cat([read(ticking.tick()[:, None]) for _ in readings], 1)
-        activations = cast(Tensor, _AnsweringFunction.apply(plan, *tensors))
+        decay, roots = _decay_and_roots(sync, len(readings))
+        activations = cast(Tensor, _AnsweringFunction.apply(plan, structure_of(tensors), *flatten(tensors)))
         alphas = cast(Tensor, AccumulateAlpha.apply(activations, decay, sync.left, sync.right))
         synced = alphas[1:] * roots[..., None]
         return read(synced.permute(2, 0, 1))
@@ -95,9 +95,7 @@ def fast_ticking(core: CTMCore, readings: Readings, num_rows: int) -> "FastTicki
     """
     with torch.autocast(core.start_pre_history.device.type, enabled=False):
         tensors, plan = fold_answering(core, readings, num_rows)
-        sync = core.output_sync
-        decay = decay_of(sync.decay_rate, sync.max_decay_rate)
-        return FastTicking(plan, tensors, sync, decay, tick_counts(decay, len(readings) + 1)[1:].rsqrt())
+        return FastTicking(plan, tensors, core.output_sync)
 
 
 class FastTicking:
@@ -105,21 +103,13 @@ class FastTicking:
 
     Args:
         plan: from ``fold_answering``.
-        tensors: likewise, a flat ``AnsweringTensors``.
+        tensors: likewise.
         sync: the output sync.
-        decay: its factor of the past at each tick.
-        roots: 1 / sqrt(beta) after each tick.
     """
 
-    def __init__(
-        self,
-        plan: AnsweringPlan,
-        tensors: Sequence[Tensor | None],
-        sync: Synchronisation,
-        decay: Float[Tensor, " P"],
-        roots: Float[Tensor, "K P"],
-    ) -> None:
+    def __init__(self, plan: AnsweringPlan, tensors: AnsweringTensors, sync: Synchronisation) -> None:
         self._forward = AnsweringForward(plan, tensors)
+        decay, roots = _decay_and_roots(sync, len(plan.constants))
         self._sync, self._decay, self._roots = sync, decay[:, None], roots[..., None]
         self._alpha = self._products(self._forward.neurons.activation)
         self._tick = 0
@@ -141,18 +131,23 @@ class FastTicking:
         return z[self._sync.left] * z[self._sync.right]
 
 
+def _decay_and_roots(sync: Synchronisation, num_ticks: int) -> tuple[Float[Tensor, " P"], Float[Tensor, "K P"]]:
+    """The factor of the past at each tick, and 1 / sqrt(beta) after each of K ticks."""
+    decay = decay_of(sync.decay_rate, sync.max_decay_rate)
+    return decay, tick_counts(decay, num_ticks + 1)[1:].rsqrt()
+
+
 class AnsweringForward:
     """The forward pass of all parts of the machine, tick by tick.
 
     Args:
         plan: from ``fold_answering``.
-        tensors: likewise, a flat ``AnsweringTensors``.
+        parts: likewise, the tensors.
     """
 
-    def __init__(self, plan: AnsweringPlan, tensors: Sequence[Tensor | None]) -> None:
-        parts = AnsweringTensors.sort(plan, tensors)
+    def __init__(self, plan: AnsweringPlan, parts: AnsweringTensors) -> None:
         num_ticks, num_rows, is_recording = len(plan.constants), plan.num_rows, plan.is_recording
-        self._input = InputForward(parts.inputs, plan.constants, plan.input_mask, (num_ticks, num_rows), is_recording)
+        self._input = InputForward(parts.inputs, plan.constants, plan.input_mask, is_recording)
         self._attention = None
         if plan.attention is not None and parts.attention is not None:
             self._attention = AttentionForward(
@@ -185,52 +180,52 @@ class AnsweringForward:
         if self._attention is not None:
             self._attention.keep(rows)
 
-    def tape(self) -> list[list[Tensor]]:
+    def tapes(self) -> tuple[NeuronModelTape, list[Tensor], Sequence[Sequence[Tensor]], list[Tensor]]:
         """What the backward pass of each part needs."""
         attention = [] if self._attention is None else self._attention.tape()
-        return [[*self.neurons.tape()], self._input.tape(), self._synapse.tape(), attention]
+        return self.neurons.tape(), self._input.tape(), self._synapse.tape(), attention
 
 
 class _AnsweringFunction(torch.autograd.Function):
     """All ticks; returns z before the first and after each, [K + 1, D, B]."""
 
     @staticmethod
-    def forward(ctx: Any, plan: AnsweringPlan, *tensors: Tensor | None) -> Float[Tensor, "K1 D B"]:
+    def forward(
+        ctx: Any, plan: AnsweringPlan, structure: AnsweringTensors, *tensors: Tensor | None
+    ) -> Float[Tensor, "K1 D B"]:
         """Runs the ticks."""
-        forward = AnsweringForward(plan, tensors)
+        forward = AnsweringForward(plan, unflatten(structure, tensors))
         for tick in range(len(plan.constants)):
             forward.run(tick)
-        tapes = forward.tape()
-        ctx.save_for_backward(*tensors, *(part for tape in tapes for part in tape))
-        ctx.plan, ctx.sizes = plan, [len(tensors), *map(len, tapes)]
+        tapes = forward.tapes()
+        ctx.save_for_backward(*tensors, *flatten(tapes))
+        ctx.plan, ctx.saved = plan, (structure, structure_of(tapes))
         return forward.neurons.activations
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """All ticks, from the last to the first."""
-        plan: AnsweringPlan = ctx.plan
-        saved = iter(ctx.saved_tensors)
-        tensors, *tapes = ([next(saved) for _ in range(size)] for size in ctx.sizes)
+        parts, tapes = unflatten(ctx.saved, ctx.saved_tensors)
         with torch.autocast(grads[0].device.type, enabled=False):
-            return None, *_run_backward(plan, AnsweringTensors.sort(plan, tensors), tapes, grads[0])
+            return None, None, *_run_backward(ctx.plan, parts, tapes, grads[0])
 
 
 def _run_backward(
-    plan: AnsweringPlan,
-    parts: AnsweringTensors,
-    tapes: Sequence[Sequence[Tensor]],
-    d_activations: Float[Tensor, "K1 D B"],
+    plan: AnsweringPlan, parts: AnsweringTensors, tapes: Any, d_activations: Float[Tensor, "K1 D B"]
 ) -> list[Tensor | None]:
-    """The gradients of all tensors, in the order of ``AnsweringTensors.flat``."""
+    """The gradients of all tensors, flattened."""
     num_neurons, length = parts.start_history.shape
-    neuron_tape, d_history = NeuronModelTape(*tapes[0]), tapes[0][0].new_zeros(num_neurons, length, plan.num_rows)
+    neuron_tape, input_tape, synapse_tape, attention_tape = tapes
+    d_history = d_activations.new_zeros(num_neurons, length, plan.num_rows)
     neurons = NeuronModelsBackward(parts.neurons, neuron_tape, d_history)
-    inputs = InputBackward(parts.inputs, plan.constants, plan.input_mask, tapes[1])
-    synapse = plan.synapse.backward(parts.synapse, plan.synapse_masks, tapes[2])
+    inputs = InputBackward(parts.inputs, plan.constants, plan.input_mask, input_tape)
+    synapse = plan.synapse.backward(parts.synapse, plan.synapse_masks, synapse_tape)
     attention = None
     if plan.attention is not None and parts.attention is not None:
-        attention = AttentionBackward(parts.attention, plan.attention, parts.memories, plan.attention_mask, tapes[3])
+        attention = AttentionBackward(
+            parts.attention, plan.attention, parts.memories, plan.attention_mask, attention_tape
+        )
     d_ticks, z_ticks = d_activations.unbind(0), neuron_tape.activations.unbind(0)
     d_z = torch.zeros_like(z_ticks[0])
     for tick in reversed(range(len(plan.constants))):
@@ -245,13 +240,16 @@ def _run_backward(
         d_z = inputs.run(tick, d_first, None if read is None else attention.d_mixed_reads[read])
         attention.run(tick, read, z_ticks[tick], d_z)
     d_z.add_(d_ticks[0])
-    attended = None if attention is None else attention.mixed
-    grads: list[Tensor | None] = [neurons.d_history().sum(-1), d_z.sum(-1)]
-    grads += inputs.grads(synapse.d_first, neuron_tape.activations[:-1], attended)
-    if attention is not None:
-        grads += attention.grads()
-    grads += neurons.grads()
-    grads += synapse.grads()
-    if attention is not None:
-        grads += attention.memory_grads()
-    return grads
+    return flatten(
+        AnsweringTensors(
+            start_history=neurons.d_history().sum(-1),
+            start_activation=d_z.sum(-1),
+            inputs=inputs.grads(
+                synapse.d_first, neuron_tape.activations[:-1], None if attention is None else attention.mixed
+            ),
+            attention=None if attention is None else attention.grads(),
+            neurons=neurons.grads(),
+            synapse=synapse.grads(),
+            memories=[] if attention is None else attention.memory_grads(),
+        )
+    )

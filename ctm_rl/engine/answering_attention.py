@@ -253,8 +253,8 @@ class AttentionBackward:
         torch.bmm(d_scores, keys, out=d_query.view(shape))
         return d_query
 
-    def grads(self) -> list[Tensor]:
-        """The gradients of the weights, in their order."""
+    def grads(self) -> AttentionWeights:
+        """The gradients of the weights."""
         reads = self._plan.reads
         sync = self._alphas * self._weights.root[..., None]
         if len(reads) < len(sync):
@@ -263,7 +263,7 @@ class AttentionBackward:
         d_query = d_queries.T @ sync.transpose(1, 2).flatten(0, 1)
         d_decay = (self._d_alphas[1:] * self._alphas[:-1]).sum((0, 2))
         d_root = (self._d_syncs * self._alphas).sum(2)
-        return [d_decay, d_root, d_query, d_queries.sum(0)]
+        return AttentionWeights(d_decay, d_root, d_query, d_queries.sum(0))
 
     def memory_grads(self) -> list[Tensor]:
         """The gradients of keys and values, shaped and ordered like the memories."""

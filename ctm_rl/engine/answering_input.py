@@ -70,7 +70,6 @@ class InputForward:
         weights: folded.
         constants: which constant each tick reads; None: it attends.
         mask: dropout factors for features and z, [K, B, F + D], or None.
-        shape: K and B.
         is_recording: whether there will be a backward pass.
     """
 
@@ -79,7 +78,6 @@ class InputForward:
         weights: InputWeights,
         constants: Sequence[int | None],
         mask: Float[Tensor, "K B FD"] | None,
-        shape: tuple[int, int],
         is_recording: bool,
     ) -> None:
         self._weights, self._constants = weights, constants
@@ -185,8 +183,8 @@ class InputBackward:
         d_out: Float[Tensor, "K B E"],
         activations: Float[Tensor, "K D B"],
         attended: Float[Tensor, "G B V"] | None,
-    ) -> list[Tensor | None]:
-        """The gradients of the weights, in their order.
+    ) -> InputWeights:
+        """The gradients of the weights.
 
         Args:
             d_out: gradient of the layer's output at every tick.
@@ -204,11 +202,12 @@ class InputBackward:
             d_read_features = self._d_features[reads].flatten(0, 1)
             d_projection = None if attended is None else d_read_features.T @ attended.flatten(0, 1)
             d_projection_bias = None if attended is None else d_read_features.sum(0)
-            return [d_recurrent, d_bias, d_mix, d_projection, d_projection_bias, self._by_constant(self._d_features)]
+            d_constants = self._by_constant(self._d_features)
+            return InputWeights(d_recurrent, d_bias, d_mix, d_projection, d_projection_bias, d_constants)
         of_reads = d_out if len(reads) == len(d_out) else d_out[reads]
         of_reads = of_reads.flatten(0, 1)
         d_mix = None if weights.mix is None or attended is None else of_reads.T @ attended.flatten(0, 1)
-        return [d_recurrent, of_reads.sum(0), d_mix, None, None, self._by_constant(d_out)]
+        return InputWeights(d_recurrent, of_reads.sum(0), d_mix, None, None, self._by_constant(d_out))
 
     def _by_constant(self, grads: Float[Tensor, "K B W"]) -> Float[Tensor, "C B W"] | None:
         """The gradient of each constant, over its ticks."""

@@ -1,13 +1,14 @@
 """Parameters and readings of an answering model in the form that its ticks need, folded with gradient."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ctm_rl.engine.answering_attention import AttentionPlan, AttentionWeights, fold_attention
 from ctm_rl.engine.answering_input import InputWeights, fold_input
+from ctm_rl.engine.tensor_trees import flatten
 from ctm_rl.engine.unrolled_neuron_models import NeuronModelWeights, fold_neuron_models
 from ctm_rl.engine.unrolled_synapse import Masks, SynapsePlan, synapse_weights
 from ctm_rl.machine.core import CTMCore
@@ -26,8 +27,6 @@ class AnsweringPlan(NamedTuple):
     """Which constant each tick reads; None: it attends."""
     synapse: SynapsePlan
     """Structure of the synapse model."""
-    num_synapse_weights: int
-    """How many weights it has beside the first dense layer."""
     num_rows: int
     """B."""
     input_mask: Tensor | None
@@ -51,29 +50,8 @@ class AnsweringTensors(NamedTuple):
     synapse: Sequence[Tensor]
     memories: Sequence[Tensor]
 
-    @staticmethod
-    def sort(plan: AnsweringPlan, tensors: Sequence[Any]) -> "AnsweringTensors":
-        """From a list of tensors; reverses ``flat``."""
-        rest = list(tensors)
 
-        def take(count: int) -> list[Any]:
-            taken = rest[:count]
-            del rest[:count]
-            return taken
-
-        start_history, start_activation = take(2)
-        inputs = InputWeights(*take(len(InputWeights._fields)))
-        attention = None if plan.attention is None else AttentionWeights(*take(len(AttentionWeights._fields)))
-        neurons = NeuronModelWeights(*take(len(NeuronModelWeights._fields)))
-        synapse = take(plan.num_synapse_weights)
-        return AnsweringTensors(start_history, start_activation, inputs, attention, neurons, synapse, rest)
-
-    def flat(self) -> list[Tensor | None]:
-        """All tensors in one list, for autograd."""
-        return [*self[:2], *self.inputs, *(self.attention or ()), *self.neurons, *self.synapse, *self.memories]
-
-
-def fold_answering(core: CTMCore, readings: Readings, num_rows: int) -> tuple[list[Tensor | None], AnsweringPlan]:
+def fold_answering(core: CTMCore, readings: Readings, num_rows: int) -> tuple[AnsweringTensors, AnsweringPlan]:
     """Brings parameters and readings into the form that the ticks need, with gradient."""
     first, synapse_plan, synapse = synapse_weights(core.synapse)
     num_neurons = core.config.num_neurons
@@ -96,10 +74,10 @@ def fold_answering(core: CTMCore, readings: Readings, num_rows: int) -> tuple[li
         attention_mask = dropout_mask((len(attention_plan.reads), batch * num_heads, 1, num_tokens), dropout, recurrent)
     neurons = fold_neuron_models(core.nlm)
     start = core.start_pre_history, core.start_post_activation
-    tensors = AnsweringTensors(*start, inputs, attention, neurons, synapse, memories).flat()
-    is_recording = torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in tensors)
+    tensors = AnsweringTensors(*start, inputs, attention, neurons, synapse, memories)
+    is_recording = torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in flatten(tensors))
     masks = input_mask, attention_mask, synapse_masks
-    return tensors, AnsweringPlan(attention_plan, constants, synapse_plan, len(synapse), num_rows, *masks, is_recording)
+    return tensors, AnsweringPlan(attention_plan, constants, synapse_plan, num_rows, *masks, is_recording)
 
 
 def dropout_mask(shape: tuple[int, ...], dropout: float, like: Tensor) -> Tensor:

@@ -23,20 +23,12 @@ from ctm_rl.config import PolicyConfig
 from ctm_rl.engine.answering import Readings, can_think_fast, fast_ticking, think_fast
 from ctm_rl.engine.cuda_graph import CapturedAnswers, CapturedUnrolls
 from ctm_rl.engine.episode import can_unroll, fold, step_through, unroll, unroll_inputs
-from ctm_rl.engine.episode_gru import can_unroll_gru, unroll_gru
-from ctm_rl.engine.episode_lstm import can_unroll_lstm, unroll_lstm
+from ctm_rl.engine.episode_baselines import can_unroll_baseline, unroll_baseline
 from ctm_rl.machine.core import Core, CTMCore, think
 from ctm_rl.machine.halting import CoreTicking, Ticking
 from ctm_rl.machine.reading import RowReading
 from ctm_rl.machine.recorder import Recorder
 from ctm_rl.machine.state import AnyState
-
-_Unroll = Callable[..., tuple[Tensor, Any]]
-_BASELINE_UNROLLS: tuple[tuple[Callable[[object], bool], _Unroll], ...] = (
-    (can_unroll_lstm, unroll_lstm),
-    (can_unroll_gru, unroll_gru),
-)
-"""Unrolls of the baselines, which know one number of ticks for all steps, each with the test whether it applies."""
 
 
 def runs_in_buffers(core: object, device_type: str) -> TypeGuard[CTMCore]:
@@ -96,10 +88,8 @@ class EpisodeDispatch:
                 return captured
         if can_unroll(core):
             return unroll(cast(CTMCore, core), features, is_first, cast(Any, state), each)
-        if ticks is None:
-            for applies, unroll_baseline in _BASELINE_UNROLLS:
-                if applies(core):
-                    return unroll_baseline(core, features, is_first, state, each)
+        if ticks is None and can_unroll_baseline(core):
+            return unroll_baseline(core, features, is_first, cast(Any, state), config.num_ticks)
         return step_through(core, features, is_first, state, each)
 
 

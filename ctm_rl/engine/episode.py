@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ctm_rl.engine.episode_backward import EpisodeBackward
-from ctm_rl.engine.episode_forward import EpisodeForward, EpisodeState, EpisodeTape, EpisodeWeights
+from ctm_rl.engine.episode_forward import EpisodeForward, EpisodeState, EpisodeWeights
 from ctm_rl.engine.episode_sync import (
     Accumulators,
     AccumulatorWeights,
@@ -27,16 +27,16 @@ from ctm_rl.engine.episode_sync import (
     SyncPairs,
     Window,
     WindowWeights,
-    age_weights,
     resets_of,
     sum_window,
 )
+from ctm_rl.engine.tensor_trees import flatten, structure_of, unflatten
 from ctm_rl.engine.unrolled_neuron_models import fold_neuron_models
 from ctm_rl.machine.core import Core, CTMCore, think
-from ctm_rl.machine.reading import constant_reading
+from ctm_rl.machine.reading import ConstantReading
 from ctm_rl.machine.state import AnyState, CoreState, select_rows
 from ctm_rl.machine.synapse import BlockSynapse
-from ctm_rl.machine.synchronisation import Synchronisation, decay_of, sync_of
+from ctm_rl.machine.synchronisation import Synchronisation, age_weights, decay_of, sync_of
 
 
 def can_unroll(core: object) -> bool:
@@ -78,7 +78,7 @@ def step_through(
     answers = []
     for step_features, is_fresh, num_ticks in zip(features, is_first.bool(), each_step(ticks, features), strict=True):
         state = select_rows(is_fresh, fresh, state) if is_state_carried else fresh
-        for tick in think(core, state, repeat(constant_reading(step_features), num_ticks)):
+        for tick in think(core, state, repeat(ConstantReading(step_features), num_ticks)):
             state = tick.state
         answers.append(core.answer(state))
     return torch.stack(answers), state
@@ -146,10 +146,10 @@ def unroll_inputs(
     weights = folded.weights
     resets = resets_of(is_first)
     listed = each_step(core.config.num_ticks if ticks is None else ticks, inputs)
-    plan = _EpisodePlan(EpisodeSteps.of(resets, listed), folded.pairs, torch.is_grad_enabled())
-    sums, synced, pre_history, post_activation = _EpisodeFunction.apply(
-        plan, inputs, *episode_state(core, state, resets[0]), *weights.flat()
-    )  # pyright: ignore[reportGeneralTypeIssues]
+    given = episode_state(core, state, resets[0]), weights
+    plan = _EpisodePlan(EpisodeSteps.of(resets, listed), folded.pairs, structure_of(given), torch.is_grad_enabled())
+    results: Any = _EpisodeFunction.apply(plan, inputs, *flatten(given))
+    sums, synced, pre_history, post_activation = results
     post_history = None
     if isinstance(weights.sync, WindowWeights):
         alpha = sums
@@ -253,6 +253,8 @@ class _EpisodePlan(NamedTuple):
     """Which rows start an episode with each step, and how many ticks it has."""
     pairs: SyncPairs
     """Which neurons are synchronised."""
+    given: tuple[EpisodeState, EpisodeWeights]
+    """The structure of what is given beside the inputs."""
     is_recording: bool
     """Whether there will be a backward pass."""
 
@@ -265,7 +267,7 @@ class _EpisodeFunction(torch.autograd.Function):
         ctx: Any, plan: _EpisodePlan, inputs: Float[Tensor, "T B E"], *given: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """Returns sums [T, P, B], or [T, 2, P, B] with beta; synced z [L, S, B]; history and z after the last tick."""
-        state, weights = _unpack(given)
+        state, weights = unflatten(plan.given, given)
         resets, begins = plan.steps
         forward = EpisodeForward(weights, plan.pairs, state, begins[-1], sum(map(len, resets)), plan.is_recording)
         for rows, step_inputs, num_ticks in zip(resets, inputs.unbind(0), plan.steps.ticks, strict=True):
@@ -274,9 +276,9 @@ class _EpisodeFunction(torch.autograd.Function):
         synced = models.activations[1:].index_select(1, plan.pairs.neurons)
         sums = forward.sync.run(plan.steps, synced)
         if plan.is_recording:
-            tape, sync_tape = forward.tape().flat(), forward.sync.tape()
-            ctx.save_for_backward(*given, *tape, *sync_tape)
-            ctx.plan = plan, len(given), len(tape)
+            tapes = forward.tape(), forward.sync.tape()
+            ctx.save_for_backward(*given, *flatten(tapes))
+            ctx.plan, ctx.saved = plan, (plan.given, structure_of(tapes))
             ctx.set_materialize_grads(False)
         return sums, synced, models.window.clone(), models.activation.clone()
 
@@ -284,11 +286,8 @@ class _EpisodeFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """First the synchronisation, then the ticks."""
-        plan, num_given, num_tape = ctx.plan
-        saved = ctx.saved_tensors
-        state, weights = _unpack(saved[:num_given])
-        tape = EpisodeTape.from_flat(saved[num_given : num_given + num_tape], 1 if weights.second is None else 2)
-        sync_tape = saved[num_given + num_tape :]
+        plan: _EpisodePlan = ctx.plan
+        (state, weights), (tape, sync_tape) = unflatten(ctx.saved, ctx.saved_tensors)
         activations = tape.neuron_models.activations
         d_sums, d_activations, d_history, d_last = grads
         d_sums = _or_zeros(d_sums, activations, (len(plan.steps.resets), *sync_tape[0].shape[1:]))
@@ -302,18 +301,11 @@ class _EpisodeFunction(torch.autograd.Function):
         backward = EpisodeBackward(weights, tape, d_history, plan.steps)
         d_before = backward.run(d_synced, plan.pairs.neurons, d_last)
         d_state = EpisodeState(backward.d_history(), d_before, *d_start)
-        return None, backward.d_inputs, *d_state, *backward.weight_grads(), *d_sync
+        return None, backward.d_inputs, *flatten((d_state, backward.weight_grads(d_sync)))
 
 
 def _or_zeros(grad: Tensor | None, like: Tensor, shape: Sequence[int]) -> Tensor:
     return like.new_zeros(shape) if grad is None else grad
-
-
-def _unpack(tensors: Sequence[Any]) -> tuple[EpisodeState, EpisodeWeights]:
-    """State and weights from a list of tensors."""
-    num_parts = len(EpisodeState._fields)
-    state = EpisodeState(*tensors[:num_parts])
-    return state, EpisodeWeights.from_flat(tensors[num_parts:], state.post_history is not None)
 
 
 def _last_window(

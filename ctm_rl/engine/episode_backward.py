@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ctm_rl.engine.episode_forward import EpisodeTape, EpisodeWeights
-from ctm_rl.engine.episode_sync import EpisodeSteps
+from ctm_rl.engine.episode_sync import AccumulatorWeights, EpisodeSteps, WindowWeights
 from ctm_rl.engine.unrolled_neuron_models import NeuronModelsBackward
 from ctm_rl.engine.unrolled_synapse import BlockSynapseBackward
 
@@ -117,10 +117,10 @@ class EpisodeBackward:
         grads.shift.add_(d_pre.sum((0, 1)))
         grads.scale.add_(tape.synapse.normalised(-1, ticks).mul_(d_pre).sum((0, 1)))
 
-    def weight_grads(self) -> list[Tensor | None]:
-        """The gradients of all weights but those of the synchronisation, in the order of ``EpisodeWeights.flat``."""
-        grads = self._grads._replace(start_history=self._neuron_models.d_start())
-        return [*grads[:-2], *self._neuron_models.grads()]
+    def weight_grads(self, d_sync: AccumulatorWeights | WindowWeights) -> EpisodeWeights:
+        """The gradients of all weights, of which those of the synchronisation are given."""
+        models = self._neuron_models
+        return self._grads._replace(start_history=models.d_start(), neuron_models=models.grads(), sync=d_sync)
 
     def d_history(self) -> Float[Tensor, "D M B"]:
         """The gradient of the history before the first tick."""

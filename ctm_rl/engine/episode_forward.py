@@ -5,7 +5,7 @@ start history is written over the last M places; when a backward pass will follo
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -38,18 +38,6 @@ class EpisodeWeights(NamedTuple):
     sync: AccumulatorWeights | WindowWeights
     """Decay and start values of the output synchronisation."""
 
-    def flat(self) -> list[Tensor | None]:
-        """All tensors in one list; ``from_flat`` reverses it."""
-        return [*self[:-2], *self.neuron_models, *self.sync]
-
-    @staticmethod
-    def from_flat(tensors: Sequence[Any], is_windowed: bool) -> "EpisodeWeights":
-        """Reverses ``flat``."""
-        num_dense, num_models = len(EpisodeWeights._fields) - 2, len(NeuronModelWeights._fields)
-        models, sync = tensors[num_dense : num_dense + num_models], tensors[num_dense + num_models :]
-        make: Any = WindowWeights if is_windowed else AccumulatorWeights
-        return EpisodeWeights._make([*tensors[:num_dense], NeuronModelWeights._make(models), make._make(sync)])
-
 
 class EpisodeState(NamedTuple):
     """State of some rows between two environment steps, with rows last."""
@@ -75,16 +63,6 @@ class EpisodeTape(NamedTuple):
     """Of the neuron-level models."""
     overwritten: Float[Tensor, "N D M"]
     """The window of each row before its reset, in the order of the resets."""
-
-    def flat(self) -> list[Tensor]:
-        """All tensors in one list, for autograd to store; ``from_flat`` reverses it."""
-        return [*self.synapse.flat(), *self.neuron_models, self.overwritten]
-
-    @staticmethod
-    def from_flat(tensors: Sequence[Tensor], num_blocks: int) -> "EpisodeTape":
-        """Reverses ``flat``."""
-        *models, overwritten = tensors[4 * num_blocks :]
-        return EpisodeTape(BlockTape.from_flat(tensors, num_blocks), NeuronModelTape(*models), overwritten)
 
 
 class EpisodeForward:
@@ -177,6 +155,4 @@ class EpisodeForward:
 
     def tape(self) -> EpisodeTape:
         """What the backward pass needs."""
-        num_blocks = 1 if self._weights.second is None else 2
-        synapse = BlockTape.from_flat(self._synapse.tape(), num_blocks)
-        return EpisodeTape(synapse, self.neuron_models.tape(), self._overwritten)
+        return EpisodeTape(self._synapse.tape(), self.neuron_models.tape(), self._overwritten)

@@ -20,6 +20,8 @@ from ctm_rl.engine.episode_sync import Resets, resets_of
 class EpisodeCell(ABC):
     """One kind of recurrent cell of one layer: its ticks, forward and backward, over buffers that hold all L ticks.
 
+    Buffers are split into ticks and gates once for all ticks: a view costs as much as a small product.
+
     Args:
         weights: the recurrent weight [G, D], then whatever else the ticks multiply or add.
         gates: activated gates of every tick, [L, B, G].
@@ -29,34 +31,42 @@ class EpisodeCell(ABC):
 
     num_states: ClassVar[int]
     """How many tensors the state consists of."""
+    num_sigmoids: ClassVar[int]
+    """How many gates are sigmoids; the last gate is a hyperbolic tangent."""
 
     def __init__(self, weights: Sequence[Tensor], gates: Tensor, states: Sequence[Tensor], inner: Tensor) -> None:
-        self.weights, self.gates, self.states, self.inner = weights, gates, states, inner
-        self.size = inner.shape[2]
+        self.weights, self.hiddens = weights, states[0]
+        self.gates = self._split(gates)
+        self.states = [buffer.unbind(0) for buffer in states]
+        self.inner = inner.unbind(0)
+
+    def start_forward(self, inputs: Float[Tensor, "T B G"]) -> None:
+        """Prepares the ticks, from what the features send into the gates at all ticks of each step."""
+        self.inputs = self._split(inputs)
+        self.recurrent = self.weights[0].T.contiguous()
 
     @abstractmethod
-    def start_forward(self) -> None:
-        """Prepares the ticks."""
+    def forward(self, step: int, tick: int) -> None:
+        """Runs one tick, counted over all steps; writes its buffers."""
 
-    @abstractmethod
-    def start_step(self, inputs: Float[Tensor, "B G"]) -> None:
-        """Takes what the features send into the gates at all ticks of a step."""
-
-    @abstractmethod
-    def forward(self, tick: int) -> None:
-        """Runs one tick; writes its buffers."""
-
-    @abstractmethod
-    def start_backward(self) -> None:
-        """Prepares the backward pass."""
+    def start_backward(self, gates: Float[Tensor, "L B G"]) -> None:
+        """Prepares the backward pass, from the buffer of the gates."""
+        self.d_gates = torch.empty_like(gates)
+        self.d_gate_ticks = self._split(self.d_gates)
 
     @abstractmethod
     def backward(self, tick: int, d_states: Sequence[Float[Tensor, "B D"]]) -> list[Float[Tensor, "B D"]]:
         """From the gradients of the states after a tick to those of the states before it."""
 
-    @abstractmethod
     def grads(self) -> tuple[Float[Tensor, "L B G"], list[Tensor]]:
         """The gradients of the inputs at every tick and of the weights, after the first tick."""
+        return self.d_gates, [self.d_gates.flatten(0, 1).T @ self.hiddens[:-1].flatten(0, 1)]
+
+    def _split(self, gates: Float[Tensor, "L B G"]) -> list[tuple[Tensor, ...]]:
+        """At every tick all gates, those that are sigmoids, and each gate."""
+        size = self.hiddens.shape[2]
+        views = gates, gates[..., : self.num_sigmoids * size], *gates.split(size, 2)
+        return list(zip(*(view.unbind(0) for view in views), strict=True))
 
 
 class _RecurrentPlan(NamedTuple):
@@ -117,15 +127,14 @@ class _RecurrentFunction(torch.autograd.Function):
         for buffer, part in zip(states, first, strict=True):
             buffer[0] = part
         cell = plan.cell(weights, gates, states, inner)
-        cell.start_forward()
+        cell.start_forward(inputs)
         for step, rows in enumerate(plan.resets):
             begin, end = step * plan.num_ticks, (step + 1) * plan.num_ticks
             for row in rows:  # the hidden state that the previous step ended with has been copied
                 for buffer, part in zip(states, start, strict=True):
                     buffer[begin, row] = part
-            cell.start_step(inputs[step])
             for tick in range(begin, end):
-                cell.forward(tick)
+                cell.forward(step, tick)
             outputs[step] = states[0][end]
         ctx.save_for_backward(*weights, gates, inner, *states)
         ctx.plan = plan
@@ -139,9 +148,9 @@ class _RecurrentFunction(torch.autograd.Function):
         num_states, num_ticks = plan.cell.num_states, plan.num_ticks
         *weights, gates, inner = ctx.saved_tensors[:-num_states]
         cell = plan.cell(weights, gates, ctx.saved_tensors[-num_states:], inner)
-        cell.start_backward()
+        cell.start_backward(gates)
         d_outputs, *d_states = grads
-        d_start = [inner.new_zeros(cell.size) for _ in d_states]
+        d_start = [inner.new_zeros(inner.shape[2]) for _ in d_states]
         for step in reversed(range(len(plan.resets))):
             d_states[0] = d_states[0] + d_outputs[step]
             for tick in reversed(range(step * num_ticks, (step + 1) * num_ticks)):

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
-from ctm_rl.machine.synchronisation import accumulate
+from ctm_rl.machine.synchronisation import accumulate, age_weights
 
 _CHUNK = 16
 
@@ -273,12 +273,6 @@ class Window:
 def sum_window(products: Float[Tensor, "P M B"], decay: Float64[Tensor, " P"]) -> Float64[Tensor, "P B"]:
     """The decayed sum over the M ticks of a window, newest last."""
     return (products * age_weights(decay, products.shape[1])[..., None]).sum(1)
-
-
-def age_weights(decay: Float[Tensor, " P"], length: int) -> Float[Tensor, "P M"]:
-    """Weight of each place of a window of M ticks, newest last: ``decay ** age``."""
-    age = torch.arange(length - 1, -1, -1, device=decay.device, dtype=decay.dtype)
-    return decay[:, None] ** age
 
 
 def _chunks(total: int) -> list[slice]:

@@ -69,9 +69,9 @@ class NormsForward:
             self._rstds[index].append(rstd)
         return outputs
 
-    def tape(self) -> list[Tensor]:
-        """The means of every norm, then the inverse standard deviations of every norm, [K, B, 1] each."""
-        return [torch.stack(ticks) for ticks in (*self._means, *self._rstds)]
+    def moments(self) -> list[list[Tensor]]:
+        """The means of every norm, and the inverse standard deviations of every norm, [K, B, 1] each."""
+        return [[torch.stack(ticks) for ticks in norms] for norms in (self._means, self._rstds)]
 
 
 class NormsBackward:
@@ -80,7 +80,7 @@ class NormsBackward:
     Args:
         norms: scale and shift of each.
         inputs: the inputs of each, [K, B, W].
-        tape: from ``NormsForward.tape``.
+        moments: from ``NormsForward.moments``.
         has_weight_grads: whether ``grads`` is to be called; then no norm may be folded.
     """
 
@@ -88,11 +88,11 @@ class NormsBackward:
         self,
         norms: Sequence[Norm],
         inputs: Sequence[Float[Tensor, "K B _"]],
-        tape: Sequence[Tensor],
+        moments: Sequence[Sequence[Tensor]],
         has_weight_grads: bool = True,
     ) -> None:
         self._norms, self._has_weight_grads = norms, has_weight_grads
-        self._stacked = list(zip(inputs, tape[: len(norms)], tape[len(norms) :], strict=True))
+        self._stacked = list(zip(inputs, *moments, strict=True))
         self._ticks = [tuple(part.unbind(0) for part in norm) for norm in self._stacked]
         self._received: list[list[Tensor]] = [[] for _ in norms]
 

@@ -5,7 +5,7 @@ tick. Since ticks share their weights, the backward passes collect gradients ove
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
@@ -52,12 +52,12 @@ class SynapsePlan(NamedTuple):
             return UNetSynapseForward(dense, norms, masks, shape, is_recording)
         return BlockSynapseForward(dense, norms, shape, is_recording, weights[-1])
 
-    def backward(self, weights: Sequence[Tensor], masks: Masks, tape: Sequence[Tensor]) -> "SynapseBackward":
+    def backward(self, weights: Sequence[Tensor], masks: Masks, tape: Any) -> "SynapseBackward":
         """The backward pass of ``forward``, whose ``tape`` it is given."""
         dense, norms = self.split(weights)
         if self.is_unet:
             return UNetSynapseBackward(dense, norms, masks, tape)
-        return BlockSynapseBackward(dense, norms, BlockTape.from_flat(tape, len(norms)))
+        return BlockSynapseBackward(dense, norms, tape)
 
 
 class SynapseForward(Protocol):
@@ -75,7 +75,7 @@ class SynapseForward(Protocol):
         """Continues with fewer rows, where nothing is recorded."""
         ...
 
-    def tape(self) -> list[Tensor]:
+    def tape(self) -> Sequence[Sequence[Tensor]]:
         """What the backward pass needs."""
         ...
 
@@ -120,15 +120,6 @@ class BlockTape(NamedTuple):
     """Mean of the gate's output over the neurons, for the norm."""
     rstds: list[Float[Tensor, "L B 1"]]
     """Inverse standard deviation."""
-
-    def flat(self) -> list[Tensor]:
-        """All tensors in one list, for autograd to store; ``from_flat`` reverses it."""
-        return [*self.gated, *self.gates, *self.means, *self.rstds]
-
-    @staticmethod
-    def from_flat(tensors: Sequence[Tensor], num_blocks: int) -> "BlockTape":
-        """Reverses ``flat``."""
-        return BlockTape._make(list(tensors[part * num_blocks : (part + 1) * num_blocks]) for part in range(4))
 
     def normalised(self, block: int, ticks: slice) -> Float[Tensor, "l B D"]:
         """The output of a block's norm in some ticks, without its scale and shift."""
@@ -180,9 +171,10 @@ class BlockSynapseForward:
         self._dense_out = self._dense_out[:num_rows]
         self._halves = self._dense_out.chunk(2, 1)
 
-    def tape(self) -> list[Tensor]:
-        """See ``SynapseForward``; a flat ``BlockTape``."""
-        return [*self._buffers, *self._norms.tape()]
+    def tape(self) -> BlockTape:
+        """See ``SynapseForward``."""
+        num_blocks = len(self._gated)
+        return BlockTape(self._buffers[:num_blocks], self._buffers[num_blocks:], *self._norms.moments())
 
 
 class BlockSynapseBackward:
@@ -200,7 +192,7 @@ class BlockSynapseBackward:
         self, dense: Pairs, norms: Sequence[Norm], tape: BlockTape, room: int | None = None, has_norm_grads: bool = True
     ) -> None:
         self._weights = [weight for weight, _ in dense]
-        self._norms = NormsBackward(norms, tape.gated, [*tape.means, *tape.rstds], has_norm_grads)
+        self._norms = NormsBackward(norms, tape.gated, tape[2:], has_norm_grads)
         self._gated, self._gates = ([part.unbind(0) for part in parts] for parts in tape[:2])
         num_ticks, num_rows, width = tape.gated[0].shape
         room = num_ticks if room is None else room
@@ -307,10 +299,10 @@ class UNetSynapseForward:
         """See ``SynapseForward``."""
         self._ticks, self._silu_ticks = _first_rows(self._ticks, num_rows), _first_rows(self._silu_ticks, num_rows)
 
-    def tape(self) -> list[Tensor]:
+    def tape(self) -> list[list[Tensor]]:
         """See ``SynapseForward``; inputs of the norms, their outputs, outputs of the activations, moments."""
         outputs = [torch.stack(ticks) for ticks in self._norm_outputs]
-        return [*self._norm_inputs, *outputs, *self._silus[: self._num_levels + 1], *self._norms.tape()]
+        return [self._norm_inputs, outputs, self._silus[: self._num_levels + 1], *self._norms.moments()]
 
 
 class UNetSynapseBackward:
@@ -323,17 +315,16 @@ class UNetSynapseBackward:
         tape: from the forward pass.
     """
 
-    def __init__(self, dense: Pairs, norms: Pairs, masks: Masks, tape: Sequence[Tensor]) -> None:
+    def __init__(self, dense: Pairs, norms: Pairs, masks: Masks, tape: Sequence[Sequence[Tensor]]) -> None:
         self._weights = [weight for weight, _ in dense]
         self._num_levels = len(dense) // 2
         self._masks = masks
-        count, num_active = len(norms), len(dense) + 1
-        num_kept = 2 * count + self._num_levels + 1
-        self._norm_outputs, self._silus = tape[count : 2 * count], tape[2 * count : num_kept]
-        self._norms = NormsBackward(norms, tape[:count], tape[num_kept:])
+        num_active = len(dense) + 1
+        norm_inputs, self._norm_outputs, self._silus, *moments = tape
+        self._norms = NormsBackward(norms, norm_inputs, moments)
         self._norm_output_ticks = [part.unbind(0) for part in self._norm_outputs[:num_active]]
         self._d_dense: list[list[Tensor]] = [[] for _ in range(num_active)]
-        self.d_first = torch.empty_like(tape[0])
+        self.d_first = torch.empty_like(norm_inputs[0])
         self._d_first_ticks = self.d_first.unbind(0)
 
     def run(self, tick: int, grad: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ctm_rl.engine.episode_sync import Window
 from ctm_rl.machine.certainty import certainty
 from ctm_rl.machine.core import Core, CTMCore
 from ctm_rl.machine.halting import CoreTicking, tick_until_certain
-from ctm_rl.machine.reading import constant_reading
+from ctm_rl.machine.reading import ConstantReading
 from ctm_rl.machine.state import AnyState, CoreState, rows_of_state, select_rows, take_rows
 from ctm_rl.machine.synchronisation import sync_of
 from ctm_rl.models.actor_critic import ActorCritic
@@ -141,7 +141,7 @@ class Actor:
                 return ActedStep(logits, ticking.state, torch.full((len(is_first),), limit))
         else:
             assert isinstance(agent.core, Core)
-            ticking = CoreTicking(agent.core, state, [constant_reading(agent.encoder(observations))] * limit)
+            ticking = CoreTicking(agent.core, state, [ConstantReading(agent.encoder(observations))] * limit)
         choosing = _Choosing(agent, ticking)
         (logits, *parts), ticks, _ = tick_until_certain(choosing, len(is_first), limit, halt_certainty)
         remaining = iter(parts)

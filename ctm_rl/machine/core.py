@@ -51,10 +51,6 @@ class Core(Protocol[State]):
         """What the heads read from a state, [B, P]."""
         ...
 
-    def project_(self) -> None:
-        """Brings parameters back into their limits after an optimiser step."""
-        ...
-
 
 def think(core: Core[State], state: State, readings: Iterable[Reading]) -> Iterator[Tick[State]]:
     """Lets the core tick once per reading.
@@ -92,11 +88,11 @@ class CTMCore(nn.Module):
         self.synapse = make_synapse(config, num_features)
         self.nlm = NeuronLevelModels(config)
         shape = (config.num_neurons, config.history_length)
-        self.start_pre_history = nn.Parameter(_uniform(shape, sum(shape)))
+        self.start_pre_history = nn.Parameter(uniform_start(shape, sum(shape)))
         if config.sync_window:
-            self.start_post_history = nn.Parameter(_uniform(shape, sum(shape)))
+            self.start_post_history = nn.Parameter(uniform_start(shape, sum(shape)))
         else:
-            self.start_post_activation = nn.Parameter(_uniform(shape[:1], shape[0]))
+            self.start_post_activation = nn.Parameter(uniform_start(shape[:1], shape[0]))
         self.output_sync = _make_sync(config, "output", config.num_output_sync_neurons)
         self.action_sync = (
             _make_sync(config, "action", config.num_action_sync_neurons) if config.num_action_sync_neurons else None
@@ -156,12 +152,6 @@ class CTMCore(nn.Module):
         """The output sync that ends with the last tick, [B, P]."""
         return sync_of(state.alpha, state.beta)
 
-    def project_(self) -> None:
-        """Brings decay rates back into their limits; call it after each optimiser step and after loading."""
-        self.output_sync.project_()
-        if self.action_sync is not None:
-            self.action_sync.project_()
-
 
 def project_(module: nn.Module) -> None:
     """Brings every parameter with limits inside ``module`` back into them, in place; call it after optimiser steps."""
@@ -175,7 +165,8 @@ def _make_sync(config: CoreConfig, role: Role, num_sync_neurons: int) -> Synchro
     return Synchronisation(pairing, config.max_decay_rate, config.sync_window)
 
 
-def _uniform(shape: tuple[int, ...], fan: int) -> Tensor:
+def uniform_start(shape: tuple[int, ...], fan: int) -> Tensor:
+    """Start values, uniform within 1 / sqrt(fan)."""
     bound = math.sqrt(1.0 / fan)
     return torch.empty(shape).uniform_(-bound, bound)
 

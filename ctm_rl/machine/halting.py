@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ctm_rl.machine.core import Core, think
+from ctm_rl.machine.core import Core
 from ctm_rl.machine.reading import RowReading, rows_of_readings
 from ctm_rl.machine.state import AnyState, join_rows, rows_of_state
 
@@ -155,8 +155,7 @@ class CoreTicking:
 
     def tick(self) -> Float[Tensor, "b P"]:
         """See ``Ticking``."""
-        for tick in think(self._core, self.state, [self._readings.pop(0)]):
-            self.state = tick.state
+        self.state = self._core.tick(self.state, self._readings.pop(0)).state
         return self._core.answer(self.state)
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:

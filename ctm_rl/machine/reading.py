@@ -46,11 +46,6 @@ class ConstantReading:
         return ConstantReading(self.features[rows])
 
 
-def constant_reading(features: Float[Tensor, "B F"]) -> ConstantReading:
-    """The same features at every tick, whatever the query."""
-    return ConstantReading(features)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionReading:
     """One input, read through attention."""

@@ -97,10 +97,14 @@ def window_sums(
     Returns:
         alpha and beta, [B, P] each.
     """
-    num_rows, _, length = left.shape
-    age = torch.arange(length - 1, -1, -1, device=left.device, dtype=left.dtype)
-    weight = decay[:, None] ** age  # [P, M]
-    return (weight * left * right).sum(-1), weight.sum(-1).expand(num_rows, -1)
+    weight = age_weights(decay, left.shape[2])
+    return (weight * left * right).sum(-1), weight.sum(-1).expand(len(left), -1)
+
+
+def age_weights(decay: Float[Tensor, " P"], length: int) -> Float[Tensor, "P M"]:
+    """Weight of each place of a window of M ticks, newest last: ``decay ** age``."""
+    age = torch.arange(length - 1, -1, -1, device=decay.device, dtype=decay.dtype)
+    return decay[:, None] ** age
 
 
 class Synchronisation(nn.Module):

@@ -13,7 +13,7 @@ from ctm_rl.encoders import build_observation_encoder, normalised_vectors
 from ctm_rl.encoders.normaliser import RunningNormaliser
 from ctm_rl.encoders.projection import Projection, reads_grid
 from ctm_rl.engine.dispatch import EpisodeDispatch
-from ctm_rl.machine.core import Core
+from ctm_rl.machine.core import Core, project_
 from ctm_rl.machine.heads import GaussianHead, MLPHead
 from ctm_rl.machine.state import AnyState
 from ctm_rl.models.answering import build_core
@@ -124,7 +124,7 @@ class ActorCritic(nn.Module):
 
     def project_(self) -> None:
         """Brings decay rates back into their limits; call it after each optimiser step."""
-        self.core.project_()
+        project_(self)
 
 
 def _policy_head(config: PolicyConfig, answer_dim: int, actions: Actions) -> MLPHead | GaussianHead:

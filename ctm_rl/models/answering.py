@@ -13,9 +13,9 @@ from ctm_rl.encoders.parity import ParityEncoder
 from ctm_rl.encoders.positions import build_positions
 from ctm_rl.engine.dispatch import answer_ticking, answer_ticks
 from ctm_rl.machine.certainty import certainty
-from ctm_rl.machine.core import Core, CTMCore
+from ctm_rl.machine.core import Core, CTMCore, project_
 from ctm_rl.machine.halting import Halted, Ticking, tick_until_certain
-from ctm_rl.machine.reading import AttentionReader, AttentionReading, Memory, RowReading, constant_reading
+from ctm_rl.machine.reading import AttentionReader, AttentionReading, ConstantReading, Memory, RowReading
 from ctm_rl.machine.recorder import Recorder, Recording
 from ctm_rl.machine.recurrent_baselines import GRUCore, LSTMCore
 from ctm_rl.models.baseline_width import settle_width
@@ -116,7 +116,7 @@ class ContinuousThoughtMachine(nn.Module):
 
     def project_(self) -> None:
         """Brings decay rates back into their limits; call it after each optimiser step."""
-        self.core.project_()
+        project_(self)
 
     def _readings_of(self, inputs: Tensor, question: Tensor | None, num_ticks: int | None = None) -> list[RowReading]:
         """What is read at each tick; ``num_ticks``: K, or ``None`` for the configured K."""
@@ -133,7 +133,7 @@ class ContinuousThoughtMachine(nn.Module):
     def _reading(self, inputs: Tensor) -> RowReading:
         """The same input at all ticks."""
         if self.reader is None:
-            return constant_reading(inputs)
+            return ConstantReading(inputs)
         if isinstance(self.encoder, ParityEncoder):
             return self._symbol_reading(self.reader, inputs)
         return self.reader.reading(_tokens(self.positions(self.encoder(inputs))))
@@ -157,8 +157,8 @@ class ContinuousThoughtMachine(nn.Module):
         parts = self.question(question)  # [B, N, F]
         if self.config.kind != "ctm":  # as published for the LSTM
             parts = self.reader.kv(parts)
-        parts_read += [constant_reading(part) for part in parts.unbind(1)]
-        nothing = constant_reading(parts.new_zeros(len(digits), self.config.feature_dim))
+        parts_read += [ConstantReading(part) for part in parts.unbind(1)]
+        nothing = ConstantReading(parts.new_zeros(len(digits), self.config.feature_dim))
         return [
             *(reading for reading in parts_read for _ in range(self.config.ticks_per_input)),
             *[nothing] * self.config.num_answer_ticks,

@@ -32,9 +32,6 @@ class MLPCore(nn.Module):
         """Maps features to what the heads read."""
         return self.hidden(features).relu()
 
-    def project_(self) -> None:
-        """Does nothing: a feed-forward network has no parameters with limits."""
-
 
 class FeedForward(nn.Module):
     """The encoder's features, flattened, then one hidden layer.

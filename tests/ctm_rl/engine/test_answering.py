@@ -13,7 +13,7 @@ from ctm_rl.config import AnswerConfig
 from ctm_rl.engine import answering_weights, dispatch
 from ctm_rl.engine.answering import AnsweringForward, can_think_fast
 from ctm_rl.machine.core import CTMCore
-from ctm_rl.machine.reading import Glimpse, constant_reading
+from ctm_rl.machine.reading import ConstantReading, Glimpse
 from ctm_rl.models.answering import ContinuousThoughtMachine, Thought
 
 B, K = 3, 5
@@ -251,6 +251,6 @@ def test_only_supported_cores_and_readings_think_fast(case: dict[str, Any], is_s
 
 def test_constants_are_supported_with_and_without_attention() -> None:
     model, inputs = make(SORTING, torch.float32)
-    assert can_think_fast(model.core, [constant_reading(inputs[0])] * K)
+    assert can_think_fast(model.core, [ConstantReading(inputs[0])] * K)
     model, inputs = make(DIGITS, torch.float32)
     assert can_think_fast(model.core, model._question_readings(*inputs))

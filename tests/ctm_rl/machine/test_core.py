@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ctm_rl.config import CoreConfig
 from ctm_rl.machine.core import CTMCore, project_, think
-from ctm_rl.machine.reading import Glimpse, Reading, constant_reading
+from ctm_rl.machine.reading import ConstantReading, Glimpse, Reading
 from ctm_rl.machine.state import CoreState, select_rows
 
 B, F, K = 3, 5, 6
@@ -142,7 +142,7 @@ def test_all_ticks_at_once_equal_single_ticks(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_reset_row_is_a_fresh_start_even_from_nan(variant: str) -> None:
-    core, reading = make_core(variant), constant_reading(make_features())
+    core, reading = make_core(variant), ConstantReading(make_features())
     used = core.initial_state(B)
     for tick in think(core, used, repeat(reading, 2)):
         used = tick.state
@@ -180,7 +180,7 @@ def test_project_reaches_every_synchronisation_of_a_model() -> None:
 
 
 def test_decay_rates_leave_zero_under_a_plain_optimiser_and_come_back() -> None:
-    core, reading = make_core("plain"), constant_reading(make_features())
+    core, reading = make_core("plain"), ConstantReading(make_features())
     rates = core.output_sync.decay_rate
     with torch.no_grad():
         rates.zero_()
