@@ -13,7 +13,7 @@ from typing import Any
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.signals import StopRequest
 from ctm_rl.agents.experiments.settings import RunSettings
-from ctm_rl.errors import UserError
+from ctm_rl.errors import UserError, user_errors
 
 PAYLOAD_MB = 64
 NUM_ROUND_TRIPS = 10
@@ -87,10 +87,8 @@ def check_cluster(build_config: Callable[[], Any], address: str | None, show: Ca
     Raises:
         UserError: no cluster answers there.
     """
-    try:
+    with user_errors():
         settings = RunSettings(name="cluster-check", address=address)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     prepare_environment(settings)
     show(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     check_machine(settings)

@@ -15,7 +15,7 @@ from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.tuning.options import TuneOptions
 from ctm_rl.agents.tuning.search_space import FORMS
-from ctm_rl.cli.choose import checked, choose, read_experiment
+from ctm_rl.cli.choose import choose, read_experiment
 from ctm_rl.cli.commands import (
     BENCH_USAGE,
     TRAIN_USAGE,
@@ -29,7 +29,7 @@ from ctm_rl.cli.commands import (
 )
 from ctm_rl.cli.parser import divide, parse
 from ctm_rl.configs import describe, load, names
-from ctm_rl.errors import UserError, expand
+from ctm_rl.errors import UserError, expand, user_errors
 
 if TYPE_CHECKING:
     from ctm_rl.agents.run_directory.progress import TerminalProgress
@@ -154,7 +154,8 @@ def _resume(arguments: list[str]) -> None:
     defaults = dataclasses.replace(given, **own, storage=storage or saved.storage)
     options = parse(ResumeOptions, arguments, "ctm-rl resume", default=defaults)
     changed = {name: getattr(options, name) for name in (*own, "storage")}
-    experiment = checked(lambda: dataclasses.replace(saved, **changed))
+    with user_errors():
+        experiment = dataclasses.replace(saved, **changed)
     if options.tolerate_env_faults:
         if not isinstance(experiment, ActingExperiment):
             raise UserError("--tolerate-env-faults is for runs that act; this run answers.")
@@ -174,7 +175,8 @@ def _resume_sweep(arguments: list[str]) -> None:
 
     sweep = read_sweep(expand(options.dir))
     if options.address is not None:
-        experiment = checked(lambda: dataclasses.replace(sweep.experiment, address=options.address))
+        with user_errors():
+            experiment = dataclasses.replace(sweep.experiment, address=options.address)
         sweep = dataclasses.replace(sweep, experiment=experiment)
     with _progress(sweep.experiment) as progress:
         from ctm_rl.agents.tuning.run import resume
@@ -187,33 +189,17 @@ def _evaluate(arguments: list[str]) -> None:
     """Evaluates a run and writes the result."""
     options = parse(EvaluateOptions, arguments, "ctm-rl evaluate")
     from ctm_rl.agents.evaluation import episodes as evaluation
-
-    # What an environment prints must not end up in the JSON.
-    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
-        result = evaluation.evaluate(
-            expand(options.dir),
-            episodes=options.episodes,
-            seed=options.seed,
-            deterministic=options.deterministic,
-            device=options.device,
-            env_kwargs=options.env_kwargs,
-            decay_rate=options.decay_rate,
-            human=None if options.human_labels is None else _read_human_labels(options.human_labels),
-            halt_certainty=options.halt_certainty,
-            halt_curve=options.halt_curve,
-            num_ticks=options.num_ticks,
-        )
-    _write((evaluation.to_json if options.json else evaluation.to_text)(result) + "\n")
-
-
-def _read_human_labels(file: str) -> Any:
-    """Reads human answers, and reports a wrong file as the user's error."""
     from ctm_rl.envs.data.human_labels import read_human_labels
 
-    try:
-        return read_human_labels(expand(file))
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    values = dataclasses.asdict(options)
+    file, as_json = values.pop("human_labels"), values.pop("json")
+    if file is not None:
+        with user_errors():
+            values["human"] = read_human_labels(expand(file))
+    # What an environment prints must not end up in the JSON.
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        result = evaluation.evaluate(expand(values.pop("dir")), **values)
+    _write((evaluation.to_json if as_json else evaluation.to_text)(result) + "\n")
 
 
 def _import(arguments: list[str]) -> None:
@@ -227,19 +213,15 @@ def _import(arguments: list[str]) -> None:
 def _cluster_check(arguments: list[str]) -> None:
     """Examines every node of a cluster."""
     options = parse(ClusterCheckOptions, arguments, "ctm-rl cluster-check")
-    from rich.console import Console
-
     from ctm_rl.agents.cluster import check as cluster_check
+    from ctm_rl.agents.run_directory.progress import status_line
 
     def build_config() -> Any:
         from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 
         return build_algorithm_config(load("cartpole"))
 
-    console = Console(stderr=True)
-    status = console.status("loading") if console.is_terminal else contextlib.nullcontext()
-    with status as display:
-        show = (lambda message: None) if display is None else display.update
+    with status_line() as show:
         report = cluster_check.check_cluster(build_config, options.address, show)
     _write((cluster_check.to_line if options.json else cluster_check.to_text)(report))
     if report.problems:
