@@ -6,7 +6,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,10 +170,14 @@ def to_text(report: ClusterReport) -> str:
         )
         known = [version or "-" for version in versions]
         rows.append((node.name, f"{node.cpus:g}", f"{node.gpus:g}", *sizes, *known, *numbers))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     verdict = report.problems or ["All nodes have what this process has."]
-    return "\n".join([*lines, *verdict]) + "\n"
+    return "\n".join([*aligned(rows), *verdict]) + "\n"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table, whose columns are as wide as their longest cells."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def to_line(report: ClusterReport) -> str:

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,19 +85,19 @@ def _list(arguments: list[str]) -> None:
     """Lists the experiments."""
     if arguments and arguments not in (["--help"], ["-h"]):
         raise UserError(f"list takes no arguments, got {shlex.join(arguments)}.")
-    _write(_experiments() + "\n")
+    _write(_listing(describe, names()) + "\n")
 
 
-def _experiments() -> str:
-    """The experiments, one line each."""
-    width = max(map(len, names())) + 2
-    return "\n".join(f"  {name:<{width}}{describe(name)}" for name in names())
+def _listing(describe: Callable[[str], str], names: Collection[str]) -> str:
+    """Names with their descriptions, one line each."""
+    width = max(map(len, names)) + 2
+    return "\n".join(f"  {name:<{width}}{describe(name)}" for name in names)
 
 
 def _train(arguments: list[str]) -> None:
     """Trains an experiment."""
     if arguments in (["--help"], ["-h"]):
-        _write(TRAIN_USAGE.format(experiments=_experiments()))
+        _write(TRAIN_USAGE.format(experiments=_listing(describe, names())))
         return
     experiment = read_experiment("train", arguments)
     from ctm_rl.agents.run_directory.directory import new_run_dir
@@ -123,15 +123,15 @@ def _tune(arguments: list[str]) -> None:
 
     directory = new_run_dir(dataclasses.replace(experiment, name=f"{experiment.name}-tune"))
     sweep = Sweep(directory, experiment, options)
-    with _progress(experiment) as progress:
+    _run_sweep(sweep, is_new=True)
+
+
+def _run_sweep(sweep: "Sweep", *, is_new: bool) -> None:
+    """Runs a sweep and writes its results."""
+    with _progress(sweep.experiment) as progress:
         from ctm_rl.agents.tuning.run import tune
 
-        trials = tune(sweep, progress)
-    _report_trials(sweep, trials)
-
-
-def _report_trials(sweep: "Sweep", trials: list[Any]) -> None:
-    """Writes the results of a sweep."""
+        trials = tune(sweep, progress, is_new=is_new)
     from ctm_rl.agents.tuning.table import format_table
 
     _write(format_table(sweep, trials, _short(sweep.directory)) + "\n")
@@ -178,11 +178,7 @@ def _resume_sweep(arguments: list[str]) -> None:
         with user_errors():
             experiment = dataclasses.replace(sweep.experiment, address=options.address)
         sweep = dataclasses.replace(sweep, experiment=experiment)
-    with _progress(sweep.experiment) as progress:
-        from ctm_rl.agents.tuning.run import resume
-
-        trials = resume(sweep, progress)
-    _report_trials(sweep, trials)
+    _run_sweep(sweep, is_new=False)
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -233,20 +229,18 @@ def _cluster_check(arguments: list[str]) -> None:
 def _bench(arguments: list[str]) -> None:
     """Measures the speed of training."""
     command = shlex.join(["ctm-rl", "bench", *arguments])
-    if arguments[:1] == [ENVS]:
-        options = parse(BenchOptions, arguments[1:], f"ctm-rl bench {ENVS}")
+    kind = arguments.pop(0) if arguments and arguments[0] in (SCALING, CLUSTER, ENVS) else None
+    prog = "ctm-rl bench" if kind is None else f"ctm-rl bench {kind}"
+    if kind == ENVS:
+        options = parse(BenchOptions, arguments, prog)
         from ctm_rl.agents.bench import envs
         from ctm_rl.agents.bench.output import measure
 
         _write(measure(options, lambda show: envs.bench_envs(command, options.rounds, show), envs.to_text))
         return
-    kind = arguments[0] if arguments[:1] in ([SCALING], [CLUSTER]) else None
-    prog = "ctm-rl bench" if kind is None else f"ctm-rl bench {kind}"
-    own, others = divide(BenchOptions, arguments if kind is None else arguments[1:])
+    own, others = divide(BenchOptions, arguments)
     if others in (["--help"], ["-h"]):
-        width = max(map(len, CONTENDERS)) + 2
-        contenders = "\n".join(f"  {name:<{width}}{what}" for name, what in CONTENDERS.items())
-        _write(BENCH_USAGE.format(contenders=contenders))
+        _write(BENCH_USAGE.format(contenders=_listing(CONTENDERS.__getitem__, CONTENDERS)))
         parse(BenchOptions, ["--help"], prog)
     options = parse(BenchOptions, own, prog)
     if options.markdown is not None:
@@ -326,14 +320,12 @@ def _short(path: Path) -> str:
 
 def _write(text: str) -> None:
     """Writes a result."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    print(text, end="", flush=True)
 
 
 def _write_error(line: str) -> None:
     """Writes an error message."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
