@@ -1,5 +1,7 @@
 """Errors whose message the command line prints without a traceback; standard library only."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -14,6 +16,22 @@ class EnvFault(UserError):
     """An environment raised or left its spaces; the message names it, the fault, and the episode to reproduce it."""
 
     exit_code = 1
+
+
+@contextlib.contextmanager
+def user_errors(*others: type[Exception]) -> Iterator[None]:
+    """Reports what the body refuses as a mistake of the user.
+
+    Args:
+        others: exceptions that are such refusals as well, beside ``ValueError``.
+
+    Raises:
+        UserError: with the same message.
+    """
+    try:
+        yield
+    except (ValueError, *others) as error:
+        raise UserError(str(error)) from error
 
 
 def expand(path: str | Path) -> Path:

@@ -9,7 +9,6 @@ whole.
 import ast
 import dataclasses
 import html
-import importlib
 import inspect
 import json
 import re
@@ -18,7 +17,6 @@ import textwrap
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,9 +154,7 @@ def value_of(hint: Any) -> str:
     """What kind of value an option takes."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        return (
-            "JSON" if hint.__origin__ is dict or typing.get_origin(hint.__origin__) is dict else value_of(arguments[0])
-        )
+        return value_of(arguments[0])
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin is tuple:
@@ -197,26 +193,22 @@ def option_table(kind: type[Any]) -> str:
     return to_table(["option", "value", "default", "meaning"], list(options_of(kind)))
 
 
-def option_classes(module: ModuleType) -> Iterator[tuple[str, type[Any]]]:
-    """The dataclasses that hold a command's options, with the command's name."""
-    for name, kind in vars(module).items():
-        if name.endswith("Options") and dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__:
-            words = re.findall(r"[A-Z][a-z]+", name.removesuffix("Options"))
-            yield "-".join(words).lower(), typing.cast(type[Any], kind)
-
-
-def first_sentence(kind: type[Any]) -> str:
-    """The first line of a class's docstring."""
-    return (kind.__doc__ or "").strip().splitlines()[0]
-
-
 def command_line_page() -> str:
     """The page on the command line."""
     from ctm_rl.agents import ActingExperiment, AnsweringExperiment
+    from ctm_rl.agents.bench.settings import BenchOptions
+    from ctm_rl.agents.tuning.options import TuneOptions
+    from ctm_rl.cli import commands
 
-    commands = importlib.import_module("ctm_rl.cli.commands")
-    tuning = importlib.import_module("ctm_rl.agents.tuning.options")
-    bench = importlib.import_module("ctm_rl.agents.bench.settings")
+    kinds: dict[str, type[Any]] = {
+        "tune": TuneOptions,
+        "resume": commands.ResumeOptions,
+        "resume, of a search": commands.ResumeSweepOptions,
+        "evaluate": commands.EvaluateOptions,
+        "import": commands.ImportOptions,
+        "cluster-check": commands.ClusterCheckOptions,
+        "bench": BenchOptions,
+    }
     parts = [
         GENERATED,
         "# Command line\n\n",
@@ -231,12 +223,7 @@ def command_line_page() -> str:
         "\n## train: experiments that answer\n\n",
         option_table(AnsweringExperiment),
     ]
-    for module in (tuning, commands, bench):
-        for name, kind in option_classes(module):
-            if module is bench and name != "bench":
-                continue  # parts of bench's own options
-            title = "resume, of a search" if name == "resume-sweep" else name
-            parts.append(f"\n## {title}\n\n{first_sentence(kind)}\n\n{option_table(kind)}")
+    parts += [f"\n## {title}\n\n{inspect.getdoc(kind)}\n\n{option_table(kind)}" for title, kind in kinds.items()]
     return "".join(parts)
 
 
@@ -308,18 +295,14 @@ def exports_page() -> str:
     return "".join(parts)
 
 
-def module_page(package: str) -> str:
-    """The page of all modules in a folder."""
-    options = "    options:\n      show_root_heading: false\n      show_submodules: true\n"
-    return f"{GENERATED}# {package}\n\n::: {package}\n{options}"
-
-
 def api_pages() -> dict[Path, str]:
     """All pages of the API."""
     place = Path("docs", "api")
     pages = {place / "index.md": exports_page()}
+    options = "    options:\n      show_root_heading: false\n      show_submodules: true\n"
     for package in (name for exporting in EXPORTING for name in folders(exporting)):
-        pages[place / f"{package.removeprefix('ctm_rl.')}.md"] = module_page(package)
+        page = place / f"{package.removeprefix('ctm_rl.')}.md"
+        pages[page] = f"{GENERATED}# {package}\n\n::: {package}\n{options}"
     return pages
 
 

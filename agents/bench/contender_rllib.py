@@ -21,7 +21,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from ctm_rl.agents.bench.memory import PeakMeter
+from ctm_rl.agents.bench.memory import PeakMeter, highest
 from ctm_rl.agents.bench.settings import RivalSettings
 from ctm_rl.agents.bench.task import describe, sizes_of, task_of
 from ctm_rl.agents.bench.timing import Description, Timing
@@ -74,14 +74,13 @@ class RLlibContender:
         self._meter.start()
         started = time.perf_counter()
         result = self.algorithm.train()
-        seconds = time.perf_counter() - started
-        peaks = [peak for peak in (self._meter.above_floor_mb(), self._update_peak, self._rollout_peak) if peak]
+        seconds, peak = time.perf_counter() - started, self._meter.above_floor_mb()
         timers = result[TIMERS]
         return Timing(
             seconds,
             *(float(timers[part]) if part in timers else None for part in _PARTS),
             env_steps=int(result["env_runners"]["num_env_steps_sampled"]),
-            peak_mb=max(peaks, default=None),
+            peak_mb=highest(peak, self._update_peak, self._rollout_peak),
             update_peak_mb=self._update_peak,
         )
 

@@ -4,7 +4,7 @@ import importlib
 import time
 from typing import Any
 
-from ctm_rl.agents.bench.memory import PeakMeter
+from ctm_rl.agents.bench.memory import PeakMeter, highest
 from ctm_rl.agents.bench.settings import RivalSettings
 from ctm_rl.agents.bench.task import describe, sizes_of
 from ctm_rl.agents.bench.timing import Description, Timing, Unavailable
@@ -74,7 +74,7 @@ class SB3Contender:
             update=ended - between,
             weight_sync=0.0,  # the same policy plays and learns
             env_steps=self._steps_per_iteration,
-            peak_mb=max((peak for peak in (rollout_peak, update_peak) if peak is not None), default=None),
+            peak_mb=highest(rollout_peak, update_peak),
             update_peak_mb=update_peak,
         )
 

@@ -11,6 +11,7 @@ import torch
 from ctm_rl.config import MIN_UNET_WIDTH, PolicyConfig
 from ctm_rl.encoders.grid import EMBEDDING_DIM
 from ctm_rl.errors import UserError
+from ctm_rl.machine.pairing import num_pairs
 from ctm_rl.spaces.actions import Actions
 from ctm_rl.spaces.observations import Layout
 
@@ -18,9 +19,7 @@ FORWARD_AND_BACKWARD = 3
 """The forward product, and one of the same size for the gradient of each of its two factors."""
 _SHAPES = ((512, 512, 512), (1024, 1024, 1024), (6400, 128, 256), (6400, 256, 256), (256, 6400, 128))
 """Rows, inner size and columns of the products that are measured: square ones, and tall ones of a whole minibatch."""
-
-
-_NUM_GATES = {"lstm": 4, "gru": 3}
+_NUM_GATES = {"lstm": 4, "gru": 3, "mlp": 1}
 
 
 class MultiplyAdds(NamedTuple):
@@ -69,30 +68,19 @@ def count(config: PolicyConfig, layout: Layout, actions: Actions) -> MultiplyAdd
     encoder = num_cells * (input_dim + width) * 2 * width
     num_features = num_cells * width
     neurons = sync = 0
-    if config.kind == "mlp":
-        answer_dim = _baseline_width(config)
-        features, recurrent = num_features * answer_dim, 0
-    elif config.kind in _NUM_GATES:
-        answer_dim, num_gates = _baseline_width(config), _NUM_GATES[config.kind]
-        features, recurrent = num_features * num_gates * answer_dim, num_ticks * answer_dim * num_gates * answer_dim
+    if config.kind != "ctm":
+        if config.baseline_dim is None:
+            raise ValueError("baseline_dim must be set to be counted with, got None; settle_width computes it.")
+        answer_dim, num_gates = config.baseline_dim, _NUM_GATES[config.kind]
+        features = num_features * num_gates * answer_dim
+        recurrent = 0 if config.kind == "mlp" else num_ticks * answer_dim * num_gates * answer_dim
     else:
-        answer_dim = _num_pairs(config)
+        answer_dim = num_pairs(config.pairing, config.num_output_sync_neurons)
         features, recurrent = _synapse(config, num_features)
-        neurons, sync = num_ticks * _neurons(config), _sync(config, answer_dim)
+        neurons = num_ticks * _neurons(config)
+        # One product for each pair and tick; then the weighted sum over the window, once, or a decay in each tick.
+        sync = answer_dim * (num_ticks + (config.history_length if config.sync_window else num_ticks))
     return MultiplyAdds(encoder, features, recurrent, neurons, sync, _heads(config, answer_dim, actions.num_outputs))
-
-
-def _baseline_width(config: PolicyConfig) -> int:
-    """Width of a baseline's hidden layer."""
-    if config.baseline_dim is None:
-        raise ValueError("baseline_dim must be set to be counted with, got None; settle_width computes it.")
-    return config.baseline_dim
-
-
-def _num_pairs(config: PolicyConfig) -> int:
-    """P, the number of neuron pairs."""
-    count = config.num_output_sync_neurons
-    return count if config.pairing == "random-pairing" else count * (count + 1) // 2
 
 
 def _synapse(config: PolicyConfig, num_features: int) -> tuple[int, int]:
@@ -111,12 +99,6 @@ def _neurons(config: PolicyConfig) -> int:
     """The neuron-level models of all neurons in one tick."""
     hidden, length = config.nlm_hidden_dim, config.history_length
     return config.num_neurons * (length * 2 * hidden + hidden * 2 if config.is_nlm_deep else length * 2)
-
-
-def _sync(config: PolicyConfig, num_pairs: int) -> int:
-    """One product for each pair and tick; then the weighted sum over the window, once, or a decay in each tick."""
-    summing = config.history_length if config.sync_window else config.num_ticks
-    return num_pairs * (config.num_ticks + summing)
 
 
 def _heads(config: PolicyConfig, answer_dim: int, num_actions: int) -> int:

@@ -12,23 +12,26 @@ _PACKAGES = ("ctm-rl", "torch", "ray", "gymnasium", "numpy", "sb3-contrib", "sta
 
 
 def describe_circumstances(command: str) -> dict[str, Any]:
-    """Returns what a reader needs to judge a measurement: the machine, the versions and the command."""
-    return {"machine": describe_machine(), "versions": describe_versions(), "command": command}
+    """Describes what a reader needs to judge a measurement: the machine, the versions and the command.
 
+    Args:
+        command: the command line.
 
-def describe_machine() -> dict[str, Any]:
-    """Returns the processor's name, how many of its cores this process may use, the memory in GiB and the system."""
+    Returns:
+        ``machine`` with the processor's name, how many of its cores this process may use, the memory in GiB and the
+        system; ``versions`` of the libraries that matter for speed, ``None`` for those that are not installed; and
+        ``command``.
+    """
     return {
-        "cpu": _cpu_name(),
-        "cores": count_cpus(),
-        "memory_gb": _memory_gb(),
-        "system": f"{platform.system()} {platform.machine()}",
+        "machine": {
+            "cpu": _cpu_name(),
+            "cores": count_cpus(),
+            "memory_gb": _memory_gb(),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "command": command,
     }
-
-
-def describe_versions() -> dict[str, str | None]:
-    """Returns the versions of the libraries that matter for speed; ``None`` for those that are not installed."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
 
 
 def _version(name: str) -> str | None:

@@ -14,16 +14,11 @@ def resident_mb() -> float | None:
     return _read("VmRSS")
 
 
-def peak_mb() -> float | None:
-    """The process's highest memory since ``reset_peak``, in MiB; ``None`` where the system does not report it."""
-    return _read("VmHWM")
-
-
 def reset_peak() -> bool:
     """Resets the peak to the present memory.
 
     Returns:
-        Whether the system permits it; if not, ``peak_mb`` is that since the process's start.
+        Whether the system permits it; if not, the peak is that since the process's start.
     """
     try:
         _CLEAR.write_text(_RESET_PEAK)
@@ -51,10 +46,15 @@ class PeakMeter:
 
     def above_floor_mb(self) -> float | None:
         """The highest rise since ``start``, in MiB; ``None`` where the system does not permit to measure it."""
-        peak = peak_mb()
+        peak = _read("VmHWM")
         if not self._is_counting or peak is None or self.floor_mb is None:
             return None
         return round(max(0.0, peak - self.floor_mb), 1)
+
+
+def highest(*peaks: float | None) -> float | None:
+    """The highest of some peaks; ``None`` if none of them is known."""
+    return max((peak for peak in peaks if peak is not None), default=None)
 
 
 def _read(name: str) -> float | None:

@@ -1,15 +1,13 @@
 """Runs a benchmark and writes its result: JSON, or a table for a person."""
 
-import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ctm_rl.agents.bench.settings import BenchOptions
+from ctm_rl.agents.run_directory.progress import status_line
 from ctm_rl.errors import UserError, expand
 
 
@@ -32,7 +30,7 @@ def measure(
     out = None if options.out is None else expand(options.out).absolute()
     if out is not None:
         _check_writable(out)
-    with _progress() as report:
+    with status_line() as report:
         result = run(report)
     line = json.dumps(result, allow_nan=False) + "\n"
     written = "" if out is None else _save(out, line, result)
@@ -73,14 +71,3 @@ def _check_writable(path: Path) -> None:
     """Refuses, before anything is measured, a file that cannot be written."""
     if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UserError(f"--out {path} cannot be written; name a file in a directory that is there.")
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Any]:
-    """Shows on a terminal what is being done; elsewhere nothing."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda message: None
-        return
-    with console.status("starting") as status:
-        yield status.update

@@ -1,11 +1,11 @@
 """Measures how our cost grows with the ticks K, the steps T and the number of iterations before."""
 
 import contextlib
-import dataclasses
 import importlib
 import importlib.util
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,10 +56,10 @@ def scaling(experiment: ActingExperiment, options: BenchOptions, command: str, r
     """
     num_threads = num_threads_of(options)
     with running_ray(experiment) as experiment, contextlib.ExitStack() as stack:
-        workers: dict[tuple[str, int], Worker] = {}
-        for size, value, variant in _variants(experiment, options):
-            label = f"{size} {value}"
-            workers[size, value] = Worker(OURS, variant, num_threads, options.rival, label=label)
+        workers = {
+            (size, value): Worker(OURS, variant, num_threads, options.rival, label=f"{size} {value}")
+            for size, value, variant in _variants(experiment, options)
+        }
         build(list(workers.values()), stack, report)
         timings, _ = measure_in_turn(list(workers.values()), options.rounds, report)
         last = list(workers.values())[-1]
@@ -137,15 +137,12 @@ def draw(result: dict[str, Any], path: Path) -> bool:
 
 def _variants(experiment: ActingExperiment, options: BenchOptions) -> list[tuple[str, int, ActingExperiment]]:
     """The experiment with each K, with each T, and unchanged."""
-    model, ppo = experiment.model, experiment.ppo
+    model, ppo, scale = experiment.model, experiment.ppo, options.scale
     return [
+        *(("ticks", size, replace(experiment, model=replace(model, num_ticks=size))) for size in scale.ticks),
         *(
-            ("ticks", value, dataclasses.replace(experiment, model=dataclasses.replace(model, num_ticks=value)))
-            for value in options.scale.ticks
-        ),
-        *(
-            ("steps", value, dataclasses.replace(experiment, ppo=dataclasses.replace(ppo, num_rollout_steps=value)))
-            for value in options.scale.steps
+            ("steps", size, replace(experiment, ppo=replace(ppo, num_rollout_steps=size)))
+            for size in options.scale.steps
         ),
         ("iteration", 0, experiment),
     ]

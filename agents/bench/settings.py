@@ -1,6 +1,6 @@
 """Options of a benchmark, which the command line reads without loading torch or ray."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from ctm_rl.agents.experiments.validation import check_number
 
@@ -36,8 +36,8 @@ class RivalSettings:
 
     def __post_init__(self) -> None:
         """Refuses sizes that cannot be measured."""
-        for name in ("num_envs", "num_steps", "lstm_dim", "num_epochs", "num_minibatches"):
-            check_number(f"rival.{name}", getattr(self, name), at_least=1)
+        for name, value in asdict(self).items():
+            check_number(f"rival.{name}", value, at_least=1)
         if self.num_envs % self.num_minibatches:
             raise ValueError(
                 f"rival.num_minibatches must divide the {self.num_envs} environments, got {self.num_minibatches}."

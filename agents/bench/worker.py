@@ -15,7 +15,7 @@ from ctm_rl.agents.bench.settings import RivalSettings
 from ctm_rl.agents.bench.timing import Contender, Unavailable
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import from_json
-from ctm_rl.errors import UserError
+from ctm_rl.errors import UserError, user_errors
 
 ITERATION, PARTS = "iteration", "parts"
 """The measurements that a worker makes; any other line stops it."""
@@ -69,11 +69,8 @@ def _serve(task: dict[str, Any], answers: TextIO) -> None:
             stack.enter_context(ray_for(experiment, StopRequest(lambda: None)))
         torch.set_num_threads(task["num_threads"])
         contender = make_contender(task["name"], experiment, rival)
-        try:
+        with user_errors():  # settings that do not fit the environment
             description = contender.prepare()
-        except ValueError as error:
-            # Settings that do not fit the environment are an error of the user.
-            raise UserError(str(error)) from error
         stack.callback(contender.close)
         _answer(answers, ready=dataclasses.asdict(description))
         probe = None

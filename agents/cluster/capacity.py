@@ -53,8 +53,12 @@ def check_capacity(experiment: RunSettings, where: str, nodes: Sequence[Node]) -
             f"num_env_runners {count} x num_cpus_per_env_runner {size:g} and num_learners {experiment.num_learners} "
             f"need {needed:g} CPU cores, and {where} has {_describe_total(nodes, num_cpus, 'cpus')}; ask for fewer."
         )
-    if count and size and _count_fitting([node.cpus for node in nodes], size) < count:
-        _refuse_runners(experiment, where, nodes)
+    if count and size and (num_fitting := _count_fitting([node.cpus for node in nodes], size)) < count:
+        fits = f"{num_fitting} of {count} fit" if num_fitting else "it fits on no node"
+        raise UserError(
+            f"num_cpus_per_env_runner {size:g} must be free on one node, and {fits}: {where} has "
+            f"{_describe_total(nodes, num_cpus, 'cpus')} CPU cores; ask for fewer."
+        )
     gpus, num_gpus = needed_gpus(experiment), sum(node.gpus for node in nodes)
     each, num_learners = experiment.num_gpus_per_learner, max(1, experiment.num_learners)
     if gpus and (gpus > num_gpus or _count_fitting([node.gpus for node in nodes], each) < num_learners):
@@ -62,21 +66,6 @@ def check_capacity(experiment: RunSettings, where: str, nodes: Sequence[Node]) -
             f"num_gpus_per_learner {each:g} for {num_learners} learners needs {gpus:g} GPUs, and {where} has "
             f"{_describe_total(nodes, num_gpus, 'gpus')}; 0 learns on the CPU."
         )
-
-
-def _refuse_runners(experiment: RunSettings, where: str, nodes: Sequence[Node]) -> None:
-    """Refuses environment runners that do not fit on single nodes, though there are enough cores in all.
-
-    Raises:
-        UserError: always.
-    """
-    size = experiment.num_cpus_per_env_runner
-    num_fitting = _count_fitting([node.cpus for node in nodes], size)
-    fits = f"{num_fitting} of {experiment.num_env_runners} fit" if num_fitting else "it fits on no node"
-    raise UserError(
-        f"num_cpus_per_env_runner {size:g} must be free on one node, and {fits}: {where} has "
-        f"{_describe_total(nodes, sum(node.cpus for node in nodes), 'cpus')} CPU cores; ask for fewer."
-    )
 
 
 def _count_fitting(sizes: Sequence[float], size: float) -> int:

@@ -6,14 +6,14 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.signals import StopRequest
 from ctm_rl.agents.experiments.settings import RunSettings
-from ctm_rl.errors import UserError
+from ctm_rl.errors import UserError, user_errors
 
 PAYLOAD_MB = 64
 NUM_ROUND_TRIPS = 10
@@ -87,10 +87,8 @@ def check_cluster(build_config: Callable[[], Any], address: str | None, show: Ca
     Raises:
         UserError: no cluster answers there.
     """
-    try:
+    with user_errors():
         settings = RunSettings(name="cluster-check", address=address)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     prepare_environment(settings)
     show(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     check_machine(settings)
@@ -172,10 +170,14 @@ def to_text(report: ClusterReport) -> str:
         )
         known = [version or "-" for version in versions]
         rows.append((node.name, f"{node.cpus:g}", f"{node.gpus:g}", *sizes, *known, *numbers))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     verdict = report.problems or ["All nodes have what this process has."]
-    return "\n".join([*lines, *verdict]) + "\n"
+    return "\n".join([*aligned(rows), *verdict]) + "\n"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table, whose columns are as wide as their longest cells."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def to_line(report: ClusterReport) -> str:

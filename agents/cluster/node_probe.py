@@ -35,8 +35,21 @@ class NodeProbe:
         return payload + 0
 
     def play(self, config: Any, seconds: float) -> float:
-        """Measures the node's speed, see ``play``."""
-        return play(config, seconds)
+        """Plays an algorithm's environments with its untrained policy; returns environment steps per second.
+
+        Args:
+            config: RLlib's configuration of the algorithm; its environment runners return columns.
+            seconds: how long to play, after a first rollout that does not count.
+        """
+        runner = config.env_runner_cls(config=config, worker_index=0, num_workers=0)
+        try:
+            runner.sample()
+            num_steps, began = 0, time.perf_counter()
+            while time.perf_counter() - began < seconds:
+                num_steps += runner.sample().num_steps
+            return num_steps / (time.perf_counter() - began)
+        finally:
+            runner.stop()
 
 
 def probe_on(node_id: str) -> Any:
@@ -115,24 +128,6 @@ def digest(files: dict[str, Path]) -> str:
         content = hashlib.sha256(files[name].read_bytes()).hexdigest()
         total.update(f"{name} {content}\n".encode())
     return total.hexdigest()
-
-
-def play(config: Any, seconds: float) -> float:
-    """Plays an algorithm's environments with its untrained policy; returns environment steps per second.
-
-    Args:
-        config: RLlib's configuration of the algorithm; its environment runners return columns.
-        seconds: how long to play, after a first rollout that does not count.
-    """
-    runner = config.env_runner_cls(config=config, worker_index=0, num_workers=0)
-    try:
-        runner.sample()
-        num_steps, began = 0, time.perf_counter()
-        while time.perf_counter() - began < seconds:
-            num_steps += runner.sample().num_steps
-        return num_steps / (time.perf_counter() - began)
-    finally:
-        runner.stop()
 
 
 def _installed(name: str) -> str | None:

@@ -121,9 +121,14 @@ def config_of(experiment: AnyExperiment) -> dict[str, Any]:
 
 def write_config(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> None:
     """Writes ``config.json`` atomically."""
-    partial = path / f".{file}"
-    partial.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(partial, path / file)
+    _replace(path / file, json.dumps(config, indent=2) + "\n")
+
+
+def _replace(file: Path, text: str) -> None:
+    """Writes a file atomically."""
+    partial = file.with_name(f".{file.name}")
+    partial.write_text(text)
+    partial.replace(file)
 
 
 def check_is_run(path: Path) -> None:
@@ -271,9 +276,7 @@ def _truncate(file: Path, iteration: int) -> None:
     if not file.is_file():
         return
     kept = [row for row in read_metrics(file.parent) if (row["iteration"] or 0) <= iteration]
-    partial = file.with_name(f".{file.name}")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    os.replace(partial, file)
+    _replace(file, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def _finite(value: float | None) -> float | None:

@@ -1,7 +1,8 @@
 """A run's progress on the screen: one live line on a terminal, plain lines elsewhere."""
 
+import contextlib
 import time
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.live import Live
@@ -13,56 +14,46 @@ from rich.text import Text
 from ctm_rl.agents.experiments.settings import BudgetConfig
 
 Row = dict[str, float | None]
-
 """One line of metrics, by its keys."""
 
 SECONDS_BETWEEN_LINES = 5.0
 
 
-class Progress(Protocol):
-    """Shows how a run goes."""
+class Progress:
+    """Shows how a run goes; this class shows nothing, as for a run from Python."""
 
     def show_waiting(self, message: str) -> None:
         """Shows what the run is waiting for, until something else is shown."""
-        ...
 
     def write(self, message: str) -> None:
         """Writes a line that stays."""
-        ...
 
     def show_metrics(self, row: Row) -> None:
         """Shows the metrics of the newest iteration."""
-        ...
 
     def show_stopping(self) -> None:
         """Shows that the run is about to stop; called from a signal handler, so it may only set a flag."""
-        ...
 
     def close(self) -> None:
         """Ends the display."""
-        ...
 
 
-class SilentProgress:
-    """Shows nothing: for a run from Python."""
+@contextlib.contextmanager
+def status_line() -> Iterator[Callable[[str], None]]:
+    """Shows what is being done as one changing line on the terminal of standard error; elsewhere nothing.
 
-    def show_waiting(self, message: str) -> None:
-        """Shows nothing."""
-
-    def write(self, message: str) -> None:
-        """Shows nothing."""
-
-    def show_metrics(self, row: Row) -> None:
-        """Shows nothing."""
-
-    def show_stopping(self) -> None:
-        """Shows nothing."""
-
-    def close(self) -> None:
-        """Shows nothing."""
+    Yields:
+        The function that shows a message.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda message: None
+        return
+    with console.status("loading") as status:
+        yield status.update
 
 
-class TerminalProgress:
+class TerminalProgress(Progress):
     """Shows a live line on a terminal; elsewhere, as in a file, writes a line every few seconds.
 
     Args:

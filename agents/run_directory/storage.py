@@ -11,6 +11,7 @@ import shutil
 import threading
 import urllib.parse
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,17 +67,6 @@ class Storage:
                 f"ctm-rl resume {join(self.url, self.name)}."
             )
         with_timeout(self.url, self._check_writable)
-
-    def check_apart(self, run_dir: Path) -> None:
-        """Refuses a storage whose place for the run is the run's own directory.
-
-        Raises:
-            UserError: it is.
-        """
-        if self.is_at(run_dir):
-            raise UserError(
-                f"--storage {self.url} is where {run_dir} itself is; name another place, or none (--storage None)."
-            )
 
     def is_at(self, path: Path) -> bool:
         """Whether the run's place in the storage is this local directory."""
@@ -273,24 +263,23 @@ def with_timeout(url: str, work: Callable[[], Result]) -> Result:
     Raises:
         UserError: one line that names the storage and the reason.
     """
-    results: list[Result] = []
-    errors: list[BaseException] = []
+    answer: Future[Result] = Future()
 
     def run() -> None:
         try:
-            results.append(work())
-        except BaseException as error:  # the driver of a file system may raise anything
-            errors.append(error)
+            answer.set_result(work())
+        except BaseException as error:
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(ANSWER_SECONDS)
-    if results:
-        return results[0]
-    if errors and isinstance(errors[0], UserError):
-        raise errors[0]
-    reason = describe_error(errors[0]) if errors else f"no answer within {ANSWER_SECONDS:g} s"
-    raise UserError(f"storage {url} cannot be used: {reason}.") from (errors[0] if errors else None)
+    # Python waits at its end for the threads of an executor, and not for this one.
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(ANSWER_SECONDS)
+    except UserError:
+        raise
+    except Exception as error:  # the driver of a file system may raise anything
+        reason = describe_error(error) if answer.done() else f"no answer within {ANSWER_SECONDS:g} s"
+        raise UserError(f"storage {url} cannot be used: {reason}.") from error
 
 
 def describe_error(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ctm_rl.agents.experiments.settings import RunSettings
 from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.storage import Storage, describe_error, join
+from ctm_rl.errors import UserError
 
 _SILENT_SECONDS, _MAX_SECONDS = 2.0, 600.0
 """How long the end of a run waits for its last upload: first without a message, then at most."""
@@ -104,7 +105,10 @@ def uploader_for(experiment: RunSettings, run_dir: Path, *, is_new: bool) -> Upl
     if experiment.storage is None:
         return None
     storage = Storage(experiment.storage, run_dir.name)
-    storage.check_apart(run_dir)
+    if storage.is_at(run_dir):
+        raise UserError(
+            f"--storage {storage.url} is where {run_dir} itself is; name another place, or none (--storage None)."
+        )
     storage.prepare(is_new=is_new)
     return Uploader(storage, run_dir)
 

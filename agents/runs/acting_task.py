@@ -59,7 +59,7 @@ class ActingTask:
         self._num_faults = 0
 
     def describe(self, algorithm: Any) -> dict[str, Any]:
-        """Returns the policy with its weights."""
+        """Returns the part of a checkpoint that rebuilds the policy, weights included."""
         from ctm_rl.agents.runs.algorithm_state import refresh_local_policy
         from ctm_rl.inference.policy import POLICY_ENTRY, describe
 
@@ -69,7 +69,13 @@ class ActingTask:
         return {POLICY_ENTRY: describe(module.agent)}
 
     def read(self, algorithm: Any, result: dict[str, Any], *, is_last: bool) -> Row:
-        """Returns the means over the last episodes, and the losses."""
+        """Returns the means over the last episodes, and the losses: the metrics without those that every run has.
+
+        Args:
+            algorithm: after the iteration.
+            result: the return value of its ``train``.
+            is_last: whether the budget ends with this iteration.
+        """
         from ctm_rl.agents.rllib.episodes import finished_episodes
         from ctm_rl.agents.rllib.faults import faults_of
 
@@ -89,7 +95,10 @@ class ActingTask:
         }
 
     def get_memory(self) -> dict[str, Any]:
-        """Returns the last episodes' returns and lengths, and the number of faults so far."""
+        """Returns what ``read`` carries to the next iteration, which is part of every checkpoint.
+
+        That is the last episodes' returns and lengths, and the number of faults so far.
+        """
         return {"returns": self._returns, "lengths": self._lengths, "num_faults": self._num_faults}
 
     def set_memory(self, memory: dict[str, Any]) -> None:

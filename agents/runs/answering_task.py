@@ -40,7 +40,7 @@ class AnsweringTask:
         return BANDIT_METRICS if self._is_bandit else ANSWERING_METRICS
 
     def describe(self, algorithm: Any) -> dict[str, Any]:
-        """Returns the model with its weights."""
+        """Returns the part of a checkpoint that rebuilds the model, weights included."""
         from ctm_rl.inference.load_model import MODEL_ENTRY, describe
 
         return {MODEL_ENTRY: describe(_first_module(algorithm).model)}

@@ -8,7 +8,7 @@ from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.run_directory.directory import check_free, config_of, created_directory
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.published import OfficialModel, load_official
-from ctm_rl.errors import UserError
+from ctm_rl.errors import user_errors
 from ctm_rl.inference.policy import OFFICIAL_ENTRY
 from ctm_rl.models.actor_critic import ActorCritic
 
@@ -28,12 +28,10 @@ def import_official(file: Path, run_dir: Path) -> str:
     """
     run_dir = run_dir.absolute()
     check_free(run_dir)
-    try:
+    with user_errors(TypeError):
         official = load_official(file)
         args = {name: value for name, value in official.args.items() if _is_plain(value)}
         config = _config(official, args)
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error
     with created_directory(run_dir, config) as keep:
         entry = {"args": args, "weights": official.to_official_state_dict()}
         checkpoint.save(run_dir, 0, {"task": official.task, OFFICIAL_ENTRY: entry})

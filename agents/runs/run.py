@@ -18,7 +18,9 @@ from ctm_rl.agents.run_directory.directory import MetricsWriter
 from ctm_rl.agents.run_directory.progress import Progress, Row
 from ctm_rl.agents.run_directory.upload import Uploader, finishing_upload, report_upload
 from ctm_rl.agents.run_directory.working_directory import num_threads
-from ctm_rl.agents.runs.task import MODULE, Task
+from ctm_rl.agents.runs.acting_task import ActingTask
+from ctm_rl.agents.runs.answering_task import AnsweringTask
+from ctm_rl.agents.runs.task import MODULE
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.store import CheckpointError
 from ctm_rl.errors import EnvFault, UserError
@@ -49,7 +51,7 @@ class Position:
     env_steps: int = 0
     seconds: float = 0.0
     memory: dict[str, Any] = field(default_factory=dict)
-    """What the metrics carry from one iteration to the next, see ``Task.get_memory``."""
+    """What the metrics carry from one iteration to the next, see ``ActingTask.get_memory``."""
 
 
 class Run:
@@ -70,7 +72,7 @@ class Run:
         self,
         experiment: AnyExperiment,
         run_dir: Path,
-        task: Task,
+        task: ActingTask | AnsweringTask,
         config: Any,
         progress: Progress,
         started: float,

@@ -1,4 +1,4 @@
-"""What a run needs to know of the kind of experiment it trains, one class for each kind.
+"""Parts that the two kinds of run share; ``acting_task`` and ``answering_task`` have what differs, one class each.
 
 A run that acts (``acting_task``) plays episodes in an environment and learns from rewards: its metrics are returns,
 episode lengths and the losses of an actor-critic algorithm, its checkpoints hold a policy. A run that answers
@@ -10,7 +10,7 @@ import math
 import resource
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from ctm_rl.agents.run_directory.progress import Row
 
@@ -19,37 +19,6 @@ MODULE = "default_policy"
 
 COMMON_METRICS = ("iteration", "env_steps", "seconds", "env_steps_per_second")
 """The first keys of every line of metrics."""
-
-
-class Task(Protocol):
-    """One kind of experiment during a run: its metrics, and its part of a checkpoint."""
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Keys of a line of metrics, in their order."""
-        ...
-
-    def describe(self, algorithm: Any) -> dict[str, Any]:
-        """Returns the part of a checkpoint that rebuilds the policy or model, weights included."""
-        ...
-
-    def read(self, algorithm: Any, result: dict[str, Any], *, is_last: bool) -> Row:
-        """Returns the metrics of an iteration, without those that every run has.
-
-        Args:
-            algorithm: after the iteration.
-            result: the return value of its ``train``.
-            is_last: whether the budget ends with this iteration.
-        """
-        ...
-
-    def get_memory(self) -> dict[str, Any]:
-        """Returns what ``read`` carries from one iteration to the next; part of every checkpoint."""
-        ...
-
-    def set_memory(self, memory: dict[str, Any]) -> None:
-        """Restores what ``get_memory`` returned."""
-        ...
 
 
 def read_losses(learner: Mapping[str, Any], names: Sequence[str], rllib_names: Mapping[str, str]) -> Row:

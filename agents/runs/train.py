@@ -20,14 +20,14 @@ from ctm_rl.agents.run_directory.directory import (
     read_config,
     write_config,
 )
-from ctm_rl.agents.run_directory.progress import Progress, SilentProgress
+from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.upload import uploader_for
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, with_absolute_storage, working_inside
 from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
 from ctm_rl.agents.runs.run import Position, Run, is_used_up
 from ctm_rl.checkpoints import store as checkpoint
-from ctm_rl.errors import UserError, expand
+from ctm_rl.errors import UserError, expand, user_errors
 
 _MAY_CHANGE = {("env", name) for name in ("step_time_limit", "check_bounds", "tolerate_faults")}
 """Fields of the environment that may differ when a run is resumed: how its faults are handled."""
@@ -47,7 +47,7 @@ def train(experiment: AnyExperiment, progress: Progress | None = None) -> Path:
         UserError: it cannot be run as it is; nothing has been written then.
         RunInterrupted: a signal stopped it, after a checkpoint.
     """
-    progress = progress or SilentProgress()
+    progress = progress or Progress()
     with stop_on_signals(progress) as request, new_run(experiment, request, progress) as run:
         run.loop(request)
     return run.run_dir
@@ -68,7 +68,7 @@ def resume(run_dir: str | Path, experiment: AnyExperiment | None = None, progres
         UserError: it is not a run, has no usable checkpoint, or has used up its budget.
         RunInterrupted: a signal stopped it, after a checkpoint.
     """
-    progress = progress or SilentProgress()
+    progress = progress or Progress()
     with stop_on_signals(progress) as request, resumed_run(expand(run_dir), experiment, request, progress) as run:
         run.loop(request)
     return run.run_dir
@@ -194,10 +194,8 @@ def build_checked_config(experiment: AnyExperiment) -> Any:
     """
     from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 
-    try:
+    with user_errors():
         return build_algorithm_config(experiment)
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def _show_start(experiment: AnyExperiment, nodes: Sequence[Node], progress: Progress) -> None:

@@ -13,7 +13,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ctm_rl.agents.cluster.signals import StopRequest
 from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.tuning.plan import Sweep
-from ctm_rl.agents.tuning.table import best_of, describe_trial, is_scored
+from ctm_rl.agents.tuning.table import best_of, describe_trial
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -54,12 +54,10 @@ class SweepCallback(Callback):
             self._progress.show_waiting(self._describe(trials))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Writes how a trial ended."""
+        """Writes how a trial ended, or why it failed."""
         self._progress.write(describe_trial(self._sweep, trial))
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Writes why a trial failed."""
-        self._progress.write(describe_trial(self._sweep, trial))
+    on_trial_error = on_trial_complete
 
     def get_state(self) -> dict[str, Any] | None:
         """Returns the scheduler's comparisons; None: it has none."""
@@ -73,6 +71,6 @@ class SweepCallback(Callback):
         """Describes how many trials have ended and which one is best."""
         num_ended = sum(trial.status in (Trial.TERMINATED, Trial.ERROR) for trial in trials)
         num_running = sum(trial.status == Trial.RUNNING for trial in trials)
-        best = best_of(self._sweep, [trial for trial in trials if is_scored(self._sweep, trial)])
+        best = best_of(self._sweep, trials)
         counts = f"{num_ended} of {len(trials)} trials finished, {num_running} running"
         return counts if best is None else f"{counts}; best so far: {describe_trial(self._sweep, best)}"

@@ -9,11 +9,11 @@ from typing import Any
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, build, from_json
 from ctm_rl.agents.run_directory.directory import config_of
-from ctm_rl.agents.runs.acting_task import ActingTask
+from ctm_rl.agents.runs.acting_task import ACTING_METRICS
 from ctm_rl.agents.runs.answering_task import AnsweringTask
 from ctm_rl.agents.tuning.options import DEFAULT_NUM_SAMPLES, TuneOptions
 from ctm_rl.agents.tuning.search_space import Config, Search, check_searches, parse_search, with_values
-from ctm_rl.errors import UserError
+from ctm_rl.errors import UserError, user_errors
 
 SWEEP_FILE = "sweep.json"
 TUNE_FOLDER = "tune"
@@ -61,7 +61,9 @@ class Sweep:
         if self.experiment.placement is not None:
             raise UserError("--placement is for a single run; Ray Tune places the trials of a sweep.")
         check_searches(self.experiment, self.searches)
-        metrics = self._metrics()
+        metrics = ACTING_METRICS
+        if isinstance(self.experiment, AnsweringExperiment):
+            metrics = AnsweringTask(self.experiment).metrics
         if self.options.metric is not None and self.options.metric not in metrics:
             raise UserError(f"--metric must be one of {', '.join(metrics)}; got {self.options.metric!r}.")
         if self.options.scheduler == "pbt":
@@ -106,10 +108,8 @@ class Sweep:
         Raises:
             UserError: the experiment refuses its values.
         """
-        try:
+        with user_errors():
             experiment = with_values(self.experiment, config)
-        except ValueError as error:
-            raise UserError(str(error)) from error
         return dataclasses.replace(experiment, run_dir=str(self.run_dir(trial_id)))
 
     def to_json(self) -> dict[str, Any]:
@@ -118,12 +118,6 @@ class Sweep:
             "experiment": config_of(self.experiment),
             "options": dataclasses.asdict(self.options),
         }
-
-    def _metrics(self) -> tuple[str, ...]:
-        """The metrics that trials write."""
-        if isinstance(self.experiment, AnsweringExperiment):
-            return AnsweringTask(self.experiment).metrics
-        return ActingTask.metrics
 
 
 def is_sweep(directory: Path) -> bool:

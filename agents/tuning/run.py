@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import logging
+import operator
 import os
 import random
 import signal
@@ -14,7 +15,6 @@ from typing import Any
 from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
-from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.run_directory.directory import check_free, created_directory, locked, read_metrics
 from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, working_inside
@@ -38,12 +38,13 @@ _SETTINGS = {
 """Ray Tune's environment variables, unless they are set already."""
 
 
-def tune(sweep: Sweep, progress: Progress) -> list[Any]:
-    """Runs a sweep from the beginning.
+def tune(sweep: Sweep, progress: Progress, *, is_new: bool) -> list[Any]:
+    """Runs all trials of a sweep that are not finished; each continues from its last checkpoint if it has one.
 
     Args:
         sweep: what to run.
         progress: shows how it goes.
+        is_new: whether to create the sweep's directory; otherwise it has one, whose file describes the sweep.
 
     Returns:
         Its trials, as Ray Tune leaves them.
@@ -52,30 +53,9 @@ def tune(sweep: Sweep, progress: Progress) -> list[Any]:
         UserError: it cannot be run as it is; nothing has been written then.
         RunInterrupted: a signal stopped it.
     """
-    check_free(sweep.directory)
-    sweep = dataclasses.replace(sweep, experiment=with_absolute_paths(sweep.experiment))
-    return _run(sweep, progress, is_new=True)
-
-
-def resume(sweep: Sweep, progress: Progress) -> list[Any]:
-    """Continues a sweep: finished trials stay, the others continue from their last checkpoints.
-
-    Args:
-        sweep: as its file describes it.
-        progress: shows how it goes.
-
-    Returns:
-        Its trials, as Ray Tune leaves them.
-
-    Raises:
-        UserError: it cannot be run here.
-        RunInterrupted: a signal stopped it.
-    """
-    return _run(sweep, progress, is_new=False)
-
-
-def _run(sweep: Sweep, progress: Progress, *, is_new: bool) -> list[Any]:
-    """Runs all trials that are not finished, in the sweep's directory, which a new sweep creates."""
+    if is_new:
+        check_free(sweep.directory)
+        sweep = dataclasses.replace(sweep, experiment=with_absolute_paths(sweep.experiment))
     directory, experiment = sweep.directory, sweep.experiment
     with stop_on_signals(progress) as request:
         request.run_dir = None if is_new else str(directory)
@@ -113,15 +93,10 @@ def _check(sweep: Sweep, request: StopRequest) -> tuple[float, list[Node]]:
     return max(map(float, needed)), nodes
 
 
-def _size(experiment: AnyExperiment) -> tuple[float, ...]:
-    """The fields that determine how many processors a run needs."""
-    return (
-        experiment.num_env_runners,
-        experiment.num_cpus_per_env_runner,
-        experiment.num_learners,
-        experiment.num_gpus_per_learner,
-        experiment.num_threads,
-    )
+_size = operator.attrgetter(
+    *("num_env_runners", "num_cpus_per_env_runner", "num_learners", "num_gpus_per_learner", "num_threads")
+)
+"""The fields that determine how many processors a run needs."""
 
 
 def _search(sweep: Sweep, progress: Progress, request: StopRequest, needed: float) -> list[Any]:

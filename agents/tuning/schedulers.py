@@ -39,8 +39,8 @@ def build_scheduler(sweep: Sweep) -> TrialScheduler:
         perturbation_interval=options.interval,
         hyperparam_mutations={
             # A listed value changes to a neighbour; a number is drawn again from its range, or multiplied.
-            search.field: list(search.arguments) if search.kind in LISTED else _domain(search)
-            for search in sweep.searches
+            name: list(search.arguments) if search.kind in LISTED else _domain(search)
+            for name, search in searches.items()
         },
         custom_explore_fn=keep_inside,
         # There is no return before the first episode has ended.
@@ -72,7 +72,5 @@ def _domain(search: Search) -> Any:
     if search.kind in LISTED:
         values = list(search.arguments)
         return tune.choice(values) if search.is_random else tune.grid_search(values)
-    if search.kind == "quniform" and all(isinstance(number, int) for number in search.arguments):
-        return tune.qrandint(*search.arguments)
-    draw = {"uniform": tune.uniform, "loguniform": tune.loguniform, "quniform": tune.quniform, "randint": tune.randint}
-    return draw[search.kind](*search.arguments)
+    is_whole = search.kind == "quniform" and all(isinstance(number, int) for number in search.arguments)
+    return getattr(tune, "qrandint" if is_whole else search.kind)(*search.arguments)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ray.tune.experiment import Trial
 
+from ctm_rl.agents.cluster.check import aligned
 from ctm_rl.agents.run_directory.directory import CONFIG_FILE
 from ctm_rl.agents.tuning.plan import TUNE_FOLDER, Sweep, trial_name
 from ctm_rl.agents.tuning.trial import FAILED, FINISHED
@@ -36,14 +37,12 @@ def format_table(sweep: Sweep, trials: list[Trial], directory: str) -> str:
                 state_of(sweep, trial),
             ]
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    lines = ["  ".join([*map(str.ljust, row, widths), row[-1]]).rstrip() for row in rows]
-    return "\n".join([*lines, "", *_describe_best(sweep, trials, directory)])
+    return "\n".join([*aligned(rows), "", *_describe_best(sweep, trials, directory)])
 
 
 def _describe_best(sweep: Sweep, trials: list[Trial], directory: str) -> list[str]:
     """The best trial, and the commands to use it."""
-    best = best_of(sweep, [trial for trial in trials if is_scored(sweep, trial)])
+    best = best_of(sweep, trials)
     if best is None:
         return [f"no trial has a {sweep.metric}."]
     place = f"{directory}/{trial_name(best.trial_id)}"
@@ -64,11 +63,11 @@ def describe_trial(sweep: Sweep, trial: Trial) -> str:
 
 
 def best_of(sweep: Sweep, trials: list[Trial]) -> Trial | None:
-    """Returns the trial with the best last score; None if there are none."""
-    return min(trials, key=lambda trial: _key(sweep, trial), default=None)
+    """Returns the trial with the best last score; None if none has a score and did not fail."""
+    return min((one for one in trials if _is_scored(sweep, one)), key=lambda one: _key(sweep, one), default=None)
 
 
-def is_scored(sweep: Sweep, trial: Trial) -> bool:
+def _is_scored(sweep: Sweep, trial: Trial) -> bool:
     """Whether a trial can be the best one: it has a score and did not fail."""
     return score_of(sweep, trial) is not None and FAILED not in (trial.last_result or {})
 
@@ -96,7 +95,7 @@ def _key(sweep: Sweep, trial: Trial) -> tuple[bool, float, str]:
     """A sort key: best score first, trials without one last."""
     value = score_of(sweep, trial)
     sign = -1.0 if sweep.options.mode == "max" else 1.0
-    return not is_scored(sweep, trial), 0.0 if value is None else sign * value, trial.trial_id
+    return not _is_scored(sweep, trial), 0.0 if value is None else sign * value, trial.trial_id
 
 
 def _format(value: Any) -> str:

@@ -21,7 +21,7 @@ from ctm_rl.agents.run_directory.directory import (
     read_metrics,
     write_config,
 )
-from ctm_rl.agents.run_directory.progress import Row, SilentProgress, used_share
+from ctm_rl.agents.run_directory.progress import Progress, Row, used_share
 from ctm_rl.agents.runs.run import Position, Run, is_used_up
 from ctm_rl.agents.runs.train import new_run, resumed_run
 from ctm_rl.agents.tuning.plan import Sweep
@@ -155,7 +155,7 @@ class SweepTrial(Trainable):
                         yield row, is_over and row["iteration"] == position.iteration
             if is_over:
                 return
-        request, silent = StopRequest(lambda: None), SilentProgress()
+        request, silent = StopRequest(lambda: None), Progress()
         with contextlib.ExitStack() as stack:
             if position is None:
                 run = stack.enter_context(new_run(experiment, request, silent, is_placed=True))

@@ -1,13 +1,12 @@
 """Finds the experiment of a command line: by name, by environment, or in a file; and the fields it changes."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.cli.parser import parse
 from ctm_rl.configs import for_env, load, names
-from ctm_rl.errors import UserError, expand
+from ctm_rl.errors import UserError, expand, user_errors
 
 SOURCES = ("--env", "--config")
 SHORT = {"--env-kwargs": "--env.kwargs", "--tolerate-env-faults": "--env.tolerate-faults"}
@@ -56,7 +55,8 @@ def choose(
     ((option, value),) = choices
     prog = " ".join(filter(None, (f"ctm-rl {command}", option, value)))
     if option == "--env":
-        experiment = checked(lambda: for_env(value))
+        with user_errors():
+            experiment = for_env(value)
     elif option == "--config":
         from ctm_rl.agents.run_directory.directory import load_config
 
@@ -85,11 +85,3 @@ def _split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
             value = remaining.pop(0)
         choices.append((option, value))
     return choices, rest
-
-
-def checked(make: Callable[[], AnyExperiment]) -> AnyExperiment:
-    """Calls a function that builds an experiment from a user's values, and reports its refusal as a user's error."""
-    try:
-        return make()
-    except ValueError as error:
-        raise UserError(str(error)) from error

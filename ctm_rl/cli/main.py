@@ -5,7 +5,7 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.tuning.options import TuneOptions
 from ctm_rl.agents.tuning.search_space import FORMS
-from ctm_rl.cli.choose import checked, choose, read_experiment
+from ctm_rl.cli.choose import choose, read_experiment
 from ctm_rl.cli.commands import (
     BENCH_USAGE,
     TRAIN_USAGE,
@@ -29,7 +29,7 @@ from ctm_rl.cli.commands import (
 )
 from ctm_rl.cli.parser import divide, parse
 from ctm_rl.configs import describe, load, names
-from ctm_rl.errors import UserError, expand
+from ctm_rl.errors import UserError, expand, user_errors
 
 if TYPE_CHECKING:
     from ctm_rl.agents.run_directory.progress import TerminalProgress
@@ -85,19 +85,19 @@ def _list(arguments: list[str]) -> None:
     """Lists the experiments."""
     if arguments and arguments not in (["--help"], ["-h"]):
         raise UserError(f"list takes no arguments, got {shlex.join(arguments)}.")
-    _write(_experiments() + "\n")
+    _write(_listing(describe, names()) + "\n")
 
 
-def _experiments() -> str:
-    """The experiments, one line each."""
-    width = max(map(len, names())) + 2
-    return "\n".join(f"  {name:<{width}}{describe(name)}" for name in names())
+def _listing(describe: Callable[[str], str], names: Collection[str]) -> str:
+    """Names with their descriptions, one line each."""
+    width = max(map(len, names)) + 2
+    return "\n".join(f"  {name:<{width}}{describe(name)}" for name in names)
 
 
 def _train(arguments: list[str]) -> None:
     """Trains an experiment."""
     if arguments in (["--help"], ["-h"]):
-        _write(TRAIN_USAGE.format(experiments=_experiments()))
+        _write(TRAIN_USAGE.format(experiments=_listing(describe, names())))
         return
     experiment = read_experiment("train", arguments)
     from ctm_rl.agents.run_directory.directory import new_run_dir
@@ -123,15 +123,15 @@ def _tune(arguments: list[str]) -> None:
 
     directory = new_run_dir(dataclasses.replace(experiment, name=f"{experiment.name}-tune"))
     sweep = Sweep(directory, experiment, options)
-    with _progress(experiment) as progress:
+    _run_sweep(sweep, is_new=True)
+
+
+def _run_sweep(sweep: "Sweep", *, is_new: bool) -> None:
+    """Runs a sweep and writes its results."""
+    with _progress(sweep.experiment) as progress:
         from ctm_rl.agents.tuning.run import tune
 
-        trials = tune(sweep, progress)
-    _report_trials(sweep, trials)
-
-
-def _report_trials(sweep: "Sweep", trials: list[Any]) -> None:
-    """Writes the results of a sweep."""
+        trials = tune(sweep, progress, is_new=is_new)
     from ctm_rl.agents.tuning.table import format_table
 
     _write(format_table(sweep, trials, _short(sweep.directory)) + "\n")
@@ -154,7 +154,8 @@ def _resume(arguments: list[str]) -> None:
     defaults = dataclasses.replace(given, **own, storage=storage or saved.storage)
     options = parse(ResumeOptions, arguments, "ctm-rl resume", default=defaults)
     changed = {name: getattr(options, name) for name in (*own, "storage")}
-    experiment = checked(lambda: dataclasses.replace(saved, **changed))
+    with user_errors():
+        experiment = dataclasses.replace(saved, **changed)
     if options.tolerate_env_faults:
         if not isinstance(experiment, ActingExperiment):
             raise UserError("--tolerate-env-faults is for runs that act; this run answers.")
@@ -174,46 +175,27 @@ def _resume_sweep(arguments: list[str]) -> None:
 
     sweep = read_sweep(expand(options.dir))
     if options.address is not None:
-        experiment = checked(lambda: dataclasses.replace(sweep.experiment, address=options.address))
+        with user_errors():
+            experiment = dataclasses.replace(sweep.experiment, address=options.address)
         sweep = dataclasses.replace(sweep, experiment=experiment)
-    with _progress(sweep.experiment) as progress:
-        from ctm_rl.agents.tuning.run import resume
-
-        trials = resume(sweep, progress)
-    _report_trials(sweep, trials)
+    _run_sweep(sweep, is_new=False)
 
 
 def _evaluate(arguments: list[str]) -> None:
     """Evaluates a run and writes the result."""
     options = parse(EvaluateOptions, arguments, "ctm-rl evaluate")
     from ctm_rl.agents.evaluation import episodes as evaluation
-
-    # What an environment prints must not end up in the JSON.
-    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
-        result = evaluation.evaluate(
-            expand(options.dir),
-            episodes=options.episodes,
-            seed=options.seed,
-            deterministic=options.deterministic,
-            device=options.device,
-            env_kwargs=options.env_kwargs,
-            decay_rate=options.decay_rate,
-            human=None if options.human_labels is None else _read_human_labels(options.human_labels),
-            halt_certainty=options.halt_certainty,
-            halt_curve=options.halt_curve,
-            num_ticks=options.num_ticks,
-        )
-    _write((evaluation.to_json if options.json else evaluation.to_text)(result) + "\n")
-
-
-def _read_human_labels(file: str) -> Any:
-    """Reads human answers, and reports a wrong file as the user's error."""
     from ctm_rl.envs.data.human_labels import read_human_labels
 
-    try:
-        return read_human_labels(expand(file))
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    values = dataclasses.asdict(options)
+    file, as_json = values.pop("human_labels"), values.pop("json")
+    if file is not None:
+        with user_errors():
+            values["human"] = read_human_labels(expand(file))
+    # What an environment prints must not end up in the JSON.
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        result = evaluation.evaluate(expand(values.pop("dir")), **values)
+    _write((evaluation.to_json if as_json else evaluation.to_text)(result) + "\n")
 
 
 def _import(arguments: list[str]) -> None:
@@ -227,19 +209,15 @@ def _import(arguments: list[str]) -> None:
 def _cluster_check(arguments: list[str]) -> None:
     """Examines every node of a cluster."""
     options = parse(ClusterCheckOptions, arguments, "ctm-rl cluster-check")
-    from rich.console import Console
-
     from ctm_rl.agents.cluster import check as cluster_check
+    from ctm_rl.agents.run_directory.progress import status_line
 
     def build_config() -> Any:
         from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 
         return build_algorithm_config(load("cartpole"))
 
-    console = Console(stderr=True)
-    status = console.status("loading") if console.is_terminal else contextlib.nullcontext()
-    with status as display:
-        show = (lambda message: None) if display is None else display.update
+    with status_line() as show:
         report = cluster_check.check_cluster(build_config, options.address, show)
     _write((cluster_check.to_line if options.json else cluster_check.to_text)(report))
     if report.problems:
@@ -251,20 +229,18 @@ def _cluster_check(arguments: list[str]) -> None:
 def _bench(arguments: list[str]) -> None:
     """Measures the speed of training."""
     command = shlex.join(["ctm-rl", "bench", *arguments])
-    if arguments[:1] == [ENVS]:
-        options = parse(BenchOptions, arguments[1:], f"ctm-rl bench {ENVS}")
+    kind = arguments.pop(0) if arguments and arguments[0] in (SCALING, CLUSTER, ENVS) else None
+    prog = "ctm-rl bench" if kind is None else f"ctm-rl bench {kind}"
+    if kind == ENVS:
+        options = parse(BenchOptions, arguments, prog)
         from ctm_rl.agents.bench import envs
         from ctm_rl.agents.bench.output import measure
 
         _write(measure(options, lambda show: envs.bench_envs(command, options.rounds, show), envs.to_text))
         return
-    kind = arguments[0] if arguments[:1] in ([SCALING], [CLUSTER]) else None
-    prog = "ctm-rl bench" if kind is None else f"ctm-rl bench {kind}"
-    own, others = divide(BenchOptions, arguments if kind is None else arguments[1:])
+    own, others = divide(BenchOptions, arguments)
     if others in (["--help"], ["-h"]):
-        width = max(map(len, CONTENDERS)) + 2
-        contenders = "\n".join(f"  {name:<{width}}{what}" for name, what in CONTENDERS.items())
-        _write(BENCH_USAGE.format(contenders=contenders))
+        _write(BENCH_USAGE.format(contenders=_listing(CONTENDERS.__getitem__, CONTENDERS)))
         parse(BenchOptions, ["--help"], prog)
     options = parse(BenchOptions, own, prog)
     if options.markdown is not None:
@@ -344,14 +320,12 @@ def _short(path: Path) -> str:
 
 def _write(text: str) -> None:
     """Writes a result."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    print(text, end="", flush=True)
 
 
 def _write_error(line: str) -> None:
     """Writes an error message."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

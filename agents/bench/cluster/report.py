@@ -78,18 +78,11 @@ def cluster(experiment: ActingExperiment, options: BenchOptions, command: str, r
                     log=measured.log,
                     rounds=options.rounds,
                 )
-                waited = costs.act + learn
                 cut = costs._replace(learn=learn * num_learners / num_env_runners)
                 predicted = predict_on_one_machine(cut, size_of(num_env_runners, num_learners), count_cpus())
-                simulated.append(
-                    {
-                        "env_runners": num_env_runners,
-                        "learners": num_learners,
-                        "waited": round(waited, 5),
-                        "seconds": round(seconds, 5),
-                        "predicted": round(predicted, 5),
-                    }
-                )
+                values = {"waited": costs.act + learn, "seconds": seconds, "predicted": predicted}
+                rounded = {name: round(value, 5) for name, value in values.items()}
+                simulated.append({"env_runners": num_env_runners, "learners": num_learners, **rounded})
             loaded = simulation.loaded()
         finally:
             simulation.close()
