@@ -1,4 +1,4 @@
-from ctm_rl.agents.evaluation.episodes import evaluate as evaluate
+from ctm_rl.agents.evaluation.evaluate import evaluate as evaluate
 from ctm_rl.agents.experiments.acting import ActingExperiment as ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment as AnsweringExperiment
 from ctm_rl.agents.experiments.answering import HeldOutSettings as HeldOutSettings
@@ -6,8 +6,8 @@ from ctm_rl.agents.experiments.answering import LearningSettings as LearningSett
 from ctm_rl.agents.ppo.algorithm import RecurrentPPO as RecurrentPPO
 from ctm_rl.agents.ppo.config import RecurrentPPOConfig as RecurrentPPOConfig
 from ctm_rl.agents.rllib.module import CTMModule as CTMModule
-from ctm_rl.agents.runs.train import resume as resume
-from ctm_rl.agents.runs.train import train as train
+from ctm_rl.agents.runs.train_and_resume import resume as resume
+from ctm_rl.agents.runs.train_and_resume import train as train
 from ctm_rl.agents.supervised.algorithm import Supervised as Supervised
 from ctm_rl.agents.supervised.config import SupervisedConfig as SupervisedConfig
 from ctm_rl.agents.supervised.module import AnsweringModule as AnsweringModule

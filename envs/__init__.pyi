@@ -1,4 +1,4 @@
-from ctm_rl.envs.guard.single import EnvGuard as EnvGuard
+from ctm_rl.envs.guard.env_guard import EnvGuard as EnvGuard
 from ctm_rl.envs.wrappers.by_name import wrap as wrap
 from ctm_rl.envs.wrappers.frame_skip import FrameSkip as FrameSkip
 from ctm_rl.envs.wrappers.hide_velocity import HideVelocity as HideVelocity

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import gymnasium as gym
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
-from ctm_rl.envs.guard.single import EnvGuard
-from ctm_rl.envs.guard.vector import GuardedAsyncVectorEnv, VectorGuard, is_shareable
+from ctm_rl.envs.guard.env_guard import EnvGuard
+from ctm_rl.envs.guard.vector_guard import GuardedAsyncVectorEnv, VectorGuard, is_shareable
 from ctm_rl.envs.wrappers.by_name import HIDE_VELOCITIES, TIME_LIMIT, Named, parse, wrap
 from ctm_rl.envs.wrappers.hide_velocity import HideVelocityVector
 from ctm_rl.errors import UserError

@@ -198,7 +198,7 @@ def command_line_page() -> str:
     from ctm_rl.agents import ActingExperiment, AnsweringExperiment
     from ctm_rl.agents.bench.settings import BenchOptions
     from ctm_rl.agents.tuning.options import TuneOptions
-    from ctm_rl.cli import commands
+    from ctm_rl.cli import command_options as commands
 
     kinds: dict[str, type[Any]] = {
         "tune": TuneOptions,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctm_rl.agents.bench.client import Worker
-from ctm_rl.agents.bench.run import (
+from ctm_rl.agents.bench.measure import (
     OURS,
     Report,
     build,

@@ -112,7 +112,7 @@ def describe() -> dict[str, str | None]:
 
 
 def package_files() -> dict[str, Path]:
-    """Returns the package's files by their names in the installed package, such as ``agents/runs/train.py``."""
+    """Returns the package's files by their names once installed, such as ``agents/ppo/learner.py``."""
     spec = importlib.util.find_spec(PACKAGE)
     assert spec is not None and spec.submodule_search_locations
     root = next(iter(spec.submodule_search_locations))

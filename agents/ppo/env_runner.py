@@ -39,10 +39,10 @@ from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.ppo.vector_player import VectorPlayer
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.environment import make_vector
-from ctm_rl.agents.rllib.episodes import FinishedEpisode
+from ctm_rl.agents.rllib.finished_episodes import FinishedEpisode
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.agents.rllib.runner_base import PlainEnvRunner, ResumableRunner, check_arguments, load_weights
-from ctm_rl.inference.actor import Actor
+from ctm_rl.inference.batched_actor import Actor
 
 if TYPE_CHECKING:
     from ctm_rl.agents.ppo.config import RecurrentPPOConfig

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
-from ctm_rl.agents.rllib.episodes import FinishedEpisode, seeds_of_envs
+from ctm_rl.agents.rllib.finished_episodes import FinishedEpisode, seeds_of_envs
 from ctm_rl.agents.rllib.module import fields_of
 from ctm_rl.agents.rllib.vector_loop import VectorLoop, VectorStep
-from ctm_rl.inference.actor import Actor
+from ctm_rl.inference.batched_actor import Actor
 
 
 class VectorPlayer:

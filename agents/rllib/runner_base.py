@@ -13,8 +13,8 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 
-from ctm_rl.agents.rllib.episodes import LENGTHS, RETURNS, FinishedEpisode
-from ctm_rl.agents.rllib.faults import FAULTS, FaultCounter
+from ctm_rl.agents.rllib.count_faults import FAULTS, FaultCounter
+from ctm_rl.agents.rllib.finished_episodes import LENGTHS, RETURNS, FinishedEpisode
 
 Module = TypeVar("Module", bound=TorchRLModule)
 

@@ -6,7 +6,7 @@ from typing import Any
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from ctm_rl.agents.rllib import private
-from ctm_rl.agents.rllib.episodes import FinishedEpisode, seeds_of_envs
+from ctm_rl.agents.rllib.finished_episodes import FinishedEpisode, seeds_of_envs
 from ctm_rl.agents.rllib.runner_base import ResumableRunner
 from ctm_rl.errors import EnvFault
 

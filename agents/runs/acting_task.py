@@ -76,8 +76,8 @@ class ActingTask:
             result: the return value of its ``train``.
             is_last: whether the budget ends with this iteration.
         """
-        from ctm_rl.agents.rllib.episodes import finished_episodes
-        from ctm_rl.agents.rllib.faults import faults_of
+        from ctm_rl.agents.rllib.count_faults import faults_of
+        from ctm_rl.agents.rllib.finished_episodes import finished_episodes
 
         episodes = finished_episodes(result)
         self._returns = [*self._returns, *(item.episode_return for item in episodes)][-WINDOW:]

@@ -22,8 +22,8 @@ from ctm_rl.agents.run_directory.directory import (
     write_config,
 )
 from ctm_rl.agents.run_directory.progress import Progress, Row, used_share
-from ctm_rl.agents.runs.run import Position, Run, is_used_up
-from ctm_rl.agents.runs.train import new_run, resumed_run
+from ctm_rl.agents.runs.train_and_resume import new_run, resumed_run
+from ctm_rl.agents.runs.training_loop import Position, Run, is_used_up
 from ctm_rl.agents.tuning.plan import Sweep
 from ctm_rl.agents.tuning.search_space import Config
 from ctm_rl.checkpoints import store as checkpoint

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
-from ctm_rl.cli.parser import parse
+from ctm_rl.cli.check_arguments import parse
 from ctm_rl.configs import for_env, load, names
 from ctm_rl.errors import UserError, expand, user_errors
 

@@ -15,8 +15,9 @@ from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.tuning.options import TuneOptions
 from ctm_rl.agents.tuning.search_space import FORMS
+from ctm_rl.cli.check_arguments import divide, parse
 from ctm_rl.cli.choose import choose, read_experiment
-from ctm_rl.cli.commands import (
+from ctm_rl.cli.command_options import (
     BENCH_USAGE,
     TRAIN_USAGE,
     TUNE_USAGE,
@@ -27,7 +28,6 @@ from ctm_rl.cli.commands import (
     ResumeOptions,
     ResumeSweepOptions,
 )
-from ctm_rl.cli.parser import divide, parse
 from ctm_rl.configs import describe, load, names
 from ctm_rl.errors import UserError, expand, user_errors
 
@@ -104,7 +104,7 @@ def _train(arguments: list[str]) -> None:
 
     experiment = dataclasses.replace(experiment, run_dir=str(new_run_dir(experiment)))
     with _progress(experiment) as progress:
-        from ctm_rl.agents.runs.train import train
+        from ctm_rl.agents.runs.train_and_resume import train
 
         run_dir = train(experiment, progress)
     _report_finished(run_dir)
@@ -129,7 +129,7 @@ def _tune(arguments: list[str]) -> None:
 def _run_sweep(sweep: "Sweep", *, is_new: bool) -> None:
     """Runs a sweep and writes its results."""
     with _progress(sweep.experiment) as progress:
-        from ctm_rl.agents.tuning.run import tune
+        from ctm_rl.agents.tuning.tune import tune
 
         trials = tune(sweep, progress, is_new=is_new)
     from ctm_rl.agents.tuning.table import format_table
@@ -162,7 +162,7 @@ def _resume(arguments: list[str]) -> None:
         env = dataclasses.replace(experiment.env, tolerate_faults=True)
         experiment = dataclasses.replace(experiment, env=env)
     with _progress(experiment) as progress:
-        from ctm_rl.agents.runs.train import resume
+        from ctm_rl.agents.runs.train_and_resume import resume
 
         run_dir = resume(run_dir, experiment, progress)
     _report_finished(run_dir)
@@ -184,7 +184,7 @@ def _resume_sweep(arguments: list[str]) -> None:
 def _evaluate(arguments: list[str]) -> None:
     """Evaluates a run and writes the result."""
     options = parse(EvaluateOptions, arguments, "ctm-rl evaluate")
-    from ctm_rl.agents.evaluation import episodes as evaluation
+    from ctm_rl.agents.evaluation import evaluate as evaluation
     from ctm_rl.envs.data.human_labels import read_human_labels
 
     values = dataclasses.asdict(options)
@@ -263,7 +263,7 @@ def _bench(arguments: list[str]) -> None:
         from ctm_rl.agents.bench.cluster.report import cluster as run
         from ctm_rl.agents.bench.cluster.report import to_text
     else:
-        from ctm_rl.agents.bench.run import bench as run
+        from ctm_rl.agents.bench.measure import bench as run
         from ctm_rl.agents.bench.table import to_text
     _write(measure(options, lambda show: run(experiment, options, command, show), to_text))
 

@@ -23,8 +23,8 @@ from ctm_rl.engine.answering_sync import AccumulateAlpha, tick_counts
 from ctm_rl.engine.answering_weights import AnsweringPlan, AnsweringTensors, Readings, fold_answering
 from ctm_rl.engine.tensor_trees import flatten, structure_of, unflatten
 from ctm_rl.engine.unrolled_neuron_models import NeuronModelsBackward, NeuronModelsForward, NeuronModelTape
+from ctm_rl.machine.attention import AttentionReading, ConstantReading
 from ctm_rl.machine.core import Core, CTMCore
-from ctm_rl.machine.reading import AttentionReading, ConstantReading
 from ctm_rl.machine.synchronisation import Synchronisation, accumulate, decay_of
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ctm_rl.engine.answering_sync import tick_counts
 from ctm_rl.engine.unrolled_neuron_models import move_rows
+from ctm_rl.machine.attention import AttentionReading, Reading
 from ctm_rl.machine.core import CTMCore
-from ctm_rl.machine.reading import AttentionReading, Reading
 from ctm_rl.machine.synchronisation import accumulate, decay_of
 
 _softmax_backward = torch.ops.aten._softmax_backward_data

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ctm_rl.machine.reading import AttentionReading, ConstantReading, Reading
+from ctm_rl.machine.attention import AttentionReading, ConstantReading, Reading
 
 
 class InputWeights(NamedTuple):

@@ -11,8 +11,8 @@ from ctm_rl.engine.answering_input import InputWeights, fold_input
 from ctm_rl.engine.tensor_trees import flatten
 from ctm_rl.engine.unrolled_neuron_models import NeuronModelWeights, fold_neuron_models
 from ctm_rl.engine.unrolled_synapse import Masks, SynapsePlan, synapse_weights
+from ctm_rl.machine.attention import Reading
 from ctm_rl.machine.core import CTMCore
-from ctm_rl.machine.reading import Reading
 
 Readings = Sequence[Reading]
 """What is read at each tick."""

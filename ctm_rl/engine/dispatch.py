@@ -24,9 +24,9 @@ from ctm_rl.engine.answering import Readings, can_think_fast, fast_ticking, thin
 from ctm_rl.engine.cuda_graph import CapturedAnswers, CapturedUnrolls
 from ctm_rl.engine.episode import can_unroll, fold, step_through, unroll, unroll_inputs
 from ctm_rl.engine.episode_baselines import can_unroll_baseline, unroll_baseline
+from ctm_rl.machine.attention import RowReading
 from ctm_rl.machine.core import Core, CTMCore, think
 from ctm_rl.machine.halting import CoreTicking, Ticking
-from ctm_rl.machine.reading import RowReading
 from ctm_rl.machine.recorder import Recorder
 from ctm_rl.machine.state import AnyState
 

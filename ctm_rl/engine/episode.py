@@ -32,8 +32,8 @@ from ctm_rl.engine.episode_sync import (
 )
 from ctm_rl.engine.tensor_trees import flatten, structure_of, unflatten
 from ctm_rl.engine.unrolled_neuron_models import fold_neuron_models
+from ctm_rl.machine.attention import ConstantReading
 from ctm_rl.machine.core import Core, CTMCore, think
-from ctm_rl.machine.reading import ConstantReading
 from ctm_rl.machine.state import AnyState, CoreState, select_rows
 from ctm_rl.machine.synapse import BlockSynapse
 from ctm_rl.machine.synchronisation import Synchronisation, age_weights, decay_of, sync_of

@@ -13,7 +13,7 @@ from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.published import OfficialModel, rebuild
 from ctm_rl.checkpoints.store import CheckpointError
 from ctm_rl.config import PolicyConfig
-from ctm_rl.inference.actor import Actor
+from ctm_rl.inference.batched_actor import Actor
 from ctm_rl.machine.state import AnyState
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.spaces.actions import from_plain, to_plain

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ctm_rl.config import CoreConfig
+from ctm_rl.machine.attention import Glimpse, Reading
 from ctm_rl.machine.neuron_models import NeuronLevelModels
 from ctm_rl.machine.pairing import Role, make_pairing
-from ctm_rl.machine.reading import Glimpse, Reading
 from ctm_rl.machine.state import CoreState, State
 from ctm_rl.machine.synapse import make_synapse
 from ctm_rl.machine.synchronisation import Synchronisation, SyncState, sync_of

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ctm_rl.machine.attention import RowReading, rows_of_readings
 from ctm_rl.machine.core import Core
-from ctm_rl.machine.reading import RowReading, rows_of_readings
 from ctm_rl.machine.state import AnyState, join_rows, rows_of_state
 
 _WORTHWHILE = 1 / 8

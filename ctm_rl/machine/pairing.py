@@ -41,6 +41,11 @@ def num_neurons_of(num_pairs: int) -> int:
     return n
 
 
+def num_pairs(kind: PairingKind, num_sync_neurons: int) -> int:
+    """How many pairs ``kind`` makes of ``num_sync_neurons``."""
+    return num_sync_neurons if kind == "random-pairing" else num_sync_neurons * (num_sync_neurons + 1) // 2
+
+
 def make_pairing(
     kind: PairingKind, role: Role, num_neurons: int, num_sync_neurons: int, num_self_pairs: int = 0
 ) -> Pairing:

@@ -6,8 +6,8 @@ from typing import Generic, TypeVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ctm_rl.machine.attention import Reading
 from ctm_rl.machine.core import Tick, uniform_start
-from ctm_rl.machine.reading import Reading
 from ctm_rl.machine.state import GRUState, LSTMState
 
 _Layers = TypeVar("_Layers", nn.LSTM, nn.GRU)

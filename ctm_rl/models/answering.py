@@ -12,10 +12,10 @@ from ctm_rl.encoders.digits import QuestionEncoder
 from ctm_rl.encoders.parity import ParityEncoder
 from ctm_rl.encoders.positions import build_positions
 from ctm_rl.engine.dispatch import answer_ticking, answer_ticks
+from ctm_rl.machine.attention import AttentionReader, AttentionReading, ConstantReading, Memory, RowReading
 from ctm_rl.machine.certainty import certainty
 from ctm_rl.machine.core import Core, CTMCore, project_
 from ctm_rl.machine.halting import Halted, Ticking, tick_until_certain
-from ctm_rl.machine.reading import AttentionReader, AttentionReading, ConstantReading, Memory, RowReading
 from ctm_rl.machine.recorder import Recorder, Recording
 from ctm_rl.machine.recurrent_baselines import GRUCore, LSTMCore
 from ctm_rl.models.baseline_width import settle_width

@@ -15,7 +15,7 @@ from reference import parts
 from torch import Tensor
 
 from ctm_rl import PolicyConfig
-from ctm_rl.agents.evaluation import episodes as evaluation
+from ctm_rl.agents.evaluation import evaluate as evaluation
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.rllib.columns import to_device
 from ctm_rl.agents.run_directory.directory import config_of, write_config
@@ -24,7 +24,7 @@ from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.config import CoreConfig
 from ctm_rl.engine.episode import step_through, unroll
 from ctm_rl.errors import UserError
-from ctm_rl.inference.actor import Actor
+from ctm_rl.inference.batched_actor import Actor
 from ctm_rl.inference.policy import POLICY_ENTRY, Policy, describe
 from ctm_rl.machine.certainty import certainty
 from ctm_rl.machine.core import CTMCore

@@ -7,7 +7,7 @@ import ray
 from tiny_runs import TINY_ACTING, Killed, comparable, stop_in
 
 from ctm_rl.agents.run_directory.progress import Row
-from ctm_rl.agents.runs.run import Run
+from ctm_rl.agents.runs.training_loop import Run
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
 

@@ -8,9 +8,9 @@ from typing import Any
 from ctm_rl.agents.bench.settings import CLUSTER, SCALING, BenchOptions
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.tuning.options import TuneOptions
+from ctm_rl.cli.check_arguments import divide, parse
 from ctm_rl.cli.choose import choose, read_experiment
-from ctm_rl.cli.commands import ClusterCheckOptions, EvaluateOptions, ImportOptions, ResumeOptions
-from ctm_rl.cli.parser import divide, parse
+from ctm_rl.cli.command_options import ClusterCheckOptions, EvaluateOptions, ImportOptions, ResumeOptions
 from ctm_rl.configs import load
 
 

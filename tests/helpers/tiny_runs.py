@@ -8,7 +8,7 @@ import pytest
 
 from ctm_rl.agents.run_directory.directory import read_metrics
 from ctm_rl.agents.run_directory.progress import Row
-from ctm_rl.agents.runs.run import Run
+from ctm_rl.agents.runs.training_loop import Run
 from ctm_rl.cli.main import main
 
 TINY_ACTING = (

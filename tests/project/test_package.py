@@ -136,7 +136,7 @@ def test_no_folder_holds_more_files_than_a_reader_takes_in() -> None:
         ("ctm_rl.machine.state", "from ctm_rl.engine.episode import unroll"),
         ("ctm_rl.agents.experiments.acting", "def f():\n    from ctm_rl.envs.registry import register_all"),
         ("ctm_rl.agents.experiments.acting", "import agents.rllib"),
-        ("ctm_rl.agents.run_directory.directory", "from ctm_rl.agents.runs.run import Run"),
+        ("ctm_rl.agents.run_directory.directory", "from ctm_rl.agents.runs.training_loop import Run"),
         ("ctm_rl.envs.wrappers.hide_velocity", "from ctm_rl.machine.state import CoreState"),
         ("ctm_rl.envs.wrappers.hide_velocity", "import torch.nn as nn"),
     ],

@@ -11,7 +11,7 @@ from ctm_rl.agents.bench.cluster.cost_model import (
     predict,
     predict_on_one_machine,
 )
-from ctm_rl.agents.bench.run import Report, circumstances, running_ray
+from ctm_rl.agents.bench.measure import Report, circumstances, running_ray
 from ctm_rl.agents.bench.settings import BenchOptions
 from ctm_rl.agents.bench.table import markdown_table
 from ctm_rl.agents.cluster.session import count_cpus

@@ -31,7 +31,7 @@ from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.loss import ppo_loss
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.rllib.columns import batch_of, to_device
-from ctm_rl.agents.rllib.episodes import finished_episodes
+from ctm_rl.agents.rllib.finished_episodes import finished_episodes
 from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 from ctm_rl.spaces.actions import chosen
 

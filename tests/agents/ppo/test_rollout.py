@@ -13,8 +13,8 @@ from ctm_rl import PolicyConfig
 from ctm_rl.agents.ppo.reward_normaliser import LIMIT, RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment, concatenate
 from ctm_rl.agents.ppo.vector_player import VectorPlayer
-from ctm_rl.agents.rllib.episodes import seeds_of_envs
-from ctm_rl.inference.actor import Actor
+from ctm_rl.agents.rllib.finished_episodes import seeds_of_envs
+from ctm_rl.inference.batched_actor import Actor
 from ctm_rl.machine.state import AnyState
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.spaces.actions import Choices

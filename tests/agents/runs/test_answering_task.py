@@ -11,17 +11,17 @@ import torch
 from image_files import encode, random_images, write_cifar, write_folder, write_parquet
 from tiny_runs import comparable
 
-from ctm_rl.agents.evaluation.episodes import evaluate
+from ctm_rl.agents.evaluation.evaluate import evaluate
 from ctm_rl.agents.experiments.answering import AnsweringExperiment, HeldOutSettings, LearningSettings, TaskConfig
 from ctm_rl.agents.experiments.serialise import from_json, to_json
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.agents.run_directory.directory import read_config, read_metrics
 from ctm_rl.agents.run_directory.progress import Row
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths
-from ctm_rl.agents.runs import train as run
+from ctm_rl.agents.runs import train_and_resume as run
 from ctm_rl.agents.runs.answering_task import ANSWERING_METRICS
 from ctm_rl.agents.runs.build_algorithm import fit_model
-from ctm_rl.agents.runs.run import Run
+from ctm_rl.agents.runs.training_loop import Run
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
 from ctm_rl.config import AnswerConfig

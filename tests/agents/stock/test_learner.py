@@ -23,7 +23,7 @@ from ctm_rl import PolicyConfig
 from ctm_rl.agents import CTMModule
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
-from ctm_rl.agents.rllib.episodes import finished_episodes, seeds_of_envs
+from ctm_rl.agents.rllib.finished_episodes import finished_episodes, seeds_of_envs
 from ctm_rl.agents.runs.algorithm_state import learner_state, restore
 from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 from ctm_rl.checkpoints import store as checkpoint

@@ -354,7 +354,7 @@ def test_list_has_a_line_for_every_experiment(capsys: pytest.CaptureFixture[str]
 def test_any_field_is_changed_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], expected: Callable[[Any], bool]
 ) -> None:
-    from ctm_rl.agents.runs import train as run
+    from ctm_rl.agents.runs import train_and_resume as run
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -367,7 +367,7 @@ def test_any_field_is_changed_by_its_name(
 
 
 def test_errors_of_our_own_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from ctm_rl.agents.runs import train as run
+    from ctm_rl.agents.runs import train_and_resume as run
 
     def fail(*_: object) -> None:
         raise ValueError("a bug")

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ctm_rl.config import AnswerConfig
 from ctm_rl.engine import answering_weights, dispatch
 from ctm_rl.engine.answering import AnsweringForward, can_think_fast
+from ctm_rl.machine.attention import ConstantReading, Glimpse
 from ctm_rl.machine.core import CTMCore
-from ctm_rl.machine.reading import ConstantReading, Glimpse
 from ctm_rl.models.answering import ContinuousThoughtMachine, Thought
 
 B, K = 3, 5

@@ -10,8 +10,8 @@ from reference import assert_same_state, parts, run_row
 from torch import Tensor
 
 from ctm_rl.config import CoreConfig
+from ctm_rl.machine.attention import ConstantReading, Glimpse, Reading
 from ctm_rl.machine.core import CTMCore, project_, think
-from ctm_rl.machine.reading import ConstantReading, Glimpse, Reading
 from ctm_rl.machine.state import CoreState, select_rows
 
 B, F, K = 3, 5, 6

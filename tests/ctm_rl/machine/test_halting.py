@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctm_rl.agents.evaluation import episodes as evaluation
+from ctm_rl.agents.evaluation import evaluate as evaluation
 from ctm_rl.agents.evaluation.halting_curve import HALT_THRESHOLDS, Batch, check_can_halt_answers, halting_curve
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.run_directory.directory import config_of, write_config

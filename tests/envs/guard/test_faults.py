@@ -22,14 +22,14 @@ from tiny_runs import TINY
 
 from ctm_rl.agents.experiments.acting import EnvConfig
 from ctm_rl.agents.experiments.settings import BudgetConfig
+from ctm_rl.agents.rllib.count_faults import FaultCounter
 from ctm_rl.agents.rllib.environment import make_env, make_vector_env
-from ctm_rl.agents.rllib.faults import FaultCounter
 from ctm_rl.agents.run_directory.directory import read_metrics
 from ctm_rl.agents.run_directory.progress import TerminalProgress
 from ctm_rl.cli.main import main
-from ctm_rl.envs.guard.single import MAX_FAULTS_IN_A_ROW, EnvGuard
+from ctm_rl.envs.guard.env_guard import MAX_FAULTS_IN_A_ROW, EnvGuard
 from ctm_rl.envs.guard.space_check import make_check
-from ctm_rl.envs.guard.vector import VectorGuard
+from ctm_rl.envs.guard.vector_guard import VectorGuard
 from ctm_rl.errors import EnvFault
 
 FAULTY = "faulty:Faulty-v0"

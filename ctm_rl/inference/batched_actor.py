@@ -12,10 +12,10 @@ from ctm_rl.engine.dispatch import runs_in_buffers
 from ctm_rl.engine.episode import FoldedWeights, episode_state, fold
 from ctm_rl.engine.episode_forward import EpisodeForward
 from ctm_rl.engine.episode_sync import Window
+from ctm_rl.machine.attention import ConstantReading
 from ctm_rl.machine.certainty import certainty
 from ctm_rl.machine.core import Core, CTMCore
 from ctm_rl.machine.halting import CoreTicking, tick_until_certain
-from ctm_rl.machine.reading import ConstantReading
 from ctm_rl.machine.state import AnyState, CoreState, rows_of_state, select_rows, take_rows
 from ctm_rl.machine.synchronisation import sync_of
 from ctm_rl.models.actor_critic import ActorCritic

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctm_rl.agents.evaluation import episodes as evaluation
+from ctm_rl.agents.evaluation import evaluate as evaluation
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.run_directory.directory import config_of, write_config
 from ctm_rl.checkpoints import store as checkpoint
@@ -89,7 +89,7 @@ def test_the_exact_number_of_episodes_is_played_in_even_shares(run: Path, episod
 
 
 def test_every_episode_has_its_own_seed_that_training_never_uses(run: Path) -> None:
-    from ctm_rl.agents.rllib.episodes import seeds_of_envs
+    from ctm_rl.agents.rllib.finished_episodes import seeds_of_envs
 
     evaluation.evaluate(run, episodes=50, seed=3)
     assert len(set(SeedRecordingEnv.seeds)) == 50

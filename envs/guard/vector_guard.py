@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.async_vector_env import AsyncState
 
-from ctm_rl.envs.guard.faults import Misbehaviour, describe
+from ctm_rl.envs.guard.describe_fault import Misbehaviour, describe
 from ctm_rl.envs.guard.space_check import Check, make_check
 from ctm_rl.envs.guard.timeout import StepTimeout, StepTimer
 from ctm_rl.errors import EnvFault

@@ -25,7 +25,7 @@ from ctm_rl.agents.run_directory.upload import uploader_for
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, with_absolute_storage, working_inside
 from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
-from ctm_rl.agents.runs.run import Position, Run, is_used_up
+from ctm_rl.agents.runs.training_loop import Position, Run, is_used_up
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.errors import UserError, expand, user_errors
 

@@ -26,7 +26,7 @@ from ctm_rl.agents.run_directory.progress import describe_return
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.published import OfficialModel
 from ctm_rl.errors import UserError
-from ctm_rl.inference.actor import check_can_halt, check_can_take
+from ctm_rl.inference.batched_actor import check_can_halt, check_can_take
 from ctm_rl.inference.load_model import MODEL_ENTRY, rebuild_model
 from ctm_rl.inference.policy import Policy, official_of
 from ctm_rl.machine.halting import check_halt_certainty

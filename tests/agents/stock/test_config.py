@@ -24,7 +24,7 @@ from ctm_rl import PolicyConfig
 from ctm_rl.agents import CTMModule
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
-from ctm_rl.agents.rllib.episodes import finished_episodes
+from ctm_rl.agents.rllib.finished_episodes import finished_episodes
 from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.algorithm_state import learner_state, restore
 from ctm_rl.agents.runs.build_algorithm import build_algorithm_config

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from ctm_rl.envs.guard.faults import Misbehaviour, describe
+from ctm_rl.envs.guard.describe_fault import Misbehaviour, describe
 from ctm_rl.envs.guard.space_check import make_check
 from ctm_rl.envs.guard.timeout import StepTimeout, StepTimer
 from ctm_rl.errors import EnvFault

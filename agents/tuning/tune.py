@@ -18,7 +18,7 @@ from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.run_directory.directory import check_free, created_directory, locked, read_metrics
 from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, working_inside
-from ctm_rl.agents.runs.train import build_checked_config, stop_on_signals
+from ctm_rl.agents.runs.train_and_resume import build_checked_config, stop_on_signals
 from ctm_rl.agents.tuning.plan import SWEEP_FILE, TUNE_FOLDER, Sweep, trial_name
 from ctm_rl.agents.tuning.search_space import combinations, with_values
 from ctm_rl.errors import UserError

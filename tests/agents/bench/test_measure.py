@@ -15,13 +15,13 @@ from ctm_rl import PolicyConfig
 from ctm_rl.agents.bench import contender_sb3 as sb3
 from ctm_rl.agents.bench import floor, memory, scaling, table
 from ctm_rl.agents.bench.client import Worker, WorkerFailed
-from ctm_rl.agents.bench.run import median_of
+from ctm_rl.agents.bench.measure import median_of
 from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions, RivalSettings
 from ctm_rl.agents.bench.timing import Timing, Unavailable
 from ctm_rl.agents.bench.worker import make_contender
 from ctm_rl.agents.experiments.acting import PPOSettings
+from ctm_rl.cli.check_arguments import divide
 from ctm_rl.cli.main import main
-from ctm_rl.cli.parser import divide
 from ctm_rl.config import ModelKind
 from ctm_rl.configs.cartpole import cartpole, cartpole_paper
 from ctm_rl.engine.episode import step_through

@@ -9,8 +9,8 @@ from reference import assert_same_state, parts
 from torch import Tensor, nn
 
 from ctm_rl.config import PolicyConfig
-from ctm_rl.inference import actor as actor_module
-from ctm_rl.inference.actor import Actor
+from ctm_rl.inference import batched_actor as actor_module
+from ctm_rl.inference.batched_actor import Actor
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.spaces.actions import Choices
 from ctm_rl.spaces.observations import vector_layout

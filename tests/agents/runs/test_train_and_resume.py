@@ -16,7 +16,7 @@ from tiny_runs import STEPS, TINY, budget, comparable, stop_in, train
 
 from ctm_rl.agents.run_directory.directory import read_metrics
 from ctm_rl.agents.runs.acting_task import ACTING_METRICS
-from ctm_rl.agents.runs.run import Run
+from ctm_rl.agents.runs.training_loop import Run
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
 from ctm_rl.inference.policy import Policy

@@ -8,7 +8,7 @@ import pytest
 import tyro
 
 from ctm_rl.agents.experiments.json_option import JsonObject
-from ctm_rl.cli.parser import divide, parse
+from ctm_rl.cli.check_arguments import divide, parse
 from ctm_rl.errors import UserError
 
 
