@@ -5,7 +5,7 @@ tick. Since ticks share their weights, the backward passes collect gradients ove
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -38,7 +38,7 @@ class SynapsePlan(NamedTuple):
 
     def forward(
         self, weights: Sequence[Tensor], masks: Masks, shape: tuple[int, int, int], is_recording: bool
-    ) -> "SynapseForward":
+    ) -> "BlockSynapseForward | UNetSynapseForward":
         """The forward pass of K ticks over B rows.
 
         Args:
@@ -52,47 +52,14 @@ class SynapsePlan(NamedTuple):
             return UNetSynapseForward(dense, norms, masks, shape, is_recording)
         return BlockSynapseForward(dense, norms, shape, is_recording, weights[-1])
 
-    def backward(self, weights: Sequence[Tensor], masks: Masks, tape: Any) -> "SynapseBackward":
+    def backward(
+        self, weights: Sequence[Tensor], masks: Masks, tape: Any
+    ) -> "BlockSynapseBackward | UNetSynapseBackward":
         """The backward pass of ``forward``, whose ``tape`` it is given."""
         dense, norms = self.split(weights)
         if self.is_unet:
             return UNetSynapseBackward(dense, norms, masks, tape)
         return BlockSynapseBackward(dense, norms, tape)
-
-
-class SynapseForward(Protocol):
-    """The forward pass of a synapse model."""
-
-    def first(self, tick: int) -> Float[Tensor, "B E"]:
-        """Where the output of the first dense layer must be written."""
-        ...
-
-    def run(self, tick: int) -> Float[Tensor, "B D"]:
-        """The pre-activations of a tick."""
-        ...
-
-    def keep(self, num_rows: int) -> None:
-        """Continues with fewer rows, where nothing is recorded."""
-        ...
-
-    def tape(self) -> Sequence[Sequence[Tensor]]:
-        """What the backward pass needs."""
-        ...
-
-
-class SynapseBackward(Protocol):
-    """The backward pass of a synapse model, from the last tick to the first."""
-
-    d_first: Float[Tensor, "K B E"]
-    """Gradient of the first dense layer's output at every tick that has been run."""
-
-    def run(self, tick: int, grad: Float[Tensor, "B D"]) -> Float[Tensor, "B E"]:
-        """From the gradient of the pre-activations to that of the first dense layer's output."""
-        ...
-
-    def grads(self) -> list[Tensor]:
-        """The gradients of the weights, after the first tick."""
-        ...
 
 
 def synapse_weights(synapse: BlockSynapse | UNetSynapse) -> tuple[nn.Linear, SynapsePlan, list[Tensor]]:
@@ -127,7 +94,7 @@ class BlockTape(NamedTuple):
 
 
 class BlockSynapseForward:
-    """Blocks of dense layer, gate and norm; see ``SynapseForward``.
+    """Blocks of dense layer, gate and norm.
 
     Args:
         dense: weight and bias of every dense layer but the first.
@@ -150,12 +117,12 @@ class BlockSynapseForward:
         self._dense_out = like.new_empty(num_rows, width)
         self._halves = self._dense_out.chunk(2, 1)
 
-    def first(self, tick: int) -> Tensor:
-        """See ``SynapseForward``."""
+    def first(self, tick: int) -> Float[Tensor, "B E"]:
+        """Where the output of the first dense layer must be written."""
         return self._dense_out
 
-    def run(self, tick: int) -> Tensor:
-        """See ``SynapseForward``."""
+    def run(self, tick: int) -> Float[Tensor, "B D"]:
+        """The pre-activations of a tick."""
         outputs = self._gate_and_norm(0, tick)
         for block, (weight, bias) in enumerate(self._dense, 1):
             torch.addmm(bias, outputs, weight, out=self._dense_out)
@@ -166,19 +133,19 @@ class BlockSynapseForward:
         return self._norms(block, gate(self._halves, self._gates[block][tick], self._gated[block][tick]))
 
     def keep(self, num_rows: int) -> None:
-        """See ``SynapseForward``."""
+        """Continues with fewer rows, where nothing is recorded."""
         self._gated, self._gates = _first_rows(self._gated, num_rows), _first_rows(self._gates, num_rows)
         self._dense_out = self._dense_out[:num_rows]
         self._halves = self._dense_out.chunk(2, 1)
 
     def tape(self) -> BlockTape:
-        """See ``SynapseForward``."""
+        """What the backward pass needs."""
         num_blocks = len(self._gated)
         return BlockTape(self._buffers[:num_blocks], self._buffers[num_blocks:], *self._norms.moments())
 
 
 class BlockSynapseBackward:
-    """The backward pass of ``BlockSynapseForward``; see ``SynapseBackward``.
+    """The backward pass of ``BlockSynapseForward``, from the last tick to the first.
 
     Args:
         dense: as in the forward pass.
@@ -201,9 +168,13 @@ class BlockSynapseBackward:
         self._d_dense_ticks = [part.unbind(0) for part in self.d_dense]
         self._gate_grads = [[GateBackward(part, 1) for part in ticks] for ticks in self._d_dense_ticks]
         self.d_first = self.d_dense[0]
+        """Gradient of the first dense layer's output at every tick that has been run, [room, B, E]."""
 
-    def run(self, tick: int, grad: Tensor, slot: int | None = None) -> Tensor:
-        """See ``SynapseBackward``; ``slot``: where gradients are stored, if not at ``tick``."""
+    def run(self, tick: int, grad: Float[Tensor, "B D"], slot: int | None = None) -> Float[Tensor, "B E"]:
+        """From the gradient of the pre-activations to that of the first dense layer's output.
+
+        ``slot``: where gradients are stored, if not at ``tick``.
+        """
         slot = tick if slot is None else slot
         for block in reversed(range(len(self._gated))):
             d_gated = self._norms(block, tick, grad)
@@ -213,7 +184,7 @@ class BlockSynapseBackward:
         return self._d_dense_ticks[0][slot]
 
     def grads(self) -> list[Tensor]:
-        """See ``SynapseBackward``."""
+        """The gradients of the weights, after the first tick."""
         dense: list[Tensor] = []
         for block, grad in enumerate(self.d_dense[1:]):
             flat = grad.flatten(0, 1)
@@ -222,7 +193,7 @@ class BlockSynapseBackward:
 
 
 class UNetSynapseForward:
-    """A U-Net; see ``SynapseForward``.
+    """A U-Net; see ``BlockSynapseForward``.
 
     Dense layers are numbered down, then up as stored (from the widest); the norm behind each follows the first layer's;
     the norms of the skips come last.
@@ -260,11 +231,11 @@ class UNetSynapseForward:
         )
 
     def first(self, tick: int) -> Tensor:
-        """See ``SynapseForward``."""
+        """See ``BlockSynapseForward``."""
         return self._ticks[0][tick]
 
     def run(self, tick: int) -> Tensor:
-        """See ``SynapseForward``."""
+        """See ``BlockSynapseForward``."""
         num_levels = self._num_levels
         levels = [self._activate(0, tick)]
         for dense in range(num_levels):
@@ -296,17 +267,17 @@ class UNetSynapseForward:
         return outputs
 
     def keep(self, num_rows: int) -> None:
-        """See ``SynapseForward``."""
+        """See ``BlockSynapseForward``."""
         self._ticks, self._silu_ticks = _first_rows(self._ticks, num_rows), _first_rows(self._silu_ticks, num_rows)
 
     def tape(self) -> list[list[Tensor]]:
-        """See ``SynapseForward``; inputs of the norms, their outputs, outputs of the activations, moments."""
+        """See ``BlockSynapseForward``; inputs of the norms, their outputs, outputs of the activations, moments."""
         outputs = [torch.stack(ticks) for ticks in self._norm_outputs]
         return [self._norm_inputs, outputs, self._silus[: self._num_levels + 1], *self._norms.moments()]
 
 
 class UNetSynapseBackward:
-    """The backward pass of ``UNetSynapseForward``; see ``SynapseBackward``.
+    """The backward pass of ``UNetSynapseForward``; see ``BlockSynapseBackward``.
 
     Args:
         dense: as in the forward pass.
@@ -328,7 +299,7 @@ class UNetSynapseBackward:
         self._d_first_ticks = self.d_first.unbind(0)
 
     def run(self, tick: int, grad: Tensor) -> Tensor:
-        """See ``SynapseBackward``."""
+        """See ``BlockSynapseBackward``."""
         num_levels = self._num_levels
         skipped = []
         for level in range(num_levels):  # the widest was the last on the way up
@@ -352,7 +323,7 @@ class UNetSynapseBackward:
         return self._norms(index, tick, _silu_backward(grad, self._norm_output_ticks[index][tick]))
 
     def grads(self) -> list[Tensor]:
-        """See ``SynapseBackward``."""
+        """See ``BlockSynapseBackward``."""
         num_levels = self._num_levels
         dense: list[Tensor] = []
         for index in range(2 * num_levels):
