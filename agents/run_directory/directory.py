@@ -1,11 +1,9 @@
-"""A run's directory: its configuration, its lock, one line of metrics per iteration, and TensorBoard events."""
+"""A run's directory: choosing and creating it, its configuration and its lock."""
 
 import contextlib
 import fcntl
-import functools
 import json
 import logging
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,8 +15,6 @@ from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_jso
 from ctm_rl.errors import UserError, expand
 
 CONFIG_FILE = "config.json"
-METRICS_FILE = "metrics.jsonl"
-TENSORBOARD_FOLDER = "tensorboard"
 RUNS_FOLDER = "runs"
 
 _LOCK_FILE = ".lock"
@@ -121,10 +117,10 @@ def config_of(experiment: AnyExperiment) -> dict[str, Any]:
 
 def write_config(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> None:
     """Writes ``config.json`` atomically."""
-    _replace(path / file, json.dumps(config, indent=2) + "\n")
+    write_atomically(path / file, json.dumps(config, indent=2) + "\n")
 
 
-def _replace(file: Path, text: str) -> None:
+def write_atomically(file: Path, text: str) -> None:
     """Writes a file atomically."""
     partial = file.with_name(f".{file.name}")
     partial.write_text(text)
@@ -188,97 +184,3 @@ def locked(path: Path) -> Iterator[None]:
         except OSError as error:
             _LOG.warning("%s cannot be locked (%s); do not train in it twice at a time.", path, error.strerror)
         yield
-
-
-class MetricsWriter:
-    """Writes ``metrics.jsonl`` and TensorBoard events.
-
-    While they cannot be written, as on a full disk, lines are kept in memory; the log reports it once.
-
-    Args:
-        path: the run's directory.
-        iteration: iterations trained so far; lines of later iterations, which are trained again, are removed.
-        metrics: keys of each line, in their order.
-    """
-
-    def __init__(self, path: Path, iteration: int, metrics: tuple[str, ...]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._metrics = metrics
-        self._path = path / METRICS_FILE
-        _truncate(self._path, iteration)
-        self._file = self._path.open("ab", buffering=0)
-        self._pending = b""
-        self._is_failing = False
-        self._make_events = functools.partial(SummaryWriter, str(path / TENSORBOARD_FOLDER))
-        self._events: Any = self._make_events(purge_step=iteration + 1 if iteration else None)
-
-    def write(self, row: dict[str, float | None]) -> None:
-        """Appends one complete line; its keys must be exactly those of the run's metrics."""
-        assert set(row) == set(self._metrics)
-        ordered = {name: _finite(row[name]) for name in self._metrics}
-        self._pending += json.dumps(ordered, allow_nan=False).encode() + b"\n"
-        self._flush()
-        if self._events is None:
-            return
-        try:
-            for name, value in ordered.items():
-                if value is not None and name != "iteration":
-                    self._events.add_scalar(name, value, int(row["iteration"] or 0))
-        except OSError as error:
-            self._events = None
-            _LOG.warning("TensorBoard events cannot be written (%s); no more will be.", error.strerror)
-
-    def truncate(self, iteration: int) -> None:
-        """Removes the lines after an iteration, which are trained again."""
-        self._flush()
-        self._file.close()
-        _truncate(self._path, iteration)
-        self._file = self._path.open("ab", buffering=0)
-        if self._events is not None:
-            self._events.close()
-            self._events = self._make_events(purge_step=iteration + 1)
-
-    def close(self) -> None:
-        """Writes the remaining lines and closes the files."""
-        self._flush()
-        self._file.close()
-        if self._events is not None:
-            with contextlib.suppress(OSError):
-                self._events.close()
-
-    def _flush(self) -> None:
-        """Writes as many of the kept lines as the disk takes."""
-        try:
-            while self._pending:
-                self._pending = self._pending[self._file.write(self._pending) :]
-            self._is_failing = False
-        except OSError as error:
-            if not self._is_failing:
-                _LOG.warning("%s cannot be written (%s); its lines are kept in memory.", self._path, error.strerror)
-            self._is_failing = True
-
-
-def read_metrics(path: Path) -> list[dict[str, float | None]]:
-    """Reads a run's metrics, one row per iteration; skips a last line that a crash cut short."""
-    file = path / METRICS_FILE
-    rows = []
-    for line in file.read_text().splitlines() if file.is_file() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            _LOG.warning("skipped a broken line of %s.", file)
-    return rows
-
-
-def _truncate(file: Path, iteration: int) -> None:
-    """Removes the lines after an iteration."""
-    if not file.is_file():
-        return
-    kept = [row for row in read_metrics(file.parent) if (row["iteration"] or 0) <= iteration]
-    _replace(file, "".join(json.dumps(row) + "\n" for row in kept))
-
-
-def _finite(value: float | None) -> float | None:
-    """Returns the value; None for NaN and infinity, which JSON does not have."""
-    return None if value is None or not math.isfinite(value) else value

@@ -15,14 +15,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ctm_rl.agents.run_directory.directory import (
-    CONFIG_FILE,
-    METRICS_FILE,
-    RUNS_FOLDER,
-    check_free,
-    created_directory,
-    read_config,
-)
+from ctm_rl.agents.run_directory.directory import CONFIG_FILE, RUNS_FOLDER, check_free, created_directory, read_config
+from ctm_rl.agents.run_directory.metrics_file import METRICS_FILE
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.errors import UserError, expand
 

@@ -14,7 +14,7 @@ from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
 from ctm_rl.agents.rllib.private import without_known_noise, without_ray_results
-from ctm_rl.agents.run_directory.directory import MetricsWriter
+from ctm_rl.agents.run_directory.metrics_file import MetricsWriter
 from ctm_rl.agents.run_directory.progress import Progress, Row
 from ctm_rl.agents.run_directory.upload import Uploader, finishing_upload, report_upload
 from ctm_rl.agents.run_directory.working_directory import num_threads

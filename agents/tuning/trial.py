@@ -13,14 +13,8 @@ from ray.tune import PlacementGroupFactory, Trainable
 from ctm_rl.agents.cluster.signals import StopRequest
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.experiments.settings import RunSettings
-from ctm_rl.agents.run_directory.directory import (
-    CONFIG_FILE,
-    METRICS_FILE,
-    config_of,
-    locked,
-    read_metrics,
-    write_config,
-)
+from ctm_rl.agents.run_directory.directory import CONFIG_FILE, config_of, locked, write_config
+from ctm_rl.agents.run_directory.metrics_file import METRICS_FILE, read_metrics
 from ctm_rl.agents.run_directory.progress import Progress, Row, used_share
 from ctm_rl.agents.runs.train_and_resume import new_run, resumed_run
 from ctm_rl.agents.runs.training_loop import Position, Run, is_used_up

@@ -15,7 +15,8 @@ from typing import Any
 from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
-from ctm_rl.agents.run_directory.directory import check_free, created_directory, locked, read_metrics
+from ctm_rl.agents.run_directory.directory import check_free, created_directory, locked
+from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, working_inside
 from ctm_rl.agents.runs.train_and_resume import build_checked_config, stop_on_signals

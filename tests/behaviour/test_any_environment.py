@@ -8,7 +8,7 @@ import pytest
 import toy_spaces
 from paths import ROOT
 
-from ctm_rl.agents.run_directory.directory import read_metrics
+from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.cli.main import main
 from ctm_rl.inference.load_model import load_model
 from ctm_rl.inference.policy import Policy

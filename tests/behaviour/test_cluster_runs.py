@@ -17,7 +17,7 @@ from ctm_rl.agents.cluster import node_probe
 from ctm_rl.agents.cluster import ship_package as shipping
 from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
-from ctm_rl.agents.run_directory.directory import read_metrics
+from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.checkpoints import store as checkpoint
 
 ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import TINY_ACTING
 
-from ctm_rl.agents.run_directory.directory import MetricsWriter, read_metrics
+from ctm_rl.agents.run_directory.metrics_file import MetricsWriter, read_metrics
 from ctm_rl.agents.run_directory.progress import Row
 from ctm_rl.agents.runs.training_loop import Run
 from ctm_rl.checkpoints import store as checkpoint

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import CTM_RL, TINY_ACTING
 
-from ctm_rl.agents.run_directory.directory import read_metrics
+from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.checkpoints import store as checkpoint
 
 PORT = 6391

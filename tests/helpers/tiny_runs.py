@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ctm_rl.agents.run_directory.directory import read_metrics
+from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Row
 from ctm_rl.agents.runs.training_loop import Run
 from ctm_rl.cli.main import main

@@ -15,7 +15,8 @@ from ctm_rl.agents.evaluation.evaluate import evaluate
 from ctm_rl.agents.experiments.answering import AnsweringExperiment, HeldOutSettings, LearningSettings, TaskConfig
 from ctm_rl.agents.experiments.serialise import from_json, to_json
 from ctm_rl.agents.experiments.settings import BudgetConfig
-from ctm_rl.agents.run_directory.directory import read_config, read_metrics
+from ctm_rl.agents.run_directory.directory import read_config
+from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Row
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths
 from ctm_rl.agents.runs import train_and_resume as run

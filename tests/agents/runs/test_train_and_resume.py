@@ -14,7 +14,7 @@ import pytest
 import ray
 from tiny_runs import STEPS, TINY, budget, comparable, stop_in, train
 
-from ctm_rl.agents.run_directory.directory import read_metrics
+from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.runs.acting_task import ACTING_METRICS
 from ctm_rl.agents.runs.training_loop import Run
 from ctm_rl.checkpoints import store as checkpoint

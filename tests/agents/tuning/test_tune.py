@@ -16,7 +16,8 @@ import pytest
 from tiny_runs import TINY_ACTING, comparable
 
 from ctm_rl.agents.experiments.acting import ActingExperiment
-from ctm_rl.agents.run_directory.directory import read_config, read_metrics
+from ctm_rl.agents.run_directory.directory import read_config
+from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.tuning.options import TuneOptions
 from ctm_rl.agents.tuning.plan import CHANGEABLE, Sweep, read_sweep
 from ctm_rl.agents.tuning.search_space import Search, parse_search, with_values

@@ -24,7 +24,7 @@ from ctm_rl.agents.experiments.acting import EnvConfig
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.agents.rllib.count_faults import FaultCounter
 from ctm_rl.agents.rllib.environment import make_env, make_vector_env
-from ctm_rl.agents.run_directory.directory import read_metrics
+from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import TerminalProgress
 from ctm_rl.cli.main import main
 from ctm_rl.envs.guard.env_guard import MAX_FAULTS_IN_A_ROW, EnvGuard
