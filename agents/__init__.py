@@ -1,4 +1,4 @@
-"""Ray: how the machine acts and learns.
+"""Training and evaluation of the machine on Ray.
 
 A folder for each algorithm (``ppo``, ``stock``, ``supervised``, ``bandit``) and what they share (``rllib``); runs from
 start to stop (``experiments``, ``runs``, ``run_directory``, ``cluster``, ``evaluation``); ``tuning`` and ``bench``.

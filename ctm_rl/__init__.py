@@ -1,4 +1,4 @@
-"""Continuous Thought Machines in plain PyTorch; how they act and learn on Ray is in ``ctm_rl.agents``.
+"""Continuous Thought Machines in plain PyTorch; training and evaluation on Ray are in ``ctm_rl.agents``.
 
 What can be imported from here stands in ``__init__.pyi``.
 """

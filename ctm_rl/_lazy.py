@@ -1,4 +1,4 @@
-"""Exports that are imported when first asked for (PEP 562), so that importing a package costs next to nothing."""
+"""Exports that are imported at first access (PEP 562), so that importing a package takes almost no time."""
 
 import ast
 import importlib
@@ -30,7 +30,7 @@ def lazy_exports(
     def load(name: str) -> object:
         if renamed is not None and name in renamed:
             now = renamed[name]
-            message = f"{package}.{name} is now called {now}; the old name goes with the next release."
+            message = f"{package}.{name} is now called {now}; the next release removes the old name."
             warnings.warn(message, DeprecationWarning, stacklevel=2)
             name = now
         if name not in modules:

@@ -26,7 +26,7 @@ def tuples_for_lists(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_at_least(name: str, value: float, minimum: float) -> None:
     """Raises ValueError, naming value and limit, when ``value`` is below ``minimum``."""
-    if not value >= minimum:  # NaN is not at least anything
+    if not value >= minimum:  # unlike value < minimum, this refuses NaN too
         raise ValueError(f"{name} must be at least {minimum}, got {value}.")
 
 
@@ -103,7 +103,7 @@ class CoreConfig:
 
 
 def _check_synapse(config: CoreConfig) -> None:
-    """A U-Net narrows down to 16 units, and replaces the blocks in a row."""
+    """Checks the synapse: a U-Net narrows down to 16 units, and replaces the blocks in a row."""
     if config.synapse_depth > 1 and config.num_neurons < MIN_UNET_WIDTH:
         raise ValueError(
             f"num_neurons must be at least {MIN_UNET_WIDTH} for a U-Net synapse (synapse_depth above 1), "
@@ -114,7 +114,7 @@ def _check_synapse(config: CoreConfig) -> None:
 
 
 def _check_pairing(config: CoreConfig) -> None:
-    """There must be enough neurons to pair, and enough pairs."""
+    """Checks the pairing: there must be enough neurons to pair, and enough pairs."""
     if config.pairing in ("first-last", "last-first"):
         num_synced = config.num_output_sync_neurons + config.num_action_sync_neurons
         if num_synced > config.num_neurons:
@@ -163,11 +163,11 @@ class AnswerConfig(CoreConfig):
     num_answer_ticks: int = 0
     """Questions about digits: ticks for answering, without any input."""
     is_emitted: bool = False
-    """The answer is spread over the ticks, as an order is; kind mlp then returns those of all ticks in one pass."""
+    """The answer is emitted over the ticks (sorting); kind mlp then returns the logits of all ticks in one pass."""
     pixel_mean: tuple[float, ...] = (0.5,)
     """Images of bytes are divided by 255; then this is subtracted, for each channel or for all."""
     pixel_std: tuple[float, ...] = (0.5,)
-    """And then they are divided by this."""
+    """Images are divided by this after pixel_mean is subtracted, for each channel or for all."""
     use_graph: bool = True
     """Learning on a GPU: capture the model as a CUDA graph; if that fails, the log reports it."""
 
@@ -200,13 +200,13 @@ class AnswerConfig(CoreConfig):
 
 
 def _check_width(baseline_dim: int | None) -> None:
-    """A width, or None: it will be determined."""
+    """Checks a baseline's width; None: it is computed when the model is built."""
     if baseline_dim is not None:
         check_at_least("baseline_dim", baseline_dim, 1)
 
 
 def _check_pixels(config: AnswerConfig) -> None:
-    """One number for all channels, or one for each."""
+    """Checks pixel mean and standard deviation: one number for all channels, or one for each."""
     for name in ("pixel_mean", "pixel_std"):
         count = len(getattr(config, name))
         if count not in (1, config.input_dim):
@@ -216,7 +216,7 @@ def _check_pixels(config: AnswerConfig) -> None:
 
 
 def _check_reader(config: AnswerConfig) -> None:
-    """Attention needs an encoder, heads that divide its features, and a query; without attention there are none."""
+    """Checks attention: heads must divide the features, and there must be a query; without it, no encoder or query."""
     if config.num_heads == 0:
         if config.encoder != "none":
             raise ValueError("num_heads 0 concatenates the input itself: set encoder to none, or num_heads above 0.")
@@ -269,7 +269,7 @@ class PolicyConfig(CoreConfig):
     """Upper limit of the learned decay rates; the lower limit is 0."""
     encoder: str = "auto"
     """auto (chosen from the observation space), control, conv, grid, categories or text; for the parts of a Dict or
-    Tuple as image=grid,mission=skip: parts not named choose for themselves, and skip leaves a part out."""
+    Tuple as image=grid,mission=skip: parts that are not named use auto, and skip leaves a part out."""
     normalize_observations: bool = False
     """Vectors: subtract the running mean of all observations, and divide by their standard deviation."""
     feature_dim: int = 128
@@ -290,7 +290,7 @@ class PolicyConfig(CoreConfig):
     """Learn with a random number of ticks at every environment step, from min_num_ticks to num_ticks: such a policy
     also acts well with fewer ticks, and may halt once it is certain."""
     min_num_ticks: int = 1
-    """The smallest of these numbers."""
+    """The smallest number of ticks that train_random_ticks draws."""
     use_graph: bool = False
     """Learning on a GPU: capture the unroll as a CUDA graph; if that fails, the log reports it."""
     max_seq_len: int = 20

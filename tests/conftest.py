@@ -21,14 +21,14 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_prestart_worker_first_driver"] = "0"
 
 UNCHECKED = ("agents", "envs", "configs", "config")
-"""Left out of the shape checks: RLlib wraps and pickles what is in the rooms, and config checks its values itself."""
+"""Left out of the shape checks: RLlib wraps and pickles what is in these folders, and config checks its own values."""
 
 CORE = [
     f"ctm_rl.{module.name}"
     for module in pkgutil.iter_modules([str(Path(ctm_rl.__file__).parent)])
     if module.name not in UNCHECKED
 ]
-# An int is a float in an annotation (PEP 484); beartype wants to be told, and jaxtyping takes its checker by name.
+# An int is a float in an annotation (PEP 484); beartype needs this option, and jaxtyping takes its checker by name.
 _checker = ModuleType("ctm_rl_test_checker")
 _checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # pyright: ignore[reportAttributeAccessIssue]
 sys.modules[_checker.__name__] = _checker

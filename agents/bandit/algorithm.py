@@ -22,9 +22,9 @@ class Bandit(Supervised):
         return BanditConfig()
 
     def _samples(self, iteration: int) -> dict[str, Any]:
-        """One iteration's answers as ``LearnerGroup.update`` takes them; nothing is ordered ahead of the weights.
+        """One iteration's answers as ``LearnerGroup.update`` takes them; none is requested before the new weights.
 
-        The weights travel with the order, so that a runner that takes over from a lost one answers as that would have.
+        The weights are sent with each request, so that a runner that replaces a lost one gives the same answers.
         """
         config = self._settings
         assert self.learner_group is not None
@@ -43,7 +43,7 @@ class Bandit(Supervised):
 
 
 def _shares(num_steps: int, num_runners: int) -> list[range]:
-    """Deals the batches of a learner out to its runners, evenly; none is left without."""
+    """Divides the batches of a learner evenly among its runners; no share is empty."""
     num_shares = min(num_steps, max(1, num_runners))
     bounds = [num_steps * share // num_shares for share in range(num_shares + 1)]
     return [range(first, last) for first, last in itertools.pairwise(bounds)]

@@ -30,7 +30,7 @@ class BanditLearner(SupervisedLearner):
 
     An advantage is the reward minus the value, normalised over its batch, of all learners.
     Batches stay as they were sampled, because the number of ticks may differ between batches; passes differ in their
-    order. Of the configuration it reads ``learning`` and ``bandit``.
+    order. It reads the fields ``learning`` and ``bandit`` of the configuration.
     """
 
     config: "BanditConfig"  # pyright: ignore[reportIncompatibleVariableOverride]

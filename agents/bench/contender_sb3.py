@@ -35,7 +35,7 @@ class SB3Contender:
         try:
             library: Any = importlib.import_module(_LIBRARY)
         except ImportError as error:
-            raise Unavailable(f'{error}; pip install "ctm-rl[bench]" brings it.') from error
+            raise Unavailable(f'{error}; install it with pip install "ctm-rl[bench]".') from error
         from stable_baselines3.common.vec_env import DummyVecEnv  # pyright: ignore[reportMissingImports]
 
         rival, env = self._rival, self._experiment.env

@@ -70,7 +70,7 @@ def count(config: PolicyConfig, layout: Layout, actions: Actions) -> MultiplyAdd
     neurons = sync = 0
     if config.kind != "ctm":
         if config.baseline_dim is None:
-            raise ValueError("baseline_dim must be set to be counted with, got None; settle_width computes it.")
+            raise ValueError("baseline_dim must be set to count multiply-adds, got None; settle_width computes it.")
         answer_dim, num_gates = config.baseline_dim, _NUM_GATES[config.kind]
         features = num_features * num_gates * answer_dim
         recurrent = 0 if config.kind == "mlp" else num_ticks * answer_dim * num_gates * answer_dim

@@ -51,7 +51,7 @@ def read(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; name a file made by ctm-rl bench --out.") from error
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no result of ctm-rl bench --json.") from error
+        raise UserError(f"{path} is not a result of ctm-rl bench --json; name one.") from error
 
 
 def _save(out: Path, line: str, result: dict[str, Any]) -> str:
@@ -70,4 +70,4 @@ def _save(out: Path, line: str, result: dict[str, Any]) -> str:
 def _check_writable(path: Path) -> None:
     """Refuses, before anything is measured, a file that cannot be written."""
     if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UserError(f"--out {path} cannot be written; name a file in a directory that is there.")
+        raise UserError(f"--out {path} cannot be written; name a file in a directory that exists.")

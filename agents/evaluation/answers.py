@@ -227,7 +227,7 @@ def describe_answers(result: dict[str, Any]) -> str:
         + (f", halting after {result['ticks_mean']:.2f} ticks" if "ticks_mean" in result else "")
         + describe_points(
             result,
-            lambda point: f", {_describe_accuracy(point)}, {1e3 * point['seconds_per_sample']:.3f} ms a sample",
+            lambda point: f", {_describe_accuracy(point)}, {1e3 * point['seconds_per_sample']:.3f} ms per sample",
         )
     )
 

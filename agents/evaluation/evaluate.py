@@ -379,7 +379,7 @@ def to_text(result: dict[str, Any]) -> str:
         f"(std {describe_return(result['episode_return_std'])}, {describe_return(result['episode_return_min'])} to "
         f"{describe_return(result['episode_return_max'])}), length {result['episode_length_mean']:.1f}, "
         f"{result['env_steps']} steps in {result['seconds']:.1f} s, checkpoint of iteration {result['iteration']}"
-        + (f", {result['ticks_mean']:.2f} ticks a step" if "ticks_mean" in result else "")
+        + (f", {result['ticks_mean']:.2f} ticks per step" if "ticks_mean" in result else "")
         + describe_points(result, _describe_point)
     )
 
@@ -388,7 +388,7 @@ def _describe_point(point: dict[str, Any]) -> str:
     """A point of the halting curve, after its number of ticks."""
     return (
         f" a step, return {describe_return(point['episode_return_mean'])}, "
-        f"length {point['episode_length_mean']:.1f}, {1e3 * point['seconds_per_step']:.3f} ms a step"
+        f"length {point['episode_length_mean']:.1f}, {1e3 * point['seconds_per_step']:.3f} ms per step"
     )
 
 

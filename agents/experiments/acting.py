@@ -28,9 +28,9 @@ class EnvConfig:
     """The environment of a policy."""
 
     id: str
-    """Gymnasium's name of the environment, as CartPole-v1; module:Name-v0 imports the module first."""
+    """Gymnasium's id of the environment, such as CartPole-v1; module:Name-v0 imports the module first."""
     kwargs: JsonObject = field(default_factory=dict)
-    """Arguments of the environment, as '{"length": 16}'."""
+    """Arguments of the environment, such as '{"length": 16}'."""
     wrappers: tuple[str, ...] = ()
     """Wrappers by name, the first innermost: hide-velocities[=INDEX,...] (of classic control, so that the policy has to
     remember), frame-skip=N, time-limit=N, and MiniGrid's grid-image (alone), grid-full, grid-onehot."""
@@ -54,7 +54,7 @@ class EnvConfig:
     def __post_init__(self) -> None:
         """Checks the values."""
         if not self.id.strip():
-            raise ValueError("env.id must name an environment, as CartPole-v1; it is empty.")
+            raise ValueError("env.id must name an environment, such as CartPole-v1; it is empty.")
         if self.max_episode_steps is not None:
             check_number("env.max_episode_steps", self.max_episode_steps, at_least=1, at_most=MAX_STEPS)
         if self.step_time_limit is not None:
@@ -77,7 +77,7 @@ class PPOSettings:
     gae_lambda: float = 0.95
     """Lambda of generalised advantage estimation."""
     reward_scale: float | None = None
-    """Rewards are multiplied with this for learning, and reported raw; None: 1 - gamma, so that values stay small, or 1
+    """Rewards are multiplied by this for learning, and reported raw; None: 1 - gamma, so that values stay small, or 1
     if they are normalised."""
     normalize_rewards: bool = False
     """Divide rewards by the running standard deviation of the discounted return, in each environment runner."""
@@ -96,7 +96,7 @@ class PPOSettings:
     max_grad_norm: float = 0.5
     """Gradients are scaled down to this global norm."""
     adam_epsilon: float = 1e-5
-    """Adam's epsilon; RLlib's own learner has its own."""
+    """Adam's epsilon; with algorithm ppo only."""
     num_epochs: int = 4
     """Passes over each iteration's samples."""
     num_minibatches: int = 4
@@ -131,7 +131,7 @@ class PPOSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActingExperiment(RunSettings):
-    """A whole run: environment, policy, how it learns, for how long and on which machines."""
+    """An experiment that trains a policy: environment, policy, algorithm, budget and machines."""
 
     env: EnvConfig
     """The environment."""

@@ -103,7 +103,7 @@ class LearningSettings:
         if self.clip_quantile is not None:
             check_number("learning.clip_quantile", self.clip_quantile, above=0, at_most=1)
             if self.max_grad_norm is not None:
-                raise ValueError("learning.max_grad_norm and learning.clip_quantile exclude each other.")
+                raise ValueError("learning.max_grad_norm and learning.clip_quantile exclude each other; make one None.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,7 +154,7 @@ class HeldOutSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnsweringExperiment(RunSettings):
-    """An experiment that answers: environment, model, training, budget and machines."""
+    """An experiment that trains a model on a single-step task: environment, model, training, budget and machines."""
 
     env: TaskConfig
     """The environment; a sample is one environment step."""

@@ -1,4 +1,4 @@
-"""Settings that every run has, whether it acts or answers: how long, where, and on which machines it trains."""
+"""Settings that every run has, of a policy or of a single-step task: budget, directory and machines."""
 
 import re
 from dataclasses import dataclass, field

@@ -19,7 +19,7 @@ class Collector:
 
     Args:
         group: the runners.
-        restore: brings lost runners back, as far as that has happened.
+        restore: brings back those lost runners that have been restarted.
         log: takes the metrics of the runners that have played.
         timeout: how long runners may take for a fragment, in seconds; ``None``: as long as they need.
         num_rows: B, environments of all runners.
@@ -62,7 +62,7 @@ class Collector:
 
         Raises:
             EnvFault: an environment failed.
-            RuntimeError: too few runners play, and no more come back.
+            RuntimeError: too few runners are left, and none of the lost ones comes back.
         """
         return self._pool.retry(functools.partial(self._try_to_collect, tick_seed))
 
@@ -99,5 +99,5 @@ class Collector:
 
 
 def _play(runner: ColumnarEnvRunner, *, tick_seed: int | None) -> tuple[RolloutFragment, Any]:
-    """Runs where the runner is."""
+    """Plays one fragment; called in the runner's process."""
     return runner.sample(tick_seed=tick_seed), runner.get_metrics()

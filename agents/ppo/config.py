@@ -121,7 +121,7 @@ class RecurrentPPOConfig(PPOConfig):
 
     @property
     def ppo(self) -> PPOSettings:
-        """The settings as they are now, checked.
+        """The current settings, checked.
 
         Where RLlib allows more than a number (``lr`` and ``entropy_coeff``: schedules, ``grad_clip``: ``None``,
         ``rollout_fragment_length``: "auto"), the default stands here: read these from RLlib's attributes.

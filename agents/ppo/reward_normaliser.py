@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 LIMIT = 10.0
-"""Divided rewards are clipped to this size: the first standard deviations rest on few values."""
+"""Divided rewards are clipped to this size: the first standard deviations are computed from few values."""
 _TINY = 1e-8
 
 

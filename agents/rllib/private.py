@@ -51,7 +51,7 @@ def keep_env_runner_states_apart(config: "AlgorithmConfig") -> None:
 
 
 def unused_parts_of(config: "AlgorithmConfig") -> dict[str, Any]:
-    """What a user has set of connectors, gradient scaler and rate schedulers, by its public name; ``None``: nothing."""
+    """The connectors, gradient scaler and rate schedulers that a user has set, by public name; ``None``: nothing."""
     return {
         "env_to_module_connector": config._env_to_module_connector,
         "module_to_env_connector": config._module_to_env_connector,
@@ -180,7 +180,7 @@ def remote_args_of(group: "EnvRunnerGroup") -> dict[str, Any]:
 
 
 def actor_manager_of(group: "EnvRunnerGroup") -> "FaultTolerantActorManager":
-    """Knows the actors and their health: there is no public way to call one of them, or to mark it as lost."""
+    """The manager of the group's actors: there is no public way to call one of them, or to mark it as lost."""
     return group._worker_manager
 
 

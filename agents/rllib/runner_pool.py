@@ -31,7 +31,7 @@ Job = Callable[[Any], Any]
 
 
 class Request(NamedTuple):
-    """A job that one runner does."""
+    """A job that has been given to one runner."""
 
     job: Job
     worker: int = 0
@@ -49,7 +49,7 @@ class RunnerPool:
 
     Args:
         group: the runners.
-        restore: brings lost runners back, as far as that has happened.
+        restore: brings back those lost runners that have been restarted.
         timeout: how long runners may take for a job, in seconds; ``None``: as long as they need.
     """
 
@@ -174,7 +174,7 @@ class RunnerPool:
 
 
 def _run(runner: Any, *, job: Job, round: int) -> tuple[int, Any]:
-    """Does a job where the runner is; a fault is returned, for RLlib would end the process without a report."""
+    """Does a job in the runner's process; a fault is returned, for RLlib would end the process without a report."""
     try:
         return round, job(runner)
     except EnvFault as fault:

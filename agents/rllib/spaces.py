@@ -67,7 +67,7 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
     is_one = "" in named
     if is_one and named[""] != "auto" and len(parts) > 1:
         raise UserError(
-            f"model.encoder {named['']!r} is for an observation without parts; name them, as "
+            f"model.encoder {named['']!r} is for an observation without parts; name the parts, such as "
             f"{_name_of(parts[0][0])}={named['']}: there are {', '.join(_name_of(path) for path, _ in parts)}."
         )
     fitted = []
@@ -105,7 +105,7 @@ def actions_of(space: gym.Space) -> Actions:
         return Numbers(low=low, high=high, shape=_shape_of(space), dtype=str(space.dtype))
     raise UserError(
         f"action space {space} is not supported: it must be {_SUPPORTED_ACTIONS} (of real numbers); a wrapper can turn "
-        "it into one of these, as gymnasium.wrappers.TransformAction."
+        "it into one of these, for example gymnasium.wrappers.TransformAction."
     )
 
 

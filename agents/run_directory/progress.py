@@ -169,7 +169,7 @@ def _facts(row: Row) -> str:
         loss, accuracy, whole = (row[name] for name in ("total_loss", "accuracy", "accuracy_whole"))
         shown = f"loss {loss or 0:.3f}"
         if accuracy is not None:
-            shown += f", {100 * accuracy:.1f} % right, {100 * (whole or 0):.1f} % throughout"
+            shown += f", {100 * accuracy:.1f} % of elements right, {100 * (whole or 0):.1f} % of samples"
     return f"{shown}, {row['env_steps_per_second'] or 0:,.0f} steps/s"
 
 

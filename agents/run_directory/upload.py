@@ -1,4 +1,4 @@
-"""Copies a run's checkpoints to its storage while training continues, whether the storage can be reached or not."""
+"""Copies a run's checkpoints to its storage while training continues, even when the storage is out of reach."""
 
 import contextlib
 import threading
@@ -11,7 +11,7 @@ from ctm_rl.agents.run_directory.storage import Storage, describe_error, join
 from ctm_rl.errors import UserError
 
 _SILENT_SECONDS, _MAX_SECONDS = 2.0, 600.0
-"""How long the end of a run waits for its last upload: first without a message, then at most."""
+"""Seconds that the end of a run waits for its last upload: before a message is shown, and after it at most."""
 
 
 class Uploader:

@@ -1,4 +1,4 @@
-"""A run that acts: its metrics are returns and episode lengths, and the losses of an actor-critic algorithm."""
+"""A run that trains a policy: its metrics are returns, episode lengths and the losses of an actor-critic algorithm."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A run that answers: its metrics are accuracies on held-out samples, and the losses of its learner."""
+"""A run on a single-step task: its metrics are accuracies on held-out samples, and the losses of its learner."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ at their most certain tick, ``accuracy_whole`` the share of samples with all ele
 next test."""
 
 BANDIT_METRICS = (*COMMON_METRICS, "reward_mean", *_TESTED, *_BANDIT_LOSSES, "memory_mb")
-"""The same for learning from the reward alone. ``reward_mean`` is the mean reward of the answers drawn in the
+"""Keys for learning from the reward alone. ``reward_mean`` is the mean reward of the answers drawn in the
 iteration; ``held_out_loss`` is always ``null``, since no loss is computed from right answers."""
 
 

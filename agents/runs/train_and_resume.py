@@ -115,7 +115,7 @@ def resumed_run(
 
     Args, beside those of ``new_run``:
         run_dir: the run's directory.
-        experiment: the run's experiment, changed where a run can change; ``None``: as in ``config.json``.
+        experiment: the run's experiment, with changes that a resumed run allows; ``None``: as in ``config.json``.
 
     Yields:
         The run, ready to train.

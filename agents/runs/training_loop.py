@@ -51,7 +51,7 @@ class Position:
     env_steps: int = 0
     seconds: float = 0.0
     memory: dict[str, Any] = field(default_factory=dict)
-    """What the metrics carry from one iteration to the next, see ``ActingTask.get_memory``."""
+    """Values that the metrics need from earlier iterations, see ``ActingTask.get_memory``."""
 
 
 class Run:

@@ -21,7 +21,7 @@ from ctm_rl.agents.rllib.module import CTMModule
 REWARD_SCALE = "reward_scale"
 """Key of the factor in RLlib's ``learner_config_dict``."""
 _NEVER_TAKEN = 30.0
-"""Log-probability whose importance ratio to any policy is next to 0."""
+"""Log-probability for which the importance ratio of any policy is practically 0."""
 
 
 class ScaleRewards(ConnectorV2):

@@ -98,7 +98,7 @@ class Supervised(Algorithm):
 
 
 def _score(learner: SupervisedLearner, chunks: list[Any]) -> Tally:
-    """Runs where the learner is: evaluates its share of the chunks."""
+    """Evaluates a learner's share of the chunks; called in the learner's process."""
     mine = chunks[private.learner_index(learner) :: max(1, learner.config.num_learners)]
     samples = (ray.get(chunk) if isinstance(chunk, ray.ObjectRef) else chunk for chunk in mine)
     return Tally.sum([Tally(0, 0.0, 0.0, 0.0), *(learner.score(part.as_dict()) for part in samples)])

@@ -60,7 +60,7 @@ class SampleRunner(PlainEnvRunner):
         return batch_of(columns.as_dict(), len(columns.targets))
 
     def run_job(self, job: Callable[["SampleRunner"], Any]) -> tuple[Any, bool]:
-        """Does a job of a ``RunnerPool``; returns the result and its receipt.
+        """Does a job of a ``RunnerPool``; returns the result and a receipt (see ``Request``).
 
         RLlib's ``apply`` would end this process without a report when the environment fails.
         """

@@ -15,7 +15,7 @@ class SampleQueue:
 
     Args:
         group: the runners; without remote ones, samples are made when they are taken.
-        restore: brings lost runners back, as far as that has happened.
+        restore: brings back those lost runners that have been restarted.
         timeout: how long a runner may take for one request, in seconds; ``None``: as long as it needs.
     """
 

@@ -44,7 +44,7 @@ def loss_of(
 
 
 def _uses_most_certain(settings: LearningSettings, config: AnswerConfig) -> bool:
-    """Whether the most certain tick counts beside the best one; otherwise the last tick does."""
+    """Whether the loss uses the most certain tick besides the best one; otherwise it uses the last tick."""
     if settings.halt_certainty is not None:
         return True
     if settings.use_most_certain is not None:

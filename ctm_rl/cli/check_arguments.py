@@ -154,7 +154,7 @@ def _check(
     result: list[str] = []
     while remaining:
         argument = remaining.pop(0)
-        if argument == "--":  # as elsewhere: what follows are no options
+        if argument == "--":  # the usual convention: what follows are not options
             result.append(argument)
             continue
         if not _is_option(argument):

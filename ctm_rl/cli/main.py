@@ -158,7 +158,7 @@ def _resume(arguments: list[str]) -> None:
         experiment = dataclasses.replace(saved, **changed)
     if options.tolerate_env_faults:
         if not isinstance(experiment, ActingExperiment):
-            raise UserError("--tolerate-env-faults is for runs that act; this run answers.")
+            raise UserError("--tolerate-env-faults is for runs that train a policy; leave it out for this run.")
         env = dataclasses.replace(experiment.env, tolerate_faults=True)
         experiment = dataclasses.replace(experiment, env=env)
     with _progress(experiment) as progress:

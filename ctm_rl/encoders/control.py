@@ -1,4 +1,4 @@
-"""Encoder of plain vectors, as of classic control."""
+"""Encoder of plain vectors, such as the observations of classic control."""
 
 import math
 

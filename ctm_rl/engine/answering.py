@@ -63,7 +63,7 @@ def think_fast(
         core: one that ``can_think_fast`` with these readings.
         readings: what to read at each tick; the same object for ticks that read the same.
         num_rows: B.
-        read: from the output sync of some ticks to an answer each.
+        read: maps the output sync of some ticks to their answers.
 
     Returns:
         The answers after each tick.
@@ -84,7 +84,7 @@ def think_fast(
 
 @torch.no_grad()
 def fast_ticking(core: CTMCore, readings: Readings, num_rows: int) -> "FastTicking":
-    """The same tick by tick and without gradient, as ``machine.halting.Ticking``; the core must be in evaluation mode.
+    """``think_fast`` one tick at a time, without gradient, for halting; the core must be in evaluation mode.
 
     Where rows are taken out, the readings are overwritten and must not be used again.
 
@@ -103,7 +103,7 @@ class FastTicking:
 
     Args:
         plan: from ``fold_answering``.
-        tensors: likewise.
+        tensors: from ``fold_answering`` too.
         sync: the output sync.
     """
 
@@ -142,7 +142,7 @@ class AnsweringForward:
 
     Args:
         plan: from ``fold_answering``.
-        parts: likewise, the tensors.
+        parts: the tensors from ``fold_answering``.
     """
 
     def __init__(self, plan: AnsweringPlan, parts: AnsweringTensors) -> None:

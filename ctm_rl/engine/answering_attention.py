@@ -29,7 +29,7 @@ class AttentionWeights(NamedTuple):
     root: Float[Tensor, "L P"]
     """1 / sqrt(beta) at each tick, the same for all rows."""
     query: Float[Tensor, "F P"]
-    """From the action sync to the scaled query of all heads."""
+    """Weight that maps the action sync to the scaled query of all heads."""
     query_bias: Float[Tensor, " F"]
     """Its bias."""
 
@@ -93,7 +93,7 @@ def _flattened(parts: Sequence[Float[Tensor, "B h S d"]]) -> list[Float[Tensor, 
 
 
 def _transposed(parts: Sequence[Float[Tensor, "Bh S d"]]) -> list[Float[Tensor, "Bh d S"]]:
-    """The same with tokens last, contiguous: small products are three times slower otherwise."""
+    """Keys or values with tokens last, contiguous: small products are three times slower otherwise."""
     return [part.transpose(1, 2).contiguous() for part in parts]
 
 

@@ -29,7 +29,7 @@ class InputWeights(NamedTuple):
     out_bias: Float[Tensor, " F"] | None
     """Its bias."""
     constants: Float[Tensor, "C B W"] | None
-    """What ticks read that do not attend."""
+    """Inputs of the ticks that do not attend."""
 
 
 def fold_input(

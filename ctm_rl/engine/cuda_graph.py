@@ -22,7 +22,7 @@ from ctm_rl.machine.core import Core
 from ctm_rl.machine.state import AnyState
 
 MakeGraph = Callable[[nn.Module, tuple[Tensor, ...]], Callable[..., tuple[Tensor, ...]]]
-"""From a module and sample arguments to the same function, captured."""
+"""Captures a module's computation on sample arguments; returns a function that replays it."""
 
 _WARM_UPS = 3
 _LOG = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class _GraphCache:
 
     def _give_up(self, reason: str) -> None:
         self._has_failed = True
-        _LOG.warning("the %s is not captured as a graph (%s); it runs as without.", self._what, reason)
+        _LOG.warning("the %s is not captured as a graph (%s); it runs without one.", self._what, reason)
 
 
 class CapturedUnrolls(_GraphCache):
@@ -202,6 +202,6 @@ def _restored(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _uncached_autocast(device_type: str) -> torch.autocast:
-    """Autocast as it is, without its cache, which would keep tensors that belong to the graph."""
+    """Autocast with its current settings, without its cache, which would keep tensors that belong to the graph."""
     is_on = torch.is_autocast_enabled(device_type)
     return torch.autocast(device_type, torch.get_autocast_dtype(device_type), enabled=is_on, cache_enabled=False)

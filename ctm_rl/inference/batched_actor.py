@@ -199,7 +199,7 @@ class Actor:
 
     @torch.no_grad()
     def peek(self, observations: Shaped[Tensor, "R ..."], rows: Int[Tensor, " R"] | None = None) -> Float[Tensor, " R"]:
-        """Values of what would be observed next if the episodes went on; the state stays as it is.
+        """Values of what would be observed next if the episodes went on; the state is not changed.
 
         Args:
             observations: of the rows, [R, ...].

@@ -30,7 +30,7 @@ class Policy:
 
     Args:
         agent: the trained network; it is put into evaluation mode.
-        iteration: training iterations it has behind it; 0 for an imported one.
+        iteration: number of training iterations so far; 0 for an imported policy.
 
     Example:
         >>> policy = Policy.from_checkpoint("runs/a")  # doctest: +SKIP

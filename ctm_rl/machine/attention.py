@@ -16,11 +16,11 @@ class Glimpse(NamedTuple):
     features: Float[Tensor, "B F"]
     """What was read."""
     attention: Float[Tensor, "B h S"] | None = None
-    """Where it was read, each head summing to 1; None without attention."""
+    """Attention weights over the S places, each head summing to 1; None without attention."""
 
 
 Reading = Callable[[Tensor], Glimpse]
-"""From the query of this tick, [B, Q], to what it reads."""
+"""Maps the query of a tick, [B, Q], to what the tick reads."""
 
 
 class Memory(NamedTuple):
@@ -78,9 +78,9 @@ def rows_of_readings(readings: Sequence[RowReading], rows: Int[Tensor, " n"]) ->
 
 
 class AttentionReader(nn.Module):
-    """Multi-head attention with one query a tick.
+    """Multi-head attention with one query per tick.
 
-    ``kv = LayerNorm(Linear(tokens))`` once an input; at each tick ``q = Linear(query)``, then the usual scaled
+    ``kv = LayerNorm(Linear(tokens))`` once per input; at each tick ``q = Linear(query)``, then the usual scaled
     dot-product attention with input and output projections. Source: arXiv:2505.05522, section 3.5.
 
     Args:

@@ -14,7 +14,7 @@ def certainty(logits: Float[Tensor, "..."], dim: int = -1, sizes: Sequence[int] 
     Source: arXiv:2505.05522, section 3.6.
 
     Args:
-        logits: [..., G, C], or with further axes behind.
+        logits: [..., G, C], or with further axes after that of C.
         dim: the axis of C, counted from the last, -1; that of G stands before it. Axes behind make it faster.
         sizes: how many of the C classes each group has, [G], where the logits of the others only pad it and have no
             probability; only with ``dim`` -1. ``None``: all C.

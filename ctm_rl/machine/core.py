@@ -25,7 +25,7 @@ class Tick(Generic[State]):
     state: State
     """The state after it."""
     query: Tensor
-    """What the input was read with, [B, Q]: the action sync, or the top layer of a recurrent baseline."""
+    """The query of the input, [B, Q]: the action sync, or the top layer of a recurrent baseline."""
     glimpse: Glimpse
     """What was read."""
 
@@ -35,7 +35,7 @@ class Core(Protocol[State]):
     """A recurrent core: what the machine and its recurrent baselines have in common."""
 
     query_dim: int
-    """Q, size of what queries the data; 0 where nothing does."""
+    """Q, size of the query; 0 if the core computes none."""
     answer_dim: int
     """P, size of what the heads read."""
 

@@ -12,9 +12,9 @@ from ctm_rl.machine.core import Core
 from ctm_rl.machine.state import AnyState, join_rows, rows_of_state
 
 _WORTHWHILE = 1 / 8
-"""Rows are taken out when at least this share of them has halted,"""
+"""Halted rows are taken out only when they are at least this share of all rows in the batch."""
 _COST = 1 / 4
-"""and when this saves at least what it costs, in ticks of all rows."""
+"""Cost of taking rows out, in ticks of all rows; they stay where the remaining ticks would save less."""
 
 
 @runtime_checkable
@@ -55,7 +55,7 @@ class Halted(NamedTuple):
     ticks: Int[Tensor, " B"]
     """How many ticks the row took."""
     certainty: Float[Tensor, " B"]
-    """Of that answer, mean over its groups."""
+    """Certainty of that answer, mean over its groups."""
 
 
 class Outcome(NamedTuple):
@@ -87,7 +87,7 @@ def tick_until_certain(
         deciding: B rows.
         num_rows: B.
         num_ticks: K, after which every row halts.
-        halt_certainty: the certainty that is enough; ``None``: none is, every row takes K ticks.
+        halt_certainty: the certainty at which a row halts; ``None``: no halting, every row takes K ticks.
         first_tick: the first tick that may be the last one, from 1.
 
     Returns:
@@ -107,7 +107,7 @@ def tick_until_certain(
         elif tick < first_tick or halt_certainty is None:
             continue
         else:
-            # a certainty of 0 may be rounded to less
+            # rounding may make a certainty of 0 slightly negative
             is_enough = is_thinking & (certainty >= halt_certainty) if halt_certainty else is_thinking
         done = is_enough.nonzero().squeeze(1)
         if not len(done):

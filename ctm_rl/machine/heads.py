@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 START_LOG_STD = -0.5
-"""Of Box actions before training: wide enough to explore, and not so wide that tanh saturates."""
+"""Log standard deviation of Box actions before training: explores, but rarely saturates tanh."""
 
 
 class MLPHead(nn.Module):

@@ -10,7 +10,7 @@ from ctm_rl.config import CoreConfig
 
 
 class NeuronLinear(nn.Module):
-    """D separate linear layers, one a neuron, sharing a learned temperature.
+    """D separate linear layers, one per neuron, sharing a learned temperature.
 
     ``y_d = (W_d norm(dropout(x_d)) + b_d) / temperature``; the norm is optional and its weights are shared by all
     neurons. Weights start uniform within gain / sqrt(in + out), biases at 0, the temperature at 1.

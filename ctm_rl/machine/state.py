@@ -95,7 +95,7 @@ def take_rows(part: Shaped[Tensor, "B ..."], rows: Int[Tensor, " n"]) -> Shaped[
 
 
 def join_rows(parts: Sequence[Shaped[Tensor, "_ ..."]], places: Int[Tensor, " B"]) -> Shaped[Tensor, "B ..."]:
-    """Puts rows together, laid out as they were: row i of the result is row ``places[i]`` of all parts in a row."""
+    """Puts rows together, laid out as they were: row i of the result is row ``places[i]`` of the joined parts."""
     if _is_rows_last(parts[0]):
         return torch.cat([part.movedim(0, -1) for part in parts], -1).index_select(-1, places).movedim(-1, 0)
     return torch.cat(list(parts))[places]

@@ -1,4 +1,4 @@
-"""Synapse models: where neurons mix; features and post-activations in, one pre-activation a neuron out."""
+"""Synapse models: where neurons mix; features and post-activations in, one pre-activation per neuron out."""
 
 from itertools import pairwise
 

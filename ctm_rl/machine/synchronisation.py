@@ -176,7 +176,7 @@ class Synchronisation(nn.Module):
         return self._find_slots()
 
     def _find_slots(self) -> tuple[Tensor, Tensor, Tensor]:
-        if self.left.is_meta:  # counting parameters: there are no indices to look at, and none is needed
+        if self.left.is_meta:  # counting parameters on the meta device: indices have no values there
             return self.left, self.left, self.right
         neurons, slots = torch.unique(torch.cat((self.left, self.right)), return_inverse=True)
         left_slot, right_slot = slots.chunk(2)

@@ -121,7 +121,7 @@ class ContinuousThoughtMachine(nn.Module):
     def _readings_of(self, inputs: Tensor, question: Tensor | None, num_ticks: int | None = None) -> list[RowReading]:
         """What is read at each tick; ``num_ticks``: K, or ``None`` for the configured K."""
         if (question is None) != (self.question is None):
-            raise ValueError("a question comes with the digits encoder, and only with it.")
+            raise ValueError("question must be given with the digits encoder, and only with it.")
         if num_ticks is not None:
             check_at_least("num_ticks", num_ticks, 1)
             if question is not None:
@@ -219,7 +219,7 @@ class FeedForwardModel(nn.Module):
             Predictions [B, G x C, 1] and certainties [B, 1]; of an emitted answer [B, G x C, K] and [B, K].
         """
         if (question is None) == isinstance(self.network, QuestionFeedForward):
-            raise ValueError("a question comes with the digits encoder, and only with it.")
+            raise ValueError("question must be given with the digits encoder, and only with it.")
         logits = self.network(inputs) if question is None else self.network(inputs, question)
         config = self.config
         predictions = logits.unflatten(1, (config.num_groups * config.num_classes, -1))

@@ -16,7 +16,7 @@ def nearest_width(size: Callable[[int], int], target: int) -> int:
     """Finds the width whose size is nearest to a target.
 
     Args:
-        size: of a width from 1 on; must increase with it.
+        size: maps a width, from 1 on, to a size that increases with it.
         target: the wanted size.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Losses of the supervised tasks: of all ticks, the best one and the most certain one count."""
+"""Losses of the supervised tasks, from two ticks of each sample: the best one and the most certain one."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,7 +8,7 @@ from ctm_rl.config import AnswerConfig, check_at_least
 from ctm_rl.models.answering import Thought, group
 
 LOOKAHEAD = 5
-"""Steps of a route that count beyond those already right, as published."""
+"""How many steps beyond those already right count in the loss of a route, as published."""
 
 
 def tick_losses(

@@ -24,7 +24,7 @@ class Chosen(NamedTuple):
     logp: Tensor
     """Log-probability of the action, [B, ...]."""
     entropy: Tensor
-    """Of the distribution, [B, ...]."""
+    """Entropy of the distribution, [B, ...]."""
 
 
 def chosen(logits: Tensor, actions: Tensor) -> Chosen:

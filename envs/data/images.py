@@ -36,7 +36,7 @@ class ImageSet:
         if len(self.labels) == 0:
             raise ValueError(f"{source} holds no images.")
         if self.labels.min() < 0:
-            raise ValueError(f"{source} hides its classes (they read {self.labels.min()}); take another split.")
+            raise ValueError(f"{source} hides its classes (its labels are {self.labels.min()}); use another split.")
         if self.labels.max() >= num_classes:
             raise ValueError(f"{source} has class {self.labels.max()}, but classes go from 0 to {num_classes - 1}.")
 

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Text, Tuple
 
 Check = Callable[[Any], str | None]
-"""Maps an observation to what is wrong with it; ``None``: nothing."""
+"""Maps an observation to a description of what is wrong with it; ``None``: it is valid."""
 
 _SLACK = 1e-5
 """How far rounding may take a number past a bound, relative to 1 + the bound."""

@@ -17,7 +17,7 @@ from ctm_rl.errors import EnvFault
 
 
 class VectorGuard(VectorWrapper):
-    """Checks every step of an environment's own vector class, as ``EnvGuard`` that of one environment; always strict.
+    """Checks every step of an environment's own vector class, as ``EnvGuard`` does for one environment; always strict.
 
     Args:
         env: the environments.

@@ -64,7 +64,7 @@ class SingleStepTask(abc.ABC):
         Raises:
             ValueError: the samples are generated and have no indices.
         """
-        raise ValueError(f"{type(self).__name__} generates its samples; none of them has an index.")
+        raise ValueError(f"{type(self).__name__} generates its samples; they have no index: leave index out.")
 
     def score(self, answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Scores answers.

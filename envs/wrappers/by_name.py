@@ -80,7 +80,7 @@ def _parse(text: str) -> Named:
     name, equals, value = text.partition("=")
     kind = KINDS.get(name)
     if kind is None:
-        raise UserError(f"there is no wrapper {text!r}; there are {', '.join(map(_usage, KINDS))}.")
+        raise UserError(f"there is no wrapper {text!r}; the wrappers are {', '.join(map(_usage, KINDS))}.")
     if kind.value != "number" and not equals:
         return Named(name, None)
     numbers = [int(part) for part in value.split(",") if part.strip().isdecimal()]

@@ -3,7 +3,7 @@
 import gymnasium as gym
 
 _NAMES = ("_max_episode_steps", "max_steps")
-"""The attribute of ``TimeLimit``, and that of MiniGrid, which keeps its own limit."""
+"""Names of the attributes with the limit, in Gymnasium's ``TimeLimit`` and in MiniGrid."""
 
 
 def find_time_limit(env: gym.Env) -> int | None:

@@ -15,7 +15,7 @@ from ctm_rl.inference.policy import Policy
 
 DOCUMENT = ROOT / "docs" / "environments.md"
 WRITE = "CTM_RL_WRITE_DOCS"
-"""Set, the document is written anew instead of being compared."""
+"""If this variable is set, the document is rewritten instead of compared."""
 
 CLASSIC = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1")
 TOY_TEXT = ("FrozenLake-v1", "Taxi-v3", "CliffWalking-v1", "Blackjack-v1")
@@ -56,7 +56,7 @@ def rows() -> dict[str, tuple[str, ...]]:
 
 
 def two_iterations_and_an_evaluation(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
-    """Runs the command line in the way of a user; gives what the evaluation reports."""
+    """Runs the command line as a user does; returns the result of the evaluation."""
     assert main(["train", *arguments, "--run-dir", "a"]) == 0
     # Where an episode is a step or two, many slots are resets, and the steps come in more iterations.
     assert [row["iteration"] for row in read_metrics(Path("a"))][:2] == [1, 2]

@@ -1,4 +1,4 @@
-"""Runs on a cluster of several nodes: runners are put where they are to be, and bring this package where it lacks."""
+"""Runs on a cluster of several nodes: runners are placed as requested, and nodes without this package receive it."""
 
 import json
 import os
@@ -25,13 +25,13 @@ ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled"}
 WHERE = """
 import sys
 import ray
-from ctm_rl.agents.cluster.placement import placed
+from ctm_rl.agents.cluster.placement import placed_env_runners
 from ray.rllib.algorithms.ppo import PPOConfig
 
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
 config = PPOConfig().environment("CartPole-v1").env_runners(num_env_runners=2)
 for placement in sys.argv[2:]:
-    with placed(placement):
+    with placed_env_runners(placement):
         algorithm = config.copy(copy_frozen=False).build_algo()
     group = algorithm.env_runner_group
     print("NODES", *group.foreach_env_runner(lambda _: ray.get_runtime_context().get_node_id(), local_env_runner=False))
@@ -63,7 +63,7 @@ def test_a_node_without_the_package_is_told_and_does_not_stop_the_check(folder: 
     command = [sys.executable, "-m", "ctm_rl.cli.main", "cluster-check", "--address", address, "--json"]
     done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    assert done.stderr == "ctm-rl: not everything in the cluster agrees with this process.\n"
+    assert done.stderr == "ctm-rl: a node differs from this process, or failed a check; see the problems above.\n"
     report = json.loads(done.stdout)
     whole, lacking = sorted(report["nodes"], key=lambda node: node["cpus"])
     assert (whole["cpus"], whole["ctm_rl"]) == (2.0, ctm_rl.__version__)
@@ -71,7 +71,7 @@ def test_a_node_without_the_package_is_told_and_does_not_stop_the_check(folder: 
     assert (lacking["cpus"], lacking["ctm_rl"], lacking["env_steps_per_second"]) == (3.0, None, None)
     assert lacking["ray"] == whole["ray"]
     assert lacking["bandwidth_mb_s"] > 10
-    lack = f"{lacking['name']} has no ctm-rl, and this process has {ctm_rl.__version__}; a run brings it along."
+    lack = f"{lacking['name']} has no ctm-rl, and this process has {ctm_rl.__version__}; a run sends its own."
     assert report["problems"] == [lack]
 
 

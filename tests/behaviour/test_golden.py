@@ -39,7 +39,7 @@ def worst(ours: Tensor, recorded: Tensor) -> float:
 
 
 def gradients(official: OfficialModel) -> dict[str, Tensor]:
-    """The gradients under their published names: what is pure renaming for weights is so for gradients."""
+    """The gradients under their published names: weights are only renamed, so their gradients are too."""
     carrier = copy.deepcopy(official)
     for ours, theirs in zip(official.model.parameters(), carrier.model.parameters(), strict=True):
         assert ours.grad is not None
@@ -85,7 +85,7 @@ def test_supervised_case_gives_recorded_outputs_loss_and_gradients(name: str) ->
         if key in recorded:
             assert worst(getattr(thought.recording, field), recorded[key]) < 1e-5, f"{key}; {RENEW}"
     check_loss(official, thought, recorded)
-    if official.kind == "ctm":  # what learns does not record, and ponders all ticks at once
+    if official.kind == "ctm":  # without recording, the engine runs all ticks at once
         official.model.zero_grad()
         thought = official.model(*inputs)
         assert worst(thought.predictions, expected) < 1e-5, RENEW

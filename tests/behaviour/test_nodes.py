@@ -100,7 +100,7 @@ class Net:
         return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
 
     def cut_off(self, number: int) -> None:
-        """Pulls a machine's cable out."""
+        """Disconnects a machine from the network."""
         self._in(self._hub, "link", "set", f"port{number}", "down")
 
     def close(self) -> None:

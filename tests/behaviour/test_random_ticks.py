@@ -1,4 +1,4 @@
-"""A number of ticks of its own for every environment step: unrolled, acted, halted, recorded and learned from."""
+"""A different number of ticks at every environment step: unrolled, acted, halted, recorded and learned from."""
 
 import dataclasses
 import sys

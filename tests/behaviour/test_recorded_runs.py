@@ -1,4 +1,4 @@
-"""Runs give the numbers that were recorded of them: a change that is to change nothing changes nothing."""
+"""Runs reproduce their recorded metrics: a refactoring must not change any number."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Runs that were cut off, by a signal or without warning: what they go on from, and that nothing differs afterwards."""
+"""Runs that were cut off, by a signal or without warning: where they continue, and that no result differs."""
 
 from pathlib import Path
 

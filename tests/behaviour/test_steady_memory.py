@@ -13,7 +13,7 @@ from small_cluster import cluster_of
 from tiny_runs import CTM_RL
 
 WARM_UP, WATCHED, MINUTE, PAUSE = 300.0, 1800.0, 60.0, 2.0
-"""Seconds: before memory counts, while it counts, what each figure is a mean over, and each look."""
+"""Seconds: of warming up, of the measurement, averaged in each figure, and between two samples."""
 ALLOWED_GROWTH = 0.05
 STORE_PART = "object store"
 PARTS = ("driver", "runners", STORE_PART)
@@ -50,7 +50,7 @@ def kib(process: int, entry: str) -> int:
 
 
 def descendants() -> dict[int, str]:
-    """Processes that come from this one, with the name that each gives itself."""
+    """Descendants of this process, with their names."""
     parents, names = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -76,7 +76,7 @@ def look(driver: int) -> dict[str, float]:
 
 
 def growth(samples: list[dict[str, float]], part: str) -> float:
-    """Of the last minute over the first one that counts; of the object store, what was there when most was freed."""
+    """Growth from the first measured minute to the last; for the object store, between the minima of these minutes."""
     start, end = WARM_UP, samples[-1]["seconds"] - MINUTE
     first = [one[part] for one in samples if start <= one["seconds"] < start + MINUTE]
     last = [one[part] for one in samples if one["seconds"] >= end]
@@ -86,7 +86,7 @@ def growth(samples: list[dict[str, float]], part: str) -> float:
 
 
 def num_iterations_in_store(samples: list[dict[str, float]]) -> float:
-    """The most that the object store ever held, in what it mostly holds at most: one iteration's objects."""
+    """Peak of the object store, as a multiple of its median peak, which is about one iteration's objects."""
     most = [one[f"{STORE_PART} at most"] for one in samples if one["seconds"] >= WARM_UP]
     return max(most) / statistics.median(most)
 

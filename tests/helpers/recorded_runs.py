@@ -1,4 +1,4 @@
-"""Short runs whose metrics were recorded: any change of the code that changes a number in them is seen.
+"""Short runs whose metrics were recorded: they show whether a change of the code changes a number.
 
 ``python tests/helpers/recorded_runs.py`` records them again into ``golden/metrics.json``.
 """
@@ -59,7 +59,7 @@ BUDGETS = {"acting": ("240", "480"), "answering": ("32", "64")}
 """Environment steps of two and of four iterations."""
 NUM_ROWS = 20
 ORDER_OF_SUMMATION = 1e-6
-"""Relative difference that an equal computation in another order may make."""
+"""Relative difference that is allowed for rounding in another order of operations."""
 OTHER_MACHINE = 1e-3
 """The same on a processor with other vector instructions, or with another PyTorch."""
 RECORD = GOLDEN / "metrics.json"
@@ -73,7 +73,7 @@ def machine() -> str:
 
 
 def play(name: str, run_dir: str) -> list[dict[str, float | None]]:
-    """Trains one of ``RUNS`` in this process and gives its first metrics, timings and memory aside."""
+    """Trains one of ``RUNS`` in this process; returns its first metrics without timings and memory."""
     from ctm_rl.cli.main import main
 
     assert main(["train", *RUNS[name], "--seed", "1", "--run-dir", run_dir]) == 0

@@ -19,7 +19,7 @@ TINY_ACTING = (
 """Options of a run that learns to act."""
 TINY = (*TINY_ACTING, "--model.max-seq-len", "4", "--ppo.num-rollout-steps", "10")
 STEPS = 40
-"""Slots of one iteration of ``TINY``: environment steps, and the few holes where an environment resets."""
+"""Slots of one iteration of ``TINY``: environment steps, and a few autoreset steps."""
 CHANGING = {"seconds", "env_steps_per_second", "memory_mb"}
 """Metrics that differ between two equal runs."""
 CTM_RL = (sys.executable, "-c", "import sys; from ctm_rl.cli.main import main; raise SystemExit(main(sys.argv[1:]))")
@@ -32,7 +32,7 @@ def comparable(run_dir: str | Path) -> list[dict[str, float | None]]:
 
 
 def budget(iterations: int) -> str:
-    """Environment steps that so many iterations, up to six, have played at last: one slot in nine may be a hole."""
+    """A budget that ends with this iteration, up to the sixth; up to one slot in nine is an autoreset step."""
     return str((iterations - 1) * STEPS + 10)
 
 

@@ -84,14 +84,14 @@ def test_packages_are_installed_in_the_pinned_versions_only(file: Path) -> None:
 
 
 def text_of(file: Path) -> str:
-    """What commands are looked for in; of a script its comments, since those that it runs are tried below."""
+    """The text of a file that commands are looked for in; of a script only its comments, since it is run below."""
     text = file.read_text()
     return text if file.suffix != ".sh" else "".join(re.findall(r"(?m)^ *#.*\n", text))
 
 
 ALL_COMMANDS = [(file.name, words) for file in FILES for words in commands_in(text_of(file))]
 COMPLETE = [(name, words) for name, words in ALL_COMMANDS if len(words) > 1]
-"""Those with arguments: others are only spoken of."""
+"""Commands with arguments; the others are only mentioned."""
 
 
 @pytest.mark.parametrize(("name", "words"), COMPLETE, ids=[f"{name}-{words[0]}" for name, words in COMPLETE])
@@ -335,7 +335,7 @@ def running(place: Path, *arguments: str, **changes: str) -> Iterator[subprocess
 
 
 def run(place: Path, *arguments: str, **changes: str) -> tuple[int, str]:
-    """Runs slurm.sh to its end; gives its exit status and what it said of errors."""
+    """Runs slurm.sh to its end; returns its exit status and standard error."""
     with running(place, *arguments, **changes) as process:
         status = process.wait(timeout=30)
         said = (place / "said").read_text()

@@ -1,4 +1,4 @@
-"""The package as a whole: which room may import which, what an import costs, what gets installed."""
+"""The package as a whole: which folder may import which, what an import costs, what gets installed."""
 
 import ast
 import collections
@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Which folders each folder imports, beside itself and the modules that lie in ctm_rl/ directly; no cycles."""
 MAX_FILES = 20
 FORBIDDEN = {"core": {"ray", "gymnasium", "minigrid"}, "envs": {"torch", "ray"}}
-"""What a part of the package goes without; the command line loads it all late."""
+"""Modules that a part of the package must not load; the command line loads them only when needed."""
 
 
 def module_files() -> dict[str, Path]:

@@ -141,7 +141,7 @@ def to_text(result: dict[str, Any]) -> str:
         f"of the driver for each env runner: a call {1e3 * costs.call:.2f} ms (the first {1e3 * costs.trip:.2f} ms), "
         f"metrics {1e3 * costs.log:.2f} ms, gathering {1e3 * costs.gather:.2f} ms, "
         f"scattering {1e3 * costs.scatter:.2f} ms",
-        f"between learners: {1e3 * costs.reduce_latency:.2f} ms a message, {1e9 * costs.reduce_byte:.2f} ns a byte",
+        f"between learners: {1e3 * costs.reduce_latency:.2f} ms per message, {1e9 * costs.reduce_byte:.2f} ns per byte",
         "",
         *markdown_table(_TITLES, ["---:"] * 15 + ["---"], [_cells(row) for row in result["clusters"]]),
     ]

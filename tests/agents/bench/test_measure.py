@@ -298,7 +298,7 @@ def test_scaling_returns_points_lines_and_a_figure(
 
 def test_without_sb3_its_row_has_the_reason_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sb3_contrib", None)
-    with pytest.raises(Unavailable, match=r'pip install "ctm-rl\[bench\]" brings it') as caught:
+    with pytest.raises(Unavailable, match=r'install it with pip install "ctm-rl\[bench\]"') as caught:
         sb3.SB3Contender(cartpole_paper(), RivalSettings()).prepare()
     row = {"name": "sb3-lstm", "what": CONTENDERS["sb3-lstm"], "unavailable": str(caught.value)}
     circumstances = {
@@ -331,9 +331,9 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "field": (("cartpole", "--model.num-tick", "3"), "did you mean --model.num-ticks?"),
     "value": (("--model.num-ticks", "0"), "model.num_ticks must be at least 1, got 0"),
     "file": (("--markdown", "none.json"), "none.json cannot be read: No such file"),
-    "no result": (("--markdown", "wrong.json"), "wrong.json is no result of ctm-rl bench --json"),
+    "no result": (("--markdown", "wrong.json"), "wrong.json is not a result of ctm-rl bench --json"),
     "markdown of what": (("cartpole", "--markdown", "wrong.json"), "--markdown measures nothing"),
-    "out": (("--out", "none/result.json"), "cannot be written; name a file in a directory that is there"),
+    "out": (("--out", "none/result.json"), "cannot be written; name a file in a directory that exists"),
     "out a directory": (("--out", "."), "cannot be written"),
     "environment": (("--env.id", "CartPole-v9"), "ctm-rl: env.id 'CartPole-v9' cannot be made"),
     "action space": (

@@ -82,7 +82,7 @@ def test_a_run_leaves_metrics_and_a_model_that_is_evaluated_and_loaded(capsys: p
     assert capsys.readouterr().out.startswith("7 samples of parity: ")
 
     for arguments, message in (
-        (("--env-kwargs", '{"length": 5}'), "as it is asked for needs num_groups 5, and the model has 6."),
+        (("--env-kwargs", '{"length": 5}'), "with these arguments needs num_groups 5, and the model has 6."),
         (("--env-kwargs", '{"width": 5}'), "env.id 'ctm_rl.envs:ctm_rl/Parity-v0' cannot be made:"),
         (("--decay-rate", "16"), "decay_rate must be at least 0 and at most 15, got 16.0."),
     ):

@@ -139,7 +139,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "wrapper": (
         (*TRAIN, "--env.wrappers", "stager"),
-        "there is no wrapper 'stager'; there are hide-velocities[=INDEX,",
+        "there is no wrapper 'stager'; the wrappers are hide-velocities[=INDEX,",
     ),
     "wrapper's value": (
         (*TRAIN, "--env.wrappers", "frame-skip=x"),

@@ -87,7 +87,7 @@ def test_a_failed_capture_is_logged_and_not_repeated(caplog: pytest.LogCaptureFi
             assert graphs.run(core_of(agent), features, is_first, agent.initial_state(B), make_graph_on="cpu") is None
     assert tries == [1]
     assert [record.message for record in caplog.records] == [
-        "the unroll is not captured as a graph (out of memory and more); it runs as without."
+        "the unroll is not captured as a graph (out of memory and more); it runs without one."
     ]
 
 

@@ -110,7 +110,7 @@ def test_parts_can_be_left_out_or_read_by_another_encoder() -> None:
             "names the part 'picture', which the observation does not have; it has direction",
         ),
         ("a=control", Box(0.0, 1.0, (2,)), "names the part 'a', which the observation does not have; it has no parts"),
-        ("grid", PARTS, "is for an observation without parts; name them, as .*=grid: there are .*image"),
+        ("grid", PARTS, "is for an observation without parts; name the parts, such as .*=grid: there are .*image"),
         ("conv", Box(0.0, 1.0, (2,)), "is not supported by encoder conv; use one of control"),
         ("text", Discrete(3), "is not supported by encoder text; use one of categories"),
         ("x=skip", Dict({"x": ACTION}), "skips every part of the observation"),

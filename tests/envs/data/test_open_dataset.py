@@ -191,7 +191,7 @@ def test_a_parquet_file_names_its_classes_or_lacks_a_column(tmp_path: Path) -> N
         with pytest.raises(ValueError, match=r"column label of .*train.parquet must hold integers"):
             open_images("folder", tmp_path)
     pq.write_table(table.set_column(1, "label", pa.array([-1])), path)
-    with pytest.raises(ValueError, match=r"hides its classes \(they read -1\); take another split"):
+    with pytest.raises(ValueError, match=r"hides its classes \(its labels are -1\); use another split"):
         open_images("imagenet", tmp_path)
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(ValueError, match=r"has a damaged parquet file \(.*\); download it again"):

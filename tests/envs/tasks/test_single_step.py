@@ -122,7 +122,7 @@ def test_samples_can_be_chosen_by_index() -> None:
         envs.reset(options={"indices": [4, 0, 10]})
     with pytest.raises(ValueError, match="options must name 3 samples, got 1"):
         envs.reset(options={"indices": [4]})
-    with pytest.raises(ValueError, match="none of them has an index"):
+    with pytest.raises(ValueError, match="they have no index"):
         ParityEnv(3).reset(options={"index": 0})
     with pytest.raises(TypeError, match="takes one SingleStepTask"):
         SingleStepEnv(10)
