@@ -143,7 +143,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "wrapper's value": (
         (*TRAIN, "--env.wrappers", "frame-skip=x"),
-        "is given as frame-skip=N (N a whole number from 1)",
+        "is given as frame-skip=N (N an integer of at least 1)",
     ),
     "config of another version": (("train", "--config", "velocities.json"), "env.hide_velocities is not a field"),
     "encoder": ((*TRAIN, "--model.encoder", "grid"), "is not supported by encoder grid"),
