@@ -10,6 +10,7 @@ NORM_EPSILON = 1e-5
 """As in ``nn.LayerNorm``, whose default the synapse models use."""
 _INPUT_ONLY, _WEIGHTS_ONLY = [True, False, False], [False, True, True]
 """Which of a norm's gradients are computed."""
+_norm = torch.native_layer_norm
 _norm_backward = torch.ops.aten.native_layer_norm_backward.default
 
 
@@ -63,7 +64,8 @@ class NormsForward:
 
     def __call__(self, index: int, inputs: Float[Tensor, "B W"]) -> Float[Tensor, "B W"]:
         """The output of one norm."""
-        outputs, mean, rstd = torch.native_layer_norm(inputs, inputs.shape[-1:], *self._norms[index], NORM_EPSILON)
+        scale, shift = self._norms[index]
+        outputs, mean, rstd = _norm(inputs, inputs.shape[-1:], scale, shift, NORM_EPSILON)
         if self._is_recording:
             self._means[index].append(mean)
             self._rstds[index].append(rstd)
@@ -93,16 +95,19 @@ class NormsBackward:
     ) -> None:
         self._norms, self._has_weight_grads = norms, has_weight_grads
         self._stacked = list(zip(inputs, *moments, strict=True))
-        self._ticks = [tuple(part.unbind(0) for part in norm) for norm in self._stacked]
         self._received: list[list[Tensor]] = [[] for _ in norms]
+        # all that a tick needs of a norm, looked up at once
+        self._parts = [
+            (*(part.unbind(0) for part in stacked), stacked[0].shape[-1:], *norm)
+            for stacked, norm in zip(self._stacked, norms, strict=True)
+        ]
 
     def __call__(self, index: int, tick: int, grad: Tensor) -> Tensor:
         """The gradient of a norm's input; for ``grads`` that of its output is stored, and must not be overwritten."""
         if self._has_weight_grads:
             self._received[index].append(grad)
-        inputs, means, rstds = self._ticks[index]
-        ticks = inputs[tick], grad.shape[-1:], means[tick], rstds[tick]
-        return _norm_backward(grad, *ticks, *self._norms[index], _INPUT_ONLY)[0]
+        inputs, means, rstds, shape, scale, shift = self._parts[index]
+        return _norm_backward(grad, inputs[tick], shape, means[tick], rstds[tick], scale, shift, _INPUT_ONLY)[0]
 
     def grads(self) -> list[Tensor]:
         """The gradients of scale and shift of every norm, after the first tick."""

@@ -158,15 +158,16 @@ class BlockSynapseBackward:
     def __init__(
         self, dense: Pairs, norms: Sequence[Norm], tape: BlockTape, room: int | None = None, has_norm_grads: bool = True
     ) -> None:
-        self._weights = [weight for weight, _ in dense]
         self._norms = NormsBackward(norms, tape.gated, tape[2:], has_norm_grads)
-        self._gated, self._gates = ([part.unbind(0) for part in parts] for parts in tape[:2])
         num_ticks, num_rows, width = tape.gated[0].shape
         room = num_ticks if room is None else room
         self.d_dense = [tape.gated[0].new_empty(room, num_rows, 2 * width) for _ in norms]
         """Gradients of the outputs of all dense layers, [room, B, E] each."""
-        self._d_dense_ticks = [part.unbind(0) for part in self.d_dense]
-        self._gate_grads = [[GateBackward(part, 1) for part in ticks] for ticks in self._d_dense_ticks]
+        ticks = [[part.unbind(0) for part in parts] for parts in (*tape[:2], self.d_dense)]
+        gate_grads = [[GateBackward(part, 1) for part in parts] for parts in ticks[2]]
+        weights = [None, *(weight for weight, _ in dense)]  # the caller has the first layer's
+        blocks = zip(range(len(norms)), *ticks[:2], gate_grads, ticks[2], weights, strict=True)
+        self._blocks = list(blocks)[::-1]
         self.d_first = self.d_dense[0]
         """Gradient of the first dense layer's output at every tick that has been run, [room, B, E]."""
 
@@ -176,12 +177,10 @@ class BlockSynapseBackward:
         ``slot``: where gradients are stored, if not at ``tick``.
         """
         slot = tick if slot is None else slot
-        for block in reversed(range(len(self._gated))):
-            d_gated = self._norms(block, tick, grad)
-            self._gate_grads[block][slot](d_gated, self._gates[block][tick], self._gated[block][tick])
-            if block:
-                grad = torch.mm(self._d_dense_ticks[block][slot], self._weights[block - 1])
-        return self._d_dense_ticks[0][slot]
+        for block, gated, gates, gate_grads, d_dense, weight in self._blocks:
+            gate_grads[slot](self._norms(block, tick, grad), gates[tick], gated[tick])
+            grad = d_dense[slot] if weight is None else torch.mm(d_dense[slot], weight)
+        return grad
 
     def grads(self) -> list[Tensor]:
         """The gradients of the weights, after the first tick."""

@@ -326,7 +326,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "scale": (("scaling", "--scale.ticks", "2"), "scale.ticks must be two or more different whole numbers"),
     "in a row": (("scaling", "--scale.iterations", "1"), "scale.iterations must be at least 2, got 1"),
     "experiment": (("cartpol",), "unknown experiment 'cartpol'; allowed are cartpole"),
-    "two experiments": (("cartpole", "--env", "CartPole-v1"), "bench takes one experiment, got cartpole and --env CartPole-v1"),
+    "two experiments": (
+        ("cartpole", "--env", "CartPole-v1"),
+        "bench takes one experiment, got cartpole and --env CartPole-v1",
+    ),
     "option": (("--round", "3"), "unknown option --round; did you mean --rounds?"),
     "field": (("cartpole", "--model.num-tick", "3"), "did you mean --model.num-ticks?"),
     "value": (("--model.num-ticks", "0"), "model.num_ticks must be at least 1, got 0"),
