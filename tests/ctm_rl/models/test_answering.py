@@ -155,10 +155,10 @@ def test_certainty_is_0_for_uniform_and_1_for_sure() -> None:
 
 def test_a_question_without_its_encoder_is_refused() -> None:
     model, inputs = make("parity")
-    with pytest.raises(ValueError, match="comes with the digits encoder"):
+    with pytest.raises(ValueError, match="must be given with the digits encoder"):
         model(*inputs, torch.tensor([[0, -1, 1]] * B))
     model, (digits, _) = make("digits")
-    with pytest.raises(ValueError, match="comes with the digits encoder"):
+    with pytest.raises(ValueError, match="must be given with the digits encoder"):
         model(digits)
 
 

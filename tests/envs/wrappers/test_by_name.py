@@ -141,7 +141,7 @@ def test_a_level_of_babyai_keeps_the_limit_when_it_is_reset() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("velocities", r"no wrapper 'velocities'; there are hide-velocities\[=INDEX,INDEX,...\], frame-skip=N, time-l"),
+        ("velocities", r"no wrapper 'velocities'; the wrappers are hide-velocities\[=INDEX,INDEX,...\], frame-skip=N"),
         ("frame-skip", "is given as frame-skip=N .* got 'frame-skip'"),
         ("frame-skip=0", "N an integer of at least 1"),
         ("time-limit=2,3", "is given as time-limit=N"),
