@@ -59,7 +59,7 @@ def address(folder: Path) -> Iterator[str]:
         yield address
 
 
-def test_a_node_without_the_package_is_told_and_does_not_stop_the_check(folder: Path, address: str) -> None:
+def test_a_node_without_the_package_is_reported_and_does_not_stop_the_check(folder: Path, address: str) -> None:
     command = [sys.executable, "-m", "ctm_rl.cli.main", "cluster-check", "--address", address, "--json"]
     done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
