@@ -64,6 +64,7 @@ class VectorPlayer:
         Returns:
             The fragment.
         """
+        self._device = self.actor.device  # once for all steps: reading it visits the policy's modules
         shape = self._env.num_envs, num_steps
         observations = np.empty((*shape, *self._layout.shape), self._layout.dtype)
         actions = np.empty((*shape, *self._actions.column_shape), self._actions.column_dtype)
@@ -140,7 +141,7 @@ class VectorPlayer:
 
     def _to_torch(self, *arrays: np.ndarray) -> list[Tensor]:
         """Arrays as tensors on the policy's device."""
-        return [torch.from_numpy(array).to(self.actor.device) for array in arrays]
+        return [torch.from_numpy(array).to(self._device) for array in arrays]
 
 
 def _finished_episodes(taken: VectorStep) -> list[FinishedEpisode]:
