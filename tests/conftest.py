@@ -23,6 +23,9 @@ os.environ["RAY_prestart_worker_first_driver"] = "0"
 UNCHECKED = ("agents", "envs", "configs", "config")
 """Left out of the shape checks: RLlib wraps and pickles what is in these folders, and config checks its own values."""
 
+MAX_PROCESSES = 4
+"""Each may start a Ray of its own."""
+
 CORE = [
     f"ctm_rl.{module.name}"
     for module in pkgutil.iter_modules([str(Path(ctm_rl.__file__).parent)])
@@ -33,6 +36,15 @@ _checker = ModuleType("ctm_rl_test_checker")
 _checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # pyright: ignore[reportAttributeAccessIssue]
 sys.modules[_checker.__name__] = _checker
 install_import_hook(CORE, f"{_checker.__name__}.check")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The number of processes that run tests: several where all quick tests are run, up to one for each core.
+
+    A few tests start sooner without them, and slow ones measure times.
+    """
+    runs_all = config.args_source == pytest.Config.ArgsSource.TESTPATHS and config.option.markexpr == "not slow"
+    return min(len(os.sched_getaffinity(0)), MAX_PROCESSES) if runs_all else 0
 
 
 def pytest_report_header() -> str:
