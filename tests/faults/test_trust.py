@@ -1,5 +1,6 @@
 """Runs from somebody else: what their configuration names is neither imported, nor joined, nor written unasked."""
 
+import argparse
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+import torch
 from paths import GOLDEN
 from tiny_runs import CTM_RL, TINY, budget
 
@@ -113,6 +115,16 @@ def test_a_trusted_run_is_evaluated_and_not_remembered(capsys: pytest.CaptureFix
     Path("executed").unlink()
     forget()
     assert "--trust" in refused(capsys, "evaluate", "theirs")
+
+
+@pytest.mark.usefixtures("place")
+def test_an_imported_checkpoint_is_not_an_own_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        published = torch.load(GOLDEN / "ctm_cartpole.pt", weights_only=True)
+    published["args"].env_id = "evil:Roll-v0"
+    torch.save(published, "theirs.pt")
+    assert main(["import", "theirs.pt", "--run-dir", "imported"]) == 0
+    assert "import evil from" in refused(capsys, "evaluate", "imported")
 
 
 def test_data_of_the_network_is_not_loaded(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
