@@ -52,6 +52,15 @@ def pytest_report_header() -> str:
     return f"ctm_rl: {Path(ctm_rl.__file__).parent}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where runs of the tests are remembered, see ``run_directory.trust``: not in the home of who runs them."""
+    home = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(home))
+        yield home
+
+
 @pytest.fixture(scope="session")
 def golden_dir() -> Path:
     """The folder of the golden cases."""

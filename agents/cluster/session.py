@@ -18,7 +18,9 @@ from typing import Any
 from ctm_rl.agents.cluster.capacity import Node, check_capacity, needed_cpus, needed_gpus
 from ctm_rl.agents.cluster.ship_package import runtime_env
 from ctm_rl.agents.cluster.signals import StopRequest
+from ctm_rl.agents.cluster.temporary_folder import ray_folder
 from ctm_rl.agents.experiments.settings import RunSettings
+from ctm_rl.agents.rllib import private
 from ctm_rl.errors import UserError
 
 _CONNECT_SECONDS = 3.0
@@ -41,8 +43,11 @@ def prepare_environment(experiment: RunSettings) -> None:
 
     No GPUs are hidden from the training process, and no usage statistics are sent. A local Ray gets its own token:
     otherwise Ray would write one into the home directory, which may not be writable, and every later ``ray start``
-    would require it.
+    would require it. Ray's processes start in the run's directory, where a relative entry of PYTHONPATH would name a
+    folder of the run: entries are made absolute, and empty ones are dropped.
     """
+    if path := os.environ.get("PYTHONPATH"):
+        os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, path.split(os.pathsep))))
     if "ray" in sys.modules:
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -100,7 +105,7 @@ def ray_for(
     """
     import ray
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         # RLlib warns about its own deprecated calls.
         warnings.simplefilter("ignore", DeprecationWarning)
         is_own = not ray.is_initialized()
@@ -110,13 +115,17 @@ def ray_for(
                     ray.init(
                         address=experiment.address,
                         runtime_env=sent or None,
+                        job_config=private.job_without_working_directory(),
                         log_to_driver=False,
                         logging_level=logging.ERROR,
                     )
             else:
                 # Several Rays may run on one machine; "local" starts another and joins none of them.
+                folder = stack.enter_context(ray_folder())
                 ray.init(
                     address="local",
+                    job_config=private.job_without_working_directory(),
+                    _temp_dir=folder,
                     num_cpus=max(count_cpus(), math.ceil(max(num_cpus, needed_cpus(experiment)))),
                     include_dashboard=False,
                     log_to_driver=False,

@@ -17,12 +17,14 @@ from ctm_rl.agents.evaluation.answers import EvaluationTask, describe_answers, e
 from ctm_rl.agents.evaluation.halting_curve import HALT_THRESHOLDS, describe_points
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.experiments.answering import AnsweringExperiment, TaskConfig
+from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.experiments.settings import MAX_SEED
 from ctm_rl.agents.rllib.environment import make_env
 from ctm_rl.agents.rllib.spaces import fit
 from ctm_rl.agents.rllib.vector_loop import VectorLoop
 from ctm_rl.agents.run_directory.directory import check_is_run, read_config
 from ctm_rl.agents.run_directory.progress import describe_return
+from ctm_rl.agents.run_directory.trust import check_trusted, env_claims
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.published import OfficialModel
 from ctm_rl.errors import UserError
@@ -70,6 +72,7 @@ def evaluate(
     halt_certainty: float | None = None,
     halt_curve: bool = False,
     num_ticks: int | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Evaluates a policy on exactly ``episodes`` episodes, or a model that answers on as many samples.
 
@@ -92,6 +95,8 @@ def evaluate(
         halt_curve: add ``halting``: results, ticks and time for several such certainties.
         num_ticks: number of ticks of such a policy, or the largest number where rows halt. Models that answer always
             return ``accuracy_by_tick``.
+        trust: whether the run may import a module of the current folder, or load data from the network, although no
+            run of this user on this machine names it, see ``run_directory.trust``.
 
     Returns:
         ``episodes``, mean, standard deviation, minimum and maximum of the raw returns, mean length, ``env_steps``,
@@ -100,7 +105,8 @@ def evaluate(
         ``accuracy`` and ``accuracy_whole`` are then those of each sample's last tick.
 
     Raises:
-        UserError: a value is not allowed, there is no usable checkpoint, or the environment does not fit it.
+        UserError: a value is not allowed, there is no usable checkpoint, or the environment is not trusted or does not
+            fit it.
     """
     if episodes < 1:
         raise UserError(f"episodes must be at least 1, got {episodes}.")
@@ -119,7 +125,7 @@ def evaluate(
             raise UserError(
                 "num_ticks is for policies that act; for a model that answers, --json prints accuracy_by_tick."
             )
-        model, task = _answering(run, place, state, official)
+        model, task = _answering(run, place, state, official, env_kwargs or {}, trust=trust)
         task = task._replace(env=_changed(task.env, env_kwargs))
         if decay_rate is not None:
             _set_decay_rates(model, decay_rate)
@@ -134,7 +140,7 @@ def evaluate(
         raise UserError("decay_rate and human are for models that answer, and this is a policy; leave them out.")
     policy = Policy.from_state(place, state, found)
     _checked(lambda: check_can_take(policy.agent, num_ticks))
-    experiment = read_config(run)
+    experiment = _read_trusted(run, env_kwargs or {}, trust=trust)
     assert isinstance(experiment, ActingExperiment)
     env = _changed(experiment.env, env_kwargs)
     seeds = [_SEED_FLOOR + int(word) // 2 for word in np.random.SeedSequence(seed).generate_state(episodes)]
@@ -196,14 +202,27 @@ def check_device(device: str) -> torch.device:
     return found
 
 
+def _read_trusted(run: Path, env_kwargs: Mapping[str, Any], *, trust: bool) -> AnyExperiment:
+    """The run's experiment, if its environment may be made here."""
+    experiment = read_config(run)
+    check_trusted(env_claims(experiment.env, replaced=env_kwargs), run, is_trusted=trust)
+    return experiment
+
+
 def _answering(
-    run: Path, place: Path, state: Mapping[str, Any], official: OfficialModel | None
+    run: Path,
+    place: Path,
+    state: Mapping[str, Any],
+    official: OfficialModel | None,
+    env_kwargs: Mapping[str, Any],
+    *,
+    trust: bool,
 ) -> tuple[ContinuousThoughtMachine | FeedForwardModel, EvaluationTask]:
     """A model that answers, and its task."""
     if official is not None:
         assert not isinstance(official.model, ActorCritic)
         return official.model, evaluation_task_of(official)
-    experiment = read_config(run)
+    experiment = _read_trusted(run, env_kwargs, trust=trust)
     if not isinstance(experiment, AnsweringExperiment):
         raise UserError(f"{run / 'config.json'} describes a policy, and the checkpoint holds a model that answers.")
     held_out = dataclasses.replace(_changed(experiment.env, experiment.env.held_out_kwargs), held_out_kwargs={})

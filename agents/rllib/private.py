@@ -7,11 +7,12 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import torch
+    from ray.job_config import JobConfig
     from ray.rllib.algorithms.algorithm import Algorithm
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
     from ray.rllib.algorithms.appo.torch.appo_torch_learner import APPOTorchLearner
@@ -182,6 +183,34 @@ def remote_args_of(group: "EnvRunnerGroup") -> dict[str, Any]:
 def actor_manager_of(group: "EnvRunnerGroup") -> "FaultTolerantActorManager":
     """The manager of the group's actors: there is no public way to call one of them, or to mark it as lost."""
     return group._worker_manager
+
+
+# Jobs
+
+
+def job_without_working_directory() -> "JobConfig":
+    """Returns a job whose workers do not import from this process's working directory, the run's.
+
+    ``ray.init`` adds the directory to this list, and workers put it in front of their import path: a file in a run
+    directory would take the place of an installed module. There is no setting for it.
+    """
+    from ray.job_config import JobConfig
+
+    job = JobConfig()
+    job._py_driver_sys_path = _ListWithout(os.getcwd())
+    return job
+
+
+class _ListWithout(list[str]):
+    """A list that one text is never added to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def extend(self, items: Iterable[str]) -> None:
+        """Adds the others."""
+        super().extend(item for item in items if item != self._text)
 
 
 # Algorithms

@@ -15,10 +15,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json
 from ctm_rl.agents.run_directory.directory import CONFIG_FILE, RUNS_FOLDER, check_free, created_directory, read_config
 from ctm_rl.agents.run_directory.metrics_file import METRICS_FILE
 from ctm_rl.checkpoints import store as checkpoint
-from ctm_rl.errors import UserError, expand
+from ctm_rl.errors import UserError, expand, user_errors
 
 ANSWER_SECONDS = 30.0
 """How long a storage may take to answer before it counts as out of reach."""
@@ -89,11 +90,12 @@ class Storage:
         for name in checkpoint.newest_first(self._list(checkpoint.FOLDER))[checkpoint.NUM_KEPT :]:
             self._remove(posixpath.join(checkpoint.FOLDER, name))
 
-    def fetch(self, run_dir: Path) -> None:
+    def fetch(self, run_dir: Path, check: Callable[[AnyExperiment], None] = lambda _: None) -> None:
         """Creates a run directory with the newest complete checkpoint of the storage.
 
         Args:
             run_dir: new or empty.
+            check: raises an error for an experiment that is not to be fetched.
 
         Raises:
             UserError: there is none, or the storage is out of reach.
@@ -106,7 +108,10 @@ class Storage:
                 f"{where} has no complete checkpoint; name a run that ctm-rl train --storage has copied there."
             )
         try:
-            with created_directory(run_dir, json.loads(config)) as keep:
+            values = json.loads(config)
+            with user_errors():
+                check(from_json(values))
+            with created_directory(run_dir, values) as keep:
                 self._fetch_newest(run_dir, names)
                 metrics = self._read(METRICS_FILE)
                 if metrics is not None:
@@ -191,13 +196,19 @@ class Storage:
         self._files.delete_dir(self._at(folder))
 
 
-def find_run(place: str, storage: str | None, run_dir: str | None) -> tuple[Path, str | None]:
+def find_run(
+    place: str,
+    storage: str | None,
+    run_dir: str | None,
+    check: Callable[[AnyExperiment, str], None] = lambda _, __: None,
+) -> tuple[Path, str | None]:
     """Finds the local directory of a run that is to be resumed; fetches it from its storage if it does not exist here.
 
     Args:
         place: the run's directory, or its path or URL in a storage.
         storage: the storage named by ``--storage``; ``None``: none was.
         run_dir: the directory to fetch the run into; ``None``: ``runs`` and its name.
+        check: raises an error for an experiment that is not to be fetched from a storage.
 
     Returns:
         The directory, and the storage the run is in; ``None``: as its configuration says.
@@ -216,7 +227,7 @@ def find_run(place: str, storage: str | None, run_dir: str | None) -> tuple[Path
     else:
         base, name, target = storage, local.name, local
     check_free(target)
-    Storage(base, name).fetch(target)
+    Storage(base, name).fetch(target, lambda experiment: check(experiment, storage or base))
     return target, storage or base
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.run_directory.storage import is_url
+from ctm_rl.agents.run_directory.trust import fixed_import_path
 from ctm_rl.errors import expand
 
 
@@ -58,7 +59,8 @@ def working_inside(run_dir: Path, experiment: AnyExperiment) -> Iterator[None]:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (path, str(before))))
     os.chdir(run_dir)
     try:
-        yield
+        with fixed_import_path(before):
+            yield
     finally:
         os.chdir(before)
         if path is None:

@@ -21,6 +21,7 @@ from ctm_rl.agents.run_directory.directory import (
     write_config,
 )
 from ctm_rl.agents.run_directory.progress import Progress
+from ctm_rl.agents.run_directory.trust import check_trusted, remember, run_claims
 from ctm_rl.agents.run_directory.upload import uploader_for
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, with_absolute_storage, working_inside
 from ctm_rl.agents.runs.acting_task import ActingTask
@@ -53,23 +54,34 @@ def train(experiment: AnyExperiment, progress: Progress | None = None) -> Path:
     return run.run_dir
 
 
-def resume(run_dir: str | Path, experiment: AnyExperiment | None = None, progress: Progress | None = None) -> Path:
+def resume(
+    run_dir: str | Path,
+    experiment: AnyExperiment | None = None,
+    progress: Progress | None = None,
+    *,
+    trust: bool = False,
+) -> Path:
     """Continues a run from its last checkpoint.
 
     Args:
         run_dir: the run's directory.
         experiment: the run's experiment with another budget or address; ``None``: as in its ``config.json``.
         progress: shows how it goes; ``None``: nothing is shown.
+        trust: whether it may import, join and write what no run of this user on this machine names, see
+            ``run_directory.trust``.
 
     Returns:
         The run's directory, absolute.
 
     Raises:
-        UserError: it is not a run, has no usable checkpoint, or has used up its budget.
+        UserError: it is not a run or not trusted, has no usable checkpoint, or has used up its budget.
         RunInterrupted: a signal stopped it, after a checkpoint.
     """
-    progress = progress or Progress()
-    with stop_on_signals(progress) as request, resumed_run(expand(run_dir), experiment, request, progress) as run:
+    progress, run_dir = progress or Progress(), expand(run_dir)
+    claims = run_claims(experiment or read_config(run_dir))
+    check_trusted(claims, run_dir, is_trusted=trust)
+    with stop_on_signals(progress) as request, resumed_run(run_dir, experiment, request, progress) as run:
+        remember(claims)
         run.loop(request)
     return run.run_dir
 
@@ -94,9 +106,11 @@ def new_run(
     """
     run_dir = new_run_dir(experiment)
     experiment = with_absolute_paths(experiment)
+    claims = run_claims(experiment)
     with _running(experiment, run_dir, request, progress, None, is_placed=is_placed) as (run, keep):
         run.begin()
         keep()
+        remember(claims)
         request.run_dir = str(run_dir)
         progress.write(f"run {run_dir}")
         yield run

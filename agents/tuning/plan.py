@@ -9,6 +9,7 @@ from typing import Any
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, build, from_json
 from ctm_rl.agents.run_directory.directory import config_of
+from ctm_rl.agents.run_directory.trust import Claim, run_claims, value_claims
 from ctm_rl.agents.runs.acting_task import ACTING_METRICS
 from ctm_rl.agents.runs.answering_task import AnsweringTask
 from ctm_rl.agents.tuning.options import DEFAULT_NUM_SAMPLES, TuneOptions
@@ -79,6 +80,13 @@ class Sweep:
     def searches(self) -> list[Search]:
         """The searched fields with their values."""
         return [parse_search(text) for text in self.options.search]
+
+    @property
+    def claims(self) -> list[Claim]:
+        """What resuming the sweep asks for; Ray Tune's own files hold pickles, and are bound to their place."""
+        place = str(self.directory.resolve())
+        searched = value_claims({"--search": [search.arguments for search in self.searches]})
+        return [Claim("DIR", "run what Ray Tune's files in {} hold", place), *run_claims(self.experiment), *searched]
 
     @property
     def num_samples(self) -> int:

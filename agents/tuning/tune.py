@@ -18,6 +18,7 @@ from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.run_directory.directory import check_free, created_directory, locked
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Progress
+from ctm_rl.agents.run_directory.trust import remember
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, working_inside
 from ctm_rl.agents.runs.train_and_resume import build_checked_config, stop_on_signals
 from ctm_rl.agents.tuning.plan import SWEEP_FILE, TUNE_FOLDER, Sweep, trial_name
@@ -57,7 +58,7 @@ def tune(sweep: Sweep, progress: Progress, *, is_new: bool) -> list[Any]:
     if is_new:
         check_free(sweep.directory)
         sweep = dataclasses.replace(sweep, experiment=with_absolute_paths(sweep.experiment))
-    directory, experiment = sweep.directory, sweep.experiment
+    directory, experiment, claims = sweep.directory, sweep.experiment, sweep.claims
     with stop_on_signals(progress) as request:
         request.run_dir = None if is_new else str(directory)
         needed, nodes = _check(sweep, request)
@@ -71,6 +72,7 @@ def tune(sweep: Sweep, progress: Progress, *, is_new: bool) -> list[Any]:
             with ray_for(experiment, request, nodes, num_cpus=needed):
                 request.check()
                 keep()
+                remember(claims)
                 return _search(sweep, progress, request, needed)
 
 

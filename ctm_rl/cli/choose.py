@@ -4,11 +4,14 @@ import dataclasses
 from typing import Any
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
+from ctm_rl.agents.run_directory.trust import check_trusted, file_claims, import_from_current_folder
 from ctm_rl.cli.check_arguments import parse
 from ctm_rl.configs import for_env, load, names
 from ctm_rl.errors import UserError, expand, user_errors
 
 SOURCES = ("--env", "--config")
+TRUST = "--trust"
+"""Flag of ``--config``: the file is trusted, wherever it comes from."""
 SHORT = {"--env-kwargs": "--env.kwargs", "--tolerate-env-faults": "--env.tolerate-faults"}
 """Short names of options."""
 
@@ -43,6 +46,9 @@ def choose(
         The experiment, the remaining arguments, and the command with the experiment, for messages.
     """
     choices, rest = _split(arguments)
+    is_trusted, rest = TRUST in rest, [argument for argument in rest if argument != TRUST]
+    if is_trusted and "--config" not in dict(choices):
+        raise UserError(f"{TRUST} is for --config FILE; leave it out.")
     if default is not None and not choices:
         return default, rest, f"ctm-rl {command}"
     if not choices:
@@ -61,9 +67,23 @@ def choose(
         from ctm_rl.agents.run_directory.directory import load_config
 
         experiment = load_config(expand(value))
+        if not {"-h", "--help"} & set(rest):
+            _check_file(value, experiment, rest, is_trusted=is_trusted)
+        return experiment, rest, prog
     else:
         experiment = load(value)
+    import_from_current_folder()
     return experiment, rest, prog
+
+
+def _check_file(file: str, experiment: AnyExperiment, rest: list[str], *, is_trusted: bool) -> None:
+    """Refuses a file that asks for what neither the command line nor an own run names."""
+    options = {argument.partition("=")[0].replace("_", "-") for argument in rest if argument.startswith("--")}
+    # Arguments of the environment are merged, so that the file's remain.
+    named = options - {"--env.kwargs", "--env.held-out-kwargs"}
+    check_trusted(file_claims(experiment), file, named=named, is_trusted=is_trusted)
+    if "--env.id" in options:
+        import_from_current_folder()
 
 
 def _split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:

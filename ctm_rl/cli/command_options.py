@@ -37,6 +37,9 @@ The most used fields; ctm-rl train EXPERIMENT --help lists all of them with thei
   --ppo.lr RATE                --num-env-runners N         --address auto|HOST:PORT
   --env-kwargs JSON            --env.wrappers NAME ...     --tolerate-env-faults
   --storage PATH|URL           --placement pack|spread
+
+A file of --config that comes from somebody else needs --trust to import modules of this folder, to join a cluster or
+to write elsewhere.
 """
 
 TUNE_USAGE = """\
@@ -86,6 +89,9 @@ class ResumeOptions:
     """The directory, new or empty, that a run in a storage is fetched into; None: runs/ and its name."""
     tolerate_env_faults: bool = False
     """From now on, recreate the environment after a fault, count the fault and continue."""
+    trust: bool = False
+    """The run may import modules of this folder, join its cluster and write to its storage, although no run that you
+    have trained on this machine names them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +102,8 @@ class ResumeSweepOptions:
     """The sweep's directory."""
     address: str | None = None
     """An existing Ray cluster, auto or host:port; None: start Ray on this machine."""
+    trust: bool = False
+    """Continue a sweep that was not begun by you in this directory: Ray Tune's files in it can run any program."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +135,9 @@ class EvaluateOptions:
     """Policies trained with train_random_ticks: the ticks of every step, or the most ticks with halt_certainty."""
     json: bool = False
     """Write one line of JSON."""
+    trust: bool = False
+    """The run may import its environment's module from this folder, although no run that you have trained on this
+    machine does so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

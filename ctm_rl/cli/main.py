@@ -13,6 +13,7 @@ import ctm_rl
 from ctm_rl.agents.bench.settings import CLUSTER, CONTENDERS, ENVS, SCALING, BenchOptions
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
+from ctm_rl.agents.run_directory.trust import check_trusted, installed_path, run_claims
 from ctm_rl.agents.tuning.options import TuneOptions
 from ctm_rl.agents.tuning.search_space import FORMS
 from ctm_rl.cli.check_arguments import divide, parse
@@ -47,9 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         names, 130 or 143 stopped by a signal.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # For the user's own environments, such as --env my_module:My-v0; last, so that no installed package is hidden.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    # Only what is installed is imported, until a command line or an own run has named a module of this folder.
+    sys.path[:] = installed_path()
     try:
         return _dispatch(arguments)
     except UserError as error:
@@ -147,7 +147,13 @@ def _resume(arguments: list[str]) -> None:
     if is_sweep(expand(given.dir)):
         _resume_sweep(arguments)
         return
-    run_dir, storage = find_run(given.dir, given.storage, given.run_dir)
+
+    def check(experiment: AnyExperiment, storage: str | None) -> None:
+        named = {"address": given.address, "storage": storage}
+        options = {f"--{name}" for name, value in named.items() if value is not None}
+        check_trusted(run_claims(experiment), given.dir, named=options, is_trusted=given.trust)
+
+    run_dir, storage = find_run(given.dir, given.storage, given.run_dir, check)
     saved = read_config(run_dir)
     # Parsed once more, now that the run's own values are known, which are the defaults.
     own = {name: getattr(saved, name) for name in ("budget", "address", "placement")}
@@ -161,10 +167,11 @@ def _resume(arguments: list[str]) -> None:
             raise UserError("--tolerate-env-faults is for runs that train a policy; leave it out for this run.")
         env = dataclasses.replace(experiment.env, tolerate_faults=True)
         experiment = dataclasses.replace(experiment, env=env)
+    check(experiment, storage)
     with _progress(experiment) as progress:
         from ctm_rl.agents.runs.train_and_resume import resume
 
-        run_dir = resume(run_dir, experiment, progress)
+        run_dir = resume(run_dir, experiment, progress, trust=True)
     _report_finished(run_dir)
 
 
@@ -174,6 +181,8 @@ def _resume_sweep(arguments: list[str]) -> None:
     from ctm_rl.agents.tuning.plan import read_sweep
 
     sweep = read_sweep(expand(options.dir))
+    named = set() if options.address is None else {"--address"}
+    check_trusted(sweep.claims, options.dir, named=named, is_trusted=options.trust)
     if options.address is not None:
         with user_errors():
             experiment = dataclasses.replace(sweep.experiment, address=options.address)
