@@ -44,8 +44,8 @@ class Skipped:
     def warn(self, folder: Path) -> None:
         """Reports in one line how many of which kind were left out, if any were."""
         if self._names:
-            kinds = [f"{len(names)} {kind} ({list_names(names)})" for kind, names in self._names.items()]
-            warnings.warn(f"in {printable(folder)} were skipped: {', '.join(kinds)}.", stacklevel=3)
+            kinds = [f"{kind}: {len(names)} ({list_names(names)})" for kind, names in self._names.items()]
+            warnings.warn(f"in {printable(folder)} were skipped {', '.join(kinds)}.", stacklevel=3)
 
 
 class _Trees:
@@ -112,7 +112,7 @@ def sub_folders(folder: Path, skipped: Skipped | None = None) -> list[Path]:
         skipped: counts what is left out.
     """
     skipped = skipped or Skipped()
-    entries = _scan(folder) if folder.is_dir() else []
+    entries = _scan(folder) if folder.is_dir() else ()
     return sorted(Path(entry.path) for entry in entries if _kind(entry) == "folder" and _is_wanted(entry, skipped))
 
 
@@ -215,11 +215,11 @@ def _walk(folder: Path, endings: tuple[str, ...], trees: "_Trees", skipped: Skip
                     skipped.add("entries that are no regular files", entry.name)
 
 
-def _scan(folder: str | Path) -> list[os.DirEntry[str]]:
+def _scan(folder: str | Path) -> Iterator[os.DirEntry[str]]:
     """What lies in a folder."""
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            yield from entries
     except OSError as error:
         raise ValueError(f"{printable(folder)} cannot be read ({error.strerror}).") from error
 

@@ -79,10 +79,10 @@ def _open(dataset: str, path: str, split: str) -> ImageSet:
     if (found := _open_in(dataset, folder, split)) is not None:
         return found
     # Archives hold one folder that holds the splits; or the path names the split.
-    places = sub_folders(folder)
-    if folder.absolute().name.casefold() in ALL_NAMES:
-        places.append(folder.absolute().parent)
-    opened = {place: images for place in places if (images := _open_in(dataset, place, split)) is not None}
+    opened = {place: images for place in sub_folders(folder) if (images := _open_in(dataset, place, split)) is not None}
+    above = folder.absolute().parent
+    if folder.absolute().name.casefold() in ALL_NAMES and (images := _open_folders(dataset, above, split)) is not None:
+        opened[above] = images
     if len(opened) > 1:
         found = list_names([place.name for place in opened], 5)
         raise ValueError(f"{printable(folder)} holds {len(opened)} data sets, name one of them: {found}.")
@@ -97,15 +97,22 @@ def _open(dataset: str, path: str, split: str) -> ImageSet:
 
 def _open_in(dataset: str, folder: Path, split: str) -> ImageSet | None:
     """Opens the data set in the first format that is found in a folder; None where there is none."""
-    num_classes, names = NUM_CLASSES.get(dataset), split_names(dataset, split)
     if dataset in OWN_FORMATS and (found := OWN_FORMATS[dataset](folder, split)) is not None:
         return found
-    train = split_names(dataset, "train")
-    if (split_folder := find_split_folder(folder, names)) is not None:
-        return read_folder(split_folder, find_split_folder(folder, train), num_classes)
-    if (paths := find_parquet(folder, names)) is not None:
-        return read_parquet(paths, find_parquet(folder, train), num_classes)
+    if (found := _open_folders(dataset, folder, split)) is not None:
+        return found
+    if (paths := find_parquet(folder, split_names(dataset, split))) is not None:
+        train = find_parquet(folder, split_names(dataset, "train"))
+        return read_parquet(paths, train, NUM_CLASSES.get(dataset))
     return None
+
+
+def _open_folders(dataset: str, folder: Path, split: str) -> ImageSet | None:
+    """Opens the images in the class folders of a split; None where there are none."""
+    if (split_folder := find_split_folder(folder, split_names(dataset, split))) is None:
+        return None
+    train = find_split_folder(folder, split_names(dataset, "train"))
+    return read_folder(split_folder, train, NUM_CLASSES.get(dataset))
 
 
 OWN_FORMATS: dict[str, Callable[[Path, str], ArrayImages | None]] = {

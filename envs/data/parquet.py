@@ -26,6 +26,8 @@ _MAX_BATCH = 64
 """Rows read before the size of what was read is looked at."""
 _MAX_WORD_BYTES = 256 * 2**20
 """Of a column of words, uncompressed."""
+_SAFE_PYARROW = (14, 0, 1)
+"""Older ones unpickle what a file's schema holds (CVE-2023-47248)."""
 _NUM_SAMPLED = 8
 """Images of the first row group whose kind is checked when files are opened."""
 
@@ -245,9 +247,10 @@ class _Rows:
         """The encoded images of a row group, read from the file in batches, as far as they are not too large."""
         import pyarrow
 
-        metadata = self._files[file].metadata.row_group(group)
+        metadata, name = self._files[file].metadata.row_group(group), printable(self._paths[file].name)
         sizes = _column_of(metadata, self._leaves[file])
-        most = max(_MIN_GROUP_BYTES, _MAX_INFLATION * sizes.total_compressed_size)
+        in_file = min(sizes.total_compressed_size, self._paths[file].stat().st_size)
+        most = max(_MIN_GROUP_BYTES, _MAX_INFLATION * in_file)
         # In a dictionary a small file may repeat a large image.
         num_rows = min(_MAX_BATCH, max(1, most // max(1, sizes.total_uncompressed_size)))
         chunks, num_bytes = [], sizes.total_uncompressed_size
@@ -261,12 +264,12 @@ class _Rows:
                     if num_bytes > most:
                         break
         except (OSError, MemoryError, pyarrow.ArrowException) as error:
-            raise ValueError(f"is in a damaged row group of {self._paths[file].name} ({printable(error)})") from error
+            raise ValueError(f"is in a damaged row group of {name} ({printable(error)})") from error
         if num_bytes > most:
             raise ValueError(f"is in a row group that is inflated to more than {most:,} bytes")
         column = pyarrow.chunked_array(chunks)
         if len(column) != metadata.num_rows:
-            raise ValueError(f"is in a damaged row group of {printable(self._paths[file].name)}")
+            raise ValueError(f"is in a damaged row group of {name}")
         return column
 
 
@@ -277,7 +280,12 @@ def _open_files(paths: Sequence[Path]) -> tuple[list[Any], tuple[str, str]]:
         from pyarrow import parquet
     except ImportError as error:
         raise ValueError(f"reading {printable(paths[0])} needs pyarrow: pip install pyarrow.") from error
-
+    if tuple(int(part) for part in pyarrow.__version__.split(".")[:3]) < _SAFE_PYARROW:
+        safe = ".".join(map(str, _SAFE_PYARROW))
+        raise ValueError(
+            f"reading {printable(paths[0])} needs pyarrow {safe} or newer, here is {pyarrow.__version__}, which runs "
+            "code that a file holds: pip install --upgrade pyarrow."
+        )
     files: list[Any] = []
     images: list[set[str]] = []
     labels: list[set[str]] = []
@@ -340,8 +348,10 @@ def _leaf_of(file: Any, name: str) -> str:
 
 def _column_of(group: Any, leaf: str) -> Any:
     """The sizes of a column in a row group."""
-    columns = (group.column(index) for index in range(group.num_columns))
-    return next(column for column in columns if column.path_in_schema == leaf)
+    for index in range(group.num_columns):
+        if (column := group.column(index)).path_in_schema == leaf:
+            return column
+    raise ValueError(f"is in a row group without a column {leaf}")
 
 
 def _is_named(stem: str, name: str) -> bool:

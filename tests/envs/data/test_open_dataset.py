@@ -123,7 +123,7 @@ def test_folders_are_read_in_order_and_numbered_as_in_train(tmp_path: Path) -> N
     files.write_folder(tmp_path, "val", images[:1], [2])
     (tmp_path / "train/class_0/notes.txt").write_text("no image")
     (tmp_path / "train/.hidden").mkdir()
-    with pytest.warns(UserWarning, match=r"skipped: 1 hidden or system folders \(\.hidden\)"):
+    with pytest.warns(UserWarning, match=r"skipped hidden or system folders: 1 \(\.hidden\)"):
         train = open_images("folder", tmp_path)
     with pytest.warns(UserWarning, match=r"has no images of 2 of the 3 classes: class_0, class_1\."):
         test = open_images("imagenet", tmp_path, "test")
@@ -286,11 +286,11 @@ def test_class_folders_without_images_and_too_many_classes_are_refused(tmp_path:
     with pytest.raises(ValueError, match=r"the class folders in .*train hold no images \(\.jpg"):
         open_images("folder", tmp_path)
     files.write_folder(tmp_path, "train", files.random_images(10), list(range(10)))
-    with pytest.warns(UserWarning, match=r"skipped: 1 folders without images \(cats\)"):
+    with pytest.warns(UserWarning, match=r"skipped folders without images: 1 \(cats\)"):
         assert open_images("cifar10", tmp_path).labels.tolist() == list(range(10))
     files.write_folder(tmp_path, "train", files.random_images(1), [10])
     with (
-        pytest.warns(UserWarning, match="skipped: 1 folders"),
+        pytest.warns(UserWarning, match="skipped folders"),
         pytest.raises(ValueError, match="train has class 10, but classes go from 0 to 9"),
     ):
         open_images("cifar10", tmp_path)

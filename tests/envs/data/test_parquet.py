@@ -104,6 +104,15 @@ def test_metadata_that_name_no_classes_are_not_used(metadata: Any, tmp_path: Pat
     assert open_images("folder", tmp_path).num_classes == 4
 
 
+def test_a_version_that_runs_code_of_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "train.parquet", label=[0] * 4)
+    monkeypatch.setattr(pa, "__version__", "13.0.2")
+    with pytest.raises(
+        ValueError, match=r"train.parquet needs pyarrow 14.0.1 or newer, here is 13.0.2, which runs code"
+    ):
+        open_images("folder", tmp_path)
+
+
 def test_a_path_is_never_opened(tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     secret.write_bytes(ENCODED[0])
