@@ -94,8 +94,8 @@ class ImagesEnv(SingleStepEnv):
     be decoded is replaced by the next one.
 
     JPEG, PNG, BMP, WebP, PNM, GIF and TIFF files are decoded, of at most 89 million pixels. Photographs are turned
-    upright as their EXIF data say, grey of 16 bits is scaled to 8, and what is transparent shows mid-grey. Floats, signed
-    and 32-bit integers have no known range of brightness and are refused by name.
+    upright as their EXIF data say, grey of 16 bits is scaled to 8, and what is transparent shows mid-grey. Floats,
+    signed and 32-bit integers have no known range of brightness and are refused by name.
 
     ## Episode end
     After one step.
@@ -104,11 +104,11 @@ class ImagesEnv(SingleStepEnv):
     ``dataset``: ``mnist`` (default), ``cifar10``, ``cifar100``, ``imagenet`` or ``folder``.
 
     ``path``: where it is, or the folder above: MNIST's idx files, CIFAR's binary version, folders
-    (``train/<class>/<image>``; hidden, system and empty ones are no classes), or parquet files (``train-*.parquet``) with
-    a column of encoded images (``image``, ``img``, ``pixel_values``, ``jpg``, ...) and one of classes (``label``,
-    ``labels``, ``cls``, ...: integers, or words, which are numbered in alphabetical order); ``hf:NAME`` loads it from the
-    Hugging Face hub and needs ``ctm-rl[datasets]``. Default: 5,000 digits of MNIST shipped in this package, 4,000 for
-    training and 1,000 for testing.
+    (``train/<class>/<image>``; hidden, system and empty ones are no classes), or parquet files (``train-*.parquet``)
+    with a column of encoded images (``image``, ``img``, ``pixel_values``, ``jpg``, ...) and one of classes (``label``,
+    ``labels``, ``cls``, ...: integers, or words, which are numbered in alphabetical order); ``hf:NAME`` loads it from
+    the Hugging Face hub and needs ``ctm-rl[datasets]``. Default: 5,000 digits of MNIST shipped in this package, 4,000
+    for training and 1,000 for testing.
 
     ``split``: ``train`` (default) or ``test``.
 
