@@ -107,9 +107,7 @@ def test_metadata_that_name_no_classes_are_not_used(metadata: Any, tmp_path: Pat
 def test_a_version_that_runs_code_of_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "train.parquet", label=[0] * 4)
     monkeypatch.setattr(pa, "__version__", "13.0.2")
-    with pytest.raises(
-        ValueError, match=r"train.parquet needs pyarrow 14.0.1 or newer, here is 13.0.2, which"
-    ):
+    with pytest.raises(ValueError, match=r"train.parquet needs pyarrow 14.0.1 or newer, here is 13.0.2, which"):
         open_images("folder", tmp_path)
 
 
