@@ -1,7 +1,6 @@
 """Folders of images: a folder for the split, in it a folder for each class, in it the images."""
 
 import os
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ctm_rl.envs.data.images import EncodedImages
+from ctm_rl.envs.data.notices import report_once
 from ctm_rl.errors import printable
 
 SPLITS = ("train", "test")
@@ -41,11 +41,11 @@ class Skipped:
         """
         self._names[kind].append(name)
 
-    def warn(self, folder: Path) -> None:
+    def report(self, folder: Path) -> None:
         """Reports in one line how many of which kind were left out, if any were."""
         if self._names:
             kinds = [f"{kind}: {len(names)} ({list_names(names)})" for kind, names in self._names.items()]
-            warnings.warn(f"in {printable(folder)} were skipped {', '.join(kinds)}.", stacklevel=3)
+            report_once(f"in {printable(folder)} were skipped {', '.join(kinds)}.")
 
 
 class _Trees:
@@ -165,7 +165,7 @@ def read_folder(split_folder: Path, class_folder: Path | None = None, num_classe
         del found[name]
     if not found:
         raise ValueError(f"the class folders in {printable(split_folder)} hold no images ({' '.join(ENDINGS)}).")
-    skipped.warn(split_folder)
+    skipped.report(split_folder)
     classes = list(found)
     if class_folder is not None and class_folder != split_folder:
         classes = [path.name for path in _class_folders(class_folder, Skipped())[0] if _has_images(path)]
@@ -174,11 +174,8 @@ def read_folder(split_folder: Path, class_folder: Path | None = None, num_classe
         where = printable(class_folder)
         raise ValueError(f"{printable(split_folder)} has a class '{printable(unknown)}' that {where} does not have.")
     if missing := [name for name in classes if name not in found]:
-        warnings.warn(
-            f"{printable(split_folder)} has no images of {len(missing)} of the {len(classes)} classes: "
-            f"{list_names(missing)}.",
-            stacklevel=2,
-        )
+        count = f"{len(missing)} of the {len(classes)} classes"
+        report_once(f"{printable(split_folder)} has no images of {count}: {list_names(missing)}.")
     paths = [path for of_class in found.values() for path in of_class]
     labels = np.repeat([number[name] for name in found], [len(of_class) for of_class in found.values()])
     count = len(number) if num_classes is None else num_classes

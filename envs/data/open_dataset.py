@@ -2,7 +2,6 @@
 
 import functools
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from ctm_rl.envs.data.arrays import NUM_CLASSES, SHAPES, find_pickled_cifar, rea
 from ctm_rl.envs.data.folder import check_split, find_split_folder, list_names, read_folder, sub_folders
 from ctm_rl.envs.data.hub import PREFIX, read_hub
 from ctm_rl.envs.data.images import ArrayImages, EncodedImages, ImageSet, decode_all
+from ctm_rl.envs.data.notices import report_once
 from ctm_rl.envs.data.parquet import find_parquet, read_parquet
 from ctm_rl.errors import expand, printable
 
@@ -87,7 +87,7 @@ def _open(dataset: str, path: str, split: str) -> ImageSet:
         found = list_names([place.name for place in opened], 5)
         raise ValueError(f"{printable(folder)} holds {len(opened)} data sets, name one of them: {found}.")
     for images in opened.values():
-        warnings.warn(f"the {split} images of {dataset} were found in {images.source}.", stacklevel=3)
+        report_once(f"the {split} images of {dataset} were found in {images.source}.")
         return images
     # Raises the reason where there are class folders, but no images in them.
     if (empty := find_split_folder(folder, split_names(dataset, split), has_images=False)) is not None:

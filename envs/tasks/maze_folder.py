@@ -57,7 +57,7 @@ def read_mazes(folder: str | Path, split: str, size: int, route_length: int) -> 
     if not paths:
         raise ValueError(f"looked for PNG images of mazes in {where}, found none; {_HOW_TO_GET}")
     check_num_images(len(paths), where, (size, size))
-    skipped.warn(place)
+    skipped.report(place)
     codes, moves, problems = [], [], []
     for first in range(0, len(paths), _BATCH):
         good = []

@@ -123,10 +123,7 @@ def test_folders_are_read_in_order_and_numbered_as_in_train(tmp_path: Path) -> N
     files.write_folder(tmp_path, "val", images[:1], [2])
     (tmp_path / "train/class_0/notes.txt").write_text("no image")
     (tmp_path / "train/.hidden").mkdir()
-    with pytest.warns(UserWarning, match=r"skipped hidden or system folders: 1 \(\.hidden\)"):
-        train = open_images("folder", tmp_path)
-    with pytest.warns(UserWarning, match=r"has no images of 2 of the 3 classes: class_0, class_1\."):
-        test = open_images("imagenet", tmp_path, "test")
+    train, test = open_images("folder", tmp_path), open_images("imagenet", tmp_path, "test")
     assert train.labels.tolist() == [0, 0, 1, 2]
     assert all(np.array_equal(a, b) for a, b in zip(files.read_all(train, range(4)), images[[1, 3, 2, 0]], strict=True))
     assert (test.labels.tolist(), test.num_classes) == ([2], 3)
@@ -286,13 +283,9 @@ def test_class_folders_without_images_and_too_many_classes_are_refused(tmp_path:
     with pytest.raises(ValueError, match=r"the class folders in .*train hold no images \(\.jpg"):
         open_images("folder", tmp_path)
     files.write_folder(tmp_path, "train", files.random_images(10), list(range(10)))
-    with pytest.warns(UserWarning, match=r"skipped folders without images: 1 \(cats\)"):
-        assert open_images("cifar10", tmp_path).labels.tolist() == list(range(10))
+    assert open_images("cifar10", tmp_path).labels.tolist() == list(range(10))
     files.write_folder(tmp_path, "train", files.random_images(1), [10])
-    with (
-        pytest.warns(UserWarning, match="skipped folders"),
-        pytest.raises(ValueError, match="train has class 10, but classes go from 0 to 9"),
-    ):
+    with pytest.raises(ValueError, match="train has class 10, but classes go from 0 to 9"):
         open_images("cifar10", tmp_path)
 
 
