@@ -251,8 +251,8 @@ class _Rows:
         sizes = _column_of(metadata, self._leaves[file])
         in_file = min(sizes.total_compressed_size, self._paths[file].stat().st_size)
         most = max(_MIN_GROUP_BYTES, _MAX_INFLATION * in_file)
-        # In a dictionary a small file may repeat a large image.
-        num_rows = min(_MAX_BATCH, max(1, most // max(1, sizes.total_uncompressed_size)))
+        # In a dictionary a small file may repeat a large image: even then a batch is a quarter of the most.
+        num_rows = min(_MAX_BATCH, max(1, most // max(1, 4 * sizes.total_uncompressed_size)))
         chunks, num_bytes = [], sizes.total_uncompressed_size
         try:
             if num_bytes <= most:
