@@ -44,3 +44,19 @@ def expand(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(f"{path} cannot be found: {error} Name the directory itself.") from error
+
+
+def printable(text: object, max_length: int = 200) -> str:
+    """A name or text of a foreign file as it may be written to a terminal.
+
+    Args:
+        text: a name, a path, another library's message.
+        max_length: characters that are kept; of a longer text the middle is left out.
+
+    Returns:
+        One line: whatever controls a terminal, and bytes that are not text, are written as escapes.
+    """
+    shown = str(text)
+    if len(shown) > max_length:
+        shown = f"{shown[: max_length // 2]}...{shown[-max_length // 2 :]}"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)

@@ -1,13 +1,15 @@
 """Data sets published as plain bytes: MNIST's idx files, the binary version of CIFAR, and the digits shipped here."""
 
 import gzip
+import math
 import zlib
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
-from ctm_rl.envs.data.images import ArrayImages
+from ctm_rl.envs.data.images import MAX_ARRAY_BYTES, ArrayImages, check_num_images
+from ctm_rl.errors import printable
 
 IDX_NAMES = {"train": "train", "test": "t10k"}
 """The splits in the names of MNIST's files."""
@@ -22,6 +24,8 @@ CIFAR_PICKLED = {"cifar10": ("cifar-10-batches-py", "data_batch_1"), "cifar100":
 NUM_CLASSES = {"mnist": 10, "cifar10": 10, "cifar100": 100}
 SHAPES = {"mnist": (28, 1), "cifar10": (32, 3), "cifar100": (32, 3)}
 """Size and channels of the small data sets, which are kept in memory."""
+_SMALL_BYTES = 64 * 2**20
+"""What is read in any case of a file of images, whatever the number of labels."""
 
 
 def read_mnist_subset(split: str) -> ArrayImages:
@@ -59,7 +63,9 @@ def read_idx(folder: Path, split: str) -> ArrayImages | None:
         found += [path for path in paths if path.is_file()][:1]
     if len(found) != 2:
         return None
-    array, labels = _read_idx_array(found[0], 3), _read_idx_array(found[1], 1)
+    labels = _read_idx_array(found[1], 1, MAX_ARRAY_BYTES // (28 * 28))
+    # A small compressed file may hold gigabytes: no more than twice what the labels need is read.
+    array = _read_idx_array(found[0], 3, max(2 * 28 * 28 * len(labels), _SMALL_BYTES))
     images = ArrayImages(array[..., None], labels, NUM_CLASSES["mnist"], str(found[0]))
     height, width = array.shape[1:]
     if height != 28 or width != 28:
@@ -67,19 +73,25 @@ def read_idx(folder: Path, split: str) -> ArrayImages | None:
     return images
 
 
-def _read_idx_array(path: Path, num_axes: int) -> np.ndarray:
+def _read_idx_array(path: Path, num_axes: int, max_bytes: int) -> np.ndarray:
     """An array of bytes: two zeros, 8 for bytes, the number of axes, their lengths (big-endian), the values."""
+    source, start = printable(path), 4 + 4 * num_axes
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(start)
+            if head[:4] != bytes([0, 0, 8, num_axes]) or len(head) < start:
+                raise ValueError(f"{source} is not an idx file of bytes with {num_axes} axes; download it again.")
+            shape = tuple(int(length) for length in np.frombuffer(head, ">u4", num_axes, 4))
+            num_bytes = math.prod(shape)
+            if num_bytes > max_bytes:
+                raise ValueError(f"{source} claims to hold {shape} bytes, at most {max_bytes:,} are read.")
+            data = file.read(num_bytes + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}); download it again.") from error
-    start = 4 + 4 * num_axes
-    if data[:4] != bytes([0, 0, 8, num_axes]) or len(data) < start:
-        raise ValueError(f"{path} is not an idx file of bytes with {num_axes} axes; download it again.")
-    shape = tuple(int(length) for length in np.frombuffer(data, ">u4", num_axes, 4))
-    if len(data) != start + int(np.prod(shape, dtype=np.int64)):
-        raise ValueError(f"{path} should hold {shape} bytes and holds {len(data) - start} in all; download it again.")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+        raise ValueError(f"{source} cannot be read ({printable(error)}); download it again.") from error
+    if len(data) != num_bytes:
+        held = len(data) if len(data) < num_bytes else "more"
+        raise ValueError(f"{source} should hold {shape} bytes and holds {held} in all; download it again.")
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def find_pickled_cifar(folder: Path, dataset: str) -> Path | None:
@@ -108,13 +120,17 @@ def read_cifar(dataset: str, folder: Path, split: str) -> ArrayImages | None:
         return None
     num_labels = 2 if dataset == "cifar100" else 1
     record = num_labels + 3 * 32 * 32
-    parts: list[np.ndarray] = []
-    for path in paths:
-        data = np.fromfile(path, np.uint8)
-        if len(data) == 0 or len(data) % record:
-            raise ValueError(f"{path} holds {len(data)} bytes, which is not a multiple of {record}; download it again.")
-        parts.append(data.reshape(-1, record))
-    rows = np.concatenate(parts)
-    images = rows[:, num_labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    sizes = [path.stat().st_size for path in paths]
+    for path, size in zip(paths, sizes, strict=True):
+        if size == 0 or size % record:
+            raise ValueError(
+                f"{printable(path)} holds {size} bytes, which is not a multiple of {record}; download it again."
+            )
     source = f"{paths[0].parent} ({', '.join(path.name for path in paths)})"
+    check_num_images(sum(sizes) // record, printable(source), (32, 32, 3))
+    try:
+        rows = np.concatenate([np.fromfile(path, np.uint8) for path in paths]).reshape(-1, record)
+    except OSError as error:
+        raise ValueError(f"{printable(source)} cannot be read ({printable(error)}); download it again.") from error
+    images = rows[:, num_labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return ArrayImages(np.ascontiguousarray(images), rows[:, num_labels - 1], NUM_CLASSES[dataset], source)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from ctm_rl.envs.data.images import as_array
+from ctm_rl.envs.data.pixels import as_array
 
 Name = Literal[
     "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "colour", "contrast", "sharpness",

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from ctm_rl.envs.data.images import as_array
+from ctm_rl.envs.data.pixels import as_image, upright_size
 
 MIN_AREA, MIN_RATIO, MAX_RATIO = 0.08, 3 / 4, 4 / 3
 """Least share of the image's area in a random crop, and the range of its width over its height."""
@@ -71,7 +71,7 @@ def random_resized_crop(image: Image.Image, size: int, draws: np.ndarray) -> np.
     Returns:
         uint8, [size, size, 3].
     """
-    box = random_crop_box(*image.size, draws)
+    box = random_crop_box(*upright_size(image), draws)
     width, height = image.size
     shrink = min(box[2] - box[0], box[3] - box[1]) // size
     # A JPEG that is much larger than needed decodes faster at a half, a quarter or an eighth of its size.
@@ -92,7 +92,7 @@ def centre_crop(image: Image.Image, size: int) -> np.ndarray:
     Returns:
         uint8, [size, size, 3].
     """
-    width, height = image.size
+    width, height = upright_size(image)
     short = round(size * 256 / 224)
     # The long side's length is truncated to whole pixels, as is usual for this view.
     resized = (short, short * height // width) if width <= height else (short * width // height, short)
@@ -103,8 +103,8 @@ def centre_crop(image: Image.Image, size: int) -> np.ndarray:
 
 
 def _resize_box(image: Image.Image, size: int, box: tuple[float, float, float, float]) -> np.ndarray:
-    """A box of the image, resized, [size, size, 3]."""
+    """A box of the image, turned upright, resized, [size, size, 3]."""
+    upright = as_image(image)
     # Scaling may move the box beyond the image's edge by a rounding error.
-    box = (box[0], box[1], min(box[2], image.width), min(box[3], image.height))
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
-    return as_array(rgb.resize((size, size), Image.Resampling.BILINEAR, box))
+    box = (box[0], box[1], min(box[2], upright.width), min(box[3], upright.height))
+    return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR, box))

@@ -1,14 +1,17 @@
 """Opens a data set by its name and path, in any of the supported formats."""
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from ctm_rl.envs.data.arrays import NUM_CLASSES, SHAPES, find_pickled_cifar, read_cifar, read_idx, read_mnist_subset
-from ctm_rl.envs.data.folder import check_split, find_split_folder, read_folder
+from ctm_rl.envs.data.folder import check_split, find_split_folder, list_names, read_folder, sub_folders
 from ctm_rl.envs.data.hub import PREFIX, read_hub
 from ctm_rl.envs.data.images import ArrayImages, EncodedImages, ImageSet, decode_all
+from ctm_rl.envs.data.notices import report_once
 from ctm_rl.envs.data.parquet import find_parquet, read_parquet
+from ctm_rl.errors import expand, printable
 
 DATASETS = ("mnist", "cifar10", "cifar100", "imagenet", "folder")
 HOW_TO_GET = {  # the hub: huggingface.co/datasets
@@ -42,7 +45,7 @@ def open_images(dataset: str, path: str | Path | None = None, split: str = "trai
         ValueError: there is no such data set, or it is damaged.
     """
     if dataset not in DATASETS:
-        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {dataset!r}.")
+        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {printable(repr(dataset))}.")
     check_split(split)
     if path is None:
         if dataset != "mnist":
@@ -57,26 +60,59 @@ def open_images(dataset: str, path: str | Path | None = None, split: str = "trai
 def split_names(dataset: str, split: str) -> tuple[str, ...]:
     """Names of a split, best one first. ImageNet's ``test`` hides its classes: ``val`` is used instead."""
     if split == "train":
-        return ("train",)
-    validation = ("val", "validation", "valid")
-    return (*validation, "test") if dataset == "imagenet" else ("test", *validation)
+        return ("train", "training")
+    validation, test = ("val", "validation", "valid"), ("test", "testing")
+    return (*validation, *test) if dataset == "imagenet" else (test[0], *validation, *test[1:])
+
+
+ALL_NAMES = {name for split in ("train", "test") for name in split_names("folder", split)}
 
 
 def _open(dataset: str, path: str, split: str) -> ImageSet:
-    """Opens the data set in the first format that is found."""
-    num_classes, names = NUM_CLASSES.get(dataset), split_names(dataset, split)
+    """Opens the data set in the first format that is found in a folder, else in one beside or above it."""
     if path.startswith(PREFIX):
-        return read_hub(path, names, num_classes)
-    folder = Path(path).expanduser()
+        return read_hub(path, split_names(dataset, split), NUM_CLASSES.get(dataset))
+    folder = expand(path)
     if not folder.is_dir():
-        raise ValueError(f"{dataset} was looked for in {folder}, which is not a folder: {HOW_TO_GET[dataset]}.")
+        where = printable(folder)
+        raise ValueError(f"{dataset} was looked for in {where}, which is not a folder: {HOW_TO_GET[dataset]}.")
+    if (found := _open_in(dataset, folder, split)) is not None:
+        return found
+    # Archives hold one folder that holds the splits; or the path names the split.
+    opened = {place: images for place in sub_folders(folder) if (images := _open_in(dataset, place, split)) is not None}
+    above = folder.absolute().parent
+    if folder.absolute().name.casefold() in ALL_NAMES and (images := _open_folders(dataset, above, split)) is not None:
+        opened[above] = images
+    if len(opened) > 1:
+        found = list_names([place.name for place in opened], 5)
+        raise ValueError(f"{printable(folder)} holds {len(opened)} data sets, name one of them: {found}.")
+    for images in opened.values():
+        report_once(f"the {split} images of {dataset} were found in {images.source}.")
+        return images
+    # Raises the reason where there are class folders, but no images in them.
+    if (empty := find_split_folder(folder, split_names(dataset, split), has_images=False)) is not None:
+        return read_folder(empty)
+    raise ValueError(_not_found(dataset, folder, split))
+
+
+def _open_in(dataset: str, folder: Path, split: str) -> ImageSet | None:
+    """Opens the data set in the first format that is found in a folder; None where there is none."""
     if dataset in OWN_FORMATS and (found := OWN_FORMATS[dataset](folder, split)) is not None:
         return found
-    if (split_folder := find_split_folder(folder, names)) is not None:
-        return read_folder(split_folder, find_split_folder(folder, ("train",)), num_classes)
-    if (paths := find_parquet(folder, names)) is not None:
-        return read_parquet(paths, find_parquet(folder, ("train",)), num_classes)
-    raise ValueError(_not_found(dataset, folder, split, names))
+    if (found := _open_folders(dataset, folder, split)) is not None:
+        return found
+    if (paths := find_parquet(folder, split_names(dataset, split))) is not None:
+        train = find_parquet(folder, split_names(dataset, "train"))
+        return read_parquet(paths, train, NUM_CLASSES.get(dataset))
+    return None
+
+
+def _open_folders(dataset: str, folder: Path, split: str) -> ImageSet | None:
+    """Opens the images in the class folders of a split; None where there are none."""
+    if (split_folder := find_split_folder(folder, split_names(dataset, split))) is None:
+        return None
+    train = find_split_folder(folder, split_names(dataset, "train"))
+    return read_folder(split_folder, train, NUM_CLASSES.get(dataset))
 
 
 OWN_FORMATS: dict[str, Callable[[Path, str], ArrayImages | None]] = {
@@ -86,14 +122,21 @@ OWN_FORMATS: dict[str, Callable[[Path, str], ArrayImages | None]] = {
 }
 
 
-def _not_found(dataset: str, folder: Path, split: str, names: tuple[str, ...]) -> str:
-    """The message for a missing data set: what was looked for, where, and how to get it."""
+def _not_found(dataset: str, folder: Path, split: str) -> str:
+    """The message for a missing data set: what lies there, what was looked for, and how to get it."""
     pickled = find_pickled_cifar(folder, dataset) if dataset.startswith("cifar") else None
     if pickled is not None:
         return (
-            f"{pickled} is a pickle, which is not read because it can run code: use the binary version instead "
-            f"({HOW_TO_GET[dataset]})."
+            f"{printable(pickled)} is a pickle, which is not read because it can run code: use the binary version "
+            f"instead ({HOW_TO_GET[dataset]})."
         )
+    # The names that are usual in English are enough to say what is meant.
+    names = [name for name in split_names(dataset, split) if not name.endswith("ing")]
     looked = [FORMATS[dataset]] if dataset in FORMATS else []
     looked += [f"a folder {' or '.join(names)} with a folder for each class", f"{names[0]}*.parquet"]
-    return f"no {split} images of {dataset} in {folder}; looked for {', '.join(looked)}: {HOW_TO_GET[dataset]}."
+    held = sorted(f"{entry.name}{'/' if entry.is_dir() else ''}" for entry in os.scandir(folder))
+    holds = f", which holds {list_names(held, 5)}" if held else ", which is empty"
+    return (
+        f"no {split} images of {dataset} in {printable(folder)}{holds}; looked for {', '.join(looked)}: "
+        f"{HOW_TO_GET[dataset]}."
+    )

@@ -8,12 +8,14 @@ from gymnasium.spaces import Box, Discrete
 
 from ctm_rl.envs.data.auto_augment import auto_augment
 from ctm_rl.envs.data.crops import NUM_CROP_DRAWS, centre_crop, crop_and_flip, random_resized_crop
-from ctm_rl.envs.data.images import ArrayImages, EncodedImages, resize_all
+from ctm_rl.envs.data.images import ArrayImages, EncodedImages, check_num_images, resize_all
 from ctm_rl.envs.data.open_dataset import open_images
 from ctm_rl.envs.tasks.single_step import Samples, SingleStepEnv, SingleStepTask, SingleStepVectorEnv
 
 DEFAULT_SIZE = 224
 """Height and width of images that come in many sizes."""
+MAX_SIZE = 4096
+"""Largest height and width in pixels."""
 
 
 class ImagesTask(SingleStepTask):
@@ -29,6 +31,8 @@ class ImagesTask(SingleStepTask):
     ) -> None:
         if size is not None and size < 1:
             raise ValueError(f"size must be at least 1, got {size}.")
+        if size is not None and size > MAX_SIZE:
+            raise ValueError(f"size must be at most {MAX_SIZE}, got {size}.")
         if dataset == "mnist" and augment:
             raise ValueError("mnist is never augmented; augment must be False or left out.")
         self.images = images = open_images(dataset, path, split)
@@ -36,6 +40,8 @@ class ImagesTask(SingleStepTask):
         self._size = DEFAULT_SIZE if size is None else size
         shape = (self._size, self._size, 3)
         if isinstance(images, ArrayImages):
+            if size is not None:
+                check_num_images(len(images), images.source, (size, size, images.array.shape[3]))
             self._array = images.array if size is None else resize_all(images.array, size)
             shape = self._array.shape[1:]
         super().__init__(Box(0, 255, shape, np.uint8), Discrete(images.num_classes))
@@ -93,15 +99,22 @@ class ImagesEnv(SingleStepEnv):
     For testing, ``imagenet`` and ``folder`` are cropped to the centre, 224/256 of the short side. An image that cannot
     be decoded is replaced by the next one.
 
+    JPEG, PNG, BMP, WebP, PNM, GIF and TIFF files are decoded, of at most 89 million pixels. Photographs are turned
+    upright as their EXIF data say, grey of 16 bits is scaled to 8, and what is transparent shows mid-grey. Floats,
+    signed and 32-bit integers have no known range of brightness and are refused by name.
+
     ## Episode end
     After one step.
 
     ## Arguments
     ``dataset``: ``mnist`` (default), ``cifar10``, ``cifar100``, ``imagenet`` or ``folder``.
 
-    ``path``: where it is: MNIST's idx files, CIFAR's binary version, parquet files (``train-*.parquet``), or folders
-    (``train/<class>/<image>``); ``hf:NAME`` loads it from the Hugging Face hub and needs ``ctm-rl[datasets]``. Default:
-    5,000 digits of MNIST shipped in this package, 4,000 for training and 1,000 for testing.
+    ``path``: where it is, or the folder above: MNIST's idx files, CIFAR's binary version, folders
+    (``train/<class>/<image>``; hidden, system and empty ones are no classes), or parquet files (``train-*.parquet``)
+    with a column of encoded images (``image``, ``img``, ``pixel_values``, ``jpg``, ...) and one of classes (``label``,
+    ``labels``, ``cls``, ...: integers, or words, which are numbered in alphabetical order); ``hf:NAME`` loads it from
+    the Hugging Face hub and needs ``ctm-rl[datasets]``. Default: 5,000 digits of MNIST shipped in this package, 4,000
+    for training and 1,000 for testing.
 
     ``split``: ``train`` (default) or ``test``.
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from ctm_rl.envs.data.folder import SPLITS, check_split, find_files
-from ctm_rl.envs.data.images import BROKEN
+from ctm_rl.envs.data.folder import SPLITS, Skipped, check_split, find_files
+from ctm_rl.envs.data.images import BROKEN, check_num_images, open_image, why_broken
+from ctm_rl.envs.data.pixels import as_array
 from ctm_rl.envs.tasks.maze_images import GOAL, OPEN, PALETTE, START, WALL
 from ctm_rl.envs.tasks.maze_solver import Routes, solve
+from ctm_rl.errors import expand, printable
 
 _ROUTE = 4
 """The code of a blue pixel, which becomes open once the route has been read."""
@@ -50,10 +51,13 @@ def read_mazes(folder: str | Path, split: str, size: int, route_length: int) -> 
     Raises:
         ValueError: there is no such folder, or no maze in it.
     """
-    where = _find(Path(folder), split)
-    paths = sorted(map(Path, find_files(where, (".png",))))
+    place, skipped = _find(expand(folder), split), Skipped()
+    paths = sorted(map(Path, find_files(place, (".png",), skipped)))
+    where = printable(place)
     if not paths:
         raise ValueError(f"looked for PNG images of mazes in {where}, found none; {_HOW_TO_GET}")
+    check_num_images(len(paths), where, (size, size))
+    skipped.report(place)
     codes, moves, problems = [], [], []
     for first in range(0, len(paths), _BATCH):
         good = []
@@ -61,7 +65,7 @@ def read_mazes(folder: str | Path, split: str, size: int, route_length: int) -> 
             try:
                 good.append((path, _read(path, size)))
             except BROKEN as error:  # includes the ValueError of an image that is not a maze
-                problems.append((path, str(error) or type(error).__name__))
+                problems.append((path, why_broken(error)))
         if good:
             drawn = np.stack([maze for _, maze in good])
             routes = _read_routes(drawn, route_length)
@@ -71,10 +75,11 @@ def read_mazes(folder: str | Path, split: str, size: int, route_length: int) -> 
             moves.append(routes.moves[is_solved])
     if problems:
         path, reason = min(problems)
+        first = f"the first, {printable(path.name)}: {reason}"
         summary = f"{len(problems)} of the {len(paths)} images in {where} hold no maze of {size} pixels"
         if len(problems) == len(paths):
-            raise ValueError(f"{summary}; the first, {path.name}: {reason}.")
-        warnings.warn(f"{summary} and are left out; the first, {path.name}: {reason}.", stacklevel=2)
+            raise ValueError(f"{summary}; {first}.")
+        warnings.warn(f"{summary} and are left out; {first}.", stacklevel=2)
     return StoredMazes(np.concatenate(codes), np.concatenate(moves))
 
 
@@ -90,16 +95,16 @@ def _find(folder: Path, split: str) -> Path:
     has_splits = any((folder / name).is_dir() for name in SPLITS)
     where = folder / split if has_splits else folder
     if not where.is_dir():
-        raise ValueError(f"looked for images of mazes in {where}, there is no such folder; {_HOW_TO_GET}")
+        raise ValueError(f"looked for images of mazes in {printable(where)}, there is no such folder; {_HOW_TO_GET}")
     return where
 
 
 def _read(path: Path, size: int) -> np.ndarray:
     """The codes of an image, including the blue route, uint8 [size, size]."""
-    with Image.open(path) as image:
+    with open_image(path, ("PNG",)) as image:
         if image.size != (size, size):
             raise ValueError(f"it has {image.size[0]} x {image.size[1]} pixels")
-        colours = _as_numbers(np.asarray(image.convert("RGB")))
+        colours = _as_numbers(as_array(image))
     codes = np.full((size, size), _OTHER, np.uint8)
     for code, colour in enumerate(_as_numbers(_COLOURS)):
         codes[colours == colour] = code

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 
-from ctm_rl.envs.data.images import ArrayImages, resize_all
+from ctm_rl.envs.data.images import ArrayImages, check_num_images, resize_all
 from ctm_rl.envs.data.open_dataset import open_images
 from ctm_rl.envs.tasks.single_step import Samples, SingleStepEnv, SingleStepTask, SingleStepVectorEnv
 
@@ -35,6 +35,7 @@ class QAMnistTask(SingleStepTask):
         assert isinstance(images, ArrayImages)
         if shift < 0:
             raise ValueError(f"shift must be at least 0, got {shift}.")
+        check_num_images(len(images), images.source, (size + 2 * shift, size + 2 * shift))
         self._bank = np.ascontiguousarray(resize_all(images.array, size))
         self._shift = shift
         # A view of every digit at every shift, [images, 2 shift + 1, 2 shift + 1, 1, size, size].

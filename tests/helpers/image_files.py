@@ -10,7 +10,8 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
-from ctm_rl.envs.data.images import ArrayImages, EncodedImages, ImageSet, as_array
+from ctm_rl.envs.data.images import ArrayImages, EncodedImages, ImageSet
+from ctm_rl.envs.data.pixels import as_array
 
 
 def random_images(num: int, height: int = 32, width: int = 32, channels: int = 3, seed: int = 0) -> np.ndarray:

@@ -15,6 +15,7 @@ from ctm_rl.envs.data.auto_augment import CIFAR_POLICY, Name, apply, auto_augmen
 from ctm_rl.envs.data.crops import NUM_CROP_DRAWS, centre_crop, crop_and_flip, random_crop_box, random_resized_crop
 from ctm_rl.envs.data.images import EncodedImages
 from ctm_rl.envs.tasks.images import ImagesEnv, ImagesTask
+from ctm_rl.envs.tasks.qa_mnist import QAMnistTask
 from ctm_rl.envs.tasks.single_step import SingleStepEnv
 
 ID = "ctm_rl.envs:ctm_rl/Images-v0"
@@ -123,6 +124,15 @@ def test_a_broken_image_changes_nothing_for_the_others(folder: dict[str, Any]) -
         assert is_equal == [True, False, *[True] * 5]
         assert shown.targets.tolist() == [0, 1, 1, 1, 2, 2, 2]
         assert task.images.num_broken == 1
+
+
+def test_sizes_that_fill_the_memory_are_refused() -> None:
+    with pytest.raises(ValueError, match="size must be at most 4096, got 5000"):
+        ImagesTask(size=5000)
+    with pytest.raises(ValueError, match=r"has 4,000 images; at most 262 are kept in memory"):
+        ImagesTask(size=2023)
+    with pytest.raises(ValueError, match=r"has 4,000 images; at most 1,036 are kept in memory"):
+        QAMnistTask(size=18, shift=500)
 
 
 def test_wrong_arguments_are_refused() -> None:
