@@ -12,15 +12,17 @@ from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.ppo.config import RecurrentPPOConfig
+from ctm_rl.agents.rllib.columns import to_device
 from ctm_rl.agents.rllib.distributions import check_stock_spaces
 from ctm_rl.agents.rllib.environment import VECTORIZATIONS, make_env, make_vector_env, training_arguments
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.agents.rllib.spaces import fit
+from ctm_rl.agents.runs.memory import check_memory
 from ctm_rl.agents.runs.schedules import entropy_schedule, learning_rate_schedule
 from ctm_rl.agents.stock.config import longest_sequence, stock_config
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.module import AnsweringModule, fit_answer_config
-from ctm_rl.agents.supervised.sampler import check_samples, count_samples, make_samples_env
+from ctm_rl.agents.supervised.sampler import OBSERVATIONS, check_samples, count_samples, make_samples_env
 from ctm_rl.config import AnswerConfig, PolicyConfig
 from ctm_rl.errors import UserError
 
@@ -38,7 +40,8 @@ def build_algorithm_config(experiment: AnyExperiment) -> AlgorithmConfig:
         RLlib's configuration; ``build_algo()`` makes the algorithm of it.
 
     Raises:
-        UserError: the environment cannot be made, its spaces are not supported, or a minibatch would be too small.
+        UserError: the environment cannot be made, its spaces are not supported, a minibatch would be too small, or a
+            batch too large for the memory of this machine.
     """
     if isinstance(experiment, AnsweringExperiment):
         config, module_class, model = _answering_config(experiment)
@@ -102,6 +105,9 @@ def _fit_policy(experiment: ActingExperiment) -> PolicyConfig:
 def _answering_config(experiment: AnsweringExperiment) -> tuple[AlgorithmConfig, type, AnswerConfig]:
     """The configuration of an algorithm that answers, its module and the module's model."""
     model = fit_model(experiment)
+    with contextlib.closing(make_samples_env(experiment.env, 1)) as env:
+        observations, _ = env.reset(seed=0)
+    check_memory(experiment, model, to_device({OBSERVATIONS: observations}, "cpu")[OBSERVATIONS])
     config, module_class = SupervisedConfig(), AnsweringModule
     if experiment.signal == "reward":
         config, module_class = BanditConfig().training(bandit=experiment.bandit), BanditModule
