@@ -18,6 +18,12 @@ class EnvFault(UserError):
     exit_code = 1
 
 
+class Diverged(UserError):
+    """Training has come to numbers that are not finite; the message names the step or the sample, and the way out."""
+
+    exit_code = 1
+
+
 @contextlib.contextmanager
 def user_errors(*others: type[Exception]) -> Iterator[None]:
     """Reports what the body refuses as a mistake of the user.

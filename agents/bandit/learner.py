@@ -12,6 +12,7 @@ from ctm_rl.agents.bandit.module import LOGITS, VALUES, chosen_whole
 from ctm_rl.agents.ppo.loss import PART_KEYS, ppo_loss
 from ctm_rl.agents.ppo.moments import moments_of_sums
 from ctm_rl.agents.rllib import private
+from ctm_rl.agents.rllib.column_learner import GradientSteps
 from ctm_rl.agents.rllib.columns import to_device
 from ctm_rl.agents.supervised.learner import SupervisedLearner, cut
 from ctm_rl.agents.supervised.sampler import REWARDS
@@ -73,7 +74,7 @@ class BanditLearner(SupervisedLearner):
         super().set_own_state(state)
         self.batch_generator.set_state(state["batches"])
 
-    def _learn(self, columns: Mapping[str, Any]) -> None:
+    def _learn(self, columns: Mapping[str, Any]) -> GradientSteps:
         """Takes the steps of all passes, and logs the metrics."""
         samples = to_device(columns, self.device)
         num_samples, num_epochs = len(columns[REWARDS]), self.config.bandit.num_epochs
@@ -82,10 +83,11 @@ class BanditLearner(SupervisedLearner):
         samples[_ADVANTAGES] = self._normalise(advantages).flatten()
         batches = list(cut(samples, num_batches))
         self._parts = []
-        self._take_steps(batches[index] for index in self._order(num_batches))
+        steps = self._take_steps(batches[index] for index in self._order(num_batches))
         _, *means = torch.stack(self._parts).mean(0).tolist()
         self._log_values({REWARD_KEY: float(columns[REWARDS].mean()), **dict(zip(PART_KEYS, means, strict=True))})
         private.log_trained_steps(self, num_samples * num_epochs)
+        return steps
 
     def _order(self, num_batches: int) -> Iterator[int]:
         """Indices of the batches of one iteration, each once in each pass."""

@@ -6,8 +6,10 @@ import torch
 from ray.rllib.core.columns import Columns
 from torch import Tensor, nn
 
+from ctm_rl.agents.rllib.divergence import explain_samples
 from ctm_rl.agents.supervised.module import AnsweringModule
 from ctm_rl.agents.supervised.scoring import most_certain_answer
+from ctm_rl.errors import Diverged
 from ctm_rl.models.answering import Thought
 from ctm_rl.spaces.actions import Chosen, chosen
 
@@ -48,9 +50,15 @@ class BanditModule(AnsweringModule):
 
         Returns:
             The answers.
+
+        Raises:
+            Diverged: they are not finite.
         """
         outputs = self._forward({Columns.OBS: observations})
         logits = outputs[LOGITS]
+        if not logits.isfinite().all():
+            cause = explain_samples({Columns.OBS: observations}, ("sample",)) or "lower --learning.lr."
+            raise Diverged(f"the model's answers are not finite: {cause}")
         drawn = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1, generator=generator)
         actions = drawn.view(logits.shape[:2])
         return SampledAnswers(actions, chosen_whole(logits, actions).logp, outputs[VALUES])

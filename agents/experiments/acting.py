@@ -144,11 +144,16 @@ class ActingExperiment(RunSettings):
     IMPALA, which collect during updates and backpropagate through whole fragments of ppo.num_rollout_steps."""
     num_envs_per_env_runner: int = 32
     """Environments of each environment runner."""
+    exact_resume: bool = False
+    """With checkpoint_iterations: begin new episodes with every checkpoint, so that a resumed run equals an
+    uninterrupted one; the run ends if an episode lasts from one checkpoint to the next. False: a checkpoint leaves the
+    environments as they are, and a resumed run begins new episodes, since environments cannot be saved."""
 
     def __post_init__(self) -> None:
         """Checks everything that does not depend on the machine."""
         RunSettings.__post_init__(self)
         check_number("num_envs_per_env_runner", self.num_envs_per_env_runner, at_least=1)
+        _check_exact_resume(self)
         if self.ppo.is_lr_annealed and self.ppo.lr_warmup_steps >= self.budget.env_steps:
             raise ValueError(
                 f"ppo.lr_warmup_steps must be below budget.env_steps ({self.budget.env_steps}), where the annealed "
@@ -175,6 +180,21 @@ class ActingExperiment(RunSettings):
     def batch_size(self) -> int:
         """Environment steps of one iteration."""
         return self.num_envs * self.ppo.num_rollout_steps
+
+
+def _check_exact_resume(experiment: ActingExperiment) -> None:
+    """Refuses ``exact_resume`` where no run could repeat another."""
+    if not experiment.exact_resume:
+        return
+    if experiment.checkpoint_iterations is None:
+        raise ValueError(
+            "exact_resume needs checkpoint_iterations: a checkpoint by the clock comes at another iteration."
+        )
+    if experiment.algorithm in ASYNCHRONOUS:
+        raise ValueError(
+            f"exact_resume has no effect with algorithm {experiment.algorithm}, which never learns the same twice; "
+            "leave it out, or use algorithm ppo."
+        )
 
 
 def _check_stock(experiment: ActingExperiment) -> None:

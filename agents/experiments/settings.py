@@ -62,8 +62,7 @@ class RunSettings:
     checkpoint_minutes: float = 5.0
     """Minutes between two checkpoints; one more is written at every stop."""
     checkpoint_iterations: int | None = None
-    """Iterations between two checkpoints, instead of minutes. Checkpoints do not contain environments, so new episodes
-    begin after each one; a resumed run then equals an uninterrupted one."""
+    """Iterations between two checkpoints, instead of minutes."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run on any machine."""

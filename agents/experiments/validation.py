@@ -1,6 +1,7 @@
 """Checks shared by the settings of experiments and the configurations of algorithms; loads neither torch nor ray."""
 
 import math
+from typing import Any
 
 
 def check_number(
@@ -54,6 +55,19 @@ def check_rows(
         f"({runners} x {num_envs_per_env_runner}), since minibatches are whole environments; the nearest "
         f"num_envs_per_env_runner that work: {nearest}."
     )
+
+
+def check_api_stack(config: Any) -> None:
+    """Refuses RLlib's old API stack.
+
+    Args:
+        config: RLlib's configuration of an algorithm.
+
+    Raises:
+        ValueError: one line with the way out.
+    """
+    if not (config.enable_rl_module_and_learner and config.enable_env_runner_and_connector_v2):
+        raise ValueError(f"{type(config).__name__} needs RLlib's new API stack; leave api_stack(...) out.")
 
 
 def check_ahead(*, collect_ahead: bool, num_env_runners: int, prefix: str = "") -> None:

@@ -16,6 +16,7 @@ from ray.rllib.utils.metrics import (
 from ctm_rl.agents.ppo.collector import Collector
 from ctm_rl.agents.ppo.config import RecurrentPPOConfig
 from ctm_rl.agents.ppo.rollout import RolloutFragment
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.columns import batch_of, for_learners, update_learners
 
 
@@ -59,6 +60,23 @@ class RecurrentPPO(PPO):
             if local is not None:
                 local.num_env_steps_sampled_lifetime = self._num_env_steps
             self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates the current policy by the configuration's ``evaluation`` settings, by episodes or by steps.
+
+        Without an evaluation interval, RLlib's PPO plays in the environments of training; here they return columns, and
+        their episodes go on. The first call makes environments for evaluation in this process.
+
+        Args:
+            *args: RLlib's.
+            **kwargs: RLlib's.
+
+        Returns:
+            RLlib's metrics of the evaluation.
+        """
+        if self.eval_env_runner_group is None:
+            self.eval_env_runner_group = private.make_evaluation_group(self)
+        return super().evaluate(*args, **kwargs)
 
     def forget_orders(self) -> None:
         """Discards fragments that were collected ahead, so that the next ones use the runners' current weights."""

@@ -9,7 +9,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils import force_list
 
 from ctm_rl.agents.experiments.acting import PPOSettings
-from ctm_rl.agents.experiments.validation import check_ahead, check_rows, scale_of_rewards
+from ctm_rl.agents.experiments.validation import check_ahead, check_api_stack, check_rows, scale_of_rewards
 from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.learner import RecurrentPPOLearner
 from ctm_rl.agents.rllib import private
@@ -41,6 +41,8 @@ _WAYS_OUT = {
     "torch_grad_scaler_class": "gradients are not scaled",
     "torch_lr_scheduler_classes": "give lr as a schedule",
 }
+_DEFAULT_BATCH_SIZE = PPOConfig().train_batch_size
+"""RLlib's, which stands where the user has given none."""
 _EPISODE_CALLBACKS = ("on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end", "on_sample_end")
 """Callbacks that need RLlib's episode objects, which columns do not have."""
 
@@ -161,7 +163,7 @@ class RecurrentPPOConfig(PPOConfig):
 
     @train_batch_size_per_learner.setter
     def train_batch_size_per_learner(self, value: int | None) -> None:
-        """Sets it; ``validate`` checks that it fits the environments."""
+        """Sets it; ``validate`` checks that it has an effect and fits the environments."""
         self._train_batch_size_per_learner = value
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -178,6 +180,7 @@ class RecurrentPPOConfig(PPOConfig):
         Raises:
             ValueError: a setting is not allowed; the message is one line with the way out.
         """
+        check_api_stack(self)
         if not self.in_evaluation:
             self._check()
         super().validate()
@@ -187,7 +190,9 @@ class RecurrentPPOConfig(PPOConfig):
         _check_meaning(self)
         ppo = self.ppo
         check_ahead(collect_ahead=ppo.collect_ahead, num_env_runners=self.num_env_runners)
-        if self.total_train_batch_size % self.num_rows:
+        if self.rollout_fragment_length != "auto":
+            self._check_batch_size(int(self.rollout_fragment_length))
+        elif self.total_train_batch_size % self.num_rows:
             raise ValueError(
                 f"train_batch_size_per_learner x learners = {self.total_train_batch_size} must be a multiple of the "
                 f"{self.num_rows} environments; leave it out and set rollout_fragment_length."
@@ -198,6 +203,24 @@ class RecurrentPPOConfig(PPOConfig):
             num_learners=self.num_learners,
             num_minibatches=ppo.num_minibatches,
         )
+
+    def _check_batch_size(self, fragment_length: int) -> None:
+        """Refuses a batch size beside the fragments' length, which determines it."""
+        learners, taken = max(1, self.num_learners), self.num_rows * fragment_length
+        given = {
+            "train_batch_size_per_learner": (self._train_batch_size_per_learner, taken // learners),
+            "train_batch_size": (
+                None if self.train_batch_size == _DEFAULT_BATCH_SIZE else self.train_batch_size,
+                taken,
+            ),
+        }
+        for name, (value, size) in given.items():
+            if value is not None and value != size:
+                raise ValueError(
+                    f"{name} {value} has no effect in RecurrentPPO with rollout_fragment_length {fragment_length}: "
+                    f"{self.num_rows} environments x {fragment_length} steps make {size}; leave it out, or set "
+                    'rollout_fragment_length="auto".'
+                )
 
 
 def _check_meaning(config: RecurrentPPOConfig) -> None:

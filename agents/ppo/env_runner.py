@@ -42,6 +42,7 @@ from ctm_rl.agents.rllib.environment import make_vector
 from ctm_rl.agents.rllib.finished_episodes import FinishedEpisode
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.agents.rllib.runner_base import PlainEnvRunner, ResumableRunner, check_arguments, load_weights
+from ctm_rl.errors import Diverged
 from ctm_rl.inference.batched_actor import Actor
 
 if TYPE_CHECKING:
@@ -160,6 +161,11 @@ class ColumnarEnvRunner(ResumableRunner, PlainEnvRunner):
         """Whether this runner has environments that have been stepped."""
         return self._player is not None
 
+    @property
+    def longest_episode(self) -> int:
+        """Environment steps of the longest episode under way; 0 before the first sample."""
+        return 0 if self._player is None or self._needs_initial_reset else self._player.longest_episode
+
     def _drop_finished(self) -> None:
         """Drops finished episodes that have not been reported."""
         if self._player is not None:
@@ -234,6 +240,8 @@ class ColumnarEnvRunner(ResumableRunner, PlainEnvRunner):
                 player = self._ready_player()
                 ticks = self._draw_ticks(num_steps, tick_seed) if explore else None
                 return player.play(num_steps, explore=explore, ticks=ticks)
+            except Diverged:
+                raise
             except Exception:  # an environment may raise anything
                 if not self.config.restart_failed_sub_environments:
                     raise

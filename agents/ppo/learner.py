@@ -17,10 +17,11 @@ from ctm_rl.agents.ppo.loss import PART_KEYS, PPOLoss, ppo_loss
 from ctm_rl.agents.ppo.moments import Moments, moments_of_sums, sum_over_learners
 from ctm_rl.agents.ppo.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, VALUES
 from ctm_rl.agents.rllib import private
-from ctm_rl.agents.rllib.column_learner import ColumnLearner
+from ctm_rl.agents.rllib.column_learner import ColumnLearner, GradientSteps
 from ctm_rl.agents.rllib.columns import map_arrays, to_device, to_tensor
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.models.actor_critic import ActorCritic
+from ctm_rl.spaces.observations import Layout
 
 if TYPE_CHECKING:
     from ctm_rl.agents.ppo.config import RecurrentPPOConfig
@@ -55,6 +56,7 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
     """
 
     config: "RecurrentPPOConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
+    LR_OPTION = "--ppo.lr"
 
     def build(self) -> None:
         """Builds the module, its optimiser, and the generator of minibatches."""
@@ -112,7 +114,7 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
         """Restores the result of ``get_own_state``."""
         self.minibatch_generator.set_state(state["minibatches"])
 
-    def _learn(self, columns: Mapping[str, Any]) -> None:
+    def _learn(self, columns: Mapping[str, Any]) -> GradientSteps:
         """Takes a gradient step for each minibatch of each pass, and logs the metrics."""
         ppo, device_columns = self.config.ppo, to_device(columns, self.device)
         ratios = self._recompute_logp(device_columns) if ppo.collect_ahead else None
@@ -145,6 +147,7 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
         valid = columns[IS_VALID]
         explained = _explained_variance(columns[VALUES][valid], returns[valid])
         self._log_values({EXPLAINED_VARIANCE_KEY: explained})
+        return GradientSteps([part[0] for part in parts], norms)
 
     @torch.no_grad()
     def _recompute_logp(self, columns: dict[str, Any]) -> np.ndarray:
@@ -190,6 +193,11 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
     def _agent(self) -> ActorCritic:
         """The policy that is trained."""
         return self._module_as(CTMModule).agent
+
+    @property
+    def _layout(self) -> Layout:
+        """How observations are packed."""
+        return self._agent.layout
 
     def _update_observation_statistics(self, observations: Tensor, is_valid: Tensor) -> None:
         """Updates the statistics of observations, over all learners, after the gradient steps.
@@ -244,5 +252,6 @@ def _select(columns: dict[str, Any], rows: Tensor) -> dict[str, Any]:
 
 def _explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
     """Share of the returns' variance that the rollout's values explain, at least -1."""
-    variance = float(returns.var()) if len(returns) else 0.0
-    return max(-1.0, 1.0 - float((returns - values).var()) / variance) if variance > 0 else 0.0
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large is reported by the check of the update
+        variance = float(returns.var()) if len(returns) else 0.0
+        return max(-1.0, 1.0 - float((returns - values).var()) / variance) if variance > 0 else 0.0

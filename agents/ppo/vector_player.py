@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from ray.rllib.core.columns import Columns
 from torch import Tensor
 
 from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
+from ctm_rl.agents.rllib.divergence import explain_samples, largest_of
 from ctm_rl.agents.rllib.finished_episodes import FinishedEpisode, seeds_of_envs
 from ctm_rl.agents.rllib.module import fields_of
 from ctm_rl.agents.rllib.vector_loop import VectorLoop, VectorStep
+from ctm_rl.errors import Diverged
 from ctm_rl.inference.batched_actor import Actor
 
 
@@ -63,6 +66,9 @@ class VectorPlayer:
 
         Returns:
             The fragment.
+
+        Raises:
+            Diverged: the policy's outputs are not finite; the environments have not been stepped with them.
         """
         self._device = self.actor.device  # once for all steps: reading it visits the policy's modules
         shape = self._env.num_envs, num_steps
@@ -77,6 +83,9 @@ class VectorPlayer:
             num_ticks = None if ticks is None else ticks[step]
             inputs, is_fresh = self._to_torch(observed, begins)
             outputs, estimates = self.actor.step(inputs, is_fresh, num_ticks)
+            outputs = outputs.cpu()
+            if not np.isfinite(outputs.numpy()).all():
+                raise Diverged(self._explain(observed))
             chosen, logp[:, step] = self._choose(outputs, explore)
             actions[:, step], values[:, step] = chosen, estimates.cpu().numpy()
             return self._actions.to_env(chosen)
@@ -110,8 +119,13 @@ class VectorPlayer:
             state=state,
         )
 
+    @property
+    def longest_episode(self) -> int:
+        """Environment steps of the longest episode under way."""
+        return int(self._loop.lengths.max())
+
     def pop_finished(self) -> list[FinishedEpisode]:
-        """The episodes that have ended since the last call, in their order."""
+        """The whole episodes that have ended since the last call, in their order."""
         finished, self._finished = self._finished, []
         return finished
 
@@ -128,9 +142,14 @@ class VectorPlayer:
 
     def _choose(self, outputs: Tensor, explore: bool) -> tuple[np.ndarray, np.ndarray]:
         """Actions for a column, and their log-probabilities, [B]."""
-        outputs = outputs.cpu()
         actions = self._actions.sample(outputs, self._generator) if explore else self._actions.mode(outputs)
         return actions.numpy(), self._actions.score(outputs, actions).logp.numpy()
+
+    def _explain(self, observed: np.ndarray) -> str:
+        """Explains in one line why the policy's outputs for these observations are not finite."""
+        largest = float(largest_of(list(self.actor.agent.parameters())))
+        cause = explain_samples({Columns.OBS: observed}, ("environment",), self._layout)
+        return f"the policy's outputs are not finite: {cause or f'its weights reach {largest:.3g}; lower --ppo.lr.'}"
 
     def _value_final_observations(self, taken: VectorStep, values: np.ndarray) -> None:
         """Writes the values of the final observations of truncated episodes into ``values``, [B]."""
@@ -145,9 +164,9 @@ class VectorPlayer:
 
 
 def _finished_episodes(taken: VectorStep) -> list[FinishedEpisode]:
-    """The episodes that ended with a step, in the order of their environments."""
-    ended = taken.is_last
-    if not ended.any():
+    """The whole episodes that ended with a step, in the order of their environments."""
+    if not taken.is_last.any():
         return []
+    ended = taken.is_whole
     done = zip(taken.returns[ended].tolist(), taken.lengths[ended].tolist(), strict=True)
     return [FinishedEpisode(*episode) for episode in done]

@@ -9,9 +9,13 @@ RETURNS = "episode_returns"
 LENGTHS = "episode_lengths"
 """Key in a result's ``env_runners``: their lengths."""
 
+CUT_SHORT = ("is_staggered", "env_fault")
+"""Keys in the info of an episode's last step that say that it was cut short: by the wrapper ``stagger``, or by a
+tolerated fault. Its return is not that of a whole episode and is not reported."""
+
 
 class FinishedEpisode(NamedTuple):
-    """An episode that ended in an iteration."""
+    """A whole episode that ended in an iteration."""
 
     episode_return: float
     """Sum of the environment's own rewards."""

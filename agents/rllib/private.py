@@ -125,6 +125,13 @@ def set_num_updates(learner: "TorchLearner", number: int) -> None:
     learner._weights_seq_no = number
 
 
+def learning_rate_of(learner: "TorchLearner") -> float:
+    """The learning rate that the first optimiser has now; the public way needs its name."""
+    rate = next(iter(learner._named_optimizers.values())).param_groups[0]["lr"]
+    # Before the first update it is a tensor, in float32.
+    return rate if isinstance(rate, float) else float(f"{float(rate):.7g}")
+
+
 def set_learning_rates(learner: "TorchLearner", num_env_steps: int) -> None:
     """Sets learning rates to the schedules' values: RLlib does so only after an update."""
     for optimizer, schedule in learner._optimizer_lr_schedules.items():
@@ -175,6 +182,11 @@ def pieces_of_finished_episodes(runner: "SingleAgentEnvRunner") -> list[list[Any
     return [[episode, *ongoing.get(episode.id_, [])] for episode in runner._done_episodes_for_metrics]
 
 
+def longest_episode_of(runner: "SingleAgentEnvRunner") -> int:
+    """Environment steps of the longest episode under way; there is no public way to read these episodes."""
+    return max(cast(Any, episode).t for episode in runner._ongoing_episodes or ())
+
+
 def remote_args_of(group: "EnvRunnerGroup") -> dict[str, Any]:
     """Ray's options of the group's actors, to be changed before they are created."""
     return group._remote_args
@@ -219,6 +231,16 @@ class _ListWithout(list[str]):
 def set_iteration(algorithm: "Algorithm", iteration: int) -> None:
     """Restores the count of iterations; RLlib restores it only with a checkpoint of its own."""
     algorithm._iteration = iteration
+
+
+def make_evaluation_group(algorithm: "Algorithm") -> "EnvRunnerGroup":
+    """Environment runners for evaluation as ``Algorithm.setup`` makes them if there is an interval."""
+    from ray.rllib.env.env_runner_group import EnvRunnerGroup
+
+    config = algorithm.evaluation_config
+    assert config is not None
+    _, env_creator = algorithm._get_env_id_and_creator(config.env, config)
+    return EnvRunnerGroup(env_creator=env_creator, config=config, logdir=algorithm.logdir, local_env_runner=True)
 
 
 @contextlib.contextmanager

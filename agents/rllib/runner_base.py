@@ -41,6 +41,11 @@ class ResumableRunner(EnvRunner):
         self.num_env_steps_sampled_lifetime = num_env_steps
         self._drop_finished()
 
+    @property
+    def longest_episode(self) -> int:
+        """Environment steps of the longest episode under way; 0 without environments that have been stepped."""
+        raise NotImplementedError
+
     def _drop_finished(self) -> None:
         """Drops finished episodes that have not been reported."""
         raise NotImplementedError

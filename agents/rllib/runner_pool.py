@@ -14,7 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from ctm_rl.agents.rllib import private
-from ctm_rl.errors import EnvFault, UserError
+from ctm_rl.errors import Diverged, EnvFault, UserError
 
 MAX_TRIES = 60
 """How often work is tried while runners are missing, a second apart, before it fails."""
@@ -88,7 +88,7 @@ class RunnerPool:
             self.start_all(job)
         answers = [answer for _, answer in sorted(self._fetch(), key=lambda found: found[0])]
         for _, result in answers:
-            if isinstance(result, EnvFault):
+            if isinstance(result, (EnvFault, Diverged)):
                 raise result
         return [(result, number == self._round) for number, result in answers]
 
@@ -174,8 +174,8 @@ class RunnerPool:
 
 
 def _run(runner: Any, *, job: Job, round: int) -> tuple[int, Any]:
-    """Does a job in the runner's process; a fault is returned, for RLlib would end the process without a report."""
+    """Does a job in the runner's process; its errors are returned, for RLlib would end the process without a report."""
     try:
         return round, job(runner)
-    except EnvFault as fault:
+    except (EnvFault, Diverged) as fault:
         return round, fault

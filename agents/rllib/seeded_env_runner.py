@@ -6,7 +6,7 @@ from typing import Any
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from ctm_rl.agents.rllib import private
-from ctm_rl.agents.rllib.finished_episodes import FinishedEpisode, seeds_of_envs
+from ctm_rl.agents.rllib.finished_episodes import CUT_SHORT, FinishedEpisode, seeds_of_envs
 from ctm_rl.agents.rllib.runner_base import ResumableRunner
 from ctm_rl.errors import EnvFault
 
@@ -41,15 +41,21 @@ class SeededEnvRunner(ResumableRunner, SingleAgentEnvRunner):
         """Whether this runner has environments that have been stepped."""
         return self.env is not None and not self._needs_initial_reset
 
+    @property
+    def longest_episode(self) -> int:
+        """Environment steps of the longest episode under way; 0 before the first sample."""
+        return private.longest_episode_of(self) if self.has_played else 0
+
     def _drop_finished(self) -> None:
         """Drops finished episodes that have not been reported."""
         private.drop_finished_episodes(self)
 
     def get_metrics(self) -> Any:
-        """Returns the metrics since the last call, with the return and length of each finished episode."""
+        """Returns the metrics since the last call, with the return and length of each whole episode that ended."""
         self._log_finished(
             FinishedEpisode(float(sum(piece.get_return() for piece in pieces)), pieces[0].t)
             for pieces in private.pieces_of_finished_episodes(self)
+            if not any(key in pieces[0].get_infos(-1) for key in CUT_SHORT)
         )
         return super().get_metrics()
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from ctm_rl.agents.rllib.finished_episodes import CUT_SHORT
 from ctm_rl.spaces.observations import Layout
 
 
@@ -28,6 +29,17 @@ class VectorStep(NamedTuple):
     """Environment steps of the episode so far, [B]."""
     infos: dict[str, Any]
     """As the environment returned them."""
+
+    @property
+    def is_whole(self) -> np.ndarray:
+        """Whether an episode ended with it as the environment ends its episodes, and was not cut short, [B]."""
+        # With autoreset in the same step, the infos are those of the next episode.
+        infos = self.infos.get("final_info", self.infos)
+        is_whole = self.is_last
+        for key in CUT_SHORT:
+            if (is_cut := infos.get(f"_{key}")) is not None:
+                is_whole = is_whole & ~is_cut
+        return is_whole
 
 
 class VectorLoop:
@@ -70,6 +82,11 @@ class VectorLoop:
         self._is_valid = np.ones(num_envs, dtype=bool)
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Environment steps of the episodes under way, [B]."""
+        return self._lengths
 
     def steps(self, choose: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Iterator[VectorStep]:
         """Takes steps for as long as the caller goes on.

@@ -24,7 +24,6 @@ _RLLIB_NAMES = {
     "value_loss": "vf_loss",
     "explained_variance": "vf_explained_var",
     "gradient_norm": "gradients_default_optimizer_global_norm",
-    "lr": "default_optimizer_learning_rate",
 }
 _IMPALA_NAMES = {"policy_loss": "mean_pi_loss", "value_loss": "mean_vf_loss"}
 """IMPALA reports sums over the steps as well; these are the means, as the other algorithms report them."""
@@ -40,7 +39,8 @@ ACTING_METRICS = (
 )
 """Keys of a line of metrics, in their order. Returns and lengths are means over the last 100 episodes. A value is
 ``null`` where there is none, as before the first episode has ended. ``env_faults`` counts all faults that the run has
-tolerated so far. Only our own learner has ``kl`` and ``clip_fraction``, only PPO has ``explained_variance``."""
+tolerated so far. ``lr`` is that of the iteration's last gradient step.
+Only our own learner has ``kl`` and ``clip_fraction``, only PPO has ``explained_variance``."""
 
 
 class ActingTask:

@@ -108,6 +108,18 @@ def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
     _write_generators(generators["driver"])
 
 
+def longest_episode(algorithm: Algorithm) -> int:
+    """Environment steps of the longest episode under way, over all environment runners."""
+    assert algorithm.env_runner_group is not None
+    return max(algorithm.env_runner_group.foreach_env_runner(_longest_episode))
+
+
+def _longest_episode(env_runner: EnvRunner) -> int:
+    """The same of one environment runner; runs in its process."""
+    assert isinstance(env_runner, (ColumnarEnvRunner, SeededEnvRunner))
+    return env_runner.longest_episode
+
+
 def refresh_local_policy(algorithm: Algorithm) -> None:
     """Copies the learners' newest weights to this process's environment runner; asynchronous algorithms do not."""
     assert algorithm.learner_group is not None

@@ -2,25 +2,27 @@
 
 import contextlib
 import dataclasses
-from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from ctm_rl.agents.bandit.config import BanditConfig
 from ctm_rl.agents.bandit.module import BanditModule
-from ctm_rl.agents.experiments.acting import ActingExperiment, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.ppo.config import RecurrentPPOConfig
+from ctm_rl.agents.rllib.columns import to_device
 from ctm_rl.agents.rllib.distributions import check_stock_spaces
 from ctm_rl.agents.rllib.environment import VECTORIZATIONS, make_env, make_vector_env, training_arguments
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.agents.rllib.spaces import fit
+from ctm_rl.agents.runs.memory import check_memory
+from ctm_rl.agents.runs.schedules import entropy_schedule, learning_rate_schedule
 from ctm_rl.agents.stock.config import longest_sequence, stock_config
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.module import AnsweringModule, fit_answer_config
-from ctm_rl.agents.supervised.sampler import check_samples, count_samples, make_samples_env
+from ctm_rl.agents.supervised.sampler import OBSERVATIONS, check_samples, count_samples, make_samples_env
 from ctm_rl.config import AnswerConfig, PolicyConfig
 from ctm_rl.errors import UserError
 
@@ -38,7 +40,8 @@ def build_algorithm_config(experiment: AnyExperiment) -> AlgorithmConfig:
         RLlib's configuration; ``build_algo()`` makes the algorithm of it.
 
     Raises:
-        UserError: the environment cannot be made, its spaces are not supported, or a minibatch would be too small.
+        UserError: the environment cannot be made, its spaces are not supported, a minibatch would be too small, or a
+            batch too large for the memory of this machine.
     """
     if isinstance(experiment, AnsweringExperiment):
         config, module_class, model = _answering_config(experiment)
@@ -64,28 +67,17 @@ def _acting_config(experiment: ActingExperiment) -> tuple[AlgorithmConfig, type,
     config.env_runners(
         num_envs_per_env_runner=experiment.num_envs_per_env_runner, rollout_fragment_length=ppo.num_rollout_steps
     )
-    steps, final = experiment.budget.env_steps, ppo.entropy_coefficient_final
-    entropy = ppo.entropy_coefficient
+    steps = experiment.budget.env_steps
     config.training(
-        lr=_lr_schedule(ppo, steps),
+        lr=learning_rate_schedule(ppo, steps),  # pyright: ignore[reportArgumentType]
         gamma=ppo.gamma,
         grad_clip=ppo.max_grad_norm,
         grad_clip_by="global_norm",
         num_epochs=ppo.num_epochs,
     )
     # Each of the algorithms has this parameter, and each declares its own.
-    schedule = entropy if final is None else [[0, entropy], [steps, final]]
-    config.training(entropy_coeff=schedule)  # pyright: ignore[reportCallIssue]
+    config.training(entropy_coeff=entropy_schedule(ppo, steps))  # pyright: ignore[reportCallIssue]
     return config, CTMModule, model
-
-
-def _lr_schedule(ppo: PPOSettings, num_env_steps: int) -> Any:
-    """The learning rate as RLlib takes it: a number, or the corners of a piecewise linear function of env steps."""
-    if not ppo.lr_warmup_steps and not ppo.is_lr_annealed:
-        return ppo.lr
-    warm = [[0, 0.0]] if ppo.lr_warmup_steps else []
-    end = [[num_env_steps, 0.0]] if ppo.is_lr_annealed else []
-    return [*warm, [ppo.lr_warmup_steps, ppo.lr], *end]
 
 
 def _columnar_config(experiment: ActingExperiment) -> RecurrentPPOConfig:
@@ -113,6 +105,9 @@ def _fit_policy(experiment: ActingExperiment) -> PolicyConfig:
 def _answering_config(experiment: AnsweringExperiment) -> tuple[AlgorithmConfig, type, AnswerConfig]:
     """The configuration of an algorithm that answers, its module and the module's model."""
     model = fit_model(experiment)
+    with contextlib.closing(make_samples_env(experiment.env, 1)) as env:
+        observations, _ = env.reset(seed=0)
+    check_memory(experiment, model, to_device({OBSERVATIONS: observations}, "cpu")[OBSERVATIONS])
     config, module_class = SupervisedConfig(), AnsweringModule
     if experiment.signal == "reward":
         config, module_class = BanditConfig().training(bandit=experiment.bandit), BanditModule

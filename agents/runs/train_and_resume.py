@@ -11,7 +11,7 @@ from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ra
 from ctm_rl.agents.cluster.ship_package import describe_shipping
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
-from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
+from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_json
 from ctm_rl.agents.run_directory.directory import (
     config_of,
     created_directory,
@@ -26,6 +26,7 @@ from ctm_rl.agents.run_directory.upload import uploader_for
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, with_absolute_storage, working_inside
 from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
+from ctm_rl.agents.runs.schedules import describe_jumps
 from ctm_rl.agents.runs.training_loop import Position, Run, is_used_up
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.errors import UserError, expand, user_errors
@@ -154,6 +155,8 @@ def resumed_run(
     with _running(experiment, run_dir, request, progress, position, is_placed=is_placed) as (run, _):
         run.restore(state)
         progress.write(f"run {run_dir}, from iteration {position.iteration}")
+        if (jumps := describe_jumps(from_json(state["experiment"]), experiment, position.env_steps)) is not None:
+            progress.write(jumps)
         yield run
 
 

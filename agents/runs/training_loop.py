@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
-from ctm_rl.agents.experiments.answering import AnsweringExperiment
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
 from ctm_rl.agents.rllib.private import without_known_noise, without_ray_results
 from ctm_rl.agents.run_directory.metrics_file import MetricsWriter
@@ -22,19 +22,14 @@ from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
 from ctm_rl.agents.runs.task import MODULE
 from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.checkpoints.finite import find_not_finite, learned_part
 from ctm_rl.checkpoints.store import CheckpointError
-from ctm_rl.errors import EnvFault, UserError
+from ctm_rl.errors import Diverged, EnvFault, UserError
 
 _LOG = logging.getLogger(__name__)
 
 MAX_LOST_LEARNERS = 3
 """How often a learner may be lost without an iteration in between before the run gives up."""
-
-
-class Diverged(UserError):
-    """Training diverged: a loss is not finite."""
-
-    exit_code = 1
 
 
 class NotSaved(UserError):
@@ -129,6 +124,7 @@ class Run:
 
         Raises:
             CheckpointError: it cannot be written; the last one remains.
+            Diverged: weights or optimiser are not finite; the last one remains.
         """
         from ctm_rl.agents.runs.algorithm_state import learner_state
 
@@ -143,6 +139,8 @@ class Run:
             **self._task.describe(self._algorithm),
             "learner": learner_state(self._algorithm) if state is None else state,
         }
+        if (name := find_not_finite(learned_part(content))) is not None:
+            raise self._located(Diverged(f"{name} is not finite; lower the learning rate."), self._position.iteration)
         path = checkpoint.save(self.run_dir, self._position.iteration, content)
         if self._uploader is not None:
             self._uploader.put(path)
@@ -177,11 +175,25 @@ class Run:
         self._continue_from(state)
 
     def _continue_from(self, state: dict[str, Any]) -> None:
-        """With ``checkpoint_iterations``, continues exactly as a run resumed from this checkpoint would."""
-        from ctm_rl.agents.runs.algorithm_state import restore
+        """With ``exact_resume``, continues exactly as a run resumed from this checkpoint would.
 
-        if self._experiment.checkpoint_iterations is not None:
-            restore(self._algorithm, state)
+        Raises:
+            UserError: an episode has lasted since the last checkpoint; it would never end.
+        """
+        from ctm_rl.agents.runs.algorithm_state import longest_episode, restore
+
+        experiment = self._experiment
+        if not isinstance(experiment, ActingExperiment) or not experiment.exact_resume:
+            return
+        interval = (experiment.checkpoint_iterations or 1) * experiment.ppo.num_rollout_steps
+        if longest_episode(self._algorithm) >= interval:
+            raise UserError(
+                f"an episode has lasted all {interval} steps between two checkpoints, and would never end, since "
+                "--exact-resume begins new episodes with each checkpoint: take a larger --checkpoint-iterations (now "
+                f"{experiment.checkpoint_iterations}), or leave --exact-resume out; {self.run_dir / 'config.json'} has "
+                "both for ctm-rl resume."
+            )
+        restore(self._algorithm, state)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restores the algorithm from a checkpoint."""
@@ -244,7 +256,11 @@ class Run:
             row = self._train()
             self._num_lost_learners = 0
             return row
-        except RayError as error:
+        except (Diverged, RayError) as error:
+            # What a remote learner raises is both.
+            cause = getattr(error, "cause", error)
+            if isinstance(cause, Diverged):
+                raise self._located(cause, self._position.iteration + 1) from error
             if self._experiment.num_learners == 0 or self._num_lost_learners == MAX_LOST_LEARNERS:
                 raise
             self._num_lost_learners += 1
@@ -257,6 +273,17 @@ class Run:
             except CheckpointError as error:
                 saved = f"{error} The last one in {self.run_dir} remains"
             raise EnvFault(f"{fault} {saved}; --tolerate-env-faults continues after faults.") from fault
+
+    def _located(self, error: Diverged, iteration: int) -> Diverged:
+        """The error with where it happened, and where the run can be continued from."""
+        text = f"iteration {iteration} has diverged: {error}"
+        with contextlib.suppress(CheckpointError):  # there is none before the first
+            last = checkpoint.iteration_of(checkpoint.latest(self.run_dir))
+            text += (
+                f" The checkpoint of iteration {last} is from before that: change {self.run_dir / 'config.json'}, then "
+                f"continue with: ctm-rl resume {self.run_dir}"
+            )
+        return Diverged(text)
 
     def _restart(self, error: Exception) -> None:
         """Builds the algorithm again and restores the last checkpoint: a learner's newest weights were lost with it."""
@@ -279,16 +306,13 @@ class Run:
         began = time.monotonic()
         result = self._algorithm.train()
         ended = time.monotonic()
+        if not math.isfinite(result["learners"][MODULE]["total_loss"]):
+            # Our own learners have named the cause before.
+            raise Diverged("the loss is not finite; lower --ppo.lr, or scale rewards and observations.")
         steps = int(result["env_runners"]["num_env_steps_sampled"])
         self._position.iteration += 1
         self._position.env_steps += steps
         self._position.seconds = ended - self._started
-        if not math.isfinite(result["learners"][MODULE]["total_loss"]):
-            option = "--learning.lr" if isinstance(self._experiment, AnsweringExperiment) else "--ppo.lr"
-            raise Diverged(
-                f"the loss is not finite in iteration {self._position.iteration}; lower {option}. "
-                f"The last checkpoint of {self.run_dir} is from before that."
-            )
         return {
             "iteration": self._position.iteration,
             "env_steps": self._position.env_steps,

@@ -8,6 +8,7 @@ from ray.rllib.algorithms.impala.torch.impala_torch_learner import IMPALATorchLe
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.learner import GeneralAdvantageEstimation
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.learner.training_data import TrainingData
@@ -16,7 +17,10 @@ from ray.rllib.utils.typing import ParamDict
 from torch import Tensor
 
 from ctm_rl.agents.rllib import private
+from ctm_rl.agents.rllib.column_learner import LEARNING_RATE_KEY
+from ctm_rl.agents.rllib.divergence import LARGEST, explain_samples, largest_of
 from ctm_rl.agents.rllib.module import CTMModule
+from ctm_rl.errors import Diverged
 
 REWARD_SCALE = "reward_scale"
 """Key of the factor in RLlib's ``learner_config_dict``."""
@@ -79,10 +83,26 @@ class MachineLearner(TorchLearner):
             if isinstance(module := self.module[module_id].unwrapped(), CTMModule):
                 module.agent.project_()
 
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Checks the weights, logs the learning rate that was used, and lets RLlib set that of the next update.
+
+        Raises:
+            Diverged: a weight is not finite.
+        """
+        largest, rate = float(largest_of(private.parameters_of(self))), private.learning_rate_of(self)
+        if not largest <= LARGEST:
+            cause = self._cause or f"the learning rate is {rate:.3g}; lower --ppo.lr."
+            raise Diverged(f"a weight has become {largest:.3g} in size: {cause}")
+        self.metrics.log_value((DEFAULT_MODULE_ID, LEARNING_RATE_KEY), rate, window=1)
+        super().after_gradient_based_update(timesteps=timesteps)
+
     def _make_batch_if_necessary(self, training_data: TrainingData) -> MultiAgentBatch:
         """Creates the training batch without gradient: RLlib would keep the graph of the values for its advantages."""
         with torch.no_grad():
-            return super()._make_batch_if_necessary(training_data)
+            batch = super()._make_batch_if_necessary(training_data)
+        columns = batch.policy_batches[DEFAULT_MODULE_ID]
+        self._cause = explain_samples(columns, ("sequence", "step"))
+        return batch
 
 
 class CTMPPOTorchLearner(MachineLearner, PPOTorchLearner):

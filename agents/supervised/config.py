@@ -7,6 +7,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings
+from ctm_rl.agents.experiments.validation import check_api_stack
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.learner import SupervisedLearner
@@ -90,6 +91,7 @@ class SupervisedConfig(AlgorithmConfig):
         Raises:
             ValueError: one line with the allowed values.
         """
+        check_api_stack(self)
         unit = max(1, self.num_learners) * self.learning.num_accumulated
         if self.learning.batch_size % unit:
             raise ValueError(

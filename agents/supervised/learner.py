@@ -13,7 +13,7 @@ from ray.rllib.core.learner.learner import Learner
 from torch import Tensor
 
 from ctm_rl.agents.rllib import private
-from ctm_rl.agents.rllib.column_learner import ColumnLearner
+from ctm_rl.agents.rllib.column_learner import ColumnLearner, GradientSteps
 from ctm_rl.agents.rllib.columns import map_arrays, to_device
 from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, AnsweringModule
 from ctm_rl.agents.supervised.optimisation import QuantileClipper, learning_rate, parameter_groups
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from ctm_rl.agents.supervised.config import SupervisedConfig
 
 GRADIENT_NORM_KEY = "gradient_norm"
-LEARNING_RATE_KEY = "lr"
-"""Names of metrics, beside RLlib's own."""
+"""Name of a metric, beside RLlib's own."""
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -36,6 +35,8 @@ class SupervisedLearner(ColumnLearner):
     """Learns from labelled samples, with a loss over the ticks; reads ``learning`` of the configuration."""
 
     config: "SupervisedConfig"  # pyright: ignore[reportIncompatibleVariableOverride]
+    LR_OPTION = "--learning.lr"
+    AXES = ("sample",)
 
     def build(self) -> None:
         """Builds the module, its optimiser, the gradient clipper and the loss scaler."""
@@ -60,7 +61,7 @@ class SupervisedLearner(ColumnLearner):
         )
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Does nothing: the learning rate is set before every step and logged after the last one, not by RLlib."""
+        """Does nothing: the learning rate is set before every step, not by RLlib."""
 
     def compute_loss_for_module(
         self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
@@ -114,21 +115,27 @@ class SupervisedLearner(ColumnLearner):
         return self._module_as(AnsweringModule)
 
     @property
+    def _may_overflow(self) -> bool:
+        """Whether a gradient that is not finite is normal: with half precision, the scaler skips its step."""
+        return self.config.learning.precision == "float16"
+
+    @property
     def _device_type(self) -> str:
         return torch.device(self._device).type
 
-    def _learn(self, columns: Mapping[str, Any]) -> None:
+    def _learn(self, columns: Mapping[str, Any]) -> GradientSteps:
         """Learns from the samples, batch by batch."""
         samples = to_device(columns, self._device)
         num_samples = len(columns[TARGETS])
-        self._take_steps(cut(samples, num_samples // self.config.num_rows))
+        steps = self._take_steps(cut(samples, num_samples // self.config.num_rows))
         private.log_trained_steps(self, num_samples)
+        return steps
 
-    def _take_steps(self, batches: Iterable[dict[str, Any]]) -> None:
-        """Takes an optimiser step for every batch, and logs the mean loss and norm, and the last learning rate."""
+    def _take_steps(self, batches: Iterable[dict[str, Any]]) -> GradientSteps:
+        """Takes an optimiser step for every batch, and logs the mean loss and norm."""
         settings = self.config.learning
         self._answering_module.train()
-        losses, norms, rate = [], [], 0.0
+        losses, norms = [], []
         for batch in batches:
             rate = learning_rate(settings, self.num_steps_taken, self.config.num_total_steps)
             loss, norm = self._step(batch, rate)
@@ -137,7 +144,8 @@ class SupervisedLearner(ColumnLearner):
             self.num_steps_taken += 1
         # One transfer from the device for all.
         loss, norm = torch.stack((torch.stack(losses).mean(), torch.stack(norms).mean().to(self._device))).tolist()
-        self._log_values({Learner.TOTAL_LOSS_KEY: loss, GRADIENT_NORM_KEY: norm, LEARNING_RATE_KEY: rate})
+        self._log_values({Learner.TOTAL_LOSS_KEY: loss, GRADIENT_NORM_KEY: norm})
+        return GradientSteps(losses, norms)
 
     def _step(self, batch: dict[str, Any], rate: float) -> tuple[Tensor, Tensor]:
         """Takes one optimiser step; returns the loss and the gradient's norm before clipping."""

@@ -1,14 +1,29 @@
 """A sweep as Ray Tune's objects: its search space, scheduler and loggers."""
 
+import math
 from typing import Any
 
 from ray import tune
 from ray.tune import Callback
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 
 from ctm_rl.agents.tuning.plan import Sweep
 from ctm_rl.agents.tuning.search_space import LISTED, Config, Search
 from ctm_rl.agents.tuning.trial import USED_SHARE
+
+
+class MetricScheduler(ASHAScheduler):
+    """ASHA that compares only trials that have a value of the metric.
+
+    A trial without one ends with NaN, which loggers need; compared with nothing but NaN, numpy would warn.
+    """
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Records the last result, if it can be compared."""
+        if self.metric is None or math.isnan(result.get(self.metric, math.nan)):
+            result = {name: value for name, value in result.items() if name != self.metric}
+        super().on_trial_complete(tune_controller, trial, result)
 
 
 def build_space(sweep: Sweep) -> dict[str, Any]:
@@ -22,7 +37,7 @@ def build_scheduler(sweep: Sweep) -> TrialScheduler:
     if options.scheduler == "none":
         return FIFOScheduler()
     if options.scheduler == "asha":
-        return ASHAScheduler(
+        return MetricScheduler(
             time_attr=USED_SHARE,
             max_t=1,
             grace_period=options.interval,  # pyright: ignore[reportArgumentType]

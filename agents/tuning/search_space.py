@@ -4,10 +4,12 @@ import itertools
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_origin
 
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.fields import closest_field, fields_of
 from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_json
 from ctm_rl.errors import UserError
@@ -219,5 +221,12 @@ def _check_field(name: str, known: dict[str, Any], experiment: AnyExperiment) ->
     if name in known or get_origin(known.get(parent)) is dict:
         return
     closest = closest_field(name, known)
-    hint = f"did you mean {closest}?" if closest else f"ctm-rl train {experiment.name} --help lists all of them."
+    hint = f"did you mean {closest}?" if closest else f"{_help_command(experiment)} lists all of them."
     raise UserError(f"--search {name}: not a field of the experiment; {hint}")
+
+
+def _help_command(experiment: AnyExperiment) -> str:
+    """The command that lists the fields of experiments of this kind; the name of one need not be a command's."""
+    if isinstance(experiment, ActingExperiment):
+        return f"ctm-rl train --env {shlex.quote(experiment.env.id)} --help"
+    return "ctm-rl train parity --help"

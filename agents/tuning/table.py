@@ -10,6 +10,13 @@ from ctm_rl.agents.cluster.check import aligned
 from ctm_rl.agents.run_directory.directory import CONFIG_FILE
 from ctm_rl.agents.tuning.plan import TUNE_FOLDER, Sweep, trial_name
 from ctm_rl.agents.tuning.trial import FAILED, FINISHED
+from ctm_rl.errors import UserError
+
+
+class NoResult(UserError):
+    """A sweep has ended, and none of its trials can be compared."""
+
+    exit_code = 1
 
 
 def format_table(sweep: Sweep, trials: list[Trial], directory: str) -> str:
@@ -37,14 +44,30 @@ def format_table(sweep: Sweep, trials: list[Trial], directory: str) -> str:
                 state_of(sweep, trial),
             ]
         )
-    return "\n".join([*aligned(rows), "", *_describe_best(sweep, trials, directory)])
+    return "\n".join([*aligned(rows), "", *_describe_best(sweep, trials, directory)]).rstrip()
+
+
+def check_result(sweep: Sweep, trials: list[Trial]) -> None:
+    """Refuses a sweep in which there is nothing to compare.
+
+    Raises:
+        NoResult: no trial has a value of the metric; the line says what to change.
+    """
+    if best_of(sweep, trials) is not None:
+        return
+    if trials and all(FAILED in (trial.last_result or {}) or trial.status == Trial.ERROR for trial in trials):
+        raise NoResult("no trial can be compared: all of them have failed, for the reasons in the table.")
+    raise NoResult(
+        f"no trial can be compared: none has a value of {sweep.metric}, which there is once an episode or a test has "
+        f"ended; raise --budget.env-steps (now {sweep.experiment.budget.env_steps:,}), or name another --metric."
+    )
 
 
 def _describe_best(sweep: Sweep, trials: list[Trial], directory: str) -> list[str]:
     """The best trial, and the commands to use it."""
     best = best_of(sweep, trials)
     if best is None:
-        return [f"no trial has a {sweep.metric}."]
+        return []
     place = f"{directory}/{trial_name(best.trial_id)}"
     lines = [f"best: {describe_trial(sweep, best)}"]
     if sweep.is_pbt:

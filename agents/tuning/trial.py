@@ -21,7 +21,7 @@ from ctm_rl.agents.runs.training_loop import Position, Run, is_used_up
 from ctm_rl.agents.tuning.plan import Sweep
 from ctm_rl.agents.tuning.search_space import Config
 from ctm_rl.checkpoints import store as checkpoint
-from ctm_rl.errors import UserError
+from ctm_rl.errors import Diverged, UserError
 
 USED_SHARE = "used_share"
 """How much of its budget a trial has used up: the schedulers' time."""
@@ -121,7 +121,8 @@ class SweepTrial(Trainable):
         if self._rows is None:
             return
         if self._run is not None:
-            self._run.save()
+            with contextlib.suppress(Diverged):  # the trial has reported it, and its last checkpoint is finite
+                self._run.save()
         self._rows.close()
 
     @property

@@ -132,9 +132,10 @@ def _run_sweep(sweep: "Sweep", *, is_new: bool) -> None:
         from ctm_rl.agents.tuning.tune import tune
 
         trials = tune(sweep, progress, is_new=is_new)
-    from ctm_rl.agents.tuning.table import format_table
+    from ctm_rl.agents.tuning.table import check_result, format_table
 
     _write(format_table(sweep, trials, _short(sweep.directory)) + "\n")
+    check_result(sweep, trials)
 
 
 def _resume(arguments: list[str]) -> None:

@@ -69,7 +69,8 @@ def think_fast(
         The answers after each tick.
     """
     weight = core.start_pre_history
-    with torch.autocast(weight.device.type, enabled=False):
+    # autocast knows no meta device, on which the memory of a pass is estimated
+    with torch.autocast("cpu" if weight.is_meta else weight.device.type, enabled=False):
         tensors, plan = fold_answering(core, readings, num_rows)
         sync = core.output_sync
         if not plan.is_recording:

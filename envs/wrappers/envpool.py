@@ -99,7 +99,8 @@ class EnvpoolVectorEnv(VectorEnv):
             actions: [N, ...].
 
         Returns:
-            Observations [N, ...], rewards, terminated and truncated, [N] each, and an empty dictionary.
+            Observations [N, ...], rewards, terminated and truncated, [N] each, and which episodes were cut by the
+            wrapper ``stagger``.
         """
         observations, rewards, terminated, truncated = self._step(np.asarray(actions))
         self._num_steps += 1
@@ -107,7 +108,8 @@ class EnvpoolVectorEnv(VectorEnv):
         self._was_cut = (self._first_ends == self._num_steps) & ~ended
         # Only the first episode is truncated early.
         self._first_ends[ended] = 0
-        return observations, rewards, terminated, truncated | self._was_cut, {}
+        info = {"is_staggered": self._was_cut, "_is_staggered": self._was_cut} if self._was_cut.any() else {}
+        return observations, rewards, terminated, truncated | self._was_cut, info
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stops the pool's threads."""

@@ -13,7 +13,8 @@ class StaggeredStart(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructo
 
     Where most episodes end by their time limit, environments that begin together stay in step: a learner then sees
     the beginning of all episodes, some iterations later their middle, and so on, and forgets the one while it learns
-    the other. The truncation is reported like that of the time limit.
+    the other. The truncation is reported like that of the time limit, with ``info["is_staggered"]``, since the return
+    of such an episode is not that of a whole one.
 
     Args:
         env: an environment with a time limit.
@@ -46,5 +47,7 @@ class StaggeredStart(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructo
         """Takes a step."""
         observation, reward, is_terminated, is_truncated, info = self.env.step(action)
         self._num_steps += 1
-        is_cut = self._num_steps == self._end and not is_terminated
+        is_cut = self._num_steps == self._end and not (is_terminated or is_truncated)
+        if is_cut:
+            info = {**info, "is_staggered": True}
         return observation, reward, is_terminated, is_truncated or is_cut, info

@@ -21,6 +21,8 @@ TINY = (
     *TINY_ACTING,
     *("--model.train-random-ticks", "True", "--model.normalize-observations", "True", "--ppo.num-rollout-steps", "10"),
     *("--ppo.normalize-rewards", "True", "--num-cpus-per-env-runner", "0.5", "--env.stagger-episodes", "True"),
+    # An exact run needs episodes that are shorter than the 30 steps between two checkpoints.
+    *("--env.max-episode-steps", "25"),
 )
 
 
@@ -28,7 +30,7 @@ def train(*arguments: str, run_dir: str, env_steps: int) -> int:
     """Trains something tiny, with a checkpoint every three iterations."""
     return main(
         [
-            *("train", "cartpole", *TINY, *arguments, "--checkpoint-iterations", "3"),
+            *("train", "cartpole", *TINY, *arguments, "--checkpoint-iterations", "3", "--exact-resume"),
             *("--budget.env-steps", str(env_steps), "--run-dir", run_dir),
         ]
     )

@@ -55,8 +55,8 @@ OLD_RUNS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Runs that version 0.1.0 left in ``golden/runs``: what they were trained with, to be followed by their budget."""
-BUDGETS = {"acting": ("240", "480"), "answering": ("32", "64")}
-"""Environment steps of two and of four iterations."""
+BUDGETS = {"acting": ("240", "370", "480"), "answering": ("32", "64")}
+"""Environment steps of two iterations, and of those at whose end each resumed run stops."""
 NUM_ROWS = 20
 ORDER_OF_SUMMATION = 1e-6
 """Relative difference that is allowed for rounding in another order of operations."""
@@ -91,10 +91,15 @@ def comparable_evaluation(output: str) -> dict[str, object]:
 
 
 def resumed(name: str) -> list[dict[str, float | None]]:
-    """Resumes an old run for as many iterations as it has; gives its metrics."""
+    """Resumes an old run for as many iterations as it has; gives its metrics.
+
+    One that acts is resumed for each iteration: version 0.1.0 began new episodes with every checkpoint, as a resumed
+    run does.
+    """
     from ctm_rl.cli.main import main
 
-    assert main(["resume", name, "--budget.env-steps", BUDGETS[name][1]]) == 0
+    for env_steps in BUDGETS[name][1:]:
+        assert main(["resume", name, "--budget.env-steps", env_steps]) == 0
     return comparable(name)
 
 

@@ -279,7 +279,8 @@ def test_environments_that_make_no_equal_minibatches_are_refused(changes: dict[s
         ({"target_kl": 0.0}, "^target_kl must be above 0"),
         ({"lambda_": 2.0}, "^lambda_ must be at least 0 and at most 1, got 2.0"),
         ({"num_minibatches": 0}, "num_minibatches must be at least 1"),
-        ({"train_batch_size_per_learner": 1000}, "must be a multiple of the 32 environments"),
+        ({"train_batch_size_per_learner": 1000}, "has no effect .*32 environments x 64 steps make 2048"),
+        ({"train_batch_size": 2000}, "has no effect .*32 environments x 64 steps make 2048"),
     ],
 )
 def test_settings_without_effect_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -103,6 +103,7 @@ def test_a_resumed_run_continues_the_counts_of_its_checkpoint(capsys: pytest.Cap
     with Path("a/metrics.jsonl").open("a") as file:
         file.write(json.dumps({**before[-1], "iteration": 3}) + '\n{"iterat')
     assert main(["resume", "a", "--budget.env-steps", budget(4)]) == 0
+    assert "the learning rate goes from 0 to 0.00" in "".join(capsys.readouterr())
     rows = read_metrics(Path("a"))
     assert rows[:2] == before
     assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
@@ -276,7 +277,8 @@ def test_a_stop_before_the_run_has_started_leaves_nothing(
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("cartpole", "--ppo.lr", "1e30", iterations=3, run_dir="a") == 1
     error = capsys.readouterr().err
-    assert error.startswith("ctm-rl: the loss is not finite in iteration 1; lower --ppo.lr.")
+    assert error.startswith("ctm-rl: iteration 1 has diverged: ")
+    assert "the learning rate is 1e+30; lower --ppo.lr. The checkpoint of iteration 0 is from before that" in error
     assert error.count("\n") == 1
     assert checkpoint.iteration_of(checkpoint.latest(Path("a"))) == 0
 
