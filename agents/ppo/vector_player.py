@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
-from ctm_rl.agents.rllib.finished_episodes import FinishedEpisode, seeds_of_envs
+from ctm_rl.agents.rllib.finished_episodes import FAULT, RAW_RETURN, FinishedEpisode, seeds_of_envs
 from ctm_rl.agents.rllib.module import fields_of
 from ctm_rl.agents.rllib.vector_loop import VectorLoop, VectorStep
 from ctm_rl.inference.batched_actor import Actor
@@ -144,9 +144,15 @@ class VectorPlayer:
 
 
 def _finished_episodes(taken: VectorStep) -> list[FinishedEpisode]:
-    """The episodes that ended with a step, in the order of their environments."""
+    """The episodes that ended with a step, in the order of their environments; not those that a fault has ended."""
     ended = taken.is_last
     if not ended.any():
         return []
-    done = zip(taken.returns[ended].tolist(), taken.lengths[ended].tolist(), strict=True)
+    infos = taken.infos.get("final_info", taken.infos)
+    if FAULT in infos:
+        ended = ended & ~infos[f"_{FAULT}"]
+    returns = taken.returns
+    if RAW_RETURN in infos:
+        returns = np.where(infos[f"_{RAW_RETURN}"], infos[RAW_RETURN], returns)
+    done = zip(returns[ended].tolist(), taken.lengths[ended].tolist(), strict=True)
     return [FinishedEpisode(*episode) for episode in done]

@@ -8,6 +8,10 @@ RETURNS = "episode_returns"
 """Key in a result's ``env_runners``: returns of the episodes that ended."""
 LENGTHS = "episode_lengths"
 """Key in a result's ``env_runners``: their lengths."""
+FAULT = "env_fault"
+"""Key in the information of an episode's last step: the fault that ended it; such an episode is not counted."""
+RAW_RETURN = "raw_return"
+"""Key in the information of an episode's last step: its return, where the rewards were clipped."""
 
 
 class FinishedEpisode(NamedTuple):

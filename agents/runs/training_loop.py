@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
 from ctm_rl.agents.rllib.private import without_known_noise, without_ray_results
@@ -256,7 +257,13 @@ class Run:
                 saved = f"A checkpoint is saved in {self.run_dir}"
             except CheckpointError as error:
                 saved = f"{error} The last one in {self.run_dir} remains"
-            raise EnvFault(f"{fault} {saved}; --tolerate-env-faults continues after faults.") from fault
+            is_tolerant = isinstance(self._experiment, ActingExperiment) and self._experiment.env.tolerate_faults
+            hint = (
+                "too many faults for --tolerate-env-faults"
+                if is_tolerant
+                else "--tolerate-env-faults continues after faults"
+            )
+            raise EnvFault(f"{fault} {saved}; {hint}.") from fault
 
     def _restart(self, error: Exception) -> None:
         """Builds the algorithm again and restores the last checkpoint: a learner's newest weights were lost with it."""

@@ -180,8 +180,8 @@ def test_an_environments_own_vector_class_is_used_where_it_supports_the_wrappers
         return type(env.unwrapped).__name__
 
     assert kind_of() == kind_of("time-limit=7", "hide-velocities") == "CartPoleVectorEnv"
-    assert kind_of("frame-skip=2") == kind_of("hide-velocities", "time-limit=7") == "SyncVectorEnv"
-    assert kind_of(vectorization="sync") == kind_of(tolerate_faults=True) == "SyncVectorEnv"
+    assert kind_of("frame-skip=2") == kind_of("hide-velocities", "time-limit=7") == "GuardedSyncVectorEnv"
+    assert kind_of(vectorization="sync") == kind_of(tolerate_faults=True) == "GuardedSyncVectorEnv"
 
 
 @pytest.mark.parametrize(
