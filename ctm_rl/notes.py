@@ -1,13 +1,16 @@
 """Warnings that are given once in a process and reach the training process from others; standard library only."""
 
+import contextlib
 import logging
 import multiprocessing
+from collections.abc import Iterator
 
 _LOG = logging.getLogger(__name__)
 _noted: set[str] = set()
 _shown: set[str] = set()
 _new: list[str] = []
 _SEPARATOR = "\x1f"
+_is_collecting = False
 
 
 def note(key: str, text: str) -> None:
@@ -23,7 +26,7 @@ def note(key: str, text: str) -> None:
         return
     _noted.add(key)
     _new.append(key + _SEPARATOR + text)
-    if multiprocessing.parent_process() is None:
+    if multiprocessing.parent_process() is None and not _is_collecting:
         show(_new[-1])
 
 
@@ -40,6 +43,17 @@ def show(entry: str) -> None:
     if key not in _shown:
         _shown.add(key)
         _LOG.warning("%s", text)
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[None]:
+    """Leaves all notes made inside the body to ``pop_notes``; none is logged here."""
+    global _is_collecting
+    _is_collecting = True
+    try:
+        yield
+    finally:
+        _is_collecting = False
 
 
 def forget() -> None:
