@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,11 +18,13 @@ from ctm_rl.errors import UserError
 
 _POLL_SECONDS = 0.1
 _PROGRAM = """
-import json, sys
+import json, os, sys
 sys.path[:] = json.loads(sys.argv[1])
 from ctm_rl.agents.runs.check_environment import main
 main()
+os._exit(0)
 """
+"""Ends at once, whatever threads and processes the environment has left."""
 
 
 @contextlib.contextmanager
@@ -80,11 +81,47 @@ def _read_answer(env: EnvConfig, code: int, answer: str, output: str) -> None:
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended itself with code {code}"
         last = next((f": {line.strip()[:200]}" for line in reversed(output.splitlines()) if line.strip()), "")
         raise UserError(f"env.id {env.id!r} cannot be played: its process {how} in the first two steps{last}")
-    values = json.loads(answer)
+    _read_values(json.loads(answer))
+
+
+def _read_values(values: dict[str, Any]) -> None:
+    """Logs what a check has noted.
+
+    Raises:
+        UserError: the environment has failed it.
+    """
     for entry in values["notes"]:
         notes.show(entry)
     if values["problem"] is not None:
         raise UserError(values["problem"])
+
+
+def try_out_on_a_worker(experiment: AnyExperiment, request: StopRequest) -> None:
+    """Tries the environment out in a worker process of Ray, if that is where it will be played.
+
+    Args:
+        experiment: what is to be trained; Ray has been started.
+        request: checked while this process waits.
+
+    Raises:
+        UserError: the environment fails there, for example because a file is missing on that machine.
+    """
+    if not isinstance(experiment, ActingExperiment) or experiment.num_env_runners == 0:
+        return
+    import ray
+    from ray.exceptions import WorkerCrashedError
+
+    task: Any = ray.remote(num_cpus=experiment.num_cpus_per_env_runner, max_retries=0)(_answer_of)
+    answer = task.remote(experiment.env)
+    while not ray.wait([answer], timeout=_POLL_SECONDS)[0]:
+        request.check()
+    try:
+        values = ray.get(answer)
+    except WorkerCrashedError as error:
+        raise UserError(
+            f"env.id {experiment.env.id!r} cannot be played: its worker process ended in the first two steps."
+        ) from error
+    _read_values({**values, "problem": values["problem"] and f"{values['problem']} This was in a worker process."})
 
 
 def try_out(env: EnvConfig) -> str | None:
@@ -101,12 +138,14 @@ def try_out(env: EnvConfig) -> str | None:
     return None
 
 
+def _answer_of(env: EnvConfig) -> dict[str, Any]:
+    """What is wrong with an environment, and what has been noted about it."""
+    with notes.collected():
+        return {"problem": try_out(env), "notes": notes.pop_notes()}
+
+
 def main() -> None:
     """Checks the environment that standard input describes, and writes the answer to the file named by descriptor."""
     env = build(EnvConfig, json.load(sys.stdin))
-    with open(int(sys.argv[2]), "w") as file, notes.collected():
-        values: dict[str, Any] = {"problem": try_out(env), "notes": notes.pop_notes()}
-        json.dump(values, file)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # whatever threads and processes the environment has left
+    with open(int(sys.argv[2]), "w") as file:
+        json.dump(_answer_of(env), file)

@@ -185,9 +185,12 @@ def _running(
         if not is_new:
             write_config(run_dir, config_of(experiment))
         run = Run(experiment, run_dir, task, config, progress, started, position, uploader)
-        with ray_for(experiment, request, nodes), entered(), run:
-            request.check()
-            yield run, keep
+        with ray_for(experiment, request, nodes), entered():
+            if not is_placed:
+                check_environment.try_out_on_a_worker(experiment, request)
+            with run:
+                request.check()
+                yield run, keep
 
 
 def build_checked_config(experiment: AnyExperiment, request: StopRequest) -> Any:
