@@ -357,7 +357,8 @@ def _play(
     while (is_playing := episode_of < num_episodes).any():
         taken = next(steps)
         num_ticks += int(policy.ticks[is_playing].sum())
-        ended = np.array([row for row in np.flatnonzero(taken.is_last) if not shares[row].pop_broken()], dtype=np.int64)
+        rows = np.flatnonzero(taken.is_last).tolist()
+        ended = np.array([row for row in rows if not shares[row].pop_broken()], dtype=np.int64)
         returns[episode_of[ended]], lengths[episode_of[ended]] = taken.returns[ended], taken.lengths[ended]
         episode_of[ended] += num_envs
     return returns, lengths, num_ticks

@@ -116,7 +116,7 @@ def try_out_on_a_worker(experiment: AnyExperiment, request: StopRequest) -> None
     while not ray.wait([answer], timeout=_POLL_SECONDS)[0]:
         request.check()
     try:
-        values = ray.get(answer)
+        values: Any = ray.get(answer)
     except WorkerCrashedError as error:
         raise UserError(
             f"env.id {experiment.env.id!r} cannot be played: its worker process ended in the first two steps."

@@ -115,7 +115,7 @@ class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
         self._num_steps += 1
         try:
             with self._timer:
-                result = self.env.step(action)
+                result: Any = self.env.step(action)
             try:
                 observation, reward, is_terminated, is_truncated, info = result
             except (TypeError, ValueError):

@@ -85,6 +85,40 @@ def test_a_run_that_its_environment_refuses_leaves_nothing(capsys: pytest.Captur
     assert list(Path().iterdir()) == []
 
 
+LOOK = """
+import sys
+from pathlib import Path
+import ray
+from ctm_rl.agents.cluster.session import prepare_environment, ray_for
+from ctm_rl.agents.cluster.signals import StopRequest
+from ctm_rl.agents.cluster.users_folder import entered, remembered
+from ctm_rl.agents.experiments.settings import RunSettings
+from ctm_rl.agents.run_directory.working_directory import working_inside
+
+def look():
+    import os, sys, statistics
+    import own
+    return os.getcwd(), own.VALUE, statistics.mean([1, 3]), sys.path[-1]
+
+sys.path.append(str(Path.cwd()))
+settings = RunSettings(name="a")
+prepare_environment(settings)
+with remembered(), working_inside(Path("run")), ray_for(settings, StopRequest(lambda: None)), entered():
+    assert Path("own.py").is_file()
+    print(*ray.get(ray.remote(look).remote()))
+"""
+
+
+def test_a_worker_of_ray_is_in_the_folder_of_the_user_which_comes_last_on_its_path(place: Path) -> None:
+    (place / "own.py").write_text("VALUE = 17")
+    (place / "run").mkdir()
+    for name in ("random", "queue", "ray", "statistics", "numpy"):
+        (place / f"{name}.py").write_text("raise RuntimeError('the wrong module')")
+    done = subprocess.run([sys.executable, "-P", "-c", LOOK], cwd=place, capture_output=True, text=True, timeout=170)
+    assert done.stdout.split() == [str(place), "17", "2", str(place)], done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_environments_are_played_in_the_folder_of_the_user_which_hides_no_module(place: Path) -> None:
     shutil.copy(peculiar.__file__, place / "own_games.py")

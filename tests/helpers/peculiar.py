@@ -1,6 +1,8 @@
 """Environments that return what Gymnasium does not document, one for each kind; imported by their ids."""
 
+import functools
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Text, Tuple
 
 SIGNAL = Box(-2, 2, (2,), np.float32)
+DictOf: Any = Dict
+"""Gymnasium takes any keys; its annotation allows texts alone."""
 
 
 class PeculiarEnv(gym.Env):
@@ -120,12 +124,12 @@ TAKEN: dict[str, tuple[dict[str, Any], str]] = {
     "inner": (
         {
             "observation": {7: (np.bool_(0), [3.0])},
-            "observation_space": Dict({7: Tuple((Discrete(2), Box(0, 4, (1,))))}),
+            "observation_space": DictOf({7: Tuple((Discrete(2), Box(0, 4, (1,))))}),
         },
         "whose part 7 part 0 is np.False_",
     ),
     "names": (
-        {"observation_space": Dict({'left, "right"': SIGNAL, "a=b": Discrete(3), 4: SIGNAL, " ": Discrete(2)})},
+        {"observation_space": DictOf({'left, "right"': SIGNAL, "a=b": Discrete(3), 4: SIGNAL, " ": Discrete(2)})},
         "",
     ),
 }
@@ -150,7 +154,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "wide": ({"observation": np.ones((2, 2), np.float32)}, r"has shape \(2, 2\) instead of \(2,\)"),
     "discrete": ({"observation": 2.5, "observation_space": Discrete(4)}, r"is 2.5, outside of Discrete\(4\)"),
     "bytes": ({"observation": b"a", "observation_space": Text(4)}, "is b'a' instead of a text"),
-    "parts": ({"observation": {1: 0}, "observation_space": Dict({"x": SIGNAL, 1: SIGNAL})}, "instead of"),
+    "parts": ({"observation": {1: 0}, "observation_space": DictOf({"x": SIGNAL, 1: SIGNAL})}, "instead of"),
 }
 """What is a fault: the arguments, and its description."""
 
@@ -163,10 +167,13 @@ def make(name: str) -> gym.Env:
 SPACES: dict[str, Space] = {"Nothing": MultiDiscrete(np.zeros(0, np.int64)), "Billions": Discrete(3 * 10**9)}
 """Action spaces without a policy."""
 
-for name in (*TAKEN, *REFUSED):
-    gym.register(f"peculiar/{name}-v0", lambda name=name: make(name))
-for name, space in SPACES.items():
-    gym.register(f"peculiar/{name}-v0", lambda space=space: PeculiarEnv(action_space=space))
-gym.register("peculiar/ReadsFile-v0", ReadsFile)
-gym.register("peculiar/Leaves-v0", Leaves)
-gym.register("peculiar/NoSpace-v0", lambda: PeculiarEnv(observation_space="later"))
+ENTRY_POINTS: dict[str, Callable[..., gym.Env]] = {
+    **{name: functools.partial(make, name) for name in (*TAKEN, *REFUSED)},
+    **{name: functools.partial(PeculiarEnv, action_space=space) for name, space in SPACES.items()},
+    "ReadsFile": ReadsFile,
+    "Leaves": Leaves,
+    "NoSpace": functools.partial(PeculiarEnv, observation_space="later"),
+}
+for name, entry_point in ENTRY_POINTS.items():
+    entry: Any = entry_point
+    gym.register(f"peculiar/{name}-v0", entry)

@@ -82,7 +82,7 @@ def test_processes_note_to_the_one_that_started_them(name: str, caplog: pytest.L
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_leaving_the_process_is_a_fault(vectorization: Any) -> None:
-    env = make_vector_env(EnvConfig(id="peculiar:peculiar/Leaves-v0", vectorization=vectorization), 2)
+    env: Any = make_vector_env(EnvConfig(id="peculiar:peculiar/Leaves-v0", vectorization=vectorization), 2)
     env.reset(seed=[3, 4])
     with pytest.raises(EnvFault, match=r"raised SystemExit: no seats left \(peculiar.py, line \d+\), in step 1 of ep"):
         for _ in range(9):

@@ -38,7 +38,8 @@ def test_training_plays_what_evaluation_plays(
 ) -> None:
     needs_ale()
     config = EnvConfig(id=GAME, wrappers=wrappers, kwargs=kwargs)
-    env, one = make_vector_env(config, 2), make_env(config)
+    env: Any = make_vector_env(config, 2)
+    one = make_env(config)
     assert env.single_observation_space == one.observation_space
     assert env.single_action_space == one.action_space
     assert len(caplog.records) == bool(noted)

@@ -94,7 +94,7 @@ def test_an_own_vector_class_with_another_space_or_other_arguments_is_not_used(
             self.observation_space = Box(0, high, (num_envs, 2), np.float32)
             self.action_space = gym.spaces.MultiDiscrete([2] * num_envs)
 
-    gym.register("Twofold-v0", lambda **_: Counting(), vector_entry_point=Vector)
+    gym.register("Twofold-v0", lambda **_: Counting(), vector_entry_point=lambda **kwargs: Vector(**kwargs))
     try:
         for kwargs, reason in (
             ({}, r"another space than gymnasium.make (Box(0.0, 9.0, (2,), float32) instead of Box(0.0, 1000.0"),
