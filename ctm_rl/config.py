@@ -1,6 +1,7 @@
 """Configurations of models: frozen, checked dataclasses; without torch, so that the command line starts quickly."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -246,13 +247,36 @@ def encoders_by_part(encoder: str) -> dict[str, str]:
         ValueError: there is no such encoder.
     """
     named = {}
-    for item in encoder.split(","):
-        part, _, name = item.rpartition("=")
-        check_choice(f"encoder of {part.strip()}" if part else "encoder", name, ("auto", *OBSERVATION_ENCODERS, SKIP))
-        named[part.strip()] = name
+    for part, name in _items_of(encoder):
+        check_choice(f"encoder of {part}" if part else "encoder", name, ("auto", *OBSERVATION_ENCODERS, SKIP))
+        named[part] = name
     if ("" in named and len(named) > 1) or named.get("") == SKIP:
         raise ValueError(f"encoder must be one name, or part=name for several parts; got {encoder!r}.")
     return named
+
+
+def _items_of(encoder: str) -> Iterator[tuple[str, str]]:
+    """The parts with their encoders: items between commas, ``part=name``, or ``name`` for all of an observation."""
+    position = 0
+    while position <= len(encoder):
+        quoted = _QUOTED_ITEM.match(encoder, position)
+        if quoted:
+            yield quoted[1].replace('""', '"'), quoted[2]
+            position = quoted.end() + 1
+        else:
+            item = encoder[position:].partition(",")[0]
+            part, _, name = item.rpartition("=")
+            yield part.strip(), name
+            position += len(item) + 1
+
+
+_QUOTED_ITEM = re.compile(r'\s*"((?:[^"]|"")*)"=([^,]*)')
+
+
+def quote_part(name: str) -> str:
+    """The name of a part as ``PolicyConfig.encoder`` has it: in double quotes if it contains what separates parts."""
+    is_plain = name and name == name.strip() and not set(name) & set(',="')
+    return name if is_plain else '"' + name.replace('"', '""') + '"'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -269,7 +293,8 @@ class PolicyConfig(CoreConfig):
     """Upper limit of the learned decay rates; the lower limit is 0."""
     encoder: str = "auto"
     """auto (chosen from the observation space), control, conv, grid, categories or text; for the parts of a Dict or
-    Tuple as image=grid,mission=skip: parts that are not named use auto, and skip leaves a part out."""
+    Tuple as image=grid,mission=skip: parts that are not named use auto, and skip leaves a part out; a name with a comma
+    stands in double quotes."""
     normalize_observations: bool = False
     """Vectors: subtract the running mean of all observations, and divide by their standard deviation."""
     feature_dim: int = 128

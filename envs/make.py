@@ -2,20 +2,24 @@
 
 import functools
 import importlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import gymnasium as gym
-from gymnasium.vector import SyncVectorEnv, VectorEnv
+from gymnasium.vector import VectorEnv
 
 from ctm_rl.envs.guard.env_guard import EnvGuard
-from ctm_rl.envs.guard.vector_guard import GuardedAsyncVectorEnv, VectorGuard, is_shareable
-from ctm_rl.envs.wrappers.by_name import HIDE_VELOCITIES, TIME_LIMIT, Named, parse, wrap
+from ctm_rl.envs.guard.vector_guard import GuardedAsyncVectorEnv, GuardedSyncVectorEnv, VectorGuard
+from ctm_rl.envs.wrappers.by_name import ATARI, HIDE_VELOCITIES, TIME_LIMIT, Named, parse, wrap
 from ctm_rl.envs.wrappers.hide_velocity import HideVelocityVector
 from ctm_rl.errors import UserError
+from ctm_rl.notes import note
 
-_MODULES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
+_MODULES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid", "ALE/": "ale_py"}
 """The module that registers the environments whose names begin like this."""
+_EXTRAS = {"ale_py": "atari"}
+"""The extra of this package that installs a module."""
 
 Vectorization = Literal["vector_entry_point", "sync", "async"]
 
@@ -27,8 +31,9 @@ def make_wrapped(
     *,
     step_time_limit: float | None = None,
     tolerate_faults: bool = False,
-    check_bounds: bool = True,
+    check_bounds: bool = False,
     use_envpool: bool = False,
+    vectorization: Vectorization = "sync",
 ) -> EnvGuard:
     """Makes an environment by its id; the entry point of ``ctm_rl/Wrapped-v0``.
 
@@ -39,8 +44,9 @@ def make_wrapped(
         arguments: passed to ``gymnasium.make``.
         step_time_limit: seconds that a step or a reset may take; ``None``: no limit.
         tolerate_faults: go on after faults, see ``EnvGuard``.
-        check_bounds: an observation outside the bounds of its space is a fault too.
+        check_bounds: an observation outside the bounds of its space is a fault too; otherwise it is noted.
         use_envpool: has no effect on a single environment.
+        vectorization: has no effect on a single environment.
 
     Returns:
         The environment, wrapped and guarded.
@@ -62,7 +68,7 @@ def make_wrapped_vector(
     vectorization: Vectorization = "vector_entry_point",
     step_time_limit: float | None = None,
     tolerate_faults: bool = False,
-    check_bounds: bool = True,
+    check_bounds: bool = False,
     use_envpool: bool = False,
 ) -> VectorEnv:
     """Makes many environments; the vector entry point of ``ctm_rl/Wrapped-v0``.
@@ -72,9 +78,10 @@ def make_wrapped_vector(
         env_id: as for ``make_wrapped``.
         wrapper_names: as for ``make_wrapped``.
         arguments: as for ``make_wrapped``.
-        vectorization: ``vector_entry_point``: the environment's own vector class, where there is one that supports the
-            wrappers (``time-limit`` first, ``hide-velocities``) and faults are not tolerated, because it cannot
-            recreate a single environment; otherwise as ``sync``: one after the other; ``async``: one process each.
+        vectorization: ``vector_entry_point``: the environment's own vector class, where there is one that has the
+            spaces and takes the arguments of ``gymnasium.make``, supports the wrappers (``time-limit`` first,
+            ``hide-velocities``) and faults are not tolerated, because it cannot recreate a single environment;
+            otherwise as ``sync``: one after the other; ``async``: one process each.
         step_time_limit: as for ``make_wrapped``; with a vector class, for a step of all environments.
         tolerate_faults: as for ``make_wrapped``.
         check_bounds: as for ``make_wrapped``.
@@ -110,17 +117,16 @@ def make_wrapped_vector(
         check_bounds=check_bounds,
     )
     if vectorization != "async":
-        return SyncVectorEnv([make] * num_envs)
-    one = make()
-    is_shared = is_shareable(one.observation_space)
-    one.close()
-    return GuardedAsyncVectorEnv([make] * num_envs, env_id, time_limit=step_time_limit, shared_memory=is_shared)
+        return GuardedSyncVectorEnv([make] * num_envs, env_id)
+    return GuardedAsyncVectorEnv([make] * num_envs, env_id, time_limit=step_time_limit)
 
 
 def _make(env_id: str, wrappers: Sequence[str], arguments: dict[str, Any]) -> gym.Env:
     """Makes one environment with its wrappers."""
-    parse(wrappers)  # an unknown wrapper is reported before anything is made
+    named = parse(wrappers)  # an unknown wrapper is reported before anything is made
     _import_for(env_id)
+    if any(wrapper.name == ATARI for wrapper in named):
+        arguments = {"frameskip": 1, **arguments}  # the wrapper skips frames itself
     # The guard checks every step; Gymnasium's own checker would add a wrapper that checks the first step only.
     return wrap(_call(gym.make, env_id, disable_env_checker=True, **arguments), wrappers)
 
@@ -138,6 +144,8 @@ def _import_for(env_id: str) -> None:
     module, _, name = env_id.rpartition(":")
     known = (_MODULES[prefix] for prefix in _MODULES if name.startswith(prefix))
     module = module or next(known, "")
+    if module in _EXTRAS and importlib.util.find_spec(module) is None:
+        raise UserError(f'it needs {module}, which is not installed: pip install "ctm-rl[{_EXTRAS[module]}]".')
     if module:
         importlib.import_module(module)
 
@@ -163,8 +171,29 @@ def _make_own_vector(
     if spec is None or spec.vector_entry_point is None:
         return None
     others = [wrapper for wrapper in wrappers if wrapper.name != HIDE_VELOCITIES]
+    limited = arguments
     if others and others == list(wrappers[:1]) and others[0].name == TIME_LIMIT and spec.max_episode_steps is not None:
-        arguments = {**arguments, "max_episode_steps": others[0].value}
+        limited = {**arguments, "max_episode_steps": others[0].value}
     elif others:
         return None
-    return _call(gym.make_vec, env_id, num_envs, gym.VectorizeMode.VECTOR_ENTRY_POINT, **arguments)
+    one = _make(env_id, (), arguments)
+    spaces = one.observation_space, one.action_space
+    one.close()
+    try:
+        env = _call(gym.make_vec, env_id, num_envs, gym.VectorizeMode.VECTOR_ENTRY_POINT, **limited)
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:120]
+        _note_own_vector(env_id, f"does not take the arguments of gymnasium.make ({reason})")
+        return None
+    own = env.single_observation_space, env.single_action_space
+    if own == spaces:
+        return env
+    env.close()
+    which = 0 if own[0] != spaces[0] else 1
+    _note_own_vector(env_id, f"has another space than gymnasium.make ({own[which]} instead of {spaces[which]})")
+    return None
+
+
+def _note_own_vector(env_id: str, why: str) -> None:
+    """Notes that environments are stepped in turn although they have a vector class."""
+    note(f"{env_id} vector class", f"the vector class of {env_id} {why}; its environments are stepped in turn.")

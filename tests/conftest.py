@@ -4,7 +4,7 @@ import contextlib
 import os
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -59,6 +59,27 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(home))
         yield home
+
+
+@pytest.fixture(autouse=True)
+def environments_are_tried_out_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries environments out in this process: another one for each run would take a second; forgets what was noted."""
+    from ctm_rl import notes
+    from ctm_rl.agents.experiments.acting import ActingExperiment
+    from ctm_rl.agents.runs import check_environment
+    from ctm_rl.errors import UserError
+
+    @contextlib.contextmanager
+    def try_out(experiment: object, request: object) -> Iterator[Callable[[], None]]:
+        def wait() -> None:
+            problem = check_environment.try_out(experiment.env) if isinstance(experiment, ActingExperiment) else None
+            if problem is not None:
+                raise UserError(problem)
+
+        yield wait
+
+    notes.forget()
+    monkeypatch.setattr(check_environment, "environment_check", try_out)
 
 
 @pytest.fixture(scope="session")

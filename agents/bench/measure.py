@@ -20,6 +20,7 @@ from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.bench.worker import ITERATION, PARTS
 from ctm_rl.agents.cluster.session import check_machine, count_cpus, prepare_environment, ray_for
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
+from ctm_rl.agents.cluster.users_folder import remembered
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import to_json
 from ctm_rl.agents.run_directory.working_directory import working_inside
@@ -97,7 +98,8 @@ def running_ray(experiment: ActingExperiment) -> Iterator[ActingExperiment]:
     with (
         contextlib.redirect_stdout(sys.stderr),
         tempfile.TemporaryDirectory() as directory,
-        working_inside(Path(directory), experiment),
+        remembered(),
+        working_inside(Path(directory)),
         ray_for(experiment, request, nodes),
         contextlib.ExitStack() as stack,
     ):

@@ -59,6 +59,7 @@ def _serve(task: dict[str, Any], answers: TextIO) -> None:
 
     from ctm_rl.agents.cluster.session import ray_for
     from ctm_rl.agents.cluster.signals import StopRequest
+    from ctm_rl.agents.cluster.users_folder import entered
     from ctm_rl.agents.rllib.private import without_ray_results
 
     experiment, rival = from_json(task["experiment"]), RivalSettings(**task["rival"])
@@ -67,6 +68,7 @@ def _serve(task: dict[str, Any], answers: TextIO) -> None:
         if task["name"] != "sb3-lstm":
             stack.enter_context(without_ray_results())
             stack.enter_context(ray_for(experiment, StopRequest(lambda: None)))
+        stack.enter_context(entered())
         torch.set_num_threads(task["num_threads"])
         contender = make_contender(task["name"], experiment, rival)
         with user_errors():  # settings that do not fit the environment

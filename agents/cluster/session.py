@@ -19,6 +19,7 @@ from ctm_rl.agents.cluster.capacity import Node, check_capacity, needed_cpus, ne
 from ctm_rl.agents.cluster.ship_package import runtime_env
 from ctm_rl.agents.cluster.signals import StopRequest
 from ctm_rl.agents.cluster.temporary_folder import ray_folder
+from ctm_rl.agents.cluster.users_folder import SETUP_HOOK
 from ctm_rl.agents.experiments.settings import RunSettings
 from ctm_rl.agents.rllib import private
 from ctm_rl.errors import UserError
@@ -128,6 +129,7 @@ def ray_for(
                     _temp_dir=folder,
                     num_cpus=max(count_cpus(), math.ceil(max(num_cpus, needed_cpus(experiment)))),
                     include_dashboard=False,
+                    runtime_env={"worker_process_setup_hook": SETUP_HOOK},
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from ctm_rl.agents.experiments.answering import AnsweringExperiment, TaskConfig
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.experiments.settings import MAX_SEED
 from ctm_rl.agents.rllib.environment import make_env
+from ctm_rl.agents.rllib.finished_episodes import FAULT
 from ctm_rl.agents.rllib.spaces import fit
 from ctm_rl.agents.rllib.vector_loop import VectorLoop
 from ctm_rl.agents.run_directory.directory import check_is_run, read_config
@@ -42,6 +44,8 @@ Env = TypeVar("Env", EnvConfig, TaskConfig)
 
 MAX_ENVS = 32
 """Number of environments that are stepped together, at most."""
+MAX_EPISODE_STEPS = 100_000
+"""Steps of an episode, at most, unless another limit is given: an episode may have no end of its own."""
 _SEED_FLOOR = 2**31
 """Lowest seed of evaluation; those of training are below."""
 
@@ -57,6 +61,8 @@ class _PlayOptions(NamedTuple):
     """Certainty at which a row halts; ``None``: no halting."""
     num_ticks: int | None
     """Number of ticks of a row, at most; ``None``: as trained."""
+    max_episode_steps: int
+    """Steps after which an episode is truncated."""
 
 
 def evaluate(
@@ -72,12 +78,14 @@ def evaluate(
     halt_certainty: float | None = None,
     halt_curve: bool = False,
     num_ticks: int | None = None,
+    max_episode_steps: int = MAX_EPISODE_STEPS,
     trust: bool = False,
 ) -> dict[str, Any]:
     """Evaluates a policy on exactly ``episodes`` episodes, or a model that answers on as many samples.
 
     Every environment plays a fixed share of them: taking those that end first would favour short ones. Every episode
-    has its own seed.
+    has its own seed. Faults of the environment are handled as the run does: they end the evaluation, or, where the run
+    tolerates them, the episode is played again from another seed.
 
     Args:
         run_dir: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
@@ -95,12 +103,15 @@ def evaluate(
         halt_curve: add ``halting``: results, ticks and time for several such certainties.
         num_ticks: number of ticks of such a policy, or the largest number where rows halt. Models that answer always
             return ``accuracy_by_tick``.
+        max_episode_steps: policies only: an episode is truncated after so many steps; it counts with what it has
+            returned until then.
         trust: whether the run may import a module of the current folder, or load data from the network, although no
             run of this user on this machine names it, see ``run_directory.trust``.
 
     Returns:
         ``episodes``, mean, standard deviation, minimum and maximum of the raw returns, mean length, ``env_steps``,
-        ``seconds``, and the iteration of the checkpoint; for answers see ``evaluate_answers``. Where rows halt, also
+        ``seconds``, and the iteration of the checkpoint; if there are any, ``episodes_truncated`` (after
+        ``max_episode_steps``) and ``env_faults``; for answers see ``evaluate_answers``. Where rows halt, also
         ``halt_certainty`` and ``ticks_mean``, ticks of a step or sample, the latter with ``num_ticks`` too; for answers
         ``accuracy`` and ``accuracy_whole`` are then those of each sample's last tick.
 
@@ -110,6 +121,8 @@ def evaluate(
     """
     if episodes < 1:
         raise UserError(f"episodes must be at least 1, got {episodes}.")
+    if max_episode_steps < 1:
+        raise UserError(f"max_episode_steps must be at least 1, got {max_episode_steps}.")
     if not 0 <= seed <= MAX_SEED:
         raise UserError(f"seed must be at least 0 and at most {MAX_SEED}, got {seed}.")
     thresholds = _thresholds(halt_certainty, halt_curve)
@@ -147,7 +160,8 @@ def evaluate(
     if thresholds:
         _checked(lambda: check_can_halt(policy.agent))
     halting = thresholds if halt_curve else ()
-    result = _play_all(policy, env, seeds, _PlayOptions(deterministic, seed, halt_certainty, num_ticks), halting)
+    options = _PlayOptions(deterministic, seed, halt_certainty, num_ticks, max_episode_steps)
+    result = _play_all(policy, env, seeds, options, halting)
     return {**result, "iteration": policy.iteration, "seed": seed, "deterministic": deterministic}
 
 
@@ -156,7 +170,7 @@ def _play_all(
 ) -> dict[str, Any]:
     """Plays one episode for each seed, and again for each certainty of the halting curve."""
     episodes = len(seeds)
-    shares = [_Share(_make_fitting(config, policy)) for _ in range(min(episodes, MAX_ENVS))]
+    shares = [_Share(_make_fitting(config, policy), options.max_episode_steps) for _ in range(min(episodes, MAX_ENVS))]
     vector = SyncVectorEnv([lambda share=share: share for share in shares], autoreset_mode=AutoresetMode.SAME_STEP)
     loop = VectorLoop(vector, policy.layout)
     started = time.perf_counter()
@@ -179,6 +193,7 @@ def _play_all(
         "episode_length_mean": float(lengths.mean()),
         "env_steps": int(lengths.sum()),
         "seconds": round(seconds, 3),
+        **_incidents(shares),
         **_ticks_taken(options, ticks / int(lengths.sum())),
         **({"halting": halting} if halting else {}),
     }
@@ -277,26 +292,52 @@ class _Share(gym.Wrapper[Any, Any, Any, Any]):
     """One environment's share of the episodes: plays one for each of its seeds, then stands still.
 
     Args:
-        env: the environment.
+        env: the environment; if it tolerates faults, an episode that one has ended is played again.
+        max_steps: an episode is truncated after so many steps.
+
+    Attributes:
+        num_truncated: how many episodes were truncated so.
+        num_faults: how many faults were tolerated.
     """
+
+    def __init__(self, env: gym.Env, max_steps: int) -> None:
+        super().__init__(env)
+        self._max_steps = max_steps
+        self.num_truncated = self.num_faults = 0
+        self._is_broken = False
 
     def begin(self, seeds: Iterable[int]) -> None:
         """Sets the seeds of the next episodes."""
         self._seeds = iter(seeds)
+        self._is_broken = False
+
+    def pop_broken(self) -> bool:
+        """Whether the last episode was ended by a fault, and is played again."""
+        is_broken, self._is_broken = self._is_broken, False
+        return is_broken
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins the next episode; after the last one the last observation stays."""
-        following = next(self._seeds, None)
-        self._is_over = following is None
+        # Without a seed, an environment that has been recreated derives one from the last.
+        following = None if self._is_broken else next(self._seeds, None)
+        self._is_over = following is None and not self._is_broken
+        self._num_steps = 0
         if not self._is_over:
-            self._observation, _ = self.env.reset(seed=following)
+            self._observation, info = self.env.reset(seed=following)
+            self.num_faults += FAULT in info
         return self._observation, {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Takes a step, or none after the last episode."""
         if self._is_over:
             return self._observation, 0.0, False, False, {}
-        self._observation, reward, is_terminated, is_truncated, _ = self.env.step(action)
+        self._observation, reward, is_terminated, is_truncated, info = self.env.step(action)
+        self._num_steps += 1
+        self._is_broken = FAULT in info
+        self.num_faults += self._is_broken
+        if self._num_steps == self._max_steps and not (is_terminated or is_truncated):
+            self.num_truncated += 1
+            is_truncated = True
         return self._observation, reward, is_terminated, is_truncated, {}
 
 
@@ -335,7 +376,8 @@ def _play(
     while (is_playing := episode_of < num_episodes).any():
         taken = next(steps)
         num_ticks += int(policy.ticks[is_playing].sum())
-        ended = np.flatnonzero(taken.is_last)
+        rows = np.flatnonzero(taken.is_last).tolist()
+        ended = np.array([row for row in rows if not shares[row].pop_broken()], dtype=np.int64)
         returns[episode_of[ended]], lengths[episode_of[ended]] = taken.returns[ended], taken.lengths[ended]
         episode_of[ended] += num_envs
     return returns, lengths, num_ticks
@@ -355,6 +397,15 @@ def _play_halting(
         "episode_length_mean": float(lengths.mean()),
         "seconds_per_step": (time.perf_counter() - started) / num_steps,
     }
+
+
+def _incidents(shares: Sequence[_Share]) -> dict[str, int]:
+    """How many episodes were truncated, and how many faults were tolerated, if any; halting curves included."""
+    counts = {
+        "episodes_truncated": sum(share.num_truncated for share in shares),
+        "env_faults": sum(share.num_faults for share in shares),
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def _thresholds(halt_certainty: float | None, halt_curve: bool) -> tuple[float | None, ...]:
@@ -399,6 +450,12 @@ def to_text(result: dict[str, Any]) -> str:
         f"{describe_return(result['episode_return_max'])}), length {result['episode_length_mean']:.1f}, "
         f"{result['env_steps']} steps in {result['seconds']:.1f} s, checkpoint of iteration {result['iteration']}"
         + (f", {result['ticks_mean']:.2f} ticks per step" if "ticks_mean" in result else "")
+        + (f", {result['env_faults']} env faults tolerated" if "env_faults" in result else "")
+        + (
+            f", {result['episodes_truncated']} episodes truncated (--max-episode-steps)"
+            if "episodes_truncated" in result
+            else ""
+        )
         + describe_points(result, _describe_point)
     )
 
@@ -412,5 +469,14 @@ def _describe_point(point: dict[str, Any]) -> str:
 
 
 def to_json(result: dict[str, Any]) -> str:
-    """The result as one line of JSON."""
-    return json.dumps(result)
+    """The result as one line of JSON; numbers that are not finite, for which JSON has no word, are null."""
+    return json.dumps(_for_json(result), allow_nan=False)
+
+
+def _for_json(value: Any) -> Any:
+    """Nested results with ``None`` in place of numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _for_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_for_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

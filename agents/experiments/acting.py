@@ -33,7 +33,8 @@ class EnvConfig:
     """Arguments of the environment, such as '{"length": 16}'."""
     wrappers: tuple[str, ...] = ()
     """Wrappers by name, the first innermost: hide-velocities[=INDEX,...] (of classic control, so that the policy has to
-    remember), frame-skip=N, time-limit=N, and MiniGrid's grid-image (alone), grid-full, grid-onehot."""
+    remember), frame-skip=N, time-limit=N, MiniGrid's grid-image (alone), grid-full, grid-onehot, and atari (small grey
+    frames, four at a time, and in training rewards clipped to -1 to 1)."""
     max_episode_steps: int | None = None
     """Truncate episodes after this many steps of the environment itself; None: as registered. The same as time-limit
     for the first wrapper."""
@@ -41,15 +42,17 @@ class EnvConfig:
     """In training, truncate every environment's first episode at a random step: where all episodes last until their
     time limit, environments would otherwise always be at the same step of their episodes."""
     vectorization: Literal["auto", "sync", "async", "envpool"] = "auto"
-    """How environments are stepped together: by their own vector class if there is one (auto), in turn, in parallel,
-    or in C++ by envpool, which must be installed and has some of them (evaluation uses Gymnasium's)."""
+    """How environments are stepped together: by their own vector class if there is one with the same spaces (auto), in
+    turn, in parallel, or in C++ by envpool, which must be installed and has some of them (evaluation uses
+    Gymnasium's)."""
     step_time_limit: float | None = 600.0
     """Seconds that a step or a reset may take before it counts as a fault; None: no limit."""
-    check_bounds: bool = True
-    """Observations outside the bounds that their space declares are faults."""
+    check_bounds: bool = False
+    """Observations outside the bounds that their space declares are faults; otherwise the first one is warned about."""
     tolerate_faults: bool = False
     """After a fault (an error, a number that is not finite, an observation outside its space, a step that takes too
-    long) create the environment again, count the fault and go on; otherwise the run ends."""
+    long) create the environment again, count the fault and go on, unless faults end more than half of an environment's
+    episodes; otherwise the run ends."""
 
     def __post_init__(self) -> None:
         """Checks the values."""

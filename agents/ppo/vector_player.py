@@ -12,7 +12,7 @@ from torch import Tensor
 from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.rllib.divergence import explain_samples, largest_of
-from ctm_rl.agents.rllib.finished_episodes import FinishedEpisode, seeds_of_envs
+from ctm_rl.agents.rllib.finished_episodes import RAW_RETURN, FinishedEpisode, seeds_of_envs
 from ctm_rl.agents.rllib.module import fields_of
 from ctm_rl.agents.rllib.vector_loop import VectorLoop, VectorStep
 from ctm_rl.errors import Diverged
@@ -167,6 +167,9 @@ def _finished_episodes(taken: VectorStep) -> list[FinishedEpisode]:
     """The whole episodes that ended with a step, in the order of their environments."""
     if not taken.is_last.any():
         return []
-    ended = taken.is_whole
-    done = zip(taken.returns[ended].tolist(), taken.lengths[ended].tolist(), strict=True)
+    ended, returns = taken.is_whole, taken.returns
+    infos = taken.infos.get("final_info", taken.infos)
+    if RAW_RETURN in infos:
+        returns = np.where(infos[f"_{RAW_RETURN}"], infos[RAW_RETURN], returns)
+    done = zip(returns[ended].tolist(), taken.lengths[ended].tolist(), strict=True)
     return [FinishedEpisode(*episode) for episode in done]

@@ -2,10 +2,14 @@
 
 from typing import Any
 
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AsyncVectorEnv, VectorEnv
+
+from ctm_rl import notes
 
 FAULTS = "env_faults"
 """Key in a result's ``env_runners``: tolerated faults of an iteration."""
+NOTES = "env_notes"
+"""Key in a result's ``env_runners``: what environment runners have noted in an iteration."""
 _COUNTER = "num_faults"
 
 
@@ -30,6 +34,20 @@ class FaultCounter:
         total = sum(int(count) for count in get(_COUNTER))
         last, self._last = self._last, total
         return total - last
+
+
+def pop_notes(env: VectorEnv | None) -> list[str]:
+    """What has been noted about environments since the last call, in this process and in theirs."""
+    found = notes.pop_notes()
+    if env is not None and isinstance(env.unwrapped, AsyncVectorEnv):
+        found += [entry for entries in env.unwrapped.call("pop_notes") for entry in entries]
+    return found
+
+
+def show_notes(result: dict[str, Any]) -> None:
+    """Logs what environment runners have noted in an iteration, each kind once."""
+    for entry in result.get("env_runners", {}).get(NOTES) or ():
+        notes.show(str(entry))
 
 
 def faults_of(result: dict[str, Any]) -> int:

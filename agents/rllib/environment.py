@@ -2,7 +2,9 @@
 
 import contextlib
 import functools
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import gymnasium as gym
@@ -15,13 +17,7 @@ from ctm_rl.errors import UserError
 
 WRAPPED = "ctm_rl.envs:ctm_rl/Wrapped-v0"
 """Registered id of the environment that creates any other, with wrappers and a guard."""
-VECTORIZATIONS = {
-    "auto": gym.VectorizeMode.VECTOR_ENTRY_POINT,
-    "sync": gym.VectorizeMode.SYNC,
-    "async": gym.VectorizeMode.ASYNC,
-    ENVPOOL: gym.VectorizeMode.VECTOR_ENTRY_POINT,
-}
-"""RLlib's ``gym_env_vectorize_mode`` for each of ``EnvConfig.vectorization``."""
+_OWN_CLASS = "vector_entry_point"
 _OWN_ID = "ctm_rl-rllib-env-v0"
 
 
@@ -34,20 +30,31 @@ def gym_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:
         "wrapper_names": [*limit, *env.wrappers],
         "step_time_limit": env.step_time_limit,
         "check_bounds": env.check_bounds,
+        "tolerate_faults": env.tolerate_faults,
     }
 
 
-def training_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:
-    """As ``gym_arguments``, for training."""
+def training_arguments(env: EnvConfig, *, has_own_class: bool = True) -> tuple[str, dict[str, Any]]:
+    """As ``gym_arguments``, for training.
+
+    Args:
+        env: the experiment's.
+        has_own_class: whether ``auto`` may take an environment's own vector class; otherwise it is ``sync``.
+    """
     env_id, arguments = gym_arguments(env)
+    clip = ["clip-rewards"] if "atari" in env.wrappers else []
     stagger = ["stagger"] if env.stagger_episodes else []
-    names = [*arguments["wrapper_names"], *stagger]
-    pooled = {"use_envpool": True} if env.vectorization == ENVPOOL else {}
-    return env_id, {**arguments, **pooled, "wrapper_names": names, "tolerate_faults": env.tolerate_faults}
+    own = _OWN_CLASS if has_own_class else "sync"
+    return env_id, {
+        **arguments,
+        **({"use_envpool": True} if env.vectorization == ENVPOOL else {}),
+        "wrapper_names": [*arguments["wrapper_names"], *clip, *stagger],
+        "vectorization": {"auto": own, ENVPOOL: own}.get(env.vectorization, env.vectorization),
+    }
 
 
 def make_env(env: EnvConfig) -> gym.Env:
-    """Creates one environment.
+    """Creates one environment, as evaluation plays it: rewards are not clipped, episodes not staggered.
 
     Args:
         env: the experiment's.
@@ -68,8 +75,8 @@ def make_vector_env(env: EnvConfig, num_envs: int) -> VectorEnv:
 
     Args:
         env: the experiment's. Of its ``vectorization``, ``auto`` takes the environment's own vector class if it has
-            one, and otherwise steps them in turn, as ``sync``; ``async`` gives each a process, and ``envpool`` steps
-            them in C++.
+            one with the same spaces, and otherwise steps them in turn, as ``sync``; ``async`` gives each a process, and
+            ``envpool`` steps them in C++.
         num_envs: how many.
 
     Returns:
@@ -80,7 +87,7 @@ def make_vector_env(env: EnvConfig, num_envs: int) -> VectorEnv:
     """
     env_id, arguments = training_arguments(env)
     with reporting_failures(env.id):
-        return make_vector(env_id, num_envs, VECTORIZATIONS[env.vectorization], arguments)
+        return gym.make_vec(env_id, num_envs, **arguments)
 
 
 def make_vector(
@@ -106,9 +113,6 @@ def make_vector(
         env = private.registered_env(env) or env
     # With None, Gymnasium takes the vector class if there is one, and otherwise steps them in turn.
     vectorization = None if mode == gym.VectorizeMode.VECTOR_ENTRY_POINT else mode
-    if isinstance(env, str) and env == WRAPPED:
-        # It vectorises single environments itself, so that a fault in another process arrives as one line.
-        return gym.make_vec(env, num_envs, **arguments, vectorization=mode.value)
     if isinstance(env, str):
         return gym.make_vec(env, num_envs, vectorization, **arguments)
     # RLlib's rule: a function gets the whole context, with worker_index and other values.
@@ -130,9 +134,16 @@ def reporting_failures(env_id: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"env.id {env_id!r} cannot be made: {error}") from error
-    except Exception as error:  # a user's environment may raise anything
+    except (gym.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"env.id {env_id!r} cannot be made: {reason} "
             "Any registered id is allowed; module:Name-v0 imports the module first."
         ) from error
+    except (Exception, SystemExit) as error:  # a user's environment may raise anything
+        cause = error.__cause__ or error
+        frame = traceback.extract_tb(cause.__traceback__)[-1]
+        folder = f", in the folder {Path.cwd()}" if isinstance(cause, OSError) else ""
+        place = f"{type(cause).__name__} in {Path(frame.filename).name}, line {frame.lineno}{folder}"
+        reason = " ".join(str(error).split())[:300] or "it gives no reason"
+        raise UserError(f"env.id {env_id!r} cannot be made: {reason} ({place}).") from error

@@ -8,8 +8,12 @@ RETURNS = "episode_returns"
 """Key in a result's ``env_runners``: returns of the episodes that ended."""
 LENGTHS = "episode_lengths"
 """Key in a result's ``env_runners``: their lengths."""
+FAULT = "env_fault"
+"""Key in the information of an episode's last step: the fault that ended it; such an episode is not counted."""
+RAW_RETURN = "raw_return"
+"""Key in the information of an episode's last step: its return, where the rewards were clipped."""
 
-CUT_SHORT = ("is_staggered", "env_fault")
+CUT_SHORT = ("is_staggered", FAULT)
 """Keys in the info of an episode's last step that say that it was cut short: by the wrapper ``stagger``, or by a
 tolerated fault. Its return is not that of a whole episode and is not reported."""
 

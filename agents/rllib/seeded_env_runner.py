@@ -6,7 +6,7 @@ from typing import Any
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from ctm_rl.agents.rllib import private
-from ctm_rl.agents.rllib.finished_episodes import CUT_SHORT, FinishedEpisode, seeds_of_envs
+from ctm_rl.agents.rllib.finished_episodes import CUT_SHORT, RAW_RETURN, FinishedEpisode, seeds_of_envs
 from ctm_rl.agents.rllib.runner_base import ResumableRunner
 from ctm_rl.errors import EnvFault
 
@@ -52,11 +52,13 @@ class SeededEnvRunner(ResumableRunner, SingleAgentEnvRunner):
 
     def get_metrics(self) -> Any:
         """Returns the metrics since the last call, with the return and length of each whole episode that ended."""
-        self._log_finished(
-            FinishedEpisode(float(sum(piece.get_return() for piece in pieces)), pieces[0].t)
-            for pieces in private.pieces_of_finished_episodes(self)
-            if not any(key in pieces[0].get_infos(-1) for key in CUT_SHORT)
-        )
+        finished = []
+        for pieces in private.pieces_of_finished_episodes(self):
+            info = pieces[0].get_infos(-1)
+            if not any(key in info for key in CUT_SHORT):
+                total = info.get(RAW_RETURN, sum(piece.get_return() for piece in pieces))
+                finished.append(FinishedEpisode(float(total), pieces[0].t))
+        self._log_finished(finished)
         return super().get_metrics()
 
     def _try_env_reset(

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
-from ctm_rl.config import SKIP, PolicyConfig, encoders_by_part
+from ctm_rl.config import SKIP, PolicyConfig, encoders_by_part, quote_part
 from ctm_rl.encoders.conv import is_image
 from ctm_rl.encoders.grid import SIZES
 from ctm_rl.errors import UserError
@@ -18,10 +18,14 @@ from ctm_rl.spaces.observations import Layout, Part
 MINIGRID_SHAPE = (7, 7, 3)
 """Observation of MiniGrid: object, colour and state of every cell in view."""
 _FULL_VIEW_SIZES = (*SIZES[:2], 4)
-"""In the full view, the agent is among the objects, and its direction is the state."""
+"""In the full view, the agent is among the objects, and its direction is the state; where bounds don't say sizes."""
 _MAX_GRID_SIZE = 32
 """Bounds up to this are those of objects, colours and states; larger ones are those of an image's bytes."""
 _MAX_CATEGORIES = 2**20
+_MAX_OPTIONS = 2**16
+"""Options of an action, and numbers of one, at most: the policy head has an output for each."""
+_MAX_NUMBERS = 2**24
+"""Numbers of a part of an observation, at most."""
 _SUPPORTED_OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, Text, and Dict and Tuple of these"
 _SUPPORTED_ACTIONS = "Discrete, MultiDiscrete, MultiBinary and Box"
 
@@ -59,6 +63,10 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
     named = encoders_by_part(config.encoder)
     parts = list(_parts_of(observation_space, ()))
     known = {_name_of(path) for path, _ in parts}
+    if len(known) < len(parts):
+        names = [_name_of(path) for path, _ in parts]
+        same = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"two parts of the observation are called {same!r}; a wrapper can rename one of them.")
     if unknown := [name for name in named if name and name not in known]:
         raise UserError(
             f"model.encoder names the part {unknown[0]!r}, which the observation does not have; "
@@ -68,7 +76,8 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
     if is_one and named[""] != "auto" and len(parts) > 1:
         raise UserError(
             f"model.encoder {named['']!r} is for an observation without parts; name the parts, such as "
-            f"{_name_of(parts[0][0])}={named['']}: there are {', '.join(_name_of(path) for path, _ in parts)}."
+            f"{quote_part(_name_of(parts[0][0]))}={named['']}: there are "
+            f"{', '.join(_name_of(path) for path, _ in parts)}."
         )
     fitted = []
     for path, space in parts:
@@ -77,8 +86,8 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
             fitted.append(_part_of(path, space, encoder))
     if not fitted:
         raise UserError(f"model.encoder {config.encoder!r} skips every part of the observation; leave one to be read.")
-    chosen = ",".join(f"{part.name}={part.encoder}" if part.path else part.encoder for part in fitted)
-    skipped = ",".join(f"{name}={SKIP}" for name, encoder in named.items() if encoder == SKIP)
+    chosen = ",".join(f"{quote_part(part.name)}={part.encoder}" if part.path else part.encoder for part in fitted)
+    skipped = ",".join(f"{quote_part(name)}={SKIP}" for name, encoder in named.items() if encoder == SKIP)
     config = replace(config, encoder=",".join(filter(None, (chosen, skipped))))
     return Fitted(config, Layout(tuple(fitted)), actions_of(action_space))
 
@@ -89,6 +98,7 @@ def actions_of(space: gym.Space) -> Actions:
     Raises:
         UserError: the space is not supported.
     """
+    _check_options(space)
     if isinstance(space, Discrete):
         return Choices(sizes=(int(space.n),), starts=_starts_of(space))
     if isinstance(space, MultiDiscrete):
@@ -98,7 +108,7 @@ def actions_of(space: gym.Space) -> Actions:
     if isinstance(space, MultiBinary):
         shape = _shape_of(space)
         return Choices(sizes=(2,) * int(np.prod(shape)), shape=shape, dtype=str(space.dtype))
-    if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating) and space.shape != (0,):
+    if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
         low, high = (tuple(map(float, bound.reshape(-1))) for bound in (space.low, space.high))
         if any(one >= other for one, other in zip(low, high, strict=True)):
             raise UserError(f"action space {space} is not supported: each lower bound must be below the upper one.")
@@ -109,11 +119,39 @@ def actions_of(space: gym.Space) -> Actions:
     )
 
 
+def _check_options(space: gym.Space) -> None:
+    """Refuses an action space without options, or with more of them than a policy head can have outputs.
+
+    Raises:
+        UserError: it is one of these.
+    """
+    sizes = [int(np.prod(space.shape or ()))]
+    if isinstance(space, Discrete):
+        sizes = [int(space.n)]
+    elif isinstance(space, MultiDiscrete) and sizes[0] <= _MAX_OPTIONS:
+        sizes = list(_ints(space.nvec))
+    if isinstance(space, (Discrete, MultiDiscrete, MultiBinary, Box)) and not 0 < sum(sizes) <= _MAX_OPTIONS:
+        raise UserError(
+            f"action space {_shortened(space)} has {sum(sizes):,} options; 1 to {_MAX_OPTIONS:,} are supported, and a "
+            "wrapper can turn it into several smaller choices (gymnasium.wrappers.TransformAction)."
+        )
+
+
+def _shortened(space: gym.Space) -> str:
+    """A space for a message, on one line and not too long."""
+    text = " ".join(str(space).split())
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
 def _parts_of(space: gym.Space, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], gym.Space]]:
     """The parts of a space through its dictionaries and tuples, with their paths."""
     if isinstance(space, Dict):
         for key, inner in space.spaces.items():
-            yield from _parts_of(inner, (*path, str(key)))
+            if not isinstance(key, (str, int)):
+                raise UserError(
+                    f"the observation has a part under the key {key!r}; a key must be a text or an integer."
+                )
+            yield from _parts_of(inner, (*path, key))
     elif isinstance(space, Tuple):
         for place, inner in enumerate(space.spaces):
             yield from _parts_of(inner, (*path, place))
@@ -128,13 +166,14 @@ def _name_of(path: tuple[str | int, ...]) -> str:
 
 def _part_of(path: tuple[str | int, ...], space: gym.Space, encoder: str) -> Part:
     """Fits one part."""
-    what = f"observation space {space}" if not path else f"part {_name_of(path)!r} of the observation, {space},"
+    shown, example = _shortened(space), quote_part(_name_of(path)) if path else "part"
+    what = f"observation space {shown}" if not path else f"part {_name_of(path)!r} of the observation, {shown},"
     fitting = _fitting_encoders(space)
     if not fitting:
         raise UserError(
             f"{what} is not supported: it must be {_SUPPORTED_OBSERVATIONS}; a wrapper can turn it into one of these "
-            f"(gymnasium.wrappers.TransformObservation), and model.encoder {_name_of(path) or 'part'}={SKIP} leaves a "
-            "part of a Dict or Tuple out."
+            f"(gymnasium.wrappers.TransformObservation), and model.encoder {example}={SKIP} leaves a part "
+            " of a Dict or Tuple out."
         )
     encoder = fitting[0] if encoder == "auto" else encoder
     if encoder not in fitting:
@@ -160,32 +199,34 @@ def _fitting_encoders(space: gym.Space) -> tuple[str, ...]:
     if isinstance(space, Discrete):
         return ("categories",) if space.n <= _MAX_CATEGORIES else ()
     if isinstance(space, MultiDiscrete):
-        return ("categories",) if space.nvec.size and space.nvec.sum() <= _MAX_CATEGORIES else ()
+        is_small = 0 < space.nvec.size <= _MAX_CATEGORIES and sum(_ints(space.nvec)) <= _MAX_CATEGORIES
+        return ("categories",) if is_small else ()
+    if not 0 < np.prod(space.shape or (), dtype=float) <= _MAX_NUMBERS:
+        return ()
     if isinstance(space, MultiBinary):
         return ("control",)
-    if not isinstance(space, Box) or 0 in space.shape or np.issubdtype(space.dtype, np.complexfloating):
+    if not isinstance(space, Box) or np.issubdtype(space.dtype, np.complexfloating):
         return ()
     shape = space.shape
     is_cells = len(shape) == 3 and shape[-1] == 3 and np.issubdtype(space.dtype, np.integer)
     images = ("conv", "control") if is_image(shape) else ("control",)
     if not is_cells:
         return images
-    return ("grid", *images) if _grid_sizes(space) is not None else (*images, "grid")
+    is_grid = _grid_sizes(space) is not None or shape == MINIGRID_SHAPE
+    return ("grid", *images) if is_grid else (*images, "grid")
 
 
 def _grid_sizes(space: Any) -> tuple[int, ...] | None:
     """Number of objects, colours and states of a grid by its bounds; ``None`` if the bounds are those of bytes."""
     highest = tuple(int(bound) + 1 for bound in space.high.reshape(-1, 3).max(0))
-    if max(highest) <= _MAX_GRID_SIZE and space.low.min() >= 0:
-        return highest
-    return SIZES if space.shape == MINIGRID_SHAPE else None
+    return highest if max(highest) <= _MAX_GRID_SIZE and space.low.min() >= 0 else None
 
 
 def _scale_of(space: gym.Space, encoder: str) -> float:
     """What numbers are divided by: bytes and bounded images are scaled to between -1 and 1."""
     if not isinstance(space, Box) or (encoder == "control" and space.dtype != np.uint8):
         return 1.0
-    limit = float(max(abs(space.low.min()), abs(space.high.max())))
+    limit = max(abs(float(space.low.min())), abs(float(space.high.max())))
     return limit if 0 < limit < 1e6 else 1.0
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,25 +47,20 @@ def _absolute(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def working_inside(run_dir: Path, experiment: AnyExperiment) -> Iterator[None]:
-    """Changes into the run's directory, and keeps the user's modules importable by the workers of a Ray started here.
+def working_inside(run_dir: Path) -> Iterator[None]:
+    """Changes into the run's directory while Ray starts; environments are played where the run was started.
 
-    Ray puts the driver's working directory on its workers' path; a checkout there would hide the installed package.
+    Ray puts the driver's working directory on its workers' path, before everything else: a checkout there would hide
+    the installed package, and a file such as random.py Python's own module.
     """
     before = Path.cwd()
-    path = os.environ.get("PYTHONPATH")
-    if ":" in experiment.env.id and str(before) in sys.path:
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (path, str(before))))
     os.chdir(run_dir)
     try:
         with fixed_import_path(before):
             yield
     finally:
-        os.chdir(before)
-        if path is None:
-            os.environ.pop("PYTHONPATH", None)
-        else:
-            os.environ["PYTHONPATH"] = path
+        with contextlib.suppress(OSError):  # it may have been removed meanwhile
+            os.chdir(before)
 
 
 @contextlib.contextmanager

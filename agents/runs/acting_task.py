@@ -76,13 +76,14 @@ class ActingTask:
             result: the return value of its ``train``.
             is_last: whether the budget ends with this iteration.
         """
-        from ctm_rl.agents.rllib.count_faults import faults_of
+        from ctm_rl.agents.rllib.count_faults import faults_of, show_notes
         from ctm_rl.agents.rllib.finished_episodes import finished_episodes
 
         episodes = finished_episodes(result)
         self._returns = [*self._returns, *(item.episode_return for item in episodes)][-WINDOW:]
         self._lengths = [*self._lengths, *(item.length for item in episodes)][-WINDOW:]
         self._num_faults += faults_of(result)
+        show_notes(result)
         learner = result["learners"][MODULE]
         is_impala = "mean_pi_loss" in learner
         return {

@@ -14,7 +14,7 @@ from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.ppo.config import RecurrentPPOConfig
 from ctm_rl.agents.rllib.columns import to_device
 from ctm_rl.agents.rllib.distributions import check_stock_spaces
-from ctm_rl.agents.rllib.environment import VECTORIZATIONS, make_env, make_vector_env, training_arguments
+from ctm_rl.agents.rllib.environment import make_env, make_vector_env, training_arguments
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.agents.rllib.spaces import fit
 from ctm_rl.agents.runs.memory import check_memory
@@ -62,7 +62,7 @@ def _acting_config(experiment: ActingExperiment) -> tuple[AlgorithmConfig, type,
     """The configuration of an algorithm that acts, its module and the module's model."""
     model, ppo = _fit_policy(experiment), experiment.ppo
     config = _columnar_config(experiment) if experiment.algorithm == "ppo" else stock_config(experiment, model)
-    env_id, arguments = training_arguments(experiment.env)
+    env_id, arguments = training_arguments(experiment.env, has_own_class=experiment.algorithm == "ppo")
     config.environment(env_id, env_config=arguments)
     config.env_runners(
         num_envs_per_env_runner=experiment.num_envs_per_env_runner, rollout_fragment_length=ppo.num_rollout_steps
@@ -84,9 +84,7 @@ def _columnar_config(experiment: ActingExperiment) -> RecurrentPPOConfig:
     """What only our own PPO has."""
     if experiment.env.vectorization != "sync":
         make_vector_env(experiment.env, 1).close()  # fails before Ray starts if it cannot be made
-    config = RecurrentPPOConfig().training(ppo=experiment.ppo)
-    config.env_runners(gym_env_vectorize_mode=VECTORIZATIONS[experiment.env.vectorization])
-    return config
+    return RecurrentPPOConfig().training(ppo=experiment.ppo)
 
 
 def _fit_policy(experiment: ActingExperiment) -> PolicyConfig:

@@ -1,6 +1,7 @@
 """Trains and resumes runs: checks before the start, the run directory, Ray, and signals."""
 
 import contextlib
+import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.ship_package import describe_shipping
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
+from ctm_rl.agents.cluster.users_folder import entered, remembered
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_json
 from ctm_rl.agents.run_directory.directory import (
@@ -24,6 +26,7 @@ from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.trust import check_trusted, remember, run_claims
 from ctm_rl.agents.run_directory.upload import uploader_for
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, with_absolute_storage, working_inside
+from ctm_rl.agents.runs import check_environment
 from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
 from ctm_rl.agents.runs.schedules import describe_jumps
@@ -186,24 +189,44 @@ def _running(
     prepare_environment(experiment)
     nodes = [] if is_placed else check_machine(experiment)
     request.check()
-    config = build_checked_config(experiment)
+    # The environment of a trial has been checked with its sweep.
+    config = build_config(experiment) if is_placed else build_checked_config(experiment, request)
     request.check()
     task = AnsweringTask(experiment) if isinstance(experiment, AnsweringExperiment) else ActingTask(experiment)
     if not is_new:
         task.set_memory(position.memory)
     uploader = uploader_for(experiment, run_dir, is_new=is_new)
     directory = created_directory(run_dir, config_of(experiment)) if is_new else contextlib.nullcontext(lambda: None)
-    with directory as keep, locked(run_dir), working_inside(run_dir, experiment):
+    with directory as keep, locked(run_dir), remembered(), working_inside(run_dir):
         _show_start(experiment, nodes, progress)
         if not is_new:
             write_config(run_dir, config_of(experiment))
         run = Run(experiment, run_dir, task, config, progress, started, position, uploader)
-        with ray_for(experiment, request, nodes), run:
-            request.check()
-            yield run, keep
+        with ray_for(experiment, request, nodes), entered():
+            if not is_placed:
+                check_environment.try_out_on_a_worker(experiment, request)
+            with run:
+                request.check()
+                yield run, keep
 
 
-def build_checked_config(experiment: AnyExperiment) -> Any:
+def build_checked_config(experiment: AnyExperiment, request: StopRequest) -> Any:
+    """Returns RLlib's configuration of an experiment after its environment has been tried out; imports Ray.
+
+    Args:
+        experiment: what is to be trained.
+        request: checked while the environment is tried out.
+
+    Raises:
+        UserError: the environment fails, or the experiment does not fit it.
+    """
+    with check_environment.environment_check(experiment, request) as wait:
+        importlib.import_module("ctm_rl.agents.runs.build_algorithm")
+        wait()
+    return build_config(experiment)
+
+
+def build_config(experiment: AnyExperiment) -> Any:
     """Returns RLlib's configuration of an experiment; imports Ray.
 
     Raises:

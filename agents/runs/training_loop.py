@@ -272,7 +272,13 @@ class Run:
                 saved = f"A checkpoint is saved in {self.run_dir}"
             except CheckpointError as error:
                 saved = f"{error} The last one in {self.run_dir} remains"
-            raise EnvFault(f"{fault} {saved}; --tolerate-env-faults continues after faults.") from fault
+            is_tolerant = isinstance(self._experiment, ActingExperiment) and self._experiment.env.tolerate_faults
+            hint = (
+                "too many faults for --tolerate-env-faults"
+                if is_tolerant
+                else "--tolerate-env-faults continues after faults"
+            )
+            raise EnvFault(f"{fault} {saved}; {hint}.") from fault
 
     def _located(self, error: Diverged, iteration: int) -> Diverged:
         """The error with where it happened, and where the run can be continued from."""

@@ -42,7 +42,7 @@ def stock_config(experiment: ActingExperiment, model: PolicyConfig) -> Algorithm
     config.env_runners(
         env_runner_cls=SeededEnvRunner,
         max_requests_in_flight_per_env_runner=private.MAX_REQUESTS_IN_FLIGHT,
-        gym_env_vectorize_mode="async" if experiment.env.vectorization == "async" else "sync",
+        gym_env_vectorize_mode="vector_entry_point",  # our environments vectorise themselves
     )
     scale = scale_of_rewards(ppo.reward_scale, ppo.gamma, is_normalised=False)
     config.learners(learner_class=_LEARNERS[experiment.algorithm], learner_config_dict={REWARD_SCALE: scale})

@@ -15,6 +15,7 @@ from typing import Any
 from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
+from ctm_rl.agents.cluster.users_folder import remembered
 from ctm_rl.agents.run_directory.directory import check_free, created_directory, locked
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Progress
@@ -66,7 +67,8 @@ def tune(sweep: Sweep, progress: Progress, *, is_new: bool) -> list[Any]:
         with (
             created if is_new else contextlib.nullcontext(lambda: None) as keep,
             locked(directory),
-            working_inside(directory, experiment),
+            remembered(),
+            working_inside(directory),
         ):
             progress.show_waiting(f"{experiment.name}: starting Ray")
             with ray_for(experiment, request, nodes, num_cpus=needed):
@@ -88,7 +90,7 @@ def _check(sweep: Sweep, request: StopRequest) -> tuple[float, list[Node]]:
     for experiment in sizes.values():
         nodes = check_machine(experiment)
         request.check()
-    build_checked_config(experiments[0])
+    build_checked_config(experiments[0], request)
     request.check()
     from ctm_rl.agents.tuning.trial import resources_of
 

@@ -133,6 +133,8 @@ class EvaluateOptions:
     """Also report results, ticks and time for several such certainties."""
     num_ticks: int | None = None
     """Policies trained with train_random_ticks: the ticks of every step, or the most ticks with halt_certainty."""
+    max_episode_steps: int = 100_000
+    """Policies: truncate an episode after so many steps; the result says how many were."""
     json: bool = False
     """Write one line of JSON."""
     trust: bool = False

@@ -95,6 +95,9 @@ class Part:
             raise ValueError(f"{what} must have as many rows as the state, {num_rows}, got {len(array)}.")
         if self.starts:
             array = array.reshape(num_rows, -1) - np.asarray(self.starts)
+        if self.encoder == "grid":
+            # Cells outside of the space's bounds, which an environment may show: there are embeddings for no others.
+            array = np.clip(array, 0, np.asarray(self.sizes, array.dtype) - 1)
         return array.reshape(num_rows, *self.packed_shape)
 
 

@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 
+from ctm_rl.envs.wrappers.atari import preprocess
+from ctm_rl.envs.wrappers.clip_rewards import ClipRewards
 from ctm_rl.envs.wrappers.frame_skip import FrameSkip
 from ctm_rl.envs.wrappers.hide_velocity import HideVelocity
 from ctm_rl.envs.wrappers.staggered_start import StaggeredStart
@@ -14,6 +16,8 @@ from ctm_rl.errors import UserError
 
 HIDE_VELOCITIES = "hide-velocities"
 TIME_LIMIT = "time-limit"
+ATARI = "atari"
+CLIP_REWARDS = "clip-rewards"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,14 +41,16 @@ class Named(NamedTuple):
 def wrap(env: gym.Env, wrappers: Iterable[str]) -> gym.Env:
     """Wraps an environment, the first wrapper innermost.
 
-    MiniGrid's observation space always gets bounds that are the numbers of objects, colours and states.
+    MiniGrid's own observation space gets bounds that are the numbers of objects, colours and states; one that another
+    wrapper has made stays as it is.
 
     Args:
         env: any environment.
         wrappers: names such as ``["frame-skip=4", "time-limit=500"]``: ``hide-velocities`` (of classic control, or
             ``hide-velocities=1,3`` with the indices), ``frame-skip=N``, ``time-limit=N``, ``grid-image`` (MiniGrid's
-            image alone), ``grid-full`` (an image of the whole grid), ``grid-onehot``, and ``stagger`` (the first
-            episode is truncated at a random step).
+            image alone), ``grid-full`` (an image of the whole grid), ``grid-onehot``, ``atari`` (the usual
+            preprocessing of Atari games), ``clip-rewards`` (to -1 to 1) and ``stagger`` (the first episode is truncated
+            at a random step).
 
     Returns:
         The environment, wrapped.
@@ -55,9 +61,9 @@ def wrap(env: gym.Env, wrappers: Iterable[str]) -> gym.Env:
     named = parse(wrappers)
     if "minigrid" in sys.modules:  # otherwise this is not MiniGrid, which is then not imported
         from ctm_rl.envs.wrappers.minigrid_fast_view import FastView, has_plain_view
-        from ctm_rl.envs.wrappers.minigrid_views import TightGrid, is_grid
+        from ctm_rl.envs.wrappers.minigrid_views import TightGrid, is_plain_grid
 
-        if is_grid(env):
+        if is_plain_grid(env):
             env = TightGrid(FastView(env) if has_plain_view(env) else env)
     for name, value in named:
         env = KINDS[name].wrap(env, value)
@@ -136,6 +142,8 @@ KINDS = {
     "grid-image": Kind(wrap=_minigrid("show_image")),
     "grid-full": Kind(wrap=_minigrid("show_full")),
     "grid-onehot": Kind(wrap=_minigrid("show_one_hot")),
+    ATARI: Kind(wrap=lambda env, value: preprocess(env)),
+    CLIP_REWARDS: Kind(wrap=lambda env, value: ClipRewards(env)),
     "stagger": Kind(wrap=lambda env, value: StaggeredStart(env)),
 }
 """All wrappers by name."""

@@ -37,6 +37,16 @@ def is_grid(env: gym.Env) -> bool:
     return isinstance(env.unwrapped, MiniGridEnv) and isinstance(space, Dict) and isinstance(space.get("image"), Box)
 
 
+def is_plain_grid(env: gym.Env) -> bool:
+    """Whether this is MiniGrid and no wrapper around it declares or makes observations of its own."""
+    inner = env
+    while isinstance(inner, gym.Wrapper):
+        if isinstance(inner, gym.ObservationWrapper) or inner._observation_space is not None:
+            return False
+        inner = inner.env
+    return is_grid(env)
+
+
 def show_image(env: gym.Env) -> gym.Env:
     """Observes the image alone, without direction and mission.
 

@@ -1,5 +1,6 @@
 """Evaluation and its policy: the exact number of episodes in even shares, each from the start state."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,28 @@ def run(tmp_path: Path) -> Iterator[Path]:
     checkpoint.save(tmp_path, 4, {POLICY_ENTRY: describe(ActorCritic(CONFIG, vector_layout(2), Choices(sizes=(3,))))})
     yield tmp_path
     gym.registry.pop("SeedRecording-v0")
+
+
+def test_an_episode_that_never_ends_is_truncated_and_reported(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SeedRecordingEnv, "step", lambda self, action: (self._observe(), 2.0, False, False, {}))
+    result = evaluation.evaluate(run, episodes=3, max_episode_steps=40)
+    assert (result["episodes_truncated"], result["env_steps"], result["episode_return_max"]) == (3, 120, 80)
+    assert ", 3 episodes truncated (--max-episode-steps)" in evaluation.to_text(result)
+    with pytest.raises(UserError, match="max_episode_steps must be at least 1, got 0"):
+        evaluation.evaluate(run, max_episode_steps=0)
+
+
+def test_an_episode_that_ends_in_its_last_allowed_step_is_not_truncated(run: Path) -> None:
+    result = evaluation.evaluate(run, episodes=20, max_episode_steps=7)
+    assert "episodes_truncated" not in result
+
+
+def test_json_has_null_where_a_number_is_not_finite(run: Path) -> None:
+    result = evaluation.evaluate(run, episodes=2)
+    result |= {"episode_return_std": float("inf"), "halting": [{"threshold": float("nan"), "ticks_mean": 1.5}]}
+    read = json.loads(evaluation.to_json(result), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert (read["episode_return_std"], read["halting"]) == (None, [{"threshold": None, "ticks_mean": 1.5}])
+    assert read["episodes"] == 2
 
 
 @pytest.mark.parametrize("episodes", [1, 31, 32, 33, 75])

@@ -8,6 +8,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.utils.env_checker import check_env
 
+from ctm_rl import notes
 from ctm_rl.agents.experiments.acting import EnvConfig
 from ctm_rl.agents.rllib.environment import make_env, make_vector_env
 from ctm_rl.envs import wrap
@@ -71,6 +72,44 @@ def test_a_limit_replaces_the_registered_one() -> None:
 def test_the_truncation_of_the_first_episode_counts_skipped_frames() -> None:
     first = [length(wrap(gym.make("MountainCar-v0"), ["frame-skip=50", "stagger"])) for _ in range(3)]
     assert max(first) <= 4
+
+
+def test_rewards_are_clipped_for_learning_and_their_raw_sum_is_known() -> None:
+    env = wrap(Counting(), ["clip-rewards"])
+    env.reset(seed=1)
+    steps = [env.step(0) for _ in range(10)]
+    assert [reward for _, reward, *_ in steps] == [1.0] * 10
+    assert [info.get("raw_return") for *_, info in steps] == [None] * 9 + [sum(range(11))]
+
+
+def test_an_own_vector_class_with_another_space_or_other_arguments_is_not_used(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Vector(gym.vector.VectorEnv):
+        metadata = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+        def __init__(self, num_envs: int, high: float = 9) -> None:
+            self.num_envs, self.single_action_space = num_envs, Discrete(2)
+            self.single_observation_space = Box(0, high, (2,), np.float32)
+            self.observation_space = Box(0, high, (num_envs, 2), np.float32)
+            self.action_space = gym.spaces.MultiDiscrete([2] * num_envs)
+
+    gym.register("Twofold-v0", lambda **_: Counting(), vector_entry_point=lambda **kwargs: Vector(**kwargs))
+    try:
+        for kwargs, reason in (
+            ({}, r"another space than gymnasium.make (Box(0.0, 9.0, (2,), float32) instead of Box(0.0, 1000.0"),
+            ({"low": 1}, "does not take the arguments of gymnasium.make"),
+        ):
+            notes.forget()
+            caplog.clear()
+            for _ in range(2):
+                env = make_vector_env(EnvConfig(id="Twofold-v0", kwargs=kwargs), 2)
+                assert type(env.unwrapped).__name__ == "GuardedSyncVectorEnv"
+            assert len(caplog.records) == 1
+            assert reason in caplog.text
+        assert type(make_vector_env(EnvConfig(id="Twofold-v0", kwargs={"high": 1000}), 2).unwrapped) is Vector
+    finally:
+        gym.registry.pop("Twofold-v0")
 
 
 def test_any_elements_can_be_hidden_by_index() -> None:
@@ -180,8 +219,8 @@ def test_an_environments_own_vector_class_is_used_where_it_supports_the_wrappers
         return type(env.unwrapped).__name__
 
     assert kind_of() == kind_of("time-limit=7", "hide-velocities") == "CartPoleVectorEnv"
-    assert kind_of("frame-skip=2") == kind_of("hide-velocities", "time-limit=7") == "SyncVectorEnv"
-    assert kind_of(vectorization="sync") == kind_of(tolerate_faults=True) == "SyncVectorEnv"
+    assert kind_of("frame-skip=2") == kind_of("hide-velocities", "time-limit=7") == "GuardedSyncVectorEnv"
+    assert kind_of(vectorization="sync") == kind_of(tolerate_faults=True) == "GuardedSyncVectorEnv"
 
 
 @pytest.mark.parametrize(
