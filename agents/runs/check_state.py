@@ -156,11 +156,11 @@ def _check_module(value: object, experiment: AnyExperiment, model: nn.Module) ->
 
 
 def _to_tensor(array: object) -> object:
-    """One of RLlib's arrays as the tensor that it was made of; RLlib halves the size of whole numbers."""
-    if not isinstance(array, np.ndarray):
-        return array
-    tensor = torch.from_numpy(array)
-    return tensor.long() if tensor.dtype == torch.int32 else tensor
+    """RLlib's array as the tensor that it was made of: whole numbers are smaller in it, a scalar is a number."""
+    if isinstance(array, np.ndarray):
+        tensor = torch.from_numpy(array)
+        return tensor.long() if tensor.dtype == torch.int32 else tensor
+    return torch.tensor(array) if type(array) in (int, float) else array
 
 
 def _check_optimizer(value: object, shapes: list[torch.Size]) -> None:
