@@ -6,8 +6,10 @@ accepted unless the change cannot matter or is of one of the ``ALLOWED`` classes
 
 import argparse
 import dataclasses
+import faulthandler
 import json
 import random
+import re
 import resource
 import shutil
 import signal
@@ -191,13 +193,14 @@ def image_target(name: str, dataset: str, write: Callable[[Path], object]) -> Ta
     """Images in one of the formats that are read."""
 
     def read(place: Path) -> Any:
-        images: ImageSet = open_images(dataset, place)
-        assert images.labels.dtype.kind in "iu"
-        assert len(images.labels) == 0 or 0 <= images.labels.min() <= images.labels.max() < images.num_classes
-        if isinstance(images, EncodedImages):
-            for index in range(len(images.labels)):
-                assert images.read(index, as_array)[0].dtype == np.uint8
-        return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of images that cannot be decoded and are left out
+            images: ImageSet = open_images(dataset, place)
+            assert images.labels.dtype.kind in "iu"
+            assert len(images.labels) == 0 or 0 <= images.labels.min() <= images.labels.max() < images.num_classes
+            if isinstance(images, EncodedImages):
+                for index in range(len(images.labels)):
+                    assert images.read(index, as_array)[0].dtype == np.uint8
 
     return Target(name, write, _damage_any_file, read)
 
@@ -254,7 +257,7 @@ DATA = [
         "folder",
         lambda place: write_parquet(place / "train-0.parquet", [_png(image) for image in IMAGES], [0, 1, 0, 1]),
     ),
-    image_target("CIFAR", "cifar10", lambda place: write_cifar(place / "data_batch_1.bin", IMAGES, [0, 1, 2, 3])),
+    image_target("CIFAR", "cifar100", lambda place: write_cifar(place / "train.bin", IMAGES, [0] * 4, [0, 1, 2, 3])),
     image_target("idx", "mnist", lambda place: _write_mnist(place)),
     Target("mazes", _write_mazes, _damage_any_file, _read_mazes),
     Target("human labels", _write_labels, _damage_any_file, _read_labels),
@@ -281,10 +284,8 @@ def problem_of(target: Target, place: Path, whole: Any) -> str | None:
     """What is wrong with how a loader has taken a damaged input; ``None``: nothing."""
     try:
         found = target.read(place)
-    except (UserError, ValueError) as error:
-        return _problem_of_message(str(UserError(str(error)))) if isinstance(error, UserError) else None
-    except Hang:
-        return "hangs"
+    except (UserError, ValueError) as error:  # other loaders' ValueError becomes a UserError
+        return _problem_of_message(str(error if isinstance(error, UserError) else UserError(str(error))))
     except Exception as error:  # this is what must not happen
         return f"{type(error).__name__}: {str(error)[:200]}"
     left = [where for where in differences(whole, found) if not _is_allowed(where.lstrip("/"))]
@@ -300,8 +301,6 @@ def _problem_of_message(message: str) -> str | None:
 
 def _is_allowed(where: str) -> bool:
     """Whether a difference is of an allowed class."""
-    import re
-
     return any(re.fullmatch(pattern, where) for pattern in ALLOWED.values())
 
 
@@ -324,12 +323,14 @@ def fuzz(targets: list[Target], num_inputs: int, folder: Path, seed: int = 20) -
             target.write(place)
             what = target.damage(rng, place)
             signal.setitimer(signal.ITIMER_REAL, SECONDS)
+            faulthandler.dump_traceback_later(3 * SECONDS, exit=True)  # for what no signal interrupts
             try:
                 problem = problem_of(target, place, wholes[target.name])
             except Hang:
                 problem = "hangs"
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                faulthandler.cancel_dump_traceback_later()
             if problem is not None:
                 yield f"{index}, {target.name}, {what:.200}: {problem}"
             shutil.rmtree(place)
