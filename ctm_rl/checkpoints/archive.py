@@ -42,6 +42,8 @@ def check_archive(path: Path, others: Iterable[str] = ()) -> None:
         Refused: it would call something else.
         ValueError: it is damaged, no archive, or declares more than it holds; the message is a clause.
     """
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no zip archive, as PyTorch has written since version 1.6")
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

@@ -202,15 +202,6 @@ def _first(places: Iterable[Path], read: Callable[[Path], Result], run_dir: Path
     raise CheckpointError(f"{run_dir} has no checkpoint; name a run that ctm-rl train or ctm-rl import has made.")
 
 
-def find(path: Path) -> Path:
-    """Returns the given checkpoint, or the newest undamaged one of the given run.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    return path if (path / STATE_FILE).is_file() else latest(path)
-
-
 def iteration_of(path: Path) -> int:
     """The iteration in a checkpoint's name."""
     match = _ITERATION.fullmatch(path.name)

@@ -70,7 +70,7 @@ class Target(NamedTuple):
     """A loader, with files that it reads."""
 
     name: str
-    write: Callable[[Path], None]
+    write: Callable[[Path], object]
     """Writes whole files into a directory."""
     damage: Callable[[random.Random, Path], str]
     """Damages them and returns how."""

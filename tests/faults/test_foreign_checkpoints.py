@@ -16,6 +16,7 @@ from paths import GOLDEN
 
 from ctm_rl.agents.evaluation.evaluate import load_trained
 from ctm_rl.agents.run_directory.directory import load_config, read_config
+from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.runs.train_and_resume import load_training_state
 from ctm_rl.checkpoints import store
 from ctm_rl.checkpoints.published import load_official
@@ -250,6 +251,13 @@ def test_json_that_takes_much_memory_is_not_read(text: str, reason: str, tmp_pat
     (tmp_path / "config.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UserError, match=reason):
         load_config(tmp_path / "config.json")
+
+
+def test_lines_that_are_no_metrics_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [b'{"iteration": 1}', b"3", b"[]", b'{"iteration": "x"}', b"\xff", b"[" * 10_000, b'{"iteration": 2}']
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    assert read_metrics(tmp_path) == [{"iteration": 1}, {"iteration": 2}]
+    assert len(caplog.records) == 5
 
 
 # Published checkpoints
