@@ -41,6 +41,7 @@ from ctm_rl.spaces.actions import Actions
 from ctm_rl.spaces.observations import Layout
 
 Env = TypeVar("Env", EnvConfig, TaskConfig)
+Trained = Policy | ContinuousThoughtMachine | FeedForwardModel | OfficialModel
 
 MAX_ENVS = 32
 """Number of environments that are stepped together, at most."""
@@ -119,26 +120,21 @@ def evaluate(
         UserError: a value is not allowed, there is no usable checkpoint, or the environment is not trusted or does not
             fit it.
     """
-    if episodes < 1:
-        raise UserError(f"episodes must be at least 1, got {episodes}.")
-    if max_episode_steps < 1:
-        raise UserError(f"max_episode_steps must be at least 1, got {max_episode_steps}.")
-    if not 0 <= seed <= MAX_SEED:
-        raise UserError(f"seed must be at least 0 and at most {MAX_SEED}, got {seed}.")
+    _check_numbers(episodes, seed, max_episode_steps)
     thresholds = _thresholds(halt_certainty, halt_curve)
     place = Path(run_dir)
     run = place.parents[1] if place.parent.name == checkpoint.FOLDER else place
     check_is_run(run)
     found = check_device(device)
-    place = checkpoint.find(place)
-    state = checkpoint.load(place)
-    official = official_of(place, state)
-    if MODEL_ENTRY in state or (official is not None and official.task != "rl"):
+    place, trained, experiment = load_trained(run, place, found)
+    if experiment is not None:
+        check_trusted(env_claims(experiment.env, replaced=env_kwargs or {}), run, is_trusted=trust)
+    if not isinstance(trained, Policy):
         if num_ticks is not None:
             raise UserError(
                 "num_ticks is for policies that act; for a model that answers, --json prints accuracy_by_tick."
             )
-        model, task = _answering(run, place, state, official, env_kwargs or {}, trust=trust)
+        model, task = _answering(trained, experiment)
         task = task._replace(env=_changed(task.env, env_kwargs))
         if decay_rate is not None:
             _set_decay_rates(model, decay_rate)
@@ -151,9 +147,8 @@ def evaluate(
         return {**result, "iteration": checkpoint.iteration_of(place)}
     if decay_rate is not None or human is not None:
         raise UserError("decay_rate and human are for models that answer, and this is a policy; leave them out.")
-    policy = Policy.from_state(place, state, found)
+    policy = trained
     _checked(lambda: check_can_take(policy.agent, num_ticks))
-    experiment = _read_trusted(run, env_kwargs or {}, trust=trust)
     assert isinstance(experiment, ActingExperiment)
     env = _changed(experiment.env, env_kwargs)
     seeds = [_SEED_FLOOR + int(word) // 2 for word in np.random.SeedSequence(seed).generate_state(episodes)]
@@ -199,6 +194,19 @@ def _play_all(
     }
 
 
+def _check_numbers(episodes: int, seed: int, max_episode_steps: int) -> None:
+    """Refuses numbers that are out of range.
+
+    Raises:
+        UserError: one line with the number and its limit.
+    """
+    for name, value in (("episodes", episodes), ("max_episode_steps", max_episode_steps)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}.")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"seed must be at least 0 and at most {MAX_SEED}, got {seed}.")
+
+
 def check_device(device: str) -> torch.device:
     """Returns the device of that name.
 
@@ -217,31 +225,54 @@ def check_device(device: str) -> torch.device:
     return found
 
 
-def _read_trusted(run: Path, env_kwargs: Mapping[str, Any], *, trust: bool) -> AnyExperiment:
-    """The run's experiment, if its environment may be made here."""
+def load_trained(run: Path, place: Path, device: torch.device) -> tuple[Path, Trained, AnyExperiment | None]:
+    """Reads what a run has trained, from a checkpoint or from the newest usable one, and its experiment.
+
+    Args:
+        run: the run's directory.
+        place: a run's directory or one checkpoint in it.
+        device: where a policy computes.
+
+    Returns:
+        The checkpoint's path; the policy, the model that answers, or the imported one that answers; and the experiment,
+        which the last one does not have.
+
+    Raises:
+        UserError: there is no usable checkpoint, or it is not of such an experiment.
+    """
+
+    def rebuild(place: Path, state: Mapping[str, Any]) -> tuple[Path, Trained]:
+        official = official_of(place, state)
+        if official is not None:
+            agent = official.model
+            if not isinstance(agent, ActorCritic):
+                return place, official
+            return place, Policy(agent.to(device), checkpoint.iteration_of(place))
+        if MODEL_ENTRY in state:
+            return place, rebuild_model(place, state)
+        return place, Policy.from_state(place, state, device)
+
+    place, trained = checkpoint.read_newest(place, rebuild)
+    if isinstance(trained, OfficialModel):
+        return place, trained, None
     experiment = read_config(run)
-    check_trusted(env_claims(experiment.env, replaced=env_kwargs), run, is_trusted=trust)
-    return experiment
+    if isinstance(experiment, ActingExperiment) != isinstance(trained, Policy):
+        kinds = ("a model that answers", "a policy")
+        described, held = kinds if isinstance(trained, Policy) else reversed(kinds)
+        raise UserError(f"{run / 'config.json'} describes {described}, and the checkpoint holds {held}.")
+    return place, trained, experiment
 
 
 def _answering(
-    run: Path,
-    place: Path,
-    state: Mapping[str, Any],
-    official: OfficialModel | None,
-    env_kwargs: Mapping[str, Any],
-    *,
-    trust: bool,
+    trained: ContinuousThoughtMachine | FeedForwardModel | OfficialModel, experiment: AnyExperiment | None
 ) -> tuple[ContinuousThoughtMachine | FeedForwardModel, EvaluationTask]:
     """A model that answers, and its task."""
-    if official is not None:
-        assert not isinstance(official.model, ActorCritic)
-        return official.model, evaluation_task_of(official)
-    experiment = _read_trusted(run, env_kwargs, trust=trust)
-    if not isinstance(experiment, AnsweringExperiment):
-        raise UserError(f"{run / 'config.json'} describes a policy, and the checkpoint holds a model that answers.")
+    if isinstance(trained, OfficialModel):
+        assert not isinstance(trained.model, ActorCritic)
+        return trained.model, evaluation_task_of(trained)
+    assert isinstance(experiment, AnsweringExperiment)
     held_out = dataclasses.replace(_changed(experiment.env, experiment.env.held_out_kwargs), held_out_kwargs={})
-    return rebuild_model(place, state), EvaluationTask(held_out, experiment.learning.loss, experiment.name)
+    return trained, EvaluationTask(held_out, experiment.learning.loss, experiment.name)
 
 
 def _changed(env: Env, kwargs: Mapping[str, Any] | None) -> Env:

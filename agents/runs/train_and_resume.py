@@ -29,6 +29,7 @@ from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, w
 from ctm_rl.agents.runs import check_environment
 from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
+from ctm_rl.agents.runs.check_state import check_training_state
 from ctm_rl.agents.runs.schedules import describe_jumps
 from ctm_rl.agents.runs.training_loop import Position, Run, is_used_up
 from ctm_rl.checkpoints import store as checkpoint
@@ -144,11 +145,8 @@ def resumed_run(
     run_dir = run_dir.absolute()
     saved_experiment = read_config(run_dir)
     experiment = with_absolute_storage(experiment or saved_experiment)
-    state = checkpoint.load(checkpoint.latest(run_dir))
-    if "learner" not in state:
-        raise UserError(f"{run_dir} was imported; it can be evaluated, but there is no training to resume.")
+    place, state = load_training_state(run_dir, experiment)
     position = Position(**state["position"])
-    _check_same(experiment, state["experiment"], run_dir)
     if is_used_up(experiment, position):
         raise UserError(
             f"{run_dir} has used up its budget ({position.env_steps:,} env steps, {position.seconds / 60:.1f} minutes);"
@@ -156,11 +154,38 @@ def resumed_run(
         )
     request.run_dir = str(run_dir)
     with _running(experiment, run_dir, request, progress, position, is_placed=is_placed) as (run, _):
-        run.restore(state)
+        with checkpoint.rebuilding("training state", place):
+            run.restore(state)
         progress.write(f"run {run_dir}, from iteration {position.iteration}")
         if (jumps := describe_jumps(from_json(state["experiment"]), experiment, position.env_steps)) is not None:
             progress.write(jumps)
         yield run
+
+
+def load_training_state(run_dir: Path, experiment: AnyExperiment) -> tuple[Path, dict[str, Any]]:
+    """Reads the newest checkpoint that a run can be continued from, and checks all that it holds.
+
+    Args:
+        run_dir: the run's directory.
+        experiment: the run's experiment.
+
+    Returns:
+        The checkpoint's path and state.
+
+    Raises:
+        UserError: there is none, or it is not of this experiment.
+    """
+
+    def checked(place: Path, state: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+        if "learner" not in state:
+            raise UserError(f"{run_dir} was imported; it can be evaluated, but there is no training to resume.")
+        with checkpoint.rebuilding("training state", place):
+            saved = from_json(state["experiment"])
+        _check_same(experiment, to_json(saved), run_dir)
+        check_training_state(place, state)
+        return place, state
+
+    return checkpoint.read_newest(run_dir, checked)
 
 
 @contextlib.contextmanager
