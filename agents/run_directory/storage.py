@@ -15,10 +15,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ctm_rl.agents.experiments.storage_url import check_storage
 from ctm_rl.agents.run_directory.directory import CONFIG_FILE, RUNS_FOLDER, check_free, created_directory, read_config
 from ctm_rl.agents.run_directory.metrics_file import METRICS_FILE
 from ctm_rl.checkpoints import store as checkpoint
-from ctm_rl.errors import UserError, expand
+from ctm_rl.errors import UserError, expand, user_errors
 
 ANSWER_SECONDS = 30.0
 """How long a storage may take to answer before it counts as out of reach."""
@@ -41,10 +42,12 @@ class Storage:
         name: the run's own directory in it.
 
     Raises:
-        UserError: no installed library supports such a URL, or the storage is out of reach.
+        UserError: it holds credentials, no installed library supports such a URL, or the storage is out of reach.
     """
 
     def __init__(self, url: str, name: str) -> None:
+        with user_errors():
+            check_storage(url)
         self.url, self.name = url, name
         self._files, self._base = with_timeout(url, lambda: _connect(url))
         self.place = posixpath.join(self._base, name)
@@ -205,6 +208,9 @@ def find_run(place: str, storage: str | None, run_dir: str | None) -> tuple[Path
     Raises:
         UserError: the run cannot be fetched, or ``run_dir`` is given and nothing is to be fetched.
     """
+    with user_errors():
+        check_storage(place)
+        check_storage(storage or "")
     local = None if is_url(place) else expand(place).absolute()
     if local is None or _is_stored(local):
         base, name = _divide(place) if local is None else (str(local.parent), local.name)

@@ -13,6 +13,7 @@ import ctm_rl
 from ctm_rl.agents.bench.settings import CLUSTER, CONTENDERS, ENVS, SCALING, BenchOptions
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
+from ctm_rl.agents.experiments.storage_url import mask_secrets
 from ctm_rl.agents.tuning.options import TuneOptions
 from ctm_rl.agents.tuning.search_space import FORMS
 from ctm_rl.cli.check_arguments import divide, parse
@@ -324,8 +325,8 @@ def _write(text: str) -> None:
 
 
 def _write_error(line: str) -> None:
-    """Writes an error message."""
-    print(line, file=sys.stderr, flush=True)
+    """Writes an error message, without the secrets of a URL in it."""
+    print(mask_secrets(line), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
