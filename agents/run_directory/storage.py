@@ -17,8 +17,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ctm_rl.agents.experiments.storage_url import check_storage
-from ctm_rl.agents.run_directory.directory import CONFIG_FILE, RUNS_FOLDER, check_free, created_directory, read_config
-from ctm_rl.agents.run_directory.metrics_file import METRICS_FILE
+from ctm_rl.agents.run_directory.directory import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    RUNS_FOLDER,
+    check_free,
+    created_directory,
+    read_config,
+)
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.errors import UserError, expand, user_errors
 
@@ -125,12 +131,13 @@ class Storage:
                 f"{where} has no complete checkpoint; name a run that ctm-rl train --storage has copied there."
             )
         try:
-            with created_directory(run_dir, json.loads(config)) as keep:
+            with created_directory(run_dir, json.loads(config)) as directory:
                 self._fetch_newest(run_dir, names)
                 metrics = self._read(METRICS_FILE)
                 if metrics is not None:
+                    directory.files.append(METRICS_FILE)
                     (run_dir / METRICS_FILE).write_bytes(metrics)
-                keep()
+                directory.keep()
         except UserError:
             raise
         except Exception as error:  # the driver of a file system may raise anything

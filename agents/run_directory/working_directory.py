@@ -60,7 +60,8 @@ def working_inside(run_dir: Path, experiment: AnyExperiment) -> Iterator[None]:
     try:
         yield
     finally:
-        os.chdir(before)
+        with contextlib.suppress(OSError):  # it may have been removed meanwhile
+            os.chdir(before)
         if path is None:
             os.environ.pop("PYTHONPATH", None)
         else:

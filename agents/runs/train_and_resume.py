@@ -15,10 +15,9 @@ from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
 from ctm_rl.agents.run_directory.directory import (
     config_of,
     created_directory,
-    locked,
     new_run_dir,
+    opened_directory,
     read_config,
-    write_config,
 )
 from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.upload import uploader_for
@@ -97,8 +96,8 @@ def new_run(
     with _running(experiment, run_dir, request, progress, None, is_placed=is_placed) as (run, keep):
         run.begin()
         keep()
-        request.run_dir = str(run_dir)
-        progress.write(f"run {run_dir}")
+        request.run_dir = str(run.run_dir)
+        progress.write(f"run {run.run_dir}")
         yield run
 
 
@@ -174,16 +173,21 @@ def _running(
     task = AnsweringTask(experiment) if isinstance(experiment, AnsweringExperiment) else ActingTask(experiment)
     if not is_new:
         task.set_memory(position.memory)
-    uploader = uploader_for(experiment, run_dir, is_new=is_new)
-    directory = created_directory(run_dir, config_of(experiment)) if is_new else contextlib.nullcontext(lambda: None)
-    with directory as keep, locked(run_dir), working_inside(run_dir, experiment):
+    content = config_of(experiment)
+    if is_new:
+        # A name that was not given may get a number.
+        opened = created_directory(run_dir, content, is_numbered=experiment.run_dir is None)
+    else:
+        opened = opened_directory(run_dir, content)
+    with opened as directory, working_inside(directory.path, experiment):
+        uploader = uploader_for(experiment, directory.path, is_new=is_new)
         _show_start(experiment, nodes, progress)
         if not is_new:
-            write_config(run_dir, config_of(experiment))
-        run = Run(experiment, run_dir, task, config, progress, started, position, uploader)
+            directory.write_config()
+        run = Run(experiment, directory, task, config, progress, started, position, uploader)
         with ray_for(experiment, request, nodes), run:
             request.check()
-            yield run, keep
+            yield run, directory.keep
 
 
 def build_checked_config(experiment: AnyExperiment) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
-from ctm_rl.agents.run_directory.directory import check_free, created_directory, locked
+from ctm_rl.agents.run_directory.directory import check_free, created_directory, opened_directory
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, working_inside
@@ -39,7 +39,7 @@ _SETTINGS = {
 """Ray Tune's environment variables, unless they are set already."""
 
 
-def tune(sweep: Sweep, progress: Progress, *, is_new: bool) -> list[Any]:
+def tune(sweep: Sweep, progress: Progress, *, is_new: bool) -> tuple[Sweep, list[Any]]:
     """Runs all trials of a sweep that are not finished; each continues from its last checkpoint if it has one.
 
     Args:
@@ -48,7 +48,8 @@ def tune(sweep: Sweep, progress: Progress, *, is_new: bool) -> list[Any]:
         is_new: whether to create the sweep's directory; otherwise it has one, whose file describes the sweep.
 
     Returns:
-        Its trials, as Ray Tune leaves them.
+        The sweep, whose directory has a number if another process has taken a name that was not given, and its
+        trials, as Ray Tune leaves them.
 
     Raises:
         UserError: it cannot be run as it is; nothing has been written then.
@@ -61,17 +62,19 @@ def tune(sweep: Sweep, progress: Progress, *, is_new: bool) -> list[Any]:
     with stop_on_signals(progress) as request:
         request.run_dir = None if is_new else str(directory)
         needed, nodes = _check(sweep, request)
-        created = created_directory(directory, sweep.to_json(), SWEEP_FILE)
-        with (
-            created if is_new else contextlib.nullcontext(lambda: None) as keep,
-            locked(directory),
-            working_inside(directory, experiment),
-        ):
+        content = sweep.to_json()
+        if is_new:
+            opened = created_directory(directory, content, SWEEP_FILE, is_numbered=experiment.run_dir is None)
+        else:
+            opened = opened_directory(directory, content, SWEEP_FILE)
+        with opened as held, working_inside(held.path, experiment):
+            sweep = dataclasses.replace(sweep, directory=held.path)
             progress.show_waiting(f"{experiment.name}: starting Ray")
             with ray_for(experiment, request, nodes, num_cpus=needed):
                 request.check()
-                keep()
-                return _search(sweep, progress, request, needed)
+                held.keep()
+                request.run_dir = str(held.path)
+                return sweep, _search(sweep, progress, request, needed)
 
 
 def _check(sweep: Sweep, request: StopRequest) -> tuple[float, list[Node]]:

@@ -29,6 +29,7 @@ from ctm_rl.cli.command_options import (
     ResumeOptions,
     ResumeSweepOptions,
 )
+from ctm_rl.cli.output import dropping_output
 from ctm_rl.configs import describe, load, names
 from ctm_rl.errors import UserError, expand, user_errors
 
@@ -48,11 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         names, 130 or 143 stopped by a signal.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # For the user's own environments, such as --env my_module:My-v0; last, so that no installed package is hidden.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    is_run = bool(arguments) and arguments[0] in RUNS
+    with dropping_output(is_run=is_run) as output:
+        code = _run(arguments)
+    # A run leaves its results in its directory; what another command has found out is lost.
+    return code if is_run or output.error is None else code or 1
+
+
+def _run(arguments: list[str]) -> int:
+    """Runs one command, reports mistakes in one line, and returns the exit code."""
     try:
-        return _dispatch(arguments)
+        _dispatch(arguments)
+        return 0
     except UserError as error:
         _write_error(f"ctm-rl: {' '.join(str(error).split())}")
         return error.exit_code
@@ -61,25 +69,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt as interrupt:
         return _report_interrupt(interrupt)
-    except BrokenPipeError:
-        # The reader has closed the pipe, as in ctm-rl list | head -1; Python must not write the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _dispatch(arguments: list[str]) -> None:
     """Finds the command and runs it."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         _write(USAGE)
-        return 0
+        return
     name, *rest = arguments
     if name == "--version":
         _write(f"ctm-rl {ctm_rl.__version__}\n")
-        return 0
+        return
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}; allowed are {', '.join(COMMANDS)}.")
+    _find_working_directory()
+    if sys.flags.optimize > 1 and name != "list" and not {"-h", "--help"} & set(rest):
+        raise UserError(
+            "Ray needs the docstrings that Python drops with PYTHONOPTIMIZE=2 or -OO; set at most 1, or -O."
+        )
     COMMANDS[name](rest)
-    return 0
+
+
+def _find_working_directory() -> None:
+    """Makes the modules in the working directory importable: the user's own environments, as my_module:My-v0."""
+    try:
+        here = os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"the working directory cannot be used: {error.strerror}; change into one that exists."
+        ) from error
+    # Last, so that no installed package is hidden.
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def _list(arguments: list[str]) -> None:
@@ -103,7 +124,7 @@ def _train(arguments: list[str]) -> None:
     experiment = read_experiment("train", arguments)
     from ctm_rl.agents.run_directory.directory import new_run_dir
 
-    experiment = dataclasses.replace(experiment, run_dir=str(new_run_dir(experiment)))
+    new_run_dir(experiment)  # refused before anything else is loaded
     with _progress(experiment) as progress:
         from ctm_rl.agents.runs.train_and_resume import train
 
@@ -132,7 +153,7 @@ def _run_sweep(sweep: "Sweep", *, is_new: bool) -> None:
     with _progress(sweep.experiment) as progress:
         from ctm_rl.agents.tuning.tune import tune
 
-        trials = tune(sweep, progress, is_new=is_new)
+        sweep, trials = tune(sweep, progress, is_new=is_new)
     from ctm_rl.agents.tuning.table import format_table
 
     _write(format_table(sweep, trials, _short(sweep.directory)) + "\n")
@@ -281,6 +302,10 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
+RUNS = ("train", "tune", "resume")
+"""The commands that go on, and succeed, without anything reading what they write."""
+
+
 def _progress(experiment: AnyExperiment) -> "contextlib.closing[TerminalProgress]":
     """Shows a run's progress, from the start, since loading torch and ray takes seconds."""
     from rich.console import Console
@@ -315,8 +340,14 @@ def _report_interrupt(interrupt: KeyboardInterrupt) -> int:
 
 def _short(path: Path) -> str:
     """A path relative to the working directory, if it is inside."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) and path != here else str(path)
+    try:
+        here = Path.cwd()
+    except OSError:  # it has been removed meanwhile
+        return str(path)
+    if not path.is_relative_to(here) or path == here:
+        return str(path)
+    short = str(path.relative_to(here))
+    return f"./{short}" if short.startswith("-") else short  # as an option it would not be understood
 
 
 def _write(text: str) -> None:
