@@ -1,5 +1,6 @@
 """The experiments by name, for ``ctm-rl train NAME`` and ``ctm-rl list``."""
 
+import ast
 import difflib
 import inspect
 from collections.abc import Callable
@@ -43,4 +44,7 @@ def load(name: str) -> AnyExperiment:
 
 def describe(name: str) -> str:
     """Returns an experiment's description in one line."""
-    return (_EXPERIMENTS[name].__doc__ or "").strip().splitlines()[0]
+    function = _EXPERIMENTS[name]
+    # With PYTHONOPTIMIZE=2 Python drops docstrings; the source still has them.
+    text = function.__doc__ or ast.get_docstring(ast.parse(inspect.getsource(function)).body[0])  # pyright: ignore[reportArgumentType]
+    return (text or "").strip().partition("\n")[0]

@@ -14,6 +14,9 @@ uv venv --quiet --allow-existing --python "$python" "$here/venv"
 uv pip install --quiet --python "$here/venv" --torch-backend auto --constraint "$here/constraints.txt" \
     --reinstall-package ctm-rl "ray[default]" "$@" "$here"/dist/ctm_rl-*.whl
 
+# The token that the launcher's files bring is for this user alone.
+[[ ! -f ~/.ray/auth_token ]] || chmod 600 ~/.ray/auth_token
+
 # What the launcher runs on a node, it runs in a shell that reads this file.
 for line in "export PATH=\"$here/venv/bin:\$PATH\"" "export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0"; do
     grep -qxF "$line" ~/.bashrc || echo "$line" >>~/.bashrc

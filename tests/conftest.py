@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
+from small_disk import mounted
 
 import ctm_rl
 
@@ -94,6 +95,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     return tmp_path
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own."""
+    with mounted(tmp_path) as place:
+        yield place
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ctm_rl.agents.experiments.storage_url import check_storage
 from ctm_rl.agents.experiments.validation import check_number
 
 Placement = Literal["pack", "spread"]
@@ -73,6 +74,8 @@ class RunSettings:
             raise ValueError("run_dir must name a directory; it is empty.")
         if self.storage is not None and not self.storage.strip():
             raise ValueError("storage must name a directory or a URL; it is empty.")
+        if self.storage is not None:
+            check_storage(self.storage)
         check_number("num_env_runners", self.num_env_runners, at_least=0)
         check_number("num_cpus_per_env_runner", self.num_cpus_per_env_runner, at_least=0)
         check_number("num_learners", self.num_learners, at_least=0)

@@ -1,12 +1,15 @@
-"""A run's directory: choosing and creating it, its configuration and its lock."""
+"""A run's directory: choosing, creating and locking it, and its configuration."""
 
 import contextlib
 import fcntl
 import json
 import logging
 import os
+import shlex
 import shutil
-from collections.abc import Callable, Iterator
+import stat
+import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,12 @@ from ctm_rl.errors import UserError, expand
 from ctm_rl.read_json import read_json
 
 CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
 RUNS_FOLDER = "runs"
 
 _LOCK_FILE = ".lock"
+_MAX_TRIES = 20
+"""How often a directory is created again that another process removes at the same moment."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -30,15 +36,20 @@ def new_run_dir(experiment: AnyExperiment) -> Path:
     """
     if experiment.run_dir is None:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        base = Path(RUNS_FOLDER).absolute() / f"{experiment.name}-{stamp}"
-        path, number = base, 1
-        while path.exists():
-            number += 1
-            path = base.with_name(f"{base.name}-{number}")
+        path = _numbered(Path(RUNS_FOLDER).absolute() / f"{experiment.name}-{stamp}")
     else:
         path = expand(experiment.run_dir).absolute()
     check_free(path)
     return path
+
+
+def _numbered(path: Path) -> Path:
+    """The path itself, or with a number if it exists."""
+    numbered, number = path, 1
+    while os.path.lexists(numbered):
+        number += 1
+        numbered = path.with_name(f"{path.name}-{number}")
+    return numbered
 
 
 def check_free(path: Path) -> None:
@@ -47,13 +58,12 @@ def check_free(path: Path) -> None:
     Raises:
         UserError: one line naming the directory and the way out.
     """
+    _check_name(path)
     try:
         if path.exists() and not path.is_dir():
             raise UserError(f"--run-dir {path} is a file; name a new or empty directory.")
-        if path.is_dir() and any(path.iterdir()):
-            raise UserError(
-                f"--run-dir {path} is not empty; name a new directory, or continue its run: ctm-rl resume {path}."
-            )
+        if path.is_dir() and not _is_empty(path):
+            raise _not_empty(path)
         parent = next(place for place in (path, *path.parents) if place.exists())
     except OSError as error:
         raise UserError(f"--run-dir {path} cannot be used: {error.strerror}; name another directory.") from error
@@ -63,52 +73,245 @@ def check_free(path: Path) -> None:
         raise UserError(f"--run-dir {path} cannot be created: {parent} is not writable; name another directory.")
 
 
+def _check_name(path: Path) -> None:
+    """Refuses a directory whose name is not text: Ray needs it as such, to work inside.
+
+    Raises:
+        UserError: it holds bytes that are none in the locale's encoding.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"run directory {path} cannot be used: its name is not text in the encoding of this locale, "
+            f"{sys.getfilesystemencoding()}; name another one, or set PYTHONUTF8=1 if it is UTF-8."
+        ) from error
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether there is nothing in a directory but a lock, which is never removed alone."""
+    return set(os.listdir(path)) <= {_LOCK_FILE}
+
+
+def _not_empty(path: Path) -> UserError:
+    """The refusal of a directory that holds something."""
+    run = shlex.quote(str(path))
+    return UserError(f"--run-dir {path} is not empty; name a new directory, or continue its run: ctm-rl resume {run}.")
+
+
+class RunDirectory:
+    """A run's directory while this process holds its lock.
+
+    Args:
+        path: absolute.
+        config: the content of its configuration.
+        file: the configuration's name.
+
+    Attributes:
+        is_kept: whether a new directory stays, whatever happens afterwards.
+        files: names of what this process has written, beside checkpoints; removed with a directory that is not kept.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> None:
+        _check_name(path)
+        self.path = path
+        self.is_kept = False
+        self.files = [file]
+        self._text, self._file = _to_text(config), file
+        self._lock = _lock(path)
+
+    def keep(self) -> None:
+        """Keeps a new directory, whatever happens afterwards."""
+        self.is_kept = True
+
+    def write_config(self) -> None:
+        """Writes the configuration of a run that is continued, which may differ from the one before.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        _write_atomically(self.path / self._file, self._text)
+
+    def restore(self) -> None:
+        """Writes again what has disappeared meanwhile: the directory, its lock and its configuration.
+
+        Raises:
+            UserError: another process trains there now, or another run has been put there.
+            OSError: the directory or a file in it cannot be written.
+        """
+        is_locked = is_file_at(self._lock, self.path / _LOCK_FILE)
+        config = self.path / self._file
+        if is_locked and config.is_file():
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not is_locked:
+            lock = _lock(self.path)
+            if config.is_file() and config.read_text() != self._text:
+                os.close(lock)
+                raise UserError(f"{self.path} was removed or moved, and holds another run now.")
+            os.close(self._lock)
+            self._lock = lock
+        if not config.is_file():
+            self.write_config()
+        _LOG.warning("%s was removed, moved or changed; what was missing is written again.", self.path)
+        try:
+            os.getcwd()
+        except OSError:
+            os.chdir(self.path)  # a run works inside its directory, and the one from before is gone
+
+    def close(self) -> None:
+        """Lets other processes lock the directory."""
+        os.close(self._lock)
+
+
 @contextlib.contextmanager
-def created_directory(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> Iterator[Callable[[], None]]:
-    """Creates a run's directory with its ``config.json``; removes all of it again if the body fails early.
+def created_directory(
+    path: Path, config: dict[str, Any], file: str = CONFIG_FILE, *, is_numbered: bool = False
+) -> Iterator[RunDirectory]:
+    """Creates a run's directory, locks it and writes its ``config.json``; removes that again if the body fails early.
+
+    Of several processes that want the same directory at the same time, one gets it.
 
     Args:
         path: new or empty, from ``new_run_dir``.
         config: content of ``config.json``.
         file: the name of that file.
+        is_numbered: whether a number is added to the name if another process has created the directory meanwhile.
 
     Yields:
-        A function that keeps the directory, whatever happens afterwards.
+        The directory, locked inside the body; the body keeps it by ``keep``.
 
     Raises:
-        UserError: the directory cannot be created.
+        UserError: the directory cannot be created, or another process has got it.
     """
-    missing = [place for place in (path, *path.parents) if not place.exists()]
+    made: list[Path] = []
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        write_config(path, config, file)
-    except OSError as error:
-        _remove(path, missing)
-        raise UserError(f"--run-dir {path} cannot be created: {error.strerror}; name another directory.") from error
-    is_kept = False
+        path = _claim(path, made, is_numbered=is_numbered)
+        directory = RunDirectory(path, config, file)
+    except (OSError, UserError) as error:
+        _remove_directories(made, is_locked=False)
+        raise _refusal(path, error) from error
+    with contextlib.closing(directory):
+        try:
+            if not _is_empty(path):
+                raise _not_empty(path)
+            _write_new(path / file, _to_text(config))
+        except (OSError, UserError) as error:
+            _remove_directories(made, is_locked=True)
+            raise _refusal(path, error) from error
+        try:
+            yield directory
+        except BaseException:
+            if not directory.is_kept:
+                _remove_files(path, directory.files)
+                _remove_directories(made, is_locked=True)
+            raise
 
-    def keep() -> None:
-        nonlocal is_kept
-        is_kept = True
 
-    try:
-        yield keep
-    except BaseException:
-        if not is_kept:
-            _remove(path, missing)
-        raise
+@contextlib.contextmanager
+def opened_directory(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> Iterator[RunDirectory]:
+    """Locks the directory of a run that is continued, inside the body.
+
+    Args:
+        path: absolute.
+        config: the content of its configuration, which it may not have yet.
+        file: the configuration's name.
+
+    Yields:
+        The directory.
+
+    Raises:
+        UserError: another process holds the lock.
+    """
+    with contextlib.closing(RunDirectory(path, config, file)) as directory:
+        yield directory
 
 
-def _remove(path: Path, missing: list[Path]) -> None:
-    """Empties a directory, and removes those directories, itself or above it, that did not exist before."""
-    for item in path.iterdir() if path.is_dir() else ():
-        if item.is_dir():
+def _claim(path: Path, made: list[Path], *, is_numbered: bool) -> Path:
+    """Creates a directory that nobody else creates; returns its path, which has a number if the name was taken.
+
+    Args:
+        path: the directory.
+        made: gets the directories that this process has created, those above first.
+        is_numbered: whether a name that is taken gets a number; otherwise the directory may exist if it is empty.
+    """
+    base = path
+    while True:
+        try:
+            _make(path, made)
+        except FileExistsError:
+            if not is_numbered:
+                check_free(path)
+                return path
+            path = _numbered(base)
+        else:
+            return path
+
+
+def _make(path: Path, made: list[Path]) -> None:
+    """Creates a directory, and those above it that are missing.
+
+    Args:
+        path: the directory.
+        made: gets the directories that this process has created, those above first.
+
+    Raises:
+        FileExistsError: it exists.
+        OSError: it cannot be created.
+    """
+    for _ in range(_MAX_TRIES):
+        try:
+            path.mkdir()
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):
+                _make(path.parent, made)
+        else:
+            made.append(path)
+            return
+    path.mkdir()
+
+
+def _refusal(path: Path, error: OSError | UserError) -> UserError:
+    """The message for a directory that cannot be created."""
+    if isinstance(error, UserError):
+        return error
+    return UserError(f"--run-dir {path} cannot be created: {error.strerror}; name another directory.")
+
+
+def _remove_files(path: Path, names: list[str]) -> None:
+    """Removes what a run that has not begun has written: nothing else that somebody has put there."""
+    from ctm_rl.checkpoints import store
+
+    store.remove_all(path)
+    for name in names:
+        with contextlib.suppress(OSError):
+            (path / name).unlink()
+
+
+def _remove_directories(made: list[Path], *, is_locked: bool) -> None:
+    """Removes directories that this process has created, if nothing is in them.
+
+    Args:
+        made: those above first.
+        is_locked: whether this process holds the lock of the last one, which is then removed with it: a process that
+            is waiting for this lock sees that it is gone, see ``_lock``.
+    """
+    for place in reversed(made):
+        with contextlib.suppress(OSError):
+            if is_locked and place == made[-1] and _is_empty(place):
+                (place / _LOCK_FILE).unlink(missing_ok=True)
+            place.rmdir()
+
+
+def empty_directory(path: Path) -> None:
+    """Removes everything in a directory that this process has locked, except for the lock."""
+    for item in path.iterdir():
+        if item.name == _LOCK_FILE:
+            continue
+        if item.is_dir() and not item.is_symlink():
             shutil.rmtree(item)
         else:
             item.unlink()
-    for place in missing:
-        with contextlib.suppress(OSError):
-            place.rmdir()
 
 
 def config_of(experiment: AnyExperiment) -> dict[str, Any]:
@@ -117,15 +320,42 @@ def config_of(experiment: AnyExperiment) -> dict[str, Any]:
 
 
 def write_config(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) -> None:
-    """Writes ``config.json`` atomically."""
-    write_atomically(path / file, json.dumps(config, indent=2) + "\n")
+    """Writes ``config.json`` atomically.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    _write_atomically(path / file, _to_text(config))
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Writes a file atomically."""
+def _write_atomically(file: Path, text: str) -> None:
+    """Writes a file under another name, then renames it."""
     partial = file.with_name(f".{file.name}")
-    partial.write_text(text)
+    # What has that name is a leftover, or a link that must not be followed.
+    partial.unlink(missing_ok=True)
+    _write_new(partial, text)
     partial.replace(file)
+
+
+def _to_text(config: dict[str, Any]) -> str:
+    """The content of a configuration's file."""
+    return json.dumps(config, indent=2) + "\n"
+
+
+def _write_new(file: Path, text: str) -> None:
+    """Writes a file that does not exist yet; removes it if it cannot be written.
+
+    Raises:
+        FileExistsError: it exists, be it as a link.
+        OSError: it cannot be written.
+    """
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
 
 
 def check_is_run(path: Path) -> None:
@@ -177,11 +407,52 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds the lock.
     """
-    with (path / _LOCK_FILE).open("w") as file:
+    descriptor = _lock(path)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    """Locks a directory; returns the descriptor of its lock file, which holds the lock until it is closed.
+
+    The file's content is never changed, and a link is not followed: whoever can write to the directory could have
+    prepared it.
+
+    Raises:
+        UserError: another process holds the lock, or there can be none.
+    """
+    file = path / _LOCK_FILE
+    for _ in range(_MAX_TRIES):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Without O_NONBLOCK, opening a named pipe may wait.
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            reason = "it is a symbolic link; remove it" if file.is_symlink() else error.strerror
+            raise UserError(f"{path} cannot be locked by {file}: {reason}.") from error
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UserError(f"{path} cannot be locked by {file}: it is not a file; remove it.")
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(descriptor)
             raise UserError(f"{path} is in use: another process trains in it; wait for it, or stop it.") from None
+        except UserError:
+            os.close(descriptor)
+            raise
         except OSError as error:
             _LOG.warning("%s cannot be locked (%s); do not train in it twice at a time.", path, error.strerror)
-        yield
+            return descriptor
+        if is_file_at(descriptor, file):
+            return descriptor
+        os.close(descriptor)  # the process that had it has removed the whole directory
+    raise UserError(f"{path} cannot be locked: it is removed again and again.")
+
+
+def is_file_at(descriptor: int, file: Path) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(file))
+    except OSError:
+        return False

@@ -7,17 +7,25 @@ holds the sizes and digests of a checkpoint's other files, is written last and r
 import json
 import logging
 import posixpath
+import secrets
 import shutil
 import threading
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json
-from ctm_rl.agents.run_directory.directory import CONFIG_FILE, RUNS_FOLDER, check_free, created_directory, read_config
-from ctm_rl.agents.run_directory.metrics_file import METRICS_FILE
+from ctm_rl.agents.experiments.storage_url import check_storage
+from ctm_rl.agents.run_directory.directory import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    RUNS_FOLDER,
+    check_free,
+    created_directory,
+    read_config,
+)
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.errors import UserError, expand, user_errors
 
@@ -42,13 +50,18 @@ class Storage:
         name: the run's own directory in it.
 
     Raises:
-        UserError: no installed library supports such a URL, or the storage is out of reach.
+        UserError: it holds credentials, no installed library supports such a URL, or the storage is out of reach.
     """
 
     def __init__(self, url: str, name: str) -> None:
+        with user_errors():
+            check_storage(url)
         self.url, self.name = url, name
         self._files, self._base = with_timeout(url, lambda: _connect(url))
         self.place = posixpath.join(self._base, name)
+        # In a directory that others write to as well, a name that nobody can have prepared, as a link.
+        self._partial = f"{_PARTIAL}{secrets.token_hex(8)}-"
+        self._unremovable: set[str] = set()
 
     def prepare(self, *, is_new: bool) -> None:
         """Checks before a run that the storage can be written, and before a new run that its place there is free.
@@ -70,6 +83,8 @@ class Storage:
     def put(self, run_dir: Path, path: Path) -> None:
         """Copies a checkpoint there, with the run's configuration and metrics so far; removes older checkpoints.
 
+        Where there is no room, the superseded ones are removed first: all but the newest complete one.
+
         Args:
             run_dir: the run's directory.
             path: the checkpoint in it.
@@ -80,15 +95,25 @@ class Storage:
         if self._is_local and not Path(self._base).is_dir():
             # Where a share is no longer mounted, nothing must be written to the disk below its mount point.
             raise FileNotFoundError(f"{self._base} is gone")
+        try:
+            self._copy(run_dir, path)
+        except OSError as error:
+            others = set(checkpoint.newest_first(self._list(checkpoint.FOLDER))) - {*self._list_complete()[:1]}
+            if error.errno not in checkpoint.DISK_FULL or not others:
+                raise
+            self._remove(others)
+            self._copy(run_dir, path)
+        self._remove(checkpoint.newest_first(self._list(checkpoint.FOLDER))[checkpoint.NUM_KEPT :])
+
+    def _copy(self, run_dir: Path, path: Path) -> None:
+        """Copies a checkpoint, with the run's configuration and metrics so far."""
         folder = posixpath.join(checkpoint.FOLDER, path.name)
         self._files.create_dir(self._at(folder), recursive=True)
         for name in (CONFIG_FILE, METRICS_FILE):
             if (run_dir / name).is_file():
                 self._write(run_dir / name, name)
-        for file in sorted(path.iterdir(), key=lambda file: file.name == checkpoint.STATE_FILE):
-            self._write(file, posixpath.join(folder, file.name))
-        for name in checkpoint.newest_first(self._list(checkpoint.FOLDER))[checkpoint.NUM_KEPT :]:
-            self._remove(posixpath.join(checkpoint.FOLDER, name))
+        for name in (checkpoint.TENSORS_FILE, checkpoint.STATE_FILE):
+            self._write(path / name, posixpath.join(folder, name))
 
     def fetch(self, run_dir: Path, check: Callable[[AnyExperiment], None] = lambda _: None) -> None:
         """Creates a run directory with the newest complete checkpoint of the storage.
@@ -111,12 +136,13 @@ class Storage:
             values = json.loads(config)
             with user_errors():
                 check(from_json(values))
-            with created_directory(run_dir, values) as keep:
+            with created_directory(run_dir, values) as directory:
                 self._fetch_newest(run_dir, names)
                 metrics = self._read(METRICS_FILE)
                 if metrics is not None:
+                    directory.files.append(METRICS_FILE)
                     (run_dir / METRICS_FILE).write_bytes(metrics)
-                keep()
+                directory.keep()
         except UserError:
             raise
         except Exception as error:  # the driver of a file system may raise anything
@@ -145,7 +171,7 @@ class Storage:
     def _check_writable(self) -> None:
         """Writes a small file and removes it."""
         self._files.create_dir(self._base, recursive=True)
-        mark = posixpath.join(self._base, f"{_PARTIAL}{self.name}")
+        mark = posixpath.join(self._base, f"{self._partial}{self.name}")
         with self._files.open_output_stream(mark) as stream:
             stream.write(b"ctm-rl")
         self._files.delete_file(mark)
@@ -153,7 +179,7 @@ class Storage:
     def _write(self, source: Path, name: str) -> None:
         """Writes a file atomically."""
         folder, base = posixpath.split(self._at(name))
-        partial = posixpath.join(folder, f"{_PARTIAL}{base}")
+        partial = posixpath.join(folder, f"{self._partial}{base}")
         with source.open("rb") as file, self._files.open_output_stream(partial) as stream:
             shutil.copyfileobj(file, stream, _CHUNK)
         self._files.move(partial, self._at(name))
@@ -176,9 +202,8 @@ class Storage:
             folder = posixpath.join(checkpoint.FOLDER, name)
             target = run_dir / folder
             target.mkdir(parents=True)
-            for file in self._list(folder):
-                if not file.startswith(_PARTIAL):
-                    (target / file).write_bytes(self._read(f"{folder}/{file}") or b"")
+            for file in (checkpoint.TENSORS_FILE, checkpoint.STATE_FILE):
+                (target / file).write_bytes(self._read(f"{folder}/{file}") or b"")
             try:
                 checkpoint.latest(run_dir)
             except checkpoint.CheckpointError:
@@ -189,11 +214,18 @@ class Storage:
             else:
                 return
 
-    def _remove(self, folder: str) -> None:
-        """Removes a checkpoint; without its first file it no longer counts as one."""
-        if checkpoint.STATE_FILE in self._list(folder):
-            self._files.delete_file(self._at(f"{folder}/{checkpoint.STATE_FILE}"))
-        self._files.delete_dir(self._at(folder))
+    def _remove(self, names: Iterable[str]) -> None:
+        """Removes checkpoints; without its first file one no longer counts. What cannot be removed is reported once."""
+        for name in names:
+            folder = posixpath.join(checkpoint.FOLDER, name)
+            try:
+                if checkpoint.STATE_FILE in self._list(folder):
+                    self._files.delete_file(self._at(f"{folder}/{checkpoint.STATE_FILE}"))
+                self._files.delete_dir(self._at(folder))
+            except Exception as error:  # the driver of a file system may raise anything
+                if name not in self._unremovable:
+                    self._unremovable.add(name)
+                    _LOG.warning("%s cannot be removed: %s.", self._at(folder), describe_error(error))
 
 
 def find_run(
@@ -216,6 +248,9 @@ def find_run(
     Raises:
         UserError: the run cannot be fetched, or ``run_dir`` is given and nothing is to be fetched.
     """
+    with user_errors():
+        check_storage(place)
+        check_storage(storage or "")
     local = None if is_url(place) else expand(place).absolute()
     if local is None or _is_stored(local):
         base, name = _divide(place) if local is None else (str(local.parent), local.name)

@@ -32,10 +32,10 @@ def import_official(file: Path, run_dir: Path) -> str:
         official = load_official(file)
         args = official.args
         config = _config(official, args)
-    with created_directory(run_dir, config) as keep:
+    with created_directory(run_dir, config) as directory:
         entry = {"args": args, "weights": official.to_official_state_dict()}
         checkpoint.save(run_dir, 0, {"task": official.task, OFFICIAL_ENTRY: entry})
-        keep()
+        directory.keep()
     return _describe(official, args, run_dir)
 
 

@@ -17,10 +17,9 @@ from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_jso
 from ctm_rl.agents.run_directory.directory import (
     config_of,
     created_directory,
-    locked,
     new_run_dir,
+    opened_directory,
     read_config,
-    write_config,
 )
 from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.trust import check_trusted, remember, run_claims
@@ -116,8 +115,8 @@ def new_run(
         run.begin()
         keep()
         remember(claims)
-        request.run_dir = str(run_dir)
-        progress.write(f"run {run_dir}")
+        request.run_dir = str(run.run_dir)
+        progress.write(f"run {run.run_dir}")
         yield run
 
 
@@ -220,19 +219,24 @@ def _running(
     task = AnsweringTask(experiment) if isinstance(experiment, AnsweringExperiment) else ActingTask(experiment)
     if not is_new:
         task.set_memory(position.memory)
-    uploader = uploader_for(experiment, run_dir, is_new=is_new)
-    directory = created_directory(run_dir, config_of(experiment)) if is_new else contextlib.nullcontext(lambda: None)
-    with directory as keep, locked(run_dir), remembered(), working_inside(run_dir):
+    content = config_of(experiment)
+    if is_new:
+        # A name that was not given may get a number.
+        opened = created_directory(run_dir, content, is_numbered=experiment.run_dir is None)
+    else:
+        opened = opened_directory(run_dir, content)
+    with opened as directory, remembered(), working_inside(directory.path):
+        uploader = uploader_for(experiment, directory.path, is_new=is_new)
         _show_start(experiment, nodes, progress)
         if not is_new:
-            write_config(run_dir, config_of(experiment))
-        run = Run(experiment, run_dir, task, config, progress, started, position, uploader)
+            directory.write_config()
+        run = Run(experiment, directory, task, config, progress, started, position, uploader)
         with ray_for(experiment, request, nodes), entered():
             if not is_placed:
                 check_environment.try_out_on_a_worker(experiment, request)
             with run:
                 request.check()
-                yield run, keep
+                yield run, directory.keep
 
 
 def build_checked_config(experiment: AnyExperiment, request: StopRequest) -> Any:

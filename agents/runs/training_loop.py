@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import math
+import shlex
 import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
 from ctm_rl.agents.rllib.private import without_known_noise, without_ray_results
+from ctm_rl.agents.run_directory.directory import RunDirectory
 from ctm_rl.agents.run_directory.metrics_file import MetricsWriter
 from ctm_rl.agents.run_directory.progress import Progress, Row
 from ctm_rl.agents.run_directory.upload import Uploader, finishing_upload, report_upload
@@ -54,7 +56,7 @@ class Run:
 
     Args:
         experiment: what is trained.
-        run_dir: its directory.
+        directory: its directory, locked.
         task: reads the metrics and describes the model.
         config: RLlib's configuration of the experiment.
         progress: shows how it goes.
@@ -66,7 +68,7 @@ class Run:
     def __init__(
         self,
         experiment: AnyExperiment,
-        run_dir: Path,
+        directory: RunDirectory,
         task: ActingTask | AnsweringTask,
         config: Any,
         progress: Progress,
@@ -75,7 +77,8 @@ class Run:
         uploader: Uploader | None,
     ) -> None:
         self._experiment = experiment
-        self.run_dir = run_dir
+        self._directory = directory
+        self.run_dir = directory.path
         self._task = task
         self._config = config
         self._progress = progress
@@ -83,6 +86,7 @@ class Run:
         self._position = position
         self._uploader = uploader
         self._saved_iteration = -1
+        self._saved_path: Path | None = None
         self._saved_at = time.monotonic()
         self._num_lost_learners = 0
 
@@ -117,7 +121,7 @@ class Run:
         self._continue_from(state)
 
     def save(self, state: dict[str, Any] | None = None) -> None:
-        """Writes a checkpoint, unless this iteration has one.
+        """Writes a checkpoint, unless this iteration has one; what has disappeared from the run's directory as well.
 
         Args:
             state: the algorithm's state, if the caller has read it already.
@@ -128,7 +132,9 @@ class Run:
         """
         from ctm_rl.agents.runs.algorithm_state import learner_state
 
-        if self._saved_iteration == self._position.iteration:
+        self._restore_directory()
+        is_there = self._saved_path is None or self._saved_path.is_dir()
+        if self._saved_iteration == self._position.iteration and is_there:
             return
         position = dataclasses.replace(
             self._position, seconds=time.monotonic() - self._started, memory=self._task.get_memory()
@@ -145,7 +151,20 @@ class Run:
         if self._uploader is not None:
             self._uploader.put(path)
         self._saved_iteration = self._position.iteration
+        self._saved_path = path
         self._saved_at = time.monotonic()
+
+    def _restore_directory(self) -> None:
+        """Writes again what has disappeared from the run's directory.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        try:
+            self._directory.restore()
+        except (OSError, UserError) as error:
+            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+            raise CheckpointError(f"run directory {self.run_dir} cannot be used: {reason}.") from error
 
     def _save_last(self) -> None:
         """Writes the checkpoint that a run ends with.
@@ -156,10 +175,13 @@ class Run:
         try:
             self.save()
         except CheckpointError as error:
+            try:
+                last = checkpoint.iteration_of(checkpoint.latest(self.run_dir))
+            except CheckpointError:
+                raise NotSaved(f"{error} What the run has learned is lost: it has no other checkpoint.") from error
             raise NotSaved(
-                f"{error} What {self.run_dir} has learned since its last checkpoint, iteration "
-                f"{checkpoint.iteration_of(checkpoint.latest(self.run_dir))}, is lost; make room, then continue with: "
-                f"ctm-rl resume {self.run_dir}"
+                f"{error} What {self.run_dir} has learned since its last checkpoint, iteration {last}, is lost; make "
+                f"room, then continue with: ctm-rl resume {shlex.quote(str(self.run_dir))}"
             ) from error
 
     def _save_and_continue(self) -> None:
@@ -220,7 +242,7 @@ class Run:
         Yields:
             The line of metrics of each iteration, after it has been written.
         """
-        metrics = MetricsWriter(self.run_dir, self._position.iteration, self._task.metrics)
+        metrics = MetricsWriter(self.run_dir, self._position.iteration, self._task.metrics, self._directory.restore)
         with contextlib.closing(metrics):
             while not self.is_over:
                 row = self._train_or_save()

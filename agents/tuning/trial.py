@@ -13,7 +13,7 @@ from ray.tune import PlacementGroupFactory, Trainable
 from ctm_rl.agents.cluster.signals import StopRequest
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.experiments.settings import RunSettings
-from ctm_rl.agents.run_directory.directory import CONFIG_FILE, config_of, locked, write_config
+from ctm_rl.agents.run_directory.directory import CONFIG_FILE, config_of, empty_directory, locked, write_config
 from ctm_rl.agents.run_directory.metrics_file import METRICS_FILE, read_metrics
 from ctm_rl.agents.run_directory.progress import Progress, Row, used_share
 from ctm_rl.agents.runs.train_and_resume import new_run, resumed_run
@@ -141,7 +141,7 @@ class SweepTrial(Trainable):
         with _locked_patiently(run_dir):
             position = self._find_position(experiment)
             if position is None:
-                shutil.rmtree(run_dir)
+                empty_directory(run_dir)
         if position is not None:
             is_over = is_used_up(experiment, position)
             if not self._is_from_tune:

@@ -16,7 +16,7 @@ from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.cluster.users_folder import remembered
-from ctm_rl.agents.run_directory.directory import check_free, created_directory, locked
+from ctm_rl.agents.run_directory.directory import check_free, created_directory, opened_directory
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.trust import remember
@@ -41,7 +41,7 @@ _SETTINGS = {
 """Ray Tune's environment variables, unless they are set already."""
 
 
-def tune(sweep: Sweep, progress: Progress, *, is_new: bool) -> list[Any]:
+def tune(sweep: Sweep, progress: Progress, *, is_new: bool) -> tuple[Sweep, list[Any]]:
     """Runs all trials of a sweep that are not finished; each continues from its last checkpoint if it has one.
 
     Args:
@@ -50,7 +50,8 @@ def tune(sweep: Sweep, progress: Progress, *, is_new: bool) -> list[Any]:
         is_new: whether to create the sweep's directory; otherwise it has one, whose file describes the sweep.
 
     Returns:
-        Its trials, as Ray Tune leaves them.
+        The sweep, whose directory has a number if another process has taken a name that was not given, and its
+        trials, as Ray Tune leaves them.
 
     Raises:
         UserError: it cannot be run as it is; nothing has been written then.
@@ -59,23 +60,26 @@ def tune(sweep: Sweep, progress: Progress, *, is_new: bool) -> list[Any]:
     if is_new:
         check_free(sweep.directory)
         sweep = dataclasses.replace(sweep, experiment=with_absolute_paths(sweep.experiment))
-    directory, experiment, claims = sweep.directory, sweep.experiment, sweep.claims
+    directory, experiment = sweep.directory, sweep.experiment
     with stop_on_signals(progress) as request:
         request.run_dir = None if is_new else str(directory)
         needed, nodes = _check(sweep, request)
-        created = created_directory(directory, sweep.to_json(), SWEEP_FILE)
-        with (
-            created if is_new else contextlib.nullcontext(lambda: None) as keep,
-            locked(directory),
-            remembered(),
-            working_inside(directory),
-        ):
-            progress.show_waiting(f"{experiment.name}: starting Ray")
-            with ray_for(experiment, request, nodes, num_cpus=needed):
-                request.check()
-                keep()
-                remember(claims)
-                return _search(sweep, progress, request, needed)
+        content = sweep.to_json()
+        if is_new:
+            opened = created_directory(directory, content, SWEEP_FILE, is_numbered=experiment.run_dir is None)
+        else:
+            opened = opened_directory(directory, content, SWEEP_FILE)
+        with opened as held:
+            sweep = dataclasses.replace(sweep, directory=held.path)
+            claims = sweep.claims  # read in the folder that modules are imported from
+            with remembered(), working_inside(held.path):
+                progress.show_waiting(f"{experiment.name}: starting Ray")
+                with ray_for(experiment, request, nodes, num_cpus=needed):
+                    request.check()
+                    held.keep()
+                    remember(claims)
+                    request.run_dir = str(held.path)
+                    return sweep, _search(sweep, progress, request, needed)
 
 
 def _check(sweep: Sweep, request: StopRequest) -> tuple[float, list[Node]]:

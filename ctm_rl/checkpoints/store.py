@@ -5,12 +5,14 @@ else in ``state.json``, which also holds size and SHA-256 of the former. It gets
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import math
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -31,6 +33,8 @@ NUM_KEPT = 3
 STATE_FILE = "state.json"
 TENSORS_FILE = "tensors.safetensors"
 FOLDER = "checkpoints"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors of a full disk, and of a used-up quota."""
 
 _ITERATION = re.compile(r"iteration-(\d+)")
 _PARTIAL = ".partial-"
@@ -42,6 +46,8 @@ _MALFORMED = (
 )
 """Errors that a checkpoint raises that is whole and holds anything, here and inside torch."""
 _LOG = logging.getLogger(__name__)
+_reported: set[str] = set()
+"""Names of old checkpoints that could not be removed, and were reported."""
 
 Result = TypeVar("Result")
 
@@ -52,6 +58,8 @@ class CheckpointError(UserError):
 
 def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int = NUM_KEPT) -> Path:
     """Writes a checkpoint under another name, syncs it to the disk and renames it; then removes older ones.
+
+    On a full disk the superseded checkpoints make room: all but the newest undamaged one are removed first.
 
     Args:
         run_dir: directory of the run.
@@ -64,32 +72,37 @@ def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int = N
         The checkpoint's directory.
 
     Raises:
-        CheckpointError: it cannot be written, for example on a full disk; existing ones stay as they are.
+        CheckpointError: it cannot be written, for example on a full disk; the newest one before it stays as it is.
         TypeError: ``state`` holds a value of another type.
     """
     folder = run_dir / FOLDER
     target = folder / f"iteration-{iteration:06d}"
+    tensors: dict[str, torch.Tensor] = {}
+    tree = _encode(state, "", tensors)
     try:
-        _write(folder, target, state)
-        for old in _all(run_dir)[num_kept:]:
-            shutil.rmtree(old)
-        _remove_partial(folder)
+        try:
+            _write(folder, target, tree, tensors)
+        except (OSError, SafetensorError) as error:
+            if not _is_disk_full(error) or not _free_superseded(run_dir):
+                raise
+            _write(folder, target, tree, tensors)
     except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            _remove_partial(folder)  # what was written so far takes space
+        _remove_partial(folder)  # what was written so far takes space
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CheckpointError(f"checkpoint {target} cannot be written: {reason}.") from error
+    for old in _all(run_dir)[num_kept:]:
+        _remove(old)
+    _remove_partial(folder)
     return target
 
 
-def _write(folder: Path, target: Path, state: dict[str, Any]) -> None:
+def _write(folder: Path, target: Path, tree: Any, tensors: dict[str, torch.Tensor]) -> None:
     """Writes a checkpoint under another name, then renames it."""
     folder.mkdir(parents=True, exist_ok=True)
     _remove_partial(folder)
-    partial = folder / f"{_PARTIAL}{target.name}"
+    # A name that nobody can have prepared: safetensors would follow a link.
+    partial = folder / f"{_PARTIAL}{target.name}-{secrets.token_hex(8)}"
     partial.mkdir()
-    tensors: dict[str, torch.Tensor] = {}
-    tree = _encode(state, "", tensors)
     save_file(tensors, partial / TENSORS_FILE)
     head = {
         "format": FORMAT,
@@ -106,17 +119,82 @@ def _write(folder: Path, target: Path, state: dict[str, Any]) -> None:
     )  # safetensors writes files that only the owner can read
     for path in (partial / TENSORS_FILE, partial / STATE_FILE, partial):
         _sync(path)
-    if target.exists():
+    if os.path.lexists(target):
         # only a checkpoint that could not be read is ever written again
-        os.replace(target, folder / f"{_PARTIAL}old-{target.name}")
+        _set_aside(target)
     os.replace(partial, target)
     _sync(folder)
 
 
+def _is_disk_full(error: Exception) -> bool:
+    """Whether a write failed for want of space, or of a quota; safetensors reports it as a text."""
+    if isinstance(error, OSError):
+        return error.errno in DISK_FULL
+    return any(f"os error {number})" in str(error) for number in DISK_FULL)
+
+
+def _free_superseded(run_dir: Path) -> bool:
+    """Removes all checkpoints but the newest undamaged one; returns whether there were any.
+
+    If none is undamaged, all stay.
+    """
+    try:
+        newest = latest(run_dir)
+    except CheckpointError:
+        return False
+    others = [path for path in _all(run_dir) if path != newest]
+    for path in others:
+        _remove(path)
+    return bool(others)
+
+
+def _remove(path: Path) -> None:
+    """Removes a checkpoint, or the link to one; if it cannot, the log reports it once, and the next save tries again.
+
+    It loses its name first, so that no half of it is ever found.
+    """
+    try:
+        path = _set_aside(path)
+        _delete(path)
+    except OSError as error:
+        if path.name not in _reported:
+            _reported.add(path.name)
+            _LOG.warning("the old checkpoint %s cannot be removed: %s.", path, error.strerror)
+
+
+def _set_aside(path: Path) -> Path:
+    """Renames a checkpoint that is to be removed, and returns its new path."""
+    aside = path.with_name(f"{_PARTIAL}old-{path.name}-{secrets.token_hex(8)}")
+    os.replace(path, aside)
+    return aside
+
+
+def _delete(path: Path) -> None:
+    """Removes a directory with what is in it; of a link only the link."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
+
+
 def _remove_partial(folder: Path) -> None:
-    """Removes checkpoints that were begun and never finished."""
+    """Removes checkpoints that were begun and never finished, and those that could not be removed before."""
     for leftover in folder.glob(f"{_PARTIAL}*"):
-        shutil.rmtree(leftover)
+        with contextlib.suppress(OSError):
+            _delete(leftover)
+
+
+def remove_all(run_dir: Path) -> None:
+    """Removes the checkpoints of a run that has not begun, and nothing that somebody else has put among them."""
+    folder = run_dir / FOLDER
+    if folder.is_symlink():
+        return
+    for path in [*folder.glob("iteration-*"), *folder.glob(f"{_PARTIAL}*"), folder]:
+        with contextlib.suppress(OSError):
+            if path != folder and not path.is_symlink():
+                for name in (STATE_FILE, TENSORS_FILE):
+                    (path / name).unlink(missing_ok=True)
+            path.rmdir()
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -152,12 +152,14 @@ def _check(
     negations = {option.negation for option in options.values() if option.hint is bool}
     remaining = list(arguments)
     result: list[str] = []
+    is_ended = False
     while remaining:
         argument = remaining.pop(0)
-        if argument == "--":  # the usual convention: what follows are not options
+        if argument == "--" and not is_ended:  # the usual convention: what follows are not options
+            is_ended = True
             result.append(argument)
             continue
-        if not _is_option(argument):
+        if is_ended or not _is_option(argument):
             if not positional:
                 raise UserError(f"unexpected argument {argument!r}; options are --name value, see {prog} --help.")
             missing.pop(positional.pop(0).name, None)

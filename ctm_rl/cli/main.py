@@ -13,6 +13,7 @@ import ctm_rl
 from ctm_rl.agents.bench.settings import CLUSTER, CONTENDERS, ENVS, SCALING, BenchOptions
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
+from ctm_rl.agents.experiments.storage_url import mask_secrets
 from ctm_rl.agents.run_directory.trust import check_trusted, installed_path, run_claims
 from ctm_rl.agents.tuning.options import TuneOptions
 from ctm_rl.agents.tuning.search_space import FORMS
@@ -29,6 +30,7 @@ from ctm_rl.cli.command_options import (
     ResumeOptions,
     ResumeSweepOptions,
 )
+from ctm_rl.cli.output import dropping_output
 from ctm_rl.configs import describe, load, names
 from ctm_rl.errors import UserError, escape_controls, expand, shortened, user_errors
 
@@ -48,10 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         names, 130 or 143 stopped by a signal.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Only what is installed is imported, until a command line or an own run has named a module of this folder.
-    sys.path[:] = installed_path()
+    is_run = bool(arguments) and arguments[0] in RUNS
+    with dropping_output(is_run=is_run) as output:
+        code = _run(arguments)
+    # A run leaves its results in its directory; what another command has found out is lost.
+    return code if is_run or output.error is None else code or 1
+
+
+def _run(arguments: list[str]) -> int:
+    """Runs one command, reports mistakes in one line, and returns the exit code."""
     try:
-        return _dispatch(arguments)
+        _dispatch(arguments)
+        return 0
     except UserError as error:
         _write_error(f"ctm-rl: {' '.join(str(error).split())}")
         return error.exit_code
@@ -60,25 +70,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt as interrupt:
         return _report_interrupt(interrupt)
-    except BrokenPipeError:
-        # The reader has closed the pipe, as in ctm-rl list | head -1; Python must not write the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _dispatch(arguments: list[str]) -> None:
     """Finds the command and runs it."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         _write(USAGE)
-        return 0
+        return
     name, *rest = arguments
     if name == "--version":
         _write(f"ctm-rl {ctm_rl.__version__}\n")
-        return 0
+        return
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}; allowed are {', '.join(COMMANDS)}.")
+    _check_working_directory()
+    # Only what is installed is imported, until a command line or an own run has named a module of this folder.
+    sys.path[:] = installed_path()
+    if sys.flags.optimize > 1 and name != "list" and not {"-h", "--help"} & set(rest):
+        raise UserError(
+            "Ray needs the docstrings that Python drops with PYTHONOPTIMIZE=2 or -OO; set at most 1, or -O."
+        )
     COMMANDS[name](rest)
-    return 0
+
+
+def _check_working_directory() -> None:
+    """Refuses a working directory that was deleted."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"the working directory cannot be used: {error.strerror}; change into one that exists."
+        ) from error
 
 
 def _list(arguments: list[str]) -> None:
@@ -102,7 +124,7 @@ def _train(arguments: list[str]) -> None:
     experiment = read_experiment("train", arguments)
     from ctm_rl.agents.run_directory.directory import new_run_dir
 
-    experiment = dataclasses.replace(experiment, run_dir=str(new_run_dir(experiment)))
+    new_run_dir(experiment)  # refused before anything else is loaded
     with _progress(experiment) as progress:
         from ctm_rl.agents.runs.train_and_resume import train
 
@@ -131,7 +153,7 @@ def _run_sweep(sweep: "Sweep", *, is_new: bool) -> None:
     with _progress(sweep.experiment) as progress:
         from ctm_rl.agents.tuning.tune import tune
 
-        trials = tune(sweep, progress, is_new=is_new)
+        sweep, trials = tune(sweep, progress, is_new=is_new)
     from ctm_rl.agents.tuning.table import check_result, format_table
 
     _write(format_table(sweep, trials, _short(sweep.directory)) + "\n")
@@ -290,6 +312,10 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
+RUNS = ("train", "tune", "resume")
+"""The commands that go on, and succeed, without anything reading what they write."""
+
+
 def _progress(experiment: AnyExperiment) -> "contextlib.closing[TerminalProgress]":
     """Shows a run's progress, from the start, since loading torch and ray takes seconds."""
     from rich.console import Console
@@ -324,8 +350,14 @@ def _report_interrupt(interrupt: KeyboardInterrupt) -> int:
 
 def _short(path: Path) -> str:
     """A path relative to the working directory, if it is inside."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) and path != here else str(path)
+    try:
+        here = Path.cwd()
+    except OSError:  # it has been removed meanwhile
+        return str(path)
+    if not path.is_relative_to(here) or path == here:
+        return str(path)
+    short = str(path.relative_to(here))
+    return f"./{short}" if short.startswith("-") else short  # as an option it would not be understood
 
 
 def _write(text: str) -> None:
@@ -334,8 +366,8 @@ def _write(text: str) -> None:
 
 
 def _write_error(line: str) -> None:
-    """Writes an error message."""
-    print(shortened(escape_controls(line)), file=sys.stderr, flush=True)
+    """Writes an error message, without secrets of URLs and terminal escapes in it."""
+    print(shortened(escape_controls(mask_secrets(line))), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

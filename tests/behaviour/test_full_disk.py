@@ -3,11 +3,10 @@
 import contextlib
 import logging
 import re
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import fill
 from tiny_runs import TINY_ACTING
 
 from ctm_rl.agents.run_directory.metrics_file import MetricsWriter, read_metrics
@@ -20,39 +19,14 @@ pytestmark = [
     pytest.mark.usefixtures("ray_session"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    # TensorBoard's own thread dies of a full disk.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
 
 TINY = (*TINY_ACTING, "--ppo.num-rollout-steps", "10", "--checkpoint-iterations", "1", "--budget.env-steps", "350")
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield tmp_path
-    finally:
-        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Fills a disk; returns the file that fills it."""
-    filler = disk / "filler"
-    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(512))
-    return filler
-
-
 def fill_between(first: int, last: int, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves no room on a disk from the end of one iteration to the beginning of another."""
-    learn = Run._train
+    """Leaves no room on a disk from the end of one iteration to the beginning of another, whatever the run removes."""
+    learn, free = Run._train, checkpoint._free_superseded
 
     def filled(self: Run) -> Row:
         if self._position.iteration == last:
@@ -62,7 +36,13 @@ def fill_between(first: int, last: int, disk: Path, monkeypatch: pytest.MonkeyPa
             fill(disk)
         return row
 
+    def freed(run_dir: Path) -> bool:
+        is_freed = free(run_dir)
+        fill(disk)  # somebody else takes the room
+        return is_freed
+
     monkeypatch.setattr(Run, "_train", filled)
+    monkeypatch.setattr(checkpoint, "_free_superseded", freed)
 
 
 def test_a_disk_that_is_full_for_a_while_costs_no_line_and_no_checkpoint_that_was_whole(

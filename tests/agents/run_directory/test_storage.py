@@ -70,7 +70,7 @@ def test_the_newest_checkpoints_are_uploaded_and_fetched_again(run_dir: Path, ur
     assert sorted(storage._list("checkpoints")) == kept
     storage.fetch(run_dir.with_name("b"))
     fetched = run_dir.with_name("b")
-    assert names(fetched) == ["checkpoints", "config.json", "metrics.jsonl"]
+    assert names(fetched) == [".lock", "checkpoints", "config.json", "metrics.jsonl"]
     assert checkpoint.load(checkpoint.latest(fetched))["iteration"] == 30
     assert (fetched / "metrics.jsonl").read_text() == "4\n"
     assert read_config(fetched) == read_config(run_dir)

@@ -363,7 +363,8 @@ def test_any_field_is_changed_by_its_name(
     monkeypatch.setattr(run, "train", lambda experiment, progress: trained.append(experiment) or tmp_path)
     assert main(["train", *arguments]) == 0
     assert expected(trained[0])
-    assert Path(trained[0].run_dir).parent == tmp_path / "runs"
+    assert trained[0].run_dir is None  # a name is chosen when the directory is created
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.json"]
 
 
 def test_errors_of_our_own_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
