@@ -1,8 +1,9 @@
 """Data sets published as plain bytes: MNIST's idx files, the binary version of CIFAR, and the digits shipped here."""
 
-import gzip
 import math
+import os
 import zlib
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -77,21 +78,38 @@ def _read_idx_array(path: Path, num_axes: int, max_bytes: int) -> np.ndarray:
     """An array of bytes: two zeros, 8 for bytes, the number of axes, their lengths (big-endian), the values."""
     source, start = printable(path), 4 + 4 * num_axes
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            head = file.read(start)
-            if head[:4] != bytes([0, 0, 8, num_axes]) or len(head) < start:
-                raise ValueError(f"{source} is not an idx file of bytes with {num_axes} axes; download it again.")
-            shape = tuple(int(length) for length in np.frombuffer(head, ">u4", num_axes, 4))
-            num_bytes = math.prod(shape)
-            if num_bytes > max_bytes:
-                raise ValueError(f"{source} claims to hold {shape} bytes, at most {max_bytes:,} are read.")
-            data = file.read(num_bytes + 1)
+        head, rest = _read_beginning(path, start, max_bytes)
+        if head[:4] != bytes([0, 0, 8, num_axes]) or len(head) < start:
+            raise ValueError(f"{source} is not an idx file of bytes with {num_axes} axes; download it again.")
+        shape = tuple(int(length) for length in np.frombuffer(head, ">u4", num_axes, 4))
+        num_bytes = math.prod(shape)
+        if num_bytes > max_bytes:
+            raise ValueError(f"{source} claims to hold {shape} bytes, at most {max_bytes:,} are read.")
+        data = rest(num_bytes + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{source} cannot be read ({printable(error)}); download it again.") from error
     if len(data) != num_bytes:
         held = len(data) if len(data) < num_bytes else "more"
         raise ValueError(f"{source} should hold {shape} bytes and holds {held} in all; download it again.")
     return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _read_beginning(path: Path, num_bytes: int, max_bytes: int) -> tuple[bytes, Callable[[int], bytes]]:
+    """The first bytes of a file, unpacked where its name ends in ``.gz``, and what returns at most so many more."""
+    with path.open("rb") as file:
+        # A packed file is hardly larger than what it holds.
+        data = file.read(min(os.fstat(file.fileno()).st_size, num_bytes + max_bytes + 2**16))
+    if path.suffix != ".gz":
+        return data[:num_bytes], lambda most: data[num_bytes : num_bytes + most]
+    unpacker = zlib.decompressobj(wbits=31)  # gzip's header and checksum
+
+    def unpack_rest(most: int) -> bytes:
+        unpacked = unpacker.decompress(unpacker.unconsumed_tail, most)
+        if len(unpacked) < most and not unpacker.eof:
+            raise EOFError("it ends too early")
+        return unpacked
+
+    return unpacker.decompress(data, num_bytes), unpack_rest
 
 
 def find_pickled_cifar(folder: Path, dataset: str) -> Path | None:

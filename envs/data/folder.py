@@ -104,6 +104,11 @@ def find_files(folder: Path, endings: tuple[str, ...], skipped: Skipped | None =
     return sorted(_walk(folder, endings, _Trees(folder), skipped or Skipped()))
 
 
+def list_kinds(folder: Path) -> dict[str, str]:
+    """Returns the names of what lies in a folder, with what each leads to: ``file``, ``folder`` or ``other``."""
+    return {entry.name: _kind(entry) for entry in _scan(folder)}
+
+
 def sub_folders(folder: Path, skipped: Skipped | None = None) -> list[Path]:
     """Returns the folders in a folder, sorted, without hidden ones and those of the system.
 

@@ -1,12 +1,11 @@
 """Opens a data set by its name and path, in any of the supported formats."""
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from ctm_rl.envs.data.arrays import NUM_CLASSES, SHAPES, find_pickled_cifar, read_cifar, read_idx, read_mnist_subset
-from ctm_rl.envs.data.folder import check_split, find_split_folder, list_names, read_folder, sub_folders
+from ctm_rl.envs.data.folder import check_split, find_split_folder, list_kinds, list_names, read_folder, sub_folders
 from ctm_rl.envs.data.hub import PREFIX, read_hub
 from ctm_rl.envs.data.images import ArrayImages, EncodedImages, ImageSet, decode_all
 from ctm_rl.envs.data.notices import report_once
@@ -134,7 +133,7 @@ def _not_found(dataset: str, folder: Path, split: str) -> str:
     names = [name for name in split_names(dataset, split) if not name.endswith("ing")]
     looked = [FORMATS[dataset]] if dataset in FORMATS else []
     looked += [f"a folder {' or '.join(names)} with a folder for each class", f"{names[0]}*.parquet"]
-    held = sorted(f"{entry.name}{'/' if entry.is_dir() else ''}" for entry in os.scandir(folder))
+    held = sorted(f"{name}{'/' if kind == 'folder' else ''}" for name, kind in list_kinds(folder).items())
     holds = f", which holds {list_names(held, 5)}" if held else ", which is empty"
     return (
         f"no {split} images of {dataset} in {printable(folder)}{holds}; looked for {', '.join(looked)}: "

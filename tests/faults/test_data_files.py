@@ -136,6 +136,8 @@ def test_fifos_and_loops_of_links_end_nothing(tmp_path: Path, caplog: pytest.Log
     for name in "abcdef":  # 6 ** 40 paths
         (tmp_path / "train/class_1" / name).symlink_to(".")
         (tmp_path / name).symlink_to(".")
+    for name in ("circle.parquet", "test_batch.bin", "t10k-images-idx3-ubyte"):
+        (tmp_path / name).symlink_to(name)
     read = open_images("folder", tmp_path)
     assert "links to folders that are read anyway: 6 (" in caplog.text
     assert read.labels.tolist() == [0, 1, 1]
@@ -144,8 +146,9 @@ def test_fifos_and_loops_of_links_end_nothing(tmp_path: Path, caplog: pytest.Log
         read_human_labels(tmp_path / "people.npy")
     with pytest.raises(ValueError, match="hold no maze"):
         read_mazes(tmp_path / "train", "train", 9, 10)
-    with pytest.raises(ValueError, match="no test images of cifar10"):
-        open_images("cifar10", tmp_path, "test")
+    for dataset in ("cifar10", "mnist", "folder"):
+        with pytest.raises(ValueError, match=f"no test images of {dataset}"):
+            open_images(dataset, tmp_path, "test")
 
 
 def test_too_many_pixels_are_not_decoded(tmp_path: Path) -> None:

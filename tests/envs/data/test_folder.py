@@ -136,3 +136,13 @@ def test_an_idx_file_is_read_no_further_than_its_header_says(tmp_path: Path) -> 
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(image))
     with pytest.raises(ValueError, match=r"should hold \(3, 28, 28\) bytes and holds more in all"):
         open_images("mnist", tmp_path)
+    whole = gzip.compress(image[:-1])
+    for end in (0, 5, 2**33):  # cut off in the checksum; followed by a hole
+        (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(whole[: len(whole) - end] if end < 9 else whole)
+        if end > 9:
+            os.truncate(tmp_path / "train-images-idx3-ubyte.gz", end)
+        if end == 5:
+            with pytest.raises(ValueError, match=r"cannot be read \(it ends too early\); download it again"):
+                open_images("mnist", tmp_path)
+        else:
+            assert open_images("mnist", tmp_path).labels.tolist() == [0, 1, 2]
