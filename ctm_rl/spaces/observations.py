@@ -96,7 +96,8 @@ class Part:
             array = array.reshape(num_rows, -1) - np.asarray(self.starts)
         if self.encoder == "grid":
             # Cells outside of the space's bounds, which an environment may show: there are embeddings for no others.
-            array = np.clip(array, 0, np.asarray(self.sizes, array.dtype) - 1)
+            array = np.minimum(array.reshape(num_rows, -1), _highest_cells(self.shape, self.sizes, array.dtype))
+            array = array if array.dtype.kind == "u" else np.maximum(array, 0)
         return array.reshape(num_rows, *self.packed_shape)
 
 
@@ -165,6 +166,12 @@ def vector_layout(size: int) -> Layout:
 def grid_layout(height: int, width: int, sizes: tuple[int, ...] = (11, 6, 3)) -> Layout:
     """The layout of MiniGrid's symbolic image; ``sizes`` are the numbers of objects, colours and states."""
     return Layout((Part(encoder="grid", shape=(height, width, 3), sizes=sizes, is_byte=True),))
+
+
+@functools.lru_cache(maxsize=64)
+def _highest_cells(shape: tuple[int, ...], sizes: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The highest object, colour and state of every cell, as one row, which NumPy compares faster than cell by cell."""
+    return np.tile(np.asarray(sizes, dtype) - 1, math.prod(shape) // len(sizes))
 
 
 @functools.lru_cache(maxsize=65536)
