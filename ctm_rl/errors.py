@@ -31,9 +31,14 @@ def escape_controls(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(
-        sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode() for sign in text
-    )
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else _escape(sign) for sign in text)
+
+
+def _escape(sign: str) -> str:
+    """A character as an escape; a byte of a file name that is no text, as it is in ``os.listdir``, as that byte."""
+    if "\udc80" <= sign <= "\udcff":
+        return f"\\x{ord(sign) - 0xDC00:02x}"
+    return sign.encode("unicode_escape").decode()
 
 
 def shortened(text: str) -> str:
@@ -96,4 +101,4 @@ def printable(text: object, max_length: int = 200) -> str:
     shown = str(text)
     if len(shown) > max_length:
         shown = f"{shown[: max_length // 2]}...{shown[-max_length // 2 :]}"
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)
+    return "".join(char if char.isprintable() else _escape(char) for char in shown)

@@ -21,13 +21,12 @@ from typing import Any, NamedTuple
 from ctm_rl.agents.experiments.acting import EnvConfig
 from ctm_rl.agents.experiments.answering import TaskConfig
 from ctm_rl.agents.experiments.serialise import AnyExperiment
-from ctm_rl.errors import UserError, expand
+from ctm_rl.errors import UserError, expand, printable
 
 HUB = "hf:"
 """How the path of a data set begins that is loaded from the network."""
 MAX_BYTES = 2**22
 """Size of the largest record that is read."""
-_SHOWN = 200
 _LOG = logging.getLogger(__name__)
 _added_folders: set[str] = set()
 """Folders that this module has put on the import path."""
@@ -47,9 +46,7 @@ class Claim(NamedTuple):
 
     def __str__(self) -> str:
         """What would be done."""
-        # The value is somebody else's: nothing in it may control the terminal.
-        value = "".join(filter(str.isprintable, self.value))[:_SHOWN]
-        return self.action.format(value) + (f" from {self.folder}" if self.folder else "")
+        return self.action.format(printable(self.value)) + (f" from {self.folder}" if self.folder else "")
 
     @property
     def digest(self) -> str:

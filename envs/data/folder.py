@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ctm_rl.envs.data.images import EncodedImages
-from ctm_rl.envs.data.notices import report_once
 from ctm_rl.errors import printable
+from ctm_rl.notes import note
 
 SPLITS = ("train", "test")
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".gif", ".tif", ".tiff")
@@ -45,7 +45,8 @@ class Skipped:
         """Reports in one line how many of which kind were left out, if any were."""
         if self._names:
             kinds = [f"{kind}: {len(names)} ({list_names(names)})" for kind, names in self._names.items()]
-            report_once(f"in {printable(folder)} were skipped {', '.join(kinds)}.")
+            line = f"in {printable(folder)} were skipped {', '.join(kinds)}."
+            note(line, line)
 
 
 class _Trees:
@@ -180,7 +181,8 @@ def read_folder(split_folder: Path, class_folder: Path | None = None, num_classe
         raise ValueError(f"{printable(split_folder)} has a class '{printable(unknown)}' that {where} does not have.")
     if missing := [name for name in classes if name not in found]:
         count = f"{len(missing)} of the {len(classes)} classes"
-        report_once(f"{printable(split_folder)} has no images of {count}: {list_names(missing)}.")
+        line = f"{printable(split_folder)} has no images of {count}: {list_names(missing)}."
+        note(line, line)
     paths = [path for of_class in found.values() for path in of_class]
     labels = np.repeat([number[name] for name in found], [len(of_class) for of_class in found.values()])
     count = len(number) if num_classes is None else num_classes

@@ -8,9 +8,9 @@ from ctm_rl.envs.data.arrays import NUM_CLASSES, SHAPES, find_pickled_cifar, rea
 from ctm_rl.envs.data.folder import check_split, find_split_folder, list_kinds, list_names, read_folder, sub_folders
 from ctm_rl.envs.data.hub import PREFIX, read_hub
 from ctm_rl.envs.data.images import ArrayImages, EncodedImages, ImageSet, decode_all
-from ctm_rl.envs.data.notices import report_once
 from ctm_rl.envs.data.parquet import find_parquet, read_parquet
 from ctm_rl.errors import expand, printable
+from ctm_rl.notes import note
 
 DATASETS = ("mnist", "cifar10", "cifar100", "imagenet", "folder")
 HOW_TO_GET = {  # the hub: huggingface.co/datasets
@@ -86,7 +86,8 @@ def _open(dataset: str, path: str, split: str) -> ImageSet:
         found = list_names([place.name for place in opened], 5)
         raise ValueError(f"{printable(folder)} holds {len(opened)} data sets, name one of them: {found}.")
     for images in opened.values():
-        report_once(f"the {split} images of {dataset} were found in {images.source}.")
+        line = f"the {split} images of {dataset} were found in {images.source}."
+        note(line, line)
         return images
     # Raises the reason where there are class folders, but no images in them.
     if (empty := find_split_folder(folder, split_names(dataset, split), has_images=False)) is not None:

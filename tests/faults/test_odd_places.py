@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 from tiny_runs import CTM_RL
 
-from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.run_directory.directory import RunDirectory, created_directory
 from ctm_rl.agents.run_directory.working_directory import working_inside
 from ctm_rl.cli.main import _report_finished, main
-from ctm_rl.configs import load
 from ctm_rl.errors import UserError
 
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -52,9 +50,7 @@ def test_a_run_ends_well_although_the_working_directory_was_deleted_meanwhile(
     (place / "gone").mkdir()
     (place / "a").mkdir()
     monkeypatch.chdir(place / "gone")
-    experiment = load("cartpole")
-    assert isinstance(experiment, ActingExperiment)
-    with working_inside(place / "a", experiment):
+    with working_inside(place / "a"):
         (place / "gone").rmdir()
     (place / "b").mkdir()
     os.chdir(place / "b")
@@ -68,7 +64,8 @@ def test_a_name_that_is_no_text_is_refused_as_the_bytes_that_it_is(
     tmp_path: Path, name: bytes, locale: dict[str, str]
 ) -> None:
     done = run(tmp_path, b"train", b"cartpole", b"--run-dir", name, **locale)
-    assert_refused(done, b"/" + name + b" cannot be used: its name is not text in the encoding of this locale")
+    shown = name.decode("ascii", "backslashreplace").encode()
+    assert_refused(done, b"/" + shown + b" cannot be used: its name is not text in the encoding of this locale")
     assert list(tmp_path.iterdir()) == []
 
 
