@@ -1,8 +1,15 @@
 """Errors whose message the command line prints without a traceback; standard library only."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+MAX_MESSAGE = 4000
+"""Longest message, in characters."""
+MAX_WORD = 400
+"""Longest word in it."""
+_LONG_WORD = re.compile(rf"\S{{{MAX_WORD + 1},}}")
 
 
 class UserError(ValueError):
@@ -10,6 +17,30 @@ class UserError(ValueError):
 
     exit_code = 2
     """Exit code of the command line."""
+
+    def __str__(self) -> str:
+        """The message, without what would control a terminal, and not longer than a person reads."""
+        return shortened(escape_controls(super().__str__()))
+
+
+def escape_controls(text: str) -> str:
+    """Replaces characters that a terminal obeys or cannot show by their escapes; line breaks and tabs stay.
+
+    Args:
+        text: parts of it may come from files or names that somebody else has made.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode() for sign in text
+    )
+
+
+def shortened(text: str) -> str:
+    """Cuts words and texts that are too long for a message in their middle."""
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
+    return _LONG_WORD.sub(lambda word: f"{word[0][: MAX_WORD // 2]}...{word[0][-MAX_WORD // 2 :]}", text)
 
 
 class EnvFault(UserError):

@@ -8,6 +8,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 
+_MAX_WHOLE = 2**63 - 1
+"""Largest whole number that torch and numpy take."""
 AnyExperiment = ActingExperiment | AnsweringExperiment
 
 
@@ -105,6 +107,8 @@ def _convert_plain(hint: Any, value: object, path: str) -> Any:
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a JSON object"}
         raise ValueError(f"{path} must be {names[hint]}, got {_shorten(value)}.")
+    if hint is int and not -_MAX_WHOLE <= value <= _MAX_WHOLE:  # pyright: ignore[reportOperatorIssue]
+        raise ValueError(f"{path} must be at most {_MAX_WHOLE}, got {_shorten(value)}.")
     return value
 
 

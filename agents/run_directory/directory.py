@@ -13,6 +13,7 @@ from typing import Any
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_json
 from ctm_rl.errors import UserError, expand
+from ctm_rl.read_json import read_json
 
 CONFIG_FILE = "config.json"
 RUNS_FOLDER = "runs"
@@ -156,10 +157,10 @@ def load_config(path: Path) -> AnyExperiment:
         UserError: the file is missing, is not JSON, or its fields are wrong.
     """
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; name the config.json of a run.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}.") from error
     if isinstance(values, dict) and "task" in values and "env" not in values:
         raise UserError(f"{path} describes an imported model for {values['task']}; it can be evaluated, not trained.")

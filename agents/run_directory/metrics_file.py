@@ -88,10 +88,13 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
     """Reads a run's metrics, one row per iteration; skips a last line that a crash cut short."""
     file = path / METRICS_FILE
     rows = []
-    for line in file.read_text().splitlines() if file.is_file() else ():
+    for line in file.read_text(errors="replace").splitlines() if file.is_file() else ():
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not isinstance(row.get("iteration", ""), (int, float, type(None))):
+                raise ValueError("not a line of metrics")
+            rows.append(row)
+        except (ValueError, RecursionError):
             _LOG.warning("skipped a broken line of %s.", file)
     return rows
 

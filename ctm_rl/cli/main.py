@@ -29,7 +29,7 @@ from ctm_rl.cli.command_options import (
     ResumeSweepOptions,
 )
 from ctm_rl.configs import describe, load, names
-from ctm_rl.errors import UserError, expand, user_errors
+from ctm_rl.errors import UserError, escape_controls, expand, shortened, user_errors
 
 if TYPE_CHECKING:
     from ctm_rl.agents.run_directory.progress import TerminalProgress
@@ -320,12 +320,12 @@ def _short(path: Path) -> str:
 
 def _write(text: str) -> None:
     """Writes a result."""
-    print(text, end="", flush=True)
+    print(escape_controls(text), end="", flush=True)
 
 
 def _write_error(line: str) -> None:
     """Writes an error message."""
-    print(line, file=sys.stderr, flush=True)
+    print(shortened(escape_controls(line)), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
