@@ -17,6 +17,7 @@ from ctm_rl.agents.evaluation.answers import EvaluationTask, describe_answers, e
 from ctm_rl.agents.evaluation.halting_curve import HALT_THRESHOLDS, describe_points
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.experiments.answering import AnsweringExperiment, TaskConfig
+from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.experiments.settings import MAX_SEED
 from ctm_rl.agents.rllib.environment import make_env
 from ctm_rl.agents.rllib.spaces import fit
@@ -37,6 +38,7 @@ from ctm_rl.spaces.actions import Actions
 from ctm_rl.spaces.observations import Layout
 
 Env = TypeVar("Env", EnvConfig, TaskConfig)
+Trained = Policy | ContinuousThoughtMachine | FeedForwardModel | OfficialModel
 
 MAX_ENVS = 32
 """Number of environments that are stepped together, at most."""
@@ -111,15 +113,13 @@ def evaluate(
     run = place.parents[1] if place.parent.name == checkpoint.FOLDER else place
     check_is_run(run)
     found = check_device(device)
-    place = checkpoint.find(place)
-    state = checkpoint.load(place)
-    official = official_of(place, state)
-    if MODEL_ENTRY in state or (official is not None and official.task != "rl"):
+    place, trained, experiment = load_trained(run, place, found)
+    if not isinstance(trained, Policy):
         if num_ticks is not None:
             raise UserError(
                 "num_ticks is for policies that act; for a model that answers, --json prints accuracy_by_tick."
             )
-        model, task = _answering(run, place, state, official)
+        model, task = _answering(trained, experiment)
         task = task._replace(env=_changed(task.env, env_kwargs))
         if decay_rate is not None:
             _set_decay_rates(model, decay_rate)
@@ -132,9 +132,8 @@ def evaluate(
         return {**result, "iteration": checkpoint.iteration_of(place)}
     if decay_rate is not None or human is not None:
         raise UserError("decay_rate and human are for models that answer, and this is a policy; leave them out.")
-    policy = Policy.from_state(place, state, found)
+    policy = trained
     _checked(lambda: check_can_take(policy.agent, num_ticks))
-    experiment = read_config(run)
     assert isinstance(experiment, ActingExperiment)
     env = _changed(experiment.env, env_kwargs)
     seeds = [_SEED_FLOOR + int(word) // 2 for word in np.random.SeedSequence(seed).generate_state(episodes)]
@@ -196,18 +195,54 @@ def check_device(device: str) -> torch.device:
     return found
 
 
+def load_trained(run: Path, place: Path, device: torch.device) -> tuple[Path, Trained, AnyExperiment | None]:
+    """Reads what a run has trained, from a checkpoint or from the newest usable one, and its experiment.
+
+    Args:
+        run: the run's directory.
+        place: a run's directory or one checkpoint in it.
+        device: where a policy computes.
+
+    Returns:
+        The checkpoint's path; the policy, the model that answers, or the imported one that answers; and the experiment,
+        which the last one does not have.
+
+    Raises:
+        UserError: there is no usable checkpoint, or it is not of such an experiment.
+    """
+
+    def rebuild(place: Path, state: Mapping[str, Any]) -> tuple[Path, Trained]:
+        official = official_of(place, state)
+        if official is not None:
+            agent = official.model
+            if not isinstance(agent, ActorCritic):
+                return place, official
+            return place, Policy(agent.to(device), checkpoint.iteration_of(place))
+        if MODEL_ENTRY in state:
+            return place, rebuild_model(place, state)
+        return place, Policy.from_state(place, state, device)
+
+    place, trained = checkpoint.read_newest(place, rebuild)
+    if isinstance(trained, OfficialModel):
+        return place, trained, None
+    experiment = read_config(run)
+    if isinstance(experiment, ActingExperiment) != isinstance(trained, Policy):
+        kinds = ("a model that answers", "a policy")
+        described, held = kinds if isinstance(trained, Policy) else reversed(kinds)
+        raise UserError(f"{run / 'config.json'} describes {described}, and the checkpoint holds {held}.")
+    return place, trained, experiment
+
+
 def _answering(
-    run: Path, place: Path, state: Mapping[str, Any], official: OfficialModel | None
+    trained: ContinuousThoughtMachine | FeedForwardModel | OfficialModel, experiment: AnyExperiment | None
 ) -> tuple[ContinuousThoughtMachine | FeedForwardModel, EvaluationTask]:
     """A model that answers, and its task."""
-    if official is not None:
-        assert not isinstance(official.model, ActorCritic)
-        return official.model, evaluation_task_of(official)
-    experiment = read_config(run)
-    if not isinstance(experiment, AnsweringExperiment):
-        raise UserError(f"{run / 'config.json'} describes a policy, and the checkpoint holds a model that answers.")
+    if isinstance(trained, OfficialModel):
+        assert not isinstance(trained.model, ActorCritic)
+        return trained.model, evaluation_task_of(trained)
+    assert isinstance(experiment, AnsweringExperiment)
     held_out = dataclasses.replace(_changed(experiment.env, experiment.env.held_out_kwargs), held_out_kwargs={})
-    return rebuild_model(place, state), EvaluationTask(held_out, experiment.learning.loss, experiment.name)
+    return trained, EvaluationTask(held_out, experiment.learning.loss, experiment.name)
 
 
 def _changed(env: Env, kwargs: Mapping[str, Any] | None) -> Env:

@@ -6,17 +6,17 @@ from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.run_directory.progress import Row
 from ctm_rl.agents.runs.task import COMMON_METRICS, MODULE, peak_memory_mb, read_losses
 
-_TESTED = ("accuracy", "accuracy_whole", "held_out_loss")
+TESTED = ("accuracy", "accuracy_whole", "held_out_loss")
 _LOSSES = ("total_loss", "gradient_norm", "lr")
 _BANDIT_LOSSES = ("total_loss", "policy_loss", "value_loss", "entropy", "kl", "clip_fraction", "gradient_norm", "lr")
 _RLLIB_NAMES = {"value_loss": "vf_loss"}
 
-ANSWERING_METRICS = (*COMMON_METRICS, *_TESTED, *_LOSSES, "memory_mb")
+ANSWERING_METRICS = (*COMMON_METRICS, *TESTED, *_LOSSES, "memory_mb")
 """Keys of a line of metrics, in their order. ``accuracy`` is the share of right elements among held-out samples, read
 at their most certain tick, ``accuracy_whole`` the share of samples with all elements right; both are repeated until the
 next test."""
 
-BANDIT_METRICS = (*COMMON_METRICS, "reward_mean", *_TESTED, *_BANDIT_LOSSES, "memory_mb")
+BANDIT_METRICS = (*COMMON_METRICS, "reward_mean", *TESTED, *_BANDIT_LOSSES, "memory_mb")
 """Keys for learning from the reward alone. ``reward_mean`` is the mean reward of the answers drawn in the
 iteration; ``held_out_loss`` is always ``null``, since no loss is computed from right answers."""
 
@@ -31,7 +31,7 @@ class AnsweringTask:
     def __init__(self, experiment: AnsweringExperiment) -> None:
         self._experiment = experiment
         self._is_bandit = experiment.signal == "reward"
-        self._tested: Row = dict.fromkeys(_TESTED)
+        self._tested: Row = dict.fromkeys(TESTED)
         self._num_iterations = 0
 
     @property
@@ -51,7 +51,7 @@ class AnsweringTask:
         if is_last or self._num_iterations % self._experiment.held_out.num_iterations == 0:
             scores = algorithm.test()
             sums = scores.elements, scores.whole, scores.loss
-            self._tested = {name: total / scores.num_samples for name, total in zip(_TESTED, sums, strict=True)}
+            self._tested = {name: total / scores.num_samples for name, total in zip(TESTED, sums, strict=True)}
             if self._is_bandit:
                 self._tested["held_out_loss"] = None
         names = ("reward_mean", *_BANDIT_LOSSES) if self._is_bandit else _LOSSES

@@ -11,7 +11,7 @@ from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ra
 from ctm_rl.agents.cluster.ship_package import describe_shipping
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
-from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
+from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_json
 from ctm_rl.agents.run_directory.directory import (
     config_of,
     created_directory,
@@ -25,6 +25,7 @@ from ctm_rl.agents.run_directory.upload import uploader_for
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, with_absolute_storage, working_inside
 from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
+from ctm_rl.agents.runs.check_state import check_training_state
 from ctm_rl.agents.runs.training_loop import Position, Run, is_used_up
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.errors import UserError, expand, user_errors
@@ -126,11 +127,8 @@ def resumed_run(
     run_dir = run_dir.absolute()
     saved_experiment = read_config(run_dir)
     experiment = with_absolute_storage(experiment or saved_experiment)
-    state = checkpoint.load(checkpoint.latest(run_dir))
-    if "learner" not in state:
-        raise UserError(f"{run_dir} was imported; it can be evaluated, but there is no training to resume.")
+    place, state = load_training_state(run_dir, experiment)
     position = Position(**state["position"])
-    _check_same(experiment, state["experiment"], run_dir)
     if is_used_up(experiment, position):
         raise UserError(
             f"{run_dir} has used up its budget ({position.env_steps:,} env steps, {position.seconds / 60:.1f} minutes);"
@@ -138,9 +136,36 @@ def resumed_run(
         )
     request.run_dir = str(run_dir)
     with _running(experiment, run_dir, request, progress, position, is_placed=is_placed) as (run, _):
-        run.restore(state)
+        with checkpoint.rebuilding("training state", place):
+            run.restore(state)
         progress.write(f"run {run_dir}, from iteration {position.iteration}")
         yield run
+
+
+def load_training_state(run_dir: Path, experiment: AnyExperiment) -> tuple[Path, dict[str, Any]]:
+    """Reads the newest checkpoint that a run can be continued from, and checks all that it holds.
+
+    Args:
+        run_dir: the run's directory.
+        experiment: the run's experiment.
+
+    Returns:
+        The checkpoint's path and state.
+
+    Raises:
+        UserError: there is none, or it is not of this experiment.
+    """
+
+    def checked(place: Path, state: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+        if "learner" not in state:
+            raise UserError(f"{run_dir} was imported; it can be evaluated, but there is no training to resume.")
+        with checkpoint.rebuilding("training state", place):
+            saved = from_json(state["experiment"])
+        _check_same(experiment, to_json(saved), run_dir)
+        check_training_state(place, state)
+        return place, state
+
+    return checkpoint.read_newest(run_dir, checked)
 
 
 @contextlib.contextmanager

@@ -260,8 +260,7 @@ class Run:
 
     def _restart(self, error: Exception) -> None:
         """Builds the algorithm again and restores the last checkpoint: a learner's newest weights were lost with it."""
-        place = checkpoint.latest(self.run_dir)
-        state = checkpoint.load(place)
+        place, state = checkpoint.read_newest(self.run_dir, lambda place, state: (place, state))
         _LOG.warning(
             "a learner was lost in iteration %d (%s); training continues from %s.",
             self._position.iteration + 1,

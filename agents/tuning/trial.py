@@ -171,7 +171,7 @@ class SweepTrial(Trainable):
         if not self._is_from_tune and not (self._run_dir / CONFIG_FILE).is_file():
             return None
         try:
-            state = checkpoint.load(checkpoint.latest(self._run_dir))
+            state = checkpoint.read_newest(self._run_dir, lambda _, state: state)
         except checkpoint.CheckpointError:
             return None
         return Position(**state["position"])

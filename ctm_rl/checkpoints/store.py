@@ -12,16 +12,18 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from ctm_rl.checkpoints.finite import find_not_finite, learned_part
 from ctm_rl.errors import UserError
+from ctm_rl.read_json import read_json
 
 FORMAT = "ctm_rl checkpoint"
 VERSION = 1
@@ -34,7 +36,14 @@ _ITERATION = re.compile(r"iteration-(\d+)")
 _PARTIAL = ".partial-"
 _RENAMED_ENTRIES = {"thinker": "model"}
 """Keys of a state in version 0.1.0, and their present names."""
+_MALFORMED = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
+    SafetensorError,
+)
+"""Errors that a checkpoint raises that is whole and holds anything, here and inside torch."""
 _LOG = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 class CheckpointError(UserError):
@@ -120,47 +129,77 @@ def load(path: Path) -> dict[str, Any]:
         The state as it was saved, tensors on the CPU.
 
     Raises:
-        CheckpointError: it is missing, not ours, of another version, or damaged.
+        CheckpointError: it is missing, not ours, of another version, or damaged, or a weight is not finite.
     """
     head = _read_head(path)
     try:
-        tensors = load_file(path / TENSORS_FILE)
-        state = _decode(head["state"], tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        _check_references(head["state"], path / TENSORS_FILE)
+        state = _decode(head["state"], load_file(path / TENSORS_FILE))
+        if not isinstance(state, dict):
+            _refuse(path, "it holds no state")
+        state = {_RENAMED_ENTRIES.get(str(name), str(name)): value for name, value in state.items()}
+        not_finite = find_not_finite(learned_part(state))
+    except CheckpointError:
+        raise
+    except (*_MALFORMED, OSError) as error:
         _refuse(path, f"its content cannot be read ({error})")
-    if not isinstance(state, dict):
-        _refuse(path, "it holds no state")
-    return {_RENAMED_ENTRIES.get(str(name), str(name)): value for name, value in state.items()}
+    if not_finite is not None:
+        _refuse(path, f"{not_finite} holds a number that is not finite")
+    return state
 
 
 def latest(run_dir: Path) -> Path:
     """Finds a run's newest undamaged checkpoint; damaged ones are skipped with a line in the log.
 
+    Only its files are checked, not what they hold; ``read_newest`` does both.
+
     Raises:
         CheckpointError: there is none.
     """
-    problems = []
-    for path in _all(run_dir):
+
+    def checked(place: Path) -> Path:
+        _read_head(place)
+        return place
+
+    return _first(_all(run_dir), checked, run_dir)
+
+
+def read_newest(path: Path, rebuild: Callable[[Path, dict[str, Any]], Result]) -> Result:
+    """Reads the given checkpoint, or the newest usable one of the given run, and rebuilds what it describes.
+
+    A run's checkpoints that are damaged, that hold weights that are not finite, or that ``rebuild`` refuses are passed
+    over with a line in the log.
+
+    Args:
+        path: a run's directory or one checkpoint in it.
+        rebuild: makes something of a checkpoint's path and state; raises ``CheckpointError`` if that cannot be used.
+
+    Returns:
+        What it has made.
+
+    Raises:
+        CheckpointError: there is no usable checkpoint.
+    """
+    if (path / STATE_FILE).is_file():
+        return rebuild(path, load(path))
+    return _first(_all(path), lambda place: rebuild(place, load(place)), path)
+
+
+def _first(places: Iterable[Path], read: Callable[[Path], Result], run_dir: Path) -> Result:
+    """What is read of the first checkpoint that can be read."""
+    problems: list[CheckpointError] = []
+    for place in places:
         try:
-            _read_head(path)
+            result = read(place)
         except CheckpointError as error:
-            problems.append(str(error))
+            problems.append(error)
             continue
         for problem in problems:
             _LOG.warning("skipped a damaged checkpoint: %s", problem)
-        return path
+        return result
     if problems:
         raise CheckpointError(f"no checkpoint of {run_dir} can be read: {problems[0]}")
     raise CheckpointError(f"{run_dir} has no checkpoint; name a run that ctm-rl train or ctm-rl import has made.")
-
-
-def find(path: Path) -> Path:
-    """Returns the given checkpoint, or the newest undamaged one of the given run.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    return path if (path / STATE_FILE).is_file() else latest(path)
 
 
 def iteration_of(path: Path) -> int:
@@ -181,8 +220,10 @@ def rebuilding(what: str, path: Path) -> Iterator[None]:
     """Turns errors inside into CheckpointErrors: the checkpoint does not describe ``what``, a model or a policy."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = (str(error) or repr(error)).splitlines()[0]
+    except CheckpointError:
+        raise
+    except _MALFORMED as error:
+        reason = (str(error) or repr(error)).splitlines()[0].rstrip(".")
         raise CheckpointError(f"checkpoint {path} holds no {what} that this ctm-rl can rebuild: {reason}.") from error
 
 
@@ -198,7 +239,7 @@ def _read_head(path: Path) -> dict[str, Any]:
     try:
         size, digest, state_digest = head["tensors"]["size"], head["tensors"]["sha256"], head["state_sha256"]
         is_state_whole = hashlib.sha256(_dump(head["state"])).hexdigest() == state_digest
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except _MALFORMED:
         _refuse(path, f"{STATE_FILE} is incomplete")
     if not is_state_whole:
         _refuse(path, f"{STATE_FILE} was changed after it was written")
@@ -215,17 +256,17 @@ def _read_head(path: Path) -> dict[str, Any]:
 def _parse_head(path: Path) -> dict[str, Any]:
     """Reads ``state.json`` and checks that it is ours, and of this version."""
     try:
-        head = json.loads((path / STATE_FILE).read_bytes())
+        head = read_json(path / STATE_FILE)
     except FileNotFoundError:
         _refuse(path, f"{STATE_FILE} is missing")
     except OSError as error:
         _refuse(path, f"{STATE_FILE} cannot be read ({error.strerror})")
-    except (ValueError, RecursionError):
-        _refuse(path, f"{STATE_FILE} is damaged")
+    except ValueError as error:
+        _refuse(path, f"{STATE_FILE} is damaged ({error})")
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         _refuse(path, f"{STATE_FILE} was not written by ctm-rl")
     if head.get("version") != VERSION:
-        _refuse(path, f"it has version {head.get('version')}, and this ctm-rl reads version {VERSION}")
+        _refuse(path, f"it has version {head.get('version')!r}, and this ctm-rl reads version {VERSION}")
     return head
 
 
@@ -294,6 +335,21 @@ def _put(tensor: torch.Tensor, path: str, tensors: dict[str, torch.Tensor]) -> s
     return name
 
 
+def _check_references(tree: Any, file: Path) -> None:
+    """Refuses arrays that are used twice, which would share memory, or not at all."""
+    references, pending = [], [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            references += [node[tag] for tag in ("$tensor", "$array") if tag in node]
+            pending += node.values()
+        elif isinstance(node, list):
+            pending += node
+    with safe_open(file, "pt") as arrays:
+        if sorted(references) != sorted(arrays.keys()):
+            raise ValueError("its arrays are not those that it names, each once")
+
+
 def _decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """Inverse of ``_encode``."""
     if isinstance(tree, list):
@@ -304,7 +360,7 @@ def _decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if tag is None:
         return {key: _decode(item, tensors) for key, item in tree.items()}
     (content,) = tree.values()
-    if tag == "$float":
+    if tag == "$float" and content in ("nan", "inf", "-inf"):
         return float(content)
     if tag == "$tensor":
         return tensors[content]

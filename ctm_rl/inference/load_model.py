@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from ctm_rl.checkpoints import schema
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.store import CheckpointError
 from ctm_rl.config import AnswerConfig
 from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, build_model
-from ctm_rl.models.rebuild_config import rebuild_config
 
 MODEL_ENTRY = "model"
 """Key under which a checkpoint holds the model of a run that learned to answer."""
@@ -30,20 +30,32 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Continuo
     Raises:
         CheckpointError: there is no usable checkpoint, or it holds no such model.
     """
-    place = checkpoint.find(Path(path))
-    state = checkpoint.load(place)
-    if MODEL_ENTRY not in state:
-        raise CheckpointError(f"{place} holds no model that answers; Policy.from_checkpoint loads one that acts.")
-    return rebuild_model(place, state).to(device)
+    return checkpoint.read_newest(Path(path), rebuild_model).to(device)
 
 
 def rebuild_model(place: Path, state: Mapping[str, Any]) -> ContinuousThoughtMachine | FeedForwardModel:
     """Rebuilds the model that a checkpoint's state describes; see ``load_model``."""
+    if MODEL_ENTRY not in state:
+        raise CheckpointError(f"{place} holds no model that answers; Policy.from_checkpoint loads one that acts.")
     with checkpoint.rebuilding("model", place):
-        entry = state[MODEL_ENTRY]
-        model = build_model(rebuild_config(AnswerConfig, entry["config"]))
-        model.load_state_dict(entry["weights"])
-        return model.eval()
+        config, weights = _described(state[MODEL_ENTRY])
+        return schema.rebuild_model(lambda: build_model(config), config, weights).eval()
+
+
+def outline_model(entry: object) -> ContinuousThoughtMachine | FeedForwardModel:
+    """The model that a checkpoint's entry describes, without memory for its weights.
+
+    Raises:
+        ValueError: the entry describes none, or its weights cannot be those of its configuration.
+    """
+    config, weights = _described(entry)
+    return schema.outline(lambda: build_model(config), config, weights)
+
+
+def _described(entry: object) -> tuple[AnswerConfig, object]:
+    """What a checkpoint's entry describes: the configuration of the model and its weights."""
+    parts = schema.check_mapping(MODEL_ENTRY, entry, keys=("config", "weights"))
+    return schema.check_settings(AnswerConfig, parts["config"], "config"), parts["weights"]
 
 
 def describe(model: ContinuousThoughtMachine | FeedForwardModel) -> dict[str, Any]:

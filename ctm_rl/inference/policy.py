@@ -1,7 +1,7 @@
 """A trained policy, ready to act: read from a run's checkpoint, without Ray."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.published import OfficialModel, rebuild
+from ctm_rl.checkpoints.schema import check_actions, check_layout, check_mapping, check_settings, outline, rebuild_model
 from ctm_rl.checkpoints.store import CheckpointError
 from ctm_rl.config import PolicyConfig
 from ctm_rl.inference.batched_actor import Actor
 from ctm_rl.machine.state import AnyState
 from ctm_rl.models.actor_critic import ActorCritic
-from ctm_rl.spaces.actions import from_plain, to_plain
-from ctm_rl.spaces.observations import Layout
+from ctm_rl.spaces.actions import to_plain
 
 POLICY_ENTRY = "policy"
 """Key under which a checkpoint holds a policy: its ``config``, ``layout``, ``actions`` and ``weights``."""
@@ -60,8 +60,7 @@ class Policy:
         Raises:
             UserError: there is no checkpoint, it is damaged, or holds no policy.
         """
-        place = checkpoint.find(Path(path))
-        return cls.from_state(place, checkpoint.load(place), device)
+        return checkpoint.read_newest(Path(path), lambda place, state: cls.from_state(place, state, device))
 
     @classmethod
     def from_state(cls, place: Path, state: Mapping[str, Any], device: str | torch.device = "cpu") -> "Policy":
@@ -209,14 +208,32 @@ def official_of(place: Path, state: Mapping[str, Any]) -> OfficialModel | None:
     if OFFICIAL_ENTRY not in state:
         return None
     with checkpoint.rebuilding("model", place):
-        return rebuild(state[OFFICIAL_ENTRY]["weights"], state[OFFICIAL_ENTRY]["args"])
+        entry = check_mapping(OFFICIAL_ENTRY, state[OFFICIAL_ENTRY], keys=("args", "weights"))
+        return rebuild(entry["weights"], entry["args"])
+
+
+def outline_policy(entry: object) -> ActorCritic:
+    """The policy that a checkpoint's entry describes, without memory for its weights.
+
+    Raises:
+        ValueError: the entry describes none, or its weights cannot be those of its configuration.
+    """
+    config, build, weights = _described(entry)
+    return outline(build, config, weights)
 
 
 def _own(place: Path, state: Mapping[str, Any]) -> ActorCritic:
     """Rebuilds the policy of a training run."""
     with checkpoint.rebuilding("policy", place):
-        entry = state[POLICY_ENTRY]
-        layout, actions = Layout.from_plain(entry["layout"]), from_plain(entry["actions"])
-        agent = ActorCritic(PolicyConfig(**entry["config"]), layout, actions)
-        agent.load_state_dict(entry["weights"])
-        return agent
+        if POLICY_ENTRY not in state:
+            raise ValueError("it has no such entry; load_model loads a model that answers")
+        config, build, weights = _described(state[POLICY_ENTRY])
+        return rebuild_model(build, config, weights)
+
+
+def _described(entry: object) -> tuple[PolicyConfig, Callable[[], ActorCritic], object]:
+    """What a checkpoint's entry describes: the configuration, what builds the policy, and its weights."""
+    parts = check_mapping(POLICY_ENTRY, entry, keys=("config", "layout", "actions", "weights"))
+    layout, actions = check_layout(parts["layout"]), check_actions(parts["actions"])
+    config = check_settings(PolicyConfig, parts["config"], "config")
+    return config, lambda: ActorCritic(config, layout, actions), parts["weights"]

@@ -1,7 +1,6 @@
 """Action spaces of a policy: independent choices, or numbers from a squashed Gaussian; how to sample and score them."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -10,8 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from ctm_rl.config import tuples_for_lists
 
 _LOG_STD_LIMITS = (-5.0, 2.0)
 _NO_CHANCE = -1e9
@@ -221,15 +218,8 @@ Actions = Choices | Numbers
 
 
 def to_plain(actions: Actions) -> dict[str, Any]:
-    """The action space in plain values, for a checkpoint; ``from_plain`` is the inverse."""
+    """The action space in plain values, for a checkpoint; ``checkpoints.schema.check_actions`` is the inverse."""
     return {"kind": "choices" if isinstance(actions, Choices) else "numbers", **asdict(actions)}
-
-
-def from_plain(plain: Mapping[str, Any]) -> Actions:
-    """The action space from what ``to_plain`` returned."""
-    values = tuples_for_lists(plain)
-    kinds: dict[str, type[Choices] | type[Numbers]] = {"choices": Choices, "numbers": Numbers}
-    return kinds[values.pop("kind")](**values)
 
 
 def _moments(outputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,13 +3,12 @@
 import functools
 import math
 import zlib
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from ctm_rl.config import OBSERVATION_ENCODERS, check_choice, tuples_for_lists
+from ctm_rl.config import OBSERVATION_ENCODERS, check_choice
 
 NUM_WORDS = 32
 """Number of words of a text that are read; later words are ignored."""
@@ -151,13 +150,8 @@ class Layout:
         return self.parts[0].is_batched(self.parts[0].find(observations))
 
     def to_plain(self) -> list[dict[str, Any]]:
-        """The layout in plain values, for a checkpoint; ``from_plain`` is the inverse."""
+        """The layout in plain values, for a checkpoint; ``checkpoints.schema.check_layout`` is the inverse."""
         return [asdict(part) for part in self.parts]
-
-    @classmethod
-    def from_plain(cls, plain: Sequence[Mapping[str, Any]]) -> "Layout":
-        """The layout from what ``to_plain`` returned."""
-        return cls(tuple(Part(**tuples_for_lists(part)) for part in plain))
 
 
 def vector_layout(size: int) -> Layout:

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.distributions import Categorical, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
-from ctm_rl.spaces.actions import Actions, Choices, Numbers, from_plain, to_plain
+from ctm_rl.checkpoints.schema import check_actions
+from ctm_rl.spaces.actions import Actions, Choices, Numbers, to_plain
 
 B = 6
 ONE = Choices(sizes=(4,))
@@ -42,7 +43,7 @@ def test_samples_have_the_shapes_of_columns_and_of_the_environment(actions: Acti
 @EVERY
 def test_a_description_survives_plain_values(actions: Actions) -> None:
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in to_plain(actions).items()}
-    assert from_plain(plain) == actions
+    assert check_actions(plain) == actions
 
 
 def test_several_choices_score_as_independent_categoricals() -> None:

@@ -11,6 +11,7 @@ from gymnasium.vector import SyncVectorEnv
 from minigrid.core.mission import MissionSpace
 
 from ctm_rl.agents.rllib.spaces import fit
+from ctm_rl.checkpoints.schema import check_layout
 from ctm_rl.config import PolicyConfig
 from ctm_rl.encoders import build_observation_encoder
 from ctm_rl.encoders.control import ControlEncoder
@@ -82,7 +83,7 @@ def test_every_space_packs_equally_in_a_vector_and_alone_and_can_be_encoded(name
         features.square().sum().backward()
         assert all(parameter.grad is not None for parameter in encoder.parameters())
         assert not torch.equal(features[0], features[1])
-    assert Layout.from_plain([dict(part) for part in layout.to_plain()]) == layout
+    assert check_layout([dict(part) for part in layout.to_plain()]) == layout
 
 
 def test_bounds_determine_the_numbers_of_objects_colours_and_states() -> None:
