@@ -30,7 +30,7 @@ def import_official(file: Path, run_dir: Path) -> str:
     check_free(run_dir)
     with user_errors(TypeError):
         official = load_official(file)
-        args = {name: value for name, value in official.args.items() if _is_plain(value)}
+        args = official.args
         config = _config(official, args)
     with created_directory(run_dir, config) as keep:
         entry = {"args": args, "weights": official.to_official_state_dict()}
@@ -58,13 +58,6 @@ def _wrappers(args: Mapping[str, Any], *, is_grid: bool) -> tuple[str, ...]:
     if is_grid:
         return ("grid-image",)
     return ("hide-velocities",) if args.get("mask_velocity", True) else ()
-
-
-def _is_plain(value: object) -> bool:
-    """Whether a published setting is a plain value; others, such as curves, do not describe a model."""
-    if isinstance(value, (list, tuple)):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _describe(official: OfficialModel, args: Mapping[str, Any], run_dir: Path) -> str:

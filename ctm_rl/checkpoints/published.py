@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ctm_rl.checkpoints.archive import Refused, check_archive
+from ctm_rl.checkpoints.finite import find_not_finite
 from ctm_rl.checkpoints.published_settings import PublishedSettings, task_of
+from ctm_rl.checkpoints.schema import check_buffer, outline
 from ctm_rl.config import AnswerConfig, PolicyConfig
 from ctm_rl.machine.pairing import diagonal
 from ctm_rl.models.actor_critic import ActorCritic
-from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, Thought, build_model
+from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, Thought
 from ctm_rl.models.losses import LOOKAHEAD, answer_loss, sorting_loss
 
 # From our names to theirs, first match wins. An RL checkpoint puts "recurrent_model." before all but its heads.
@@ -60,6 +63,10 @@ _NAMES: tuple[tuple[str, str], ...] = (
 
 _BROKEN = (RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError, ArithmeticError)
 """Errors that malformed files raise, here and inside torch."""
+
+
+_MAX_LIST, _MAX_TEXT = 1_000, 10_000
+"""Longest list and text among the settings."""
 
 
 class _Discarded:
@@ -109,9 +116,11 @@ class OfficialModel:
         self._published = {name.replace("_orig_mod.", ""): name for name in weights}
         given = {name: weights[original] for name, original in self._published.items()}
         settings = PublishedSettings(self.args, given, self.task, self.kind)
-        self.model: ActorCritic | ContinuousThoughtMachine | FeedForwardModel
-        self.model = settings.agent() if self.task == "rl" else build_model(settings.answer_config())
+        config, build = settings.described()
+        self.model: ActorCritic | ContinuousThoughtMachine | FeedForwardModel = outline(build, config, given)
         self._translations = {name: self._translate(name) for name in self.model.state_dict() if self._is_shared(name)}
+        self._check(given)
+        self.model = build()
         self._unused = self._load(given)
         self.model.project_()
         self.model.eval()
@@ -161,19 +170,29 @@ class OfficialModel:
         """Whether the published tensor is used: not the neuron indices of rl, which pairs the last neurons."""
         return self.task != "rl" or not name.endswith(("_sync.left", "_sync.right"))
 
+    def _check(self, given: Mapping[str, Tensor]) -> None:
+        """Refuses weights that are missing, or of other shapes, types or ranges than the args require.
+
+        ``self.model`` needs no memory for its weights.
+        """
+        for name, ours in self.model.state_dict().items():
+            if name not in self._translations:
+                continue
+            translation = self._translations[name]
+            if translation.name not in given:
+                raise ValueError(f"the checkpoint lacks {translation.name!r}, which its args require.")
+            found, expected = given[translation.name], translation.export(ours)
+            if found.shape != expected.shape or found.is_floating_point() != expected.is_floating_point():
+                raise ValueError(
+                    f"{translation.name!r} is {found.dtype} of shape {tuple(found.shape)} in the checkpoint, "
+                    f"which its args do not allow: expected {expected.dtype} of shape {tuple(expected.shape)}."
+                )
+            check_buffer(name, found, self.model.config)
+
     def _load(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Loads the weights into the model; returns the entries that the model does not use."""
         ours = self.model.state_dict()
-        state = {}
-        for name, translation in self._translations.items():
-            if translation.name not in given:
-                raise ValueError(f"the checkpoint lacks {translation.name!r}, which its args require.")
-            state[name] = translation.load(given[translation.name])
-            if state[name].shape != ours[name].shape:
-                raise ValueError(
-                    f"{translation.name!r} has shape {tuple(given[translation.name].shape)} in the checkpoint, "
-                    f"which its args do not allow: here {tuple(state[name].shape)}, expected {tuple(ours[name].shape)}."
-                )
+        state = {name: translation.load(given[translation.name]) for name, translation in self._translations.items()}
         self.model.load_state_dict({**ours, **state})
         used = {translation.name for translation in self._translations.values()}
         return {name: value for name, value in given.items() if name not in used}
@@ -243,13 +262,15 @@ def load_official(path: str | Path) -> OfficialModel:
     if not path.is_file():
         raise ValueError(f"no checkpoint file at {path}.")
     try:
+        check_archive(path, (" ".join(name.rsplit(".", 1)) for _, name in _NUMPY_GLOBALS))
         with torch.serialization.safe_globals([argparse.Namespace, *_NUMPY_GLOBALS]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, Refused) as error:
         reason = _first_sentence(str(error))
         raise ValueError(f"{path} is refused: it holds more than weights and plain settings ({reason}).") from error
-    except (*_BROKEN, OSError, EOFError, struct.error) as error:
-        raise ValueError(f"{path} is not a PyTorch checkpoint, is damaged, or cannot be read.") from error
+    except (*_BROKEN, OSError, EOFError, MemoryError, struct.error) as error:
+        reason = _first_sentence(str(error))
+        raise ValueError(f"{path} is not a PyTorch checkpoint, is damaged, or cannot be read: {reason}.") from error
     if not isinstance(checkpoint, dict) or not {"model_state_dict", "args"} <= checkpoint.keys():
         raise ValueError(f"{path} is not a published checkpoint: it needs the entries model_state_dict and args.")
     args = checkpoint["args"]
@@ -272,13 +293,37 @@ def rebuild(weights: object, args: Mapping[str, Any]) -> OfficialModel:
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):
         raise ValueError("model_state_dict must hold tensors by name.")
+    if not isinstance(args, Mapping):
+        raise ValueError("args must hold settings by name.")
+    plain = {name: value for name, value in args.items() if isinstance(name, str) and _is_plain(value)}
     try:
-        return OfficialModel(weights, args)
+        for name, value in weights.items():
+            _check_dense(name, value)
+        if (not_finite := find_not_finite(weights)) is not None:
+            raise ValueError(f"{not_finite!r} holds a number that is not finite.")
+        return OfficialModel(weights, plain)
     except ValueError:
         raise
     except (*_BROKEN, MemoryError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"the args do not describe the weights: {type(error).__name__} {reason}.") from error
+
+
+def _is_plain(value: object, depth: int = 2) -> bool:
+    """Whether a published setting is a plain value; others, such as curves, do not describe a model."""
+    if isinstance(value, (list, tuple)):
+        return depth > 0 and len(value) <= _MAX_LIST and all(_is_plain(item, depth - 1) for item in value)
+    if isinstance(value, str):
+        return len(value) <= _MAX_TEXT
+    return value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 2**63)
+
+
+def _check_dense(name: str, value: Tensor) -> None:
+    """Refuses a tensor that is not plain numbers in memory of its own, such as one number declared a million times."""
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        raise ValueError(f"{name!r} must hold plain numbers.")
+    if value.numel() * value.itemsize > value.untyped_storage().nbytes():
+        raise ValueError(f"{name!r} declares {value.numel():,} numbers, more than it holds.")
 
 
 def _same(tensor: Tensor) -> Tensor:

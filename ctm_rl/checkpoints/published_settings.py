@@ -1,12 +1,15 @@
 """Conversion of the settings of a published checkpoint to our configurations."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, Literal
 
 from torch import Tensor
 
-from ctm_rl.config import AnswerConfig, PairingKind, PolicyConfig, PositionKind
+from ctm_rl.checkpoints.schema import check_settings
+from ctm_rl.config import AnswerConfig, CoreConfig, PairingKind, PolicyConfig, PositionKind
 from ctm_rl.models.actor_critic import ActorCritic
+from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, build_model
 from ctm_rl.spaces.actions import Choices
 from ctm_rl.spaces.observations import grid_layout, vector_layout
 
@@ -52,8 +55,17 @@ class PublishedSettings:
         if kind not in ("ctm", "lstm", "ff") or (kind == "ff" and task == "rl"):
             raise ValueError(f"unknown kind of model {kind!r} for task {task}; known are ctm, lstm and ff.")
 
-    def agent(self) -> ActorCritic:
-        """An agent of the published sizes, without its weights."""
+    def described(
+        self,
+    ) -> tuple[CoreConfig, Callable[[], ActorCritic | ContinuousThoughtMachine | FeedForwardModel]]:
+        """The configuration of the published sizes, and what builds the model."""
+        if self._task == "rl":
+            return self._policy()
+        config = check_settings(AnswerConfig, asdict(self._answer_config()), "args")
+        return config, lambda: build_model(config)
+
+    def _policy(self) -> tuple[PolicyConfig, Callable[[], ActorCritic]]:
+        """The configuration of a policy, and what builds it."""
         is_grid = "MiniGrid" in str(self._get("env_id"))
         prefix = "recurrent_model.backbone."
         if is_grid:
@@ -76,9 +88,11 @@ class PublishedSettings:
             # the published LSTM carries its state whatever this argument says
             is_state_carried=self._kind == "lstm" or bool(self._args.get("continuous_state_trace", True)),
         )
-        return ActorCritic(config, layout, Choices(sizes=(len(self._weight("actor.4.weight")),)))
+        config = check_settings(PolicyConfig, asdict(config), "args")
+        actions = Choices(sizes=(len(self._weight("actor.4.weight")),))
+        return config, lambda: ActorCritic(config, layout, actions)
 
-    def answer_config(self) -> AnswerConfig:
+    def _answer_config(self) -> AnswerConfig:
         """The configuration of a supervised model of the published sizes."""
         num_groups = {"parity": "parity_sequence_length", "mazes": "maze_route_length"}.get(self._task)
         groups = 1 if num_groups is None else self._get(num_groups)
