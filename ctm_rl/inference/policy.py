@@ -224,9 +224,9 @@ def outline_policy(entry: object) -> ActorCritic:
 
 def _own(place: Path, state: Mapping[str, Any]) -> ActorCritic:
     """Rebuilds the policy of a training run."""
-    if POLICY_ENTRY not in state:
-        raise CheckpointError(f"{place} holds no policy; load_model loads a model that answers.")
     with checkpoint.rebuilding("policy", place):
+        if POLICY_ENTRY not in state:
+            raise ValueError("it has no such entry; load_model loads a model that answers")
         config, build, weights = _described(state[POLICY_ENTRY])
         return rebuild_model(build, config, weights)
 
