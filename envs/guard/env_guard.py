@@ -172,11 +172,15 @@ class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
         try:
             with self._timer:
                 self.env.close()
-        except FAULTS:  # what is broken may break again
+        except FAULTS as error:  # what is broken may break again
+            if is_stop(error):
+                raise
             _LOG.debug("environment %s could not be closed.", self._name, exc_info=True)
         try:
             self.env = self._make()
         except FAULTS as error:  # an environment may raise anything
+            if is_stop(error):
+                raise
             reason = describe(error, self._timer.seconds)
             raise EnvFault(f"environment {self._name} cannot be recreated: it {reason}.") from error
         if self._seed is not None:
