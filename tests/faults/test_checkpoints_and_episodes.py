@@ -41,6 +41,19 @@ def test_a_run_with_a_checkpoint_at_every_iteration_equals_one_without() -> None
 
 
 @pytest.mark.usefixtures("ray_session", "place")
+def test_a_stock_algorithm_counts_whole_episodes_and_an_exact_one_ends_likewise(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stock = ("--algorithm", "stock-ppo", "--ppo.num-minibatches", "1")
+    assert train(*stock, "--env.stagger-episodes", run_dir="a") == 0
+    rows = comparable("a")
+    assert rows[-1]["episode_length_mean"] == LENGTH
+    assert {row["episode_return_mean"] for row in rows} == {None, -LENGTH}
+    assert train(*stock, "--checkpoint-iterations", "1", "--exact-resume", run_dir="b") == 2
+    assert "an episode has lasted all 10 steps between two checkpoints" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ray_session", "place")
 def test_an_exact_run_ends_where_an_episode_lasts_from_checkpoint_to_checkpoint(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -50,7 +50,7 @@ def test_evaluate_needs_no_interval_and_leaves_the_environments_of_training(unit
         ({"train_batch_size": 500}, "train_batch_size 500 has no effect .* make 96;"),
     ],
 )
-def test_a_batch_size_beside_the_length_of_fragments_is_refused(batch: dict[str, int], message: str) -> None:
+def test_a_batch_size_beside_the_length_of_fragments_is_refused(batch: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         small().training(**batch).validate()
     assert "\n" not in str(caught.value)
