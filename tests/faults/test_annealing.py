@@ -20,7 +20,7 @@ pytestmark = [
 
 
 @pytest.mark.usefixtures("ray_session", "place")
-@pytest.mark.parametrize("algorithm", ["ppo", "stock-ppo"])
+@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("stock-ppo", marks=pytest.mark.slow)])
 def test_the_reported_learning_rate_is_what_the_iteration_learned_with(
     algorithm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
