@@ -40,6 +40,20 @@ def test_a_run_with_a_checkpoint_at_every_iteration_equals_one_without() -> None
     assert rows[-1]["episode_return_mean"] == -LENGTH
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session", "place")
+def test_a_stock_algorithm_counts_whole_episodes_and_an_exact_one_ends_likewise(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stock = ("--algorithm", "stock-ppo", "--ppo.num-minibatches", "1")
+    assert train(*stock, "--env.stagger-episodes", run_dir="a") == 0
+    rows = comparable("a")
+    assert rows[-1]["episode_length_mean"] == LENGTH
+    assert {row["episode_return_mean"] for row in rows} == {None, -LENGTH}
+    assert train(*stock, "--checkpoint-iterations", "1", "--exact-resume", run_dir="b") == 2
+    assert "an episode has lasted all 10 steps between two checkpoints" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("ray_session", "place")
 def test_an_exact_run_ends_where_an_episode_lasts_from_checkpoint_to_checkpoint(
     capsys: pytest.CaptureFixture[str],
@@ -49,7 +63,6 @@ def test_an_exact_run_ends_where_an_episode_lasts_from_checkpoint_to_checkpoint(
     assert "an episode has lasted all 20 steps between two checkpoints" in line
     assert "--checkpoint-iterations (now 2)" in line
     assert checkpoint.iteration_of(checkpoint.latest(Path("a"))) == 2
-    assert train("--checkpoint-iterations", "3", "--exact-resume", run_dir="b") == 0
 
 
 @pytest.mark.parametrize(
@@ -69,7 +82,7 @@ def test_exact_resume_is_refused_where_no_run_repeats_another(changes: dict[str,
         dataclasses.replace(experiment, exact_resume=True, **changes)
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 def test_episodes_that_were_cut_to_stagger_the_environments_are_not_whole(vectorization: Any) -> None:
     env = make_vector_env(
         EnvConfig(id="MountainCar-v0", max_episode_steps=LENGTH, stagger_episodes=True, vectorization=vectorization),
