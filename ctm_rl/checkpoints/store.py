@@ -66,8 +66,8 @@ def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int = N
         CheckpointError: it cannot be written, for example on a full disk; the newest one before it stays as it is.
         TypeError: ``state`` holds a value of another type.
     """
-    folder = run_dir / FOLDER
-    target = folder / f"iteration-{iteration:06d}"
+    target = path_of(run_dir, iteration)
+    folder = target.parent
     tensors: dict[str, torch.Tensor] = {}
     tree = _encode(state, "", tensors)
     try:
@@ -239,6 +239,11 @@ def find(path: Path) -> Path:
         CheckpointError: there is none.
     """
     return path if (path / STATE_FILE).is_file() else latest(path)
+
+
+def path_of(run_dir: Path, iteration: int) -> Path:
+    """The directory of a run's checkpoint."""
+    return run_dir / FOLDER / f"iteration-{iteration:06d}"
 
 
 def iteration_of(path: Path) -> int:
