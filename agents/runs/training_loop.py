@@ -8,7 +8,6 @@ import shlex
 import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
@@ -86,7 +85,6 @@ class Run:
         self._position = position
         self._uploader = uploader
         self._saved_iteration = -1
-        self._saved_path: Path | None = None
         self._saved_at = time.monotonic()
         self._num_lost_learners = 0
 
@@ -133,7 +131,7 @@ class Run:
         from ctm_rl.agents.runs.algorithm_state import learner_state
 
         self._restore_directory()
-        is_there = self._saved_path is None or self._saved_path.is_dir()
+        is_there = checkpoint.path_of(self.run_dir, self._position.iteration).is_dir()
         if self._saved_iteration == self._position.iteration and is_there:
             return
         position = dataclasses.replace(
@@ -151,7 +149,6 @@ class Run:
         if self._uploader is not None:
             self._uploader.put(path)
         self._saved_iteration = self._position.iteration
-        self._saved_path = path
         self._saved_at = time.monotonic()
 
     def _restore_directory(self) -> None:

@@ -75,8 +75,8 @@ def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int = N
         CheckpointError: it cannot be written, for example on a full disk; the newest one before it stays as it is.
         TypeError: ``state`` holds a value of another type.
     """
-    folder = run_dir / FOLDER
-    target = folder / f"iteration-{iteration:06d}"
+    target = path_of(run_dir, iteration)
+    folder = target.parent
     tensors: dict[str, torch.Tensor] = {}
     tree = _encode(state, "", tensors)
     try:
@@ -278,6 +278,11 @@ def _first(places: Iterable[Path], read: Callable[[Path], Result], run_dir: Path
     if problems:
         raise CheckpointError(f"no checkpoint of {run_dir} can be read: {problems[0]}")
     raise CheckpointError(f"{run_dir} has no checkpoint; name a run that ctm-rl train or ctm-rl import has made.")
+
+
+def path_of(run_dir: Path, iteration: int) -> Path:
+    """The directory of a run's checkpoint."""
+    return run_dir / FOLDER / f"iteration-{iteration:06d}"
 
 
 def iteration_of(path: Path) -> int:

@@ -10,9 +10,10 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from small_disk import fill
+from small_disk import fill, unmount
 from tiny_runs import CTM_RL, TINY, budget, train
 
 from ctm_rl.agents.run_directory.directory import (
@@ -269,6 +270,15 @@ def test_a_file_that_is_removed_is_written_again(tmp_path: Path, name: str) -> N
     assert json.loads((path / "config.json").read_text()) == {"seed": 1}
 
 
+def test_a_run_whose_disk_is_taken_away_is_written_again_below(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = disk / "a"
+    path.mkdir()
+    keep_writing(path, lambda: unmount(disk))
+    assert "was removed, moved or changed" in caplog.text
+    assert [row["iteration"] for row in read_metrics(path)] == [1, 2]
+    assert {item.name for item in path.iterdir()} == {".lock", "config.json", "metrics.jsonl", "tensorboard"}
+
+
 def test_a_directory_that_is_moved_is_written_again_and_locked(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -343,7 +353,16 @@ def test_a_checkpoint_that_was_removed_after_it_was_saved_is_saved_again_at_the_
     assert train("cartpole", "--checkpoint-iterations", "1", iterations=4, run_dir="a") == 130
     assert "a checkpoint is saved" in capsys.readouterr().err
     assert checkpoint.load(checkpoint.latest(place / "a"))["position"]["iteration"] == 2
-    assert main(["resume", "a", "--budget.env-steps", budget(3)]) == 0
+
+    def lost(self: Run, state: dict[str, Any]) -> None:
+        restore(self, state)
+        shutil.rmtree(place / "a")
+        signal.raise_signal(signal.SIGINT)
+
+    restore = Run.restore
+    monkeypatch.setattr(Run, "restore", lost)
+    assert main(["resume", "a", "--budget.env-steps", budget(3)]) == 130
+    assert checkpoint.load(checkpoint.latest(place / "a"))["position"]["iteration"] == 2
 
 
 @pytest.mark.usefixtures("ray_session")
