@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.config import AnswerConfig
@@ -138,14 +139,14 @@ def _stored_by(model: nn.Module, inputs: list[Tensor]) -> int:
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        stored[storage._cdata] = storage, storage.nbytes()  # kept alive, so that no other gets its number
+        stored[StorageWeakRef(storage).cdata] = storage, storage.nbytes()  # kept, so that no other gets its number
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         answers = model(*inputs).predictions
         answers.square().sum()
     for part in (*model.parameters(), *model.buffers()):
-        stored.pop(part.untyped_storage()._cdata, None)
+        stored.pop(StorageWeakRef(part.untyped_storage()).cdata, None)
     return sum(size for _, size in stored.values())
 
 
