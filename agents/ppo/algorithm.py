@@ -60,6 +60,11 @@ class RecurrentPPO(PPO):
                 local.num_env_steps_sampled_lifetime = self._num_env_steps
             self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
 
+    @property
+    def runner_states(self) -> dict[int, dict[str, Any]]:
+        """See ``Collector.runner_states``."""
+        return self._collector.runner_states
+
     def forget_orders(self) -> None:
         """Discards fragments that were collected ahead, so that the next ones use the runners' current weights."""
         self._collector.forget()
