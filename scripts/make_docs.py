@@ -215,8 +215,8 @@ def command_line_page() -> str:
         "Every field of an experiment is an option: `--model.num-ticks 4` sets `num_ticks` of the part `model`. "
         "`ctm-rl train EXPERIMENT --help` shows all of them with their values in that experiment.\n\n",
         f"<!-- not run: this is the text of ctm-rl --help -->\n```text\n{commands.USAGE}```\n\n",
-        "Exit codes: 0 done; 1 learning or an environment went wrong; 2 a mistake in the command; 130 or 143 stopped "
-        "by a signal, after a checkpoint.\n\n",
+        "Exit codes: 0 done; 1 learning or an environment went wrong; 2 a mistake in the command; 128 + N stopped "
+        "by signal N, such as 130 (Ctrl-C) or 143 (SIGTERM), after a checkpoint.\n\n",
         "## train: experiments that act\n\n",
         "Defaults are those of the class; an experiment has values of its own.\n\n",
         option_table(ActingExperiment),

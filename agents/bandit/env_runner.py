@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ctm_rl.agents.bandit.module import VALUES, BanditModule, SampledAnswers
 from ctm_rl.agents.rllib.columns import batch_of, join, to_device
+from ctm_rl.agents.rllib.iteration import report
 from ctm_rl.agents.rllib.runner_base import check_arguments, load_weights
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, REWARDS
@@ -64,7 +65,10 @@ class BanditRunner(SampleRunner):
             return actions[:, 0] if is_single else actions
 
         steps = range(self.config.learning.num_steps_per_iteration) if steps is None else steps
-        answered = [self.sampler.answered(iteration, part, step, answer) for step in steps]
+        answered = []
+        for step in steps:
+            report("answers", step - steps.start, len(steps))
+            answered.append(self.sampler.answered(iteration, part, step, answer))
         columns = {
             OBSERVATIONS: join([observations for observations, _ in answered]),
             REWARDS: np.concatenate([rewards for _, rewards in answered]),

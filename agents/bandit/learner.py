@@ -83,7 +83,7 @@ class BanditLearner(SupervisedLearner):
         samples[_ADVANTAGES] = self._normalise(advantages).flatten()
         batches = list(cut(samples, num_batches))
         self._parts = []
-        steps = self._take_steps(batches[index] for index in self._order(num_batches))
+        steps = self._take_steps((batches[index] for index in self._order(num_batches)), num_batches * num_epochs)
         _, *means = torch.stack(self._parts).mean(0).tolist()
         self._log_values({REWARD_KEY: float(columns[REWARDS].mean()), **dict(zip(PART_KEYS, means, strict=True))})
         private.log_trained_steps(self, num_samples * num_epochs)

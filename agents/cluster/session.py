@@ -1,18 +1,21 @@
 """Starts a Ray on this machine or joins an existing cluster, after checking that it can run the experiment."""
 
 import contextlib
+import functools
 import json
 import logging
 import math
 import os
 import secrets
+import select
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ctm_rl.agents.cluster.capacity import Node, check_capacity, needed_cpus, needed_gpus
@@ -24,6 +27,9 @@ from ctm_rl.agents.experiments.settings import RunSettings
 from ctm_rl.agents.rllib import private
 from ctm_rl.errors import UserError
 
+LOOPBACK = "127.0.0.1"
+"""Where a local Ray listens."""
+_LEAVE_SECONDS = 5.0
 _CONNECT_SECONDS = 3.0
 _JOIN_SECONDS = 45.0
 _ANSWER_SECONDS = 20.0
@@ -42,10 +48,10 @@ print("NODES" + json.dumps(survey(float(sys.argv[2]))), flush=True)
 def prepare_environment(experiment: RunSettings) -> None:
     """Sets the environment variables that Ray reads when it is imported, unless they are set; call it before that.
 
-    No GPUs are hidden from the training process, and no usage statistics are sent. A local Ray gets its own token:
-    otherwise Ray would write one into the home directory, which may not be writable, and every later ``ray start``
-    would require it. Ray's processes start in the run's directory, where a relative entry of PYTHONPATH would name a
-    folder of the run: entries are made absolute, and empty ones are dropped.
+    No GPUs are hidden from the training process, no usage statistics are sent, and calls are not recorded. A local Ray
+    gets its own token: otherwise Ray would write one into the home directory, which may not be writable, and every
+    later ``ray start`` would require it. Ray's processes start in the run's directory, where a relative entry of
+    PYTHONPATH would name a folder of the run: entries are made absolute, and empty ones are dropped.
     """
     if path := os.environ.get("PYTHONPATH"):
         os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, path.split(os.pathsep))))
@@ -53,6 +59,8 @@ def prepare_environment(experiment: RunSettings) -> None:
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's GCS would keep a record of every call of an environment runner or learner, 3 KB each, of up to 100,000.
+    os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     if experiment.address is None and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -100,7 +108,7 @@ def ray_for(
 
     Args:
         experiment: names the cluster, or none.
-        request: takes its signals over again after Ray has installed its own handlers.
+        request: takes its signals over again after Ray has installed its own handlers; learns if Ray ends by itself.
         nodes: of the cluster, from ``check_machine``; those without this package are sent it.
         num_cpus: the least number of CPU cores that a local Ray gets, whatever the machine has.
     """
@@ -109,7 +117,7 @@ def ray_for(
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         # RLlib warns about its own deprecated calls.
         warnings.simplefilter("ignore", DeprecationWarning)
-        is_own = not ray.is_initialized()
+        is_own, processes = not ray.is_initialized(), {}
         if is_own:
             if experiment.address:
                 with runtime_env(nodes) as sent:
@@ -123,24 +131,74 @@ def ray_for(
             else:
                 # Several Rays may run on one machine; "local" starts another and joins none of them.
                 folder = stack.enter_context(ray_folder())
-                ray.init(
-                    address="local",
-                    job_config=private.job_without_working_directory(),
-                    _temp_dir=folder,
-                    num_cpus=max(count_cpus(), math.ceil(max(num_cpus, needed_cpus(experiment)))),
-                    include_dashboard=False,
-                    runtime_env={"worker_process_setup_hook": SETUP_HOOK},
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
+                with private.ray_apart():
+                    ray.init(
+                        address="local",
+                        _node_ip_address=LOOPBACK,
+                        job_config=private.job_without_working_directory(),
+                        _temp_dir=folder,
+                        num_cpus=max(count_cpus(), math.ceil(max(num_cpus, needed_cpus(experiment)))),
+                        include_dashboard=False,
+                        runtime_env={"worker_process_setup_hook": SETUP_HOOK},
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                    )
+                processes = private.processes_of_local_ray()
+        kill_rest = functools.partial(_kill, {process.pid for process in processes.values()})
+        request.on_exit.append(kill_rest)
         logging.getLogger("ray.rllib").setLevel(logging.ERROR)
         request.take()
         try:
             request.check()
-            yield
+            with _watched(processes, request):
+                yield
         finally:
             if is_own:
                 ray.shutdown()
+                kill_rest()
+
+
+@contextlib.contextmanager
+def _watched(processes: Mapping[str, "subprocess.Popen[bytes]"], request: StopRequest) -> Iterator[None]:
+    """Stops the run if one of the processes that Ray cannot do without ends inside the body; where Linux can report it.
+
+    Args:
+        processes: of a local Ray, by their kinds.
+        request: is called at once: Ray ends this process within a second.
+    """
+    watched = {
+        os.pidfd_open(processes[kind].pid): f"Ray has ended: its process {name} was killed."
+        for kind, name in private.VITAL_PROCESSES.items()
+        if kind in processes and hasattr(os, "pidfd_open")
+    }
+    ending, end = os.pipe()
+
+    def watch() -> None:
+        poll = select.poll()
+        for descriptor in (*watched, ending):
+            poll.register(descriptor, select.POLLIN)
+        reason = watched.get(poll.poll()[0][0])
+        if reason is not None:
+            request.lose(reason)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.write(end, b"e")
+        thread.join(_LEAVE_SECONDS)
+        for descriptor in (*watched, ending, end):
+            os.close(descriptor)
+
+
+def _kill(sessions: Collection[int]) -> None:
+    """Kills what is left of a local Ray, by its sessions: a worker that was stopped (SIGSTOP) would outlive it."""
+    processes = [int(name) for name in os.listdir("/proc") if name.isdigit()] if os.path.isdir("/proc") else ()
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(process) in sessions:
+                os.kill(process, signal.SIGKILL)
 
 
 def _probe(address: str) -> list[Node]:

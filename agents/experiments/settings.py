@@ -10,6 +10,9 @@ from ctm_rl.agents.experiments.validation import check_number
 Placement = Literal["pack", "spread"]
 MAX_SEED = 2**31 - 1
 MAX_STEPS = 2**53
+MAX_PROCESSES = 10_000
+MAX_THREADS = 1024
+"""More than any machine has cores; the operating system refuses many times as many, and ends the process."""
 _ADDRESS = re.compile(r"auto|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -76,10 +79,10 @@ class RunSettings:
             raise ValueError("storage must name a directory or a URL; it is empty.")
         if self.storage is not None:
             check_storage(self.storage)
-        check_number("num_env_runners", self.num_env_runners, at_least=0)
+        check_number("num_env_runners", self.num_env_runners, at_least=0, at_most=MAX_PROCESSES)
         check_number("num_cpus_per_env_runner", self.num_cpus_per_env_runner, at_least=0)
-        check_number("num_learners", self.num_learners, at_least=0)
-        check_number("num_threads", self.num_threads, at_least=1)
+        check_number("num_learners", self.num_learners, at_least=0, at_most=MAX_PROCESSES)
+        check_number("num_threads", self.num_threads, at_least=1, at_most=MAX_THREADS)
         check_number("num_gpus_per_learner", self.num_gpus_per_learner, at_least=0, at_most=1)
         check_number("checkpoint_minutes", self.checkpoint_minutes, above=0)
         if self.checkpoint_iterations is not None:

@@ -78,6 +78,11 @@ class RecurrentPPO(PPO):
             self.eval_env_runner_group = private.make_evaluation_group(self)
         return super().evaluate(*args, **kwargs)
 
+    @property
+    def runner_states(self) -> dict[int, dict[str, Any]]:
+        """See ``Collector.runner_states``."""
+        return self._collector.runner_states
+
     def forget_orders(self) -> None:
         """Discards fragments that were collected ahead, so that the next ones use the runners' current weights."""
         self._collector.forget()

@@ -9,6 +9,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.rollout import RolloutFragment, concatenate
+from ctm_rl.agents.rllib.generators import read_generators
 from ctm_rl.agents.rllib.runner_pool import RunnerPool
 
 _LOG = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ class Collector:
     ) -> None:
         self._pool = RunnerPool(group, restore, timeout)
         self._log, self._num_rows, self._unit = log, num_rows, unit
+        self.runner_states: dict[int, dict[str, Any]] = {}
+        """What each remote runner played its last fragment up to, by its index: its generators (``generators``), and
+        what ``ColumnarEnvRunner.get_playing`` returns (``playing``). So a checkpoint asks no runner."""
 
     def order(self, tick_seed: int | None) -> None:
         """Has the remote runners start their next fragments, with the weights that they have now.
@@ -62,7 +66,7 @@ class Collector:
 
         Raises:
             EnvFault: an environment failed.
-            RuntimeError: too few runners are left, and none of the lost ones comes back.
+            RunnersLost: too few runners are left, and none of the lost ones comes back.
         """
         return self._pool.retry(functools.partial(self._try_to_collect, tick_seed))
 
@@ -93,11 +97,23 @@ class Collector:
     def _play_all(self, tick_seed: int | None) -> tuple[list[RolloutFragment], list[Any]]:
         """One fragment of every runner that is in time, and the metrics of all that have played since."""
         answers = self._pool.run_all(functools.partial(_play, tick_seed=tick_seed))
+        for (_, _, state), _ in answers:
+            self.runner_states.update(state)
         # A fragment that comes an iteration late is too old to learn from.
-        fragments = [fragment for (fragment, _), is_in_time in answers if is_in_time]
-        return fragments, [metrics for (_, metrics), _ in answers]
+        fragments = [fragment for (fragment, _, _), is_in_time in answers if is_in_time]
+        return fragments, [metrics for (_, metrics, _), _ in answers]
 
 
-def _play(runner: ColumnarEnvRunner, *, tick_seed: int | None) -> tuple[RolloutFragment, Any]:
-    """Plays one fragment; called in the runner's process."""
-    return runner.sample(tick_seed=tick_seed), runner.get_metrics()
+def _play(
+    runner: ColumnarEnvRunner, *, tick_seed: int | None
+) -> tuple[RolloutFragment, Any, dict[int, dict[str, Any]]]:
+    """Plays one fragment; called in the runner's process.
+
+    Returns:
+        The fragment, the metrics, and ``Collector.runner_states`` of this runner; runner 0 is in the driver's process.
+    """
+    fragment, metrics = runner.sample(tick_seed=tick_seed), runner.get_metrics()
+    if not runner.worker_index:
+        return fragment, metrics, {}
+    state = {"generators": read_generators(), "playing": runner.get_playing()}
+    return fragment, metrics, {runner.worker_index: state}

@@ -19,6 +19,7 @@ from ctm_rl.agents.ppo.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, V
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.column_learner import ColumnLearner, GradientSteps
 from ctm_rl.agents.rllib.columns import map_arrays, to_device, to_tensor
+from ctm_rl.agents.rllib.iteration import report
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.spaces.observations import Layout
@@ -132,7 +133,9 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
         device_columns[_ADVANTAGES] = to_tensor(advantages, self.device)
         device_columns[_RETURNS] = to_tensor(returns, self.device)
         parts, norms = [], []
-        for minibatch, moments in zip(minibatches, self._moments(device_columns, minibatches), strict=True):
+        moments_of = zip(minibatches, self._moments(device_columns, minibatches), strict=True)
+        for number, (minibatch, moments) in enumerate(moments_of):
+            report("minibatches", number, len(minibatches))
             chosen = _select(device_columns, minibatch.rows.to(self.device))
             chosen[_ADVANTAGES] = moments.normalise(chosen[_ADVANTAGES])
             chosen[_WEIGHTS] = chosen[IS_VALID] * (self._num_learners / moments.num_values)

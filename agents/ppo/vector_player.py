@@ -13,6 +13,7 @@ from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.rllib.divergence import explain_samples, largest_of
 from ctm_rl.agents.rllib.finished_episodes import RAW_RETURN, FinishedEpisode, seeds_of_envs
+from ctm_rl.agents.rllib.iteration import report
 from ctm_rl.agents.rllib.module import fields_of
 from ctm_rl.agents.rllib.vector_loop import VectorLoop, VectorStep
 from ctm_rl.errors import Diverged
@@ -92,6 +93,7 @@ class VectorPlayer:
 
         steps = self._loop.steps(choose)
         for step in range(num_steps):
+            report("steps", step, num_steps)
             taken = next(steps)
             is_valid[:, step], is_last[:, step] = taken.is_valid, taken.is_last
             is_terminated[:, step] = taken.terminated

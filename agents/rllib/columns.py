@@ -19,6 +19,9 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from ctm_rl.agents.rllib import private
+from ctm_rl.agents.rllib.iteration import SLICE_SECONDS, report
+
 
 def map_arrays(columns: Any, change: Callable[[Any], Any]) -> Any:
     """Applies a function to an array or tensor, or to each of those in nested dictionaries."""
@@ -64,11 +67,17 @@ def update_learners(algorithm: Algorithm, data: Mapping[str, Any]) -> None:
         algorithm: with the number of sampled steps in its metrics, which schedules advance by.
         data: from ``for_learners``.
     """
-    assert algorithm.learner_group is not None
+    group = algorithm.learner_group
+    assert group is not None
     metrics, trained = algorithm.metrics, (LEARNER_RESULTS, ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME)
     timesteps = {
         NUM_ENV_STEPS_SAMPLED_LIFETIME: metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)),
         NUM_MODULE_STEPS_TRAINED_LIFETIME: metrics.peek(trained, default=0),
     }
     with metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-        metrics.aggregate(algorithm.learner_group.update(**data, timesteps=timesteps), key=LEARNER_RESULTS)
+        if group.is_local:
+            results = group.update(**data, timesteps=timesteps)
+        else:
+            waiting = functools.partial(report, "learners")
+            results = private.update_remote_learners(group, SLICE_SECONDS, waiting, **data, timesteps=timesteps)
+        metrics.aggregate(results, key=LEARNER_RESULTS)

@@ -4,7 +4,9 @@ Each function gives its reason; all were read in version 2.60.0. Importing this 
 """
 
 import contextlib
+import functools
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -153,6 +155,30 @@ def target_updates_of(learner: "APPOTorchLearner") -> dict[str, int]:
     return learner._last_update_ts_by_mid
 
 
+def update_remote_learners(
+    group: "LearnerGroup", seconds: float, report: Callable[[int, int], None], **arguments: Any
+) -> list[Any]:
+    """Does what ``LearnerGroup.update`` does with remote learners, which waits without end.
+
+    Args:
+        group: whose learners are in processes of their own.
+        seconds: length of a slice of waiting.
+        report: called before each slice with the number of learners that are done, and of all; may raise.
+        **arguments: of ``update``.
+
+    Returns:
+        The learners' metrics, in their order.
+    """
+    manager = group._worker_manager
+    assert manager is not None
+    group.update(async_update=True, **arguments)
+    results: list[Any] = []
+    while manager.num_outstanding_async_reqs():
+        report(len(results), len(group))
+        results += manager.fetch_ready_async_reqs(timeout_seconds=seconds)
+    return group._get_results(sorted(results, key=lambda result: result.actor_id))
+
+
 def local_learner(group: "LearnerGroup") -> "TorchLearner":
     """The learner in this process; ``foreach_learner`` returns results only."""
     return cast(Any, group._learner)
@@ -197,6 +223,35 @@ def actor_manager_of(group: "EnvRunnerGroup") -> "FaultTolerantActorManager":
     return group._worker_manager
 
 
+def kill_silent_actors(algorithm: "Algorithm", seconds: float) -> None:
+    """Kills the environment runners and learners that do not answer: RLlib waits for them without end when it stops.
+
+    Args:
+        algorithm: which is about to be stopped.
+        seconds: how long they may take.
+    """
+    import ray
+
+    runners, learners = algorithm.env_runner_group, algorithm.learner_group
+    managers = [group._worker_manager for group in (runners, learners) if group is not None]
+    asked: dict[Any, tuple[Any, int]] = {
+        actor.apply.remote(_do_nothing): (manager, number)
+        for manager in managers
+        if manager is not None
+        for number, actor in manager.actors().items()
+    }
+    if not asked:
+        return
+    _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
+    for answer in silent:
+        manager, number = asked[answer]
+        ray.kill(manager.remove_actor(number), no_restart=True)
+
+
+def _do_nothing(_: Any) -> None:
+    """What an actor that answers is asked to do."""
+
+
 # Jobs
 
 
@@ -223,6 +278,43 @@ class _ListWithout(list[str]):
     def extend(self, items: Iterable[str]) -> None:
         """Adds the others."""
         super().extend(item for item in items if item != self._text)
+
+
+# Ray itself
+
+VITAL_PROCESSES = {"gcs_server": "GCS", "raylet": "raylet"}
+"""The processes whose end is Ray's, by their kinds, with Ray's names for people."""
+
+
+@contextlib.contextmanager
+def ray_apart() -> Iterator[None]:
+    """Keeps a Ray that is started inside the body apart from this process, and from the network.
+
+    - Its processes get sessions of their own: signals to this process's group, as from a terminal or a scheduler, are
+      for this process, which stops Ray itself. They still end when this process ends.
+    - It listens on the loopback interface alone, as it does on other systems than Linux.
+    - It does not handle SIGTERM in this process, nor print its processes' errors, whole logs among them: what a run
+      needs of it fails with an exception.
+    """
+    from ray._private import ray_constants, services, utils, worker
+
+    popen = functools.partial(services.ConsolePopen, start_new_session=True)
+    with (
+        _replaced(services, "ConsolePopen", popen),
+        _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False),
+        _replaced(utils, "set_sigterm_handler", lambda handler: None),
+        _replaced(worker, "listen_error_messages", lambda worker, threads_stopped: None),
+    ):
+        yield
+
+
+def processes_of_local_ray() -> "dict[str, subprocess.Popen[bytes]]":
+    """The processes that ``ray.init`` has started in this process, by their kinds: each is the first of its session."""
+    from ray._private import worker
+
+    node = worker._global_node
+    processes = {} if node is None else node.all_processes
+    return {kind: infos[0].process for kind, infos in processes.items()}
 
 
 # Algorithms

@@ -6,7 +6,7 @@ Results lie in Ray's object store and belong to this process: they outlive the r
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import ray
@@ -14,6 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from ctm_rl.agents.rllib import private
+from ctm_rl.agents.rllib.iteration import SLICE_SECONDS, report
 from ctm_rl.errors import Diverged, EnvFault, UserError
 
 MAX_TRIES = 60
@@ -28,6 +29,12 @@ _T = TypeVar("_T")
 
 Job = Callable[[Any], Any]
 """Called with a runner, in the runner's process."""
+
+
+class RunnersLost(UserError):
+    """Environment runners were lost, and none came back."""
+
+    exit_code = 1
 
 
 class Request(NamedTuple):
@@ -108,7 +115,7 @@ class RunnerPool:
             What to wait for.
 
         Raises:
-            RuntimeError: there is no healthy runner, and none comes back.
+            RunnersLost: there is no healthy runner, and none comes back.
         """
         if self.is_local:
             return Request(job)
@@ -128,13 +135,13 @@ class RunnerPool:
 
         Raises:
             UserError: the environment failed.
-            RuntimeError: no runner does it.
+            RunnersLost: no runner does it.
         """
         if self.is_local:
             return request.job(self._group.local_env_runner)
         for _ in range(MAX_LOSSES):
             try:
-                ray.get(request.receipt, timeout=self._timeout)
+                self._wait_for(request.receipt)
                 return request.result
             except RayTaskError as error:
                 # The environment failed; another runner would fail as well.
@@ -145,7 +152,7 @@ class RunnerPool:
                 _LOG.warning("environment runner %d was lost or too slow; another one repeats its job.", request.worker)
                 private.actor_manager_of(self._group).set_actor_state(request.worker, healthy=False)
                 request = self.start(request.job, busy)
-        raise RuntimeError(f"{MAX_LOSSES} environment runners were lost over the same job; see the log for reasons.")
+        raise RunnersLost(f"{MAX_LOSSES} environment runners were lost over the same job; see the log for reasons.")
 
     def retry(self, attempt: Callable[[], _T | None]) -> _T:
         """Calls a function until it returns something, and brings lost runners back in between.
@@ -157,20 +164,53 @@ class RunnerPool:
             What it returned.
 
         Raises:
-            RuntimeError: it has returned ``None`` each time.
+            RunnersLost: it has returned ``None`` each time.
         """
-        for _ in range(MAX_TRIES):
+        for number in range(MAX_TRIES):
             result = attempt()
             if result is not None:
                 return result
+            report("tries to bring environment runners back", number, MAX_TRIES)
             time.sleep(1.0)
             self._restore()
-        raise RuntimeError(f"no environment runner has come back in {MAX_TRIES} tries; see the log for reasons.")
+        raise RunnersLost(f"no environment runner has come back in {MAX_TRIES} tries; see the log for reasons.")
 
     def _fetch(self) -> list[tuple[int, Any]]:
         """What has come in before the timeout, with the index of its runner."""
         self._is_started = False
-        return self._group.fetch_ready_async_reqs(tags=_TAG, timeout_seconds=self._timeout)
+        manager = private.actor_manager_of(self._group)
+        found: list[tuple[int, Any]] = []
+        for seconds in _slices(self._timeout):
+            num_missing = manager.num_outstanding_async_reqs(_TAG)
+            if not num_missing:
+                break
+            report("fragments", len(found), len(found) + num_missing)
+            found += self._group.fetch_ready_async_reqs(tags=_TAG, timeout_seconds=seconds)
+        return found
+
+    def _wait_for(self, receipt: Any) -> None:
+        """Waits until a receipt is available.
+
+        Raises:
+            GetTimeoutError: it is not in time.
+            RayError: its runner was lost, or failed.
+        """
+        for seconds in _slices(self._timeout):
+            report("samples", 0, 1)
+            if ray.wait([receipt], timeout=seconds)[0]:
+                ray.get(receipt)
+                return
+        raise GetTimeoutError
+
+
+def _slices(seconds: float | None) -> Iterator[float]:
+    """The lengths of the slices that a time for waiting is divided into; at least one."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        rest = SLICE_SECONDS if deadline is None else deadline - time.monotonic()
+        yield max(0.0, min(SLICE_SECONDS, rest))
+        if rest <= SLICE_SECONDS and deadline is not None:
+            return
 
 
 def _run(runner: Any, *, job: Job, round: int) -> tuple[int, Any]:

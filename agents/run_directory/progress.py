@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.live import Live
@@ -17,6 +18,24 @@ Row = dict[str, float | None]
 """One line of metrics, by its keys."""
 
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BEFORE_PARTS = 3.0
+"""How long an iteration takes before its parts are shown on a terminal."""
+SECONDS_BETWEEN_PARTS = 15.0
+"""The same elsewhere, where each is a line."""
+_UNITS = {"minibatches": "minibatch", "batches": "batch", "steps": "step"}
+"""Names of a part of an iteration, by the names of several."""
+
+
+class _Part(NamedTuple):
+    """How far an iteration is."""
+
+    iteration: int
+    what: str
+    num_done: int
+    num_parts: int
+
+    def __str__(self) -> str:
+        return f"iteration {self.iteration}: {self.num_done} of {self.num_parts} {self.what}"
 
 
 class Progress:
@@ -31,8 +50,21 @@ class Progress:
     def show_metrics(self, row: Row) -> None:
         """Shows the metrics of the newest iteration."""
 
+    def show_part(self, iteration: int, what: str, num_done: int, num_parts: int) -> None:
+        """Shows how far an iteration is; called often.
+
+        Args:
+            iteration: number of the iteration.
+            what: its parts, such as "minibatches".
+            num_done: how many are done.
+            num_parts: how many there are.
+        """
+
     def show_stopping(self) -> None:
-        """Shows that the run is about to stop; called from a signal handler, so it may only set a flag."""
+        """Shows that the run is about to stop; called in another thread."""
+
+    def end_process(self, reason: BaseException) -> None:
+        """Called in another thread when a stopped run does not end; the command line ends the process."""
 
     def close(self) -> None:
         """Ends the display."""
@@ -59,11 +91,21 @@ class TerminalProgress(Progress):
     Args:
         budget: what the bar and the remaining time are computed from.
         console: where to write.
+        on_stuck: see ``Progress.end_process``.
     """
 
-    def __init__(self, budget: BudgetConfig, console: Console) -> None:
+    def __init__(
+        self,
+        budget: BudgetConfig,
+        console: Console,
+        on_stuck: Callable[[BaseException], None] = lambda reason: None,
+    ) -> None:
         self._budget = budget
         self._console = console
+        self._on_stuck = on_stuck
+        self._is_terminal = console.is_terminal  # rich asks the system each time
+        self._part: _Part | None = None
+        self._iteration_began = time.monotonic()
         self._live: Live | None = None
         self._status: Status | None = None
         self._last_row: Row | None = None
@@ -87,29 +129,61 @@ class TerminalProgress(Progress):
     def show_metrics(self, row: Row) -> None:
         """Updates the live line; without a terminal, writes a line if the last one is some seconds old."""
         self._last_row = row
-        if not self._console.is_terminal:
-            if time.monotonic() - self._last_time >= SECONDS_BETWEEN_LINES:
-                self._write_metrics(row)
+        if self._console.is_terminal:
+            self._start_live()
+        elif time.monotonic() - self._last_time >= SECONDS_BETWEEN_LINES:
+            self._write_metrics(row)
+
+    def show_part(self, iteration: int, what: str, num_done: int, num_parts: int) -> None:
+        """Shows how far an iteration is, if it takes long."""
+        now = time.monotonic()
+        if self._part is None or self._part.iteration != iteration:
+            self._iteration_began = now
+        self._part = _Part(iteration, what, num_done, num_parts)
+        if now - self._iteration_began < SECONDS_BEFORE_PARTS:
             return
-        self._end_waiting()
-        if self._live is None:
-            self._live = Live(self, console=self._console, refresh_per_second=4)
-            self._live.start()
+        if self._is_terminal:
+            self._start_live()
+        elif now - max(self._last_time, self._iteration_began) >= SECONDS_BETWEEN_PARTS:
+            self._last_time = now
+            self.write(str(self._part))
 
     def show_stopping(self) -> None:
-        """Makes the live line say so when it is next drawn."""
+        """Shows that the run is about to stop: in the live line, or as a line."""
         self._is_stopping = True
+        if self._status is not None:
+            self._status.update(self._stopping)
+        elif not self._console.is_terminal:
+            self.write(self._stopping)
+
+    def end_process(self, reason: BaseException) -> None:
+        """Ends the process, if it is the command line's."""
+        self._on_stuck(reason)
 
     def close(self) -> None:
         """Leaves the last state on the screen."""
         self._end_waiting()
-        self._is_stopping = False
+        self._is_stopping, self._part = False, None
         if self._live is not None:
             self._live.stop()
             self._live = None
         elif self._last_row is not None:
             self._write_metrics(self._last_row)
         self._last_row = None
+
+    @property
+    def _stopping(self) -> str:
+        """What is shown after the first signal."""
+        if self._part is None:
+            return "stopping; again to stop now"
+        return f"stopping after this {_UNITS.get(self._part.what, 'part of the iteration')}; again to stop now"
+
+    def _start_live(self) -> None:
+        """Starts the live line."""
+        self._end_waiting()
+        if self._live is None:
+            self._live = Live(self, console=self._console, refresh_per_second=4)
+            self._live.start()
 
     def _end_waiting(self) -> None:
         """Removes what ``show_waiting`` has shown."""
@@ -125,12 +199,18 @@ class TerminalProgress(Progress):
 
     def __rich__(self) -> Table:
         """Returns the live line as it is now."""
-        row = self._last_row
+        row, part = self._last_row, self._part
         line = Table.grid("", Column(no_wrap=True), padding=(0, 1))
+        is_long = time.monotonic() - self._iteration_began >= SECONDS_BEFORE_PARTS
+        if self._is_stopping:
+            line.add_row("", Text(self._stopping))
+            return line
+        if part is not None and (is_long or row is None):
+            line.add_row("", Text(str(part) if row is None else f"{part}; {_facts(row)}, {self._steps(row)}"))
+            return line
         if row is None:
             return line
-        clock = f"{_clock(row['seconds'] or 0)}, {_clock(self._remaining(row))} to go"
-        ending = "stopping (Ctrl-C again: now)" if self._is_stopping else clock
+        ending = f"{_clock(row['seconds'] or 0)}, {_clock(self._remaining(row))} to go"
         bar = ProgressBar(
             total=1.0, completed=used_share(self._budget, row), width=10 if self._console.width < 100 else 30
         )

@@ -10,7 +10,7 @@ from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.storage import Storage, describe_error, join
 from ctm_rl.errors import UserError
 
-_SILENT_SECONDS, _MAX_SECONDS = 2.0, 600.0
+_SILENT_SECONDS, MAX_SECONDS = 2.0, 600.0
 """Seconds that the end of a run waits for its last upload: before a message is shown, and after it at most."""
 
 
@@ -128,6 +128,6 @@ def finishing_upload(uploader: Uploader | None, progress: Progress) -> Iterator[
         if uploader is not None:
             if not uploader.wait(_SILENT_SECONDS):
                 progress.write("waiting for the upload of the last checkpoint")
-                uploader.wait(_MAX_SECONDS)
+                uploader.wait(MAX_SECONDS)
             uploader.close()
             report_upload(uploader, progress)

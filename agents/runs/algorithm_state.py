@@ -1,10 +1,8 @@
 """Reads and restores the state of an RLlib algorithm, ours or stock, as plain values without pickles."""
 
-import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.impala.impala_learner import IMPALALearner
@@ -24,8 +22,10 @@ from ctm_rl.agents.ppo.algorithm import RecurrentPPO
 from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.learner import RecurrentPPOLearner
 from ctm_rl.agents.rllib import private
+from ctm_rl.agents.rllib.generators import read_generators, write_generators
 from ctm_rl.agents.rllib.seeded_env_runner import SeededEnvRunner
 from ctm_rl.agents.stock.learner import CTMAPPOTorchLearner
+from ctm_rl.agents.supervised.algorithm import Supervised
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.learner import SupervisedLearner
 
@@ -42,6 +42,9 @@ def learner_state(algorithm: Algorithm) -> dict[str, Any]:
     connectors, the random generators of this process, of every learner and of every environment runner, and the
     statistics of rewards.
 
+    Of our own algorithms, no environment runner is asked: those of PPO send their state along with their fragments, up
+    to which a state holds, whatever they have played ahead since; the others have none.
+
     Args:
         algorithm: between two iterations; is not changed.
 
@@ -49,6 +52,7 @@ def learner_state(algorithm: Algorithm) -> dict[str, Any]:
         Nested dicts and lists of arrays, tensors, numbers, text, booleans and None.
     """
     learners = _on_learners(algorithm, _read_learner)
+    of_env_runners = _read_env_runners(algorithm)
     return {
         "iteration": algorithm.iteration,
         # Learners hold the same weights and moments; only their generators differ.
@@ -56,12 +60,12 @@ def learner_state(algorithm: Algorithm) -> dict[str, Any]:
         "counters": _read_counters(algorithm),
         "env_connectors": _read_env_connectors(algorithm),
         "generators": {
-            "driver": _read_generators(),
+            "driver": read_generators(),
             "learners": [learner["generators"] for learner in learners],
-            "env_runners": _read_env_runners(algorithm),
+            "env_runners": {index: state["generators"] for index, state in of_env_runners.items()},
         },
         "own": learners[0]["own"],
-        "playing": _read_playing(algorithm),
+        "playing": _read_playing(algorithm, of_env_runners),
     }
 
 
@@ -93,19 +97,26 @@ def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
             env_runner.set_state(env_connectors)
         # Runner 0 is in the driver's process and uses the driver's generators.
         if env_runner.worker_index in of_env_runners:
-            _write_generators(of_env_runners[env_runner.worker_index])
+            write_generators(of_env_runners[env_runner.worker_index])
 
     group, learner_group = algorithm.env_runner_group, algorithm.learner_group
     assert group is not None
     assert learner_group is not None
     if isinstance(algorithm, RecurrentPPO):
         algorithm.forget_orders()
+        algorithm.runner_states.clear()
+        algorithm.runner_states.update(
+            {
+                index: {"generators": of_env_runners[index], "playing": playing.get(index, {})}
+                for index in of_env_runners
+            }
+        )
     _on_learners(algorithm, _write_learner, state=state)
     group.foreach_env_runner(write_env_runner)
     group.sync_weights(from_worker_or_learner_group=learner_group, inference_only=True)
     algorithm.metrics.set_state({"stats": dict(state["counters"])})
     private.set_iteration(algorithm, iteration)
-    _write_generators(generators["driver"])
+    write_generators(generators["driver"])
 
 
 def longest_episode(algorithm: Algorithm) -> int:
@@ -145,7 +156,7 @@ def _read_learner(learner: TorchLearner) -> dict[str, Any]:
         },
         "num_updates": private.num_updates_of(learner),
         "connectors": {} if connector is None else connector.get_state(),
-        "generators": _read_generators(),
+        "generators": read_generators(),
         "own": learner.get_own_state() if isinstance(learner, _OURS) else None,
     }
 
@@ -166,7 +177,7 @@ def _write_learner(learner: TorchLearner, state: Mapping[str, Any]) -> None:
         learner.set_own_state(state["own"])
     of_learners = state["generators"]["learners"]
     if private.learner_index(learner) < len(of_learners):
-        _write_generators(of_learners[private.learner_index(learner)])
+        write_generators(of_learners[private.learner_index(learner)])
 
 
 def _set_schedules(learner: TorchLearner, num_env_steps: int) -> None:
@@ -202,23 +213,25 @@ def _read_env_connectors(algorithm: Algorithm) -> dict[str, Any]:
     return {name: state[name] for name in (COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_TO_ENV_CONNECTOR)}
 
 
-def _read_env_runners(algorithm: Algorithm) -> dict[int, Any]:
-    """The random generators of every remote environment runner, by its index, from 1."""
+def _read_env_runners(algorithm: Algorithm) -> dict[int, dict[str, Any]]:
+    """See ``Collector.runner_states``; stock runners, which are asked, have generators only."""
+    if isinstance(algorithm, RecurrentPPO):
+        return dict(algorithm.runner_states)
+    if isinstance(algorithm, Supervised):
+        return {}
     assert algorithm.env_runner_group is not None
     found = algorithm.env_runner_group.foreach_env_runner(
-        lambda env_runner: (env_runner.worker_index, _read_generators()), local_env_runner=False
+        lambda env_runner: (env_runner.worker_index, {"generators": read_generators()}), local_env_runner=False
     )
     return dict(found)
 
 
-def _read_playing(algorithm: Algorithm) -> dict[int, Any]:
+def _read_playing(algorithm: Algorithm, of_env_runners: Mapping[int, Mapping[str, Any]]) -> dict[int, Any]:
     """The action generator and reward statistics of every columnar environment runner, by its index."""
-
-    def read(env_runner: EnvRunner) -> tuple[int, Any]:
-        return env_runner.worker_index, env_runner.get_playing() if isinstance(env_runner, ColumnarEnvRunner) else {}
-
-    assert algorithm.env_runner_group is not None
-    return dict(algorithm.env_runner_group.foreach_env_runner(read))
+    playing = {index: state.get("playing", {}) for index, state in of_env_runners.items()}
+    if isinstance(algorithm.env_runner, ColumnarEnvRunner):
+        playing[algorithm.env_runner.worker_index] = algorithm.env_runner.get_playing()
+    return playing
 
 
 def _to_cpu(value: Any) -> Any:
@@ -228,32 +241,3 @@ def _to_cpu(value: Any) -> Any:
     if isinstance(value, list):
         return [_to_cpu(item) for item in value]
     return value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value
-
-
-def _read_generators() -> dict[str, Any]:
-    """The states of this process's random generators: Python's, numpy's, torch's."""
-    version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached_gauss = np.random.get_state()
-    return {
-        "python": {"version": version, "words": np.array(words, dtype=np.int64), "gauss": gauss},
-        "numpy": {
-            "kind": kind,
-            "keys": np.asarray(keys, dtype=np.int64),
-            "position": position,
-            "has_gauss": has_gauss,
-            "cached_gauss": cached_gauss,
-        },
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
-    }
-
-
-def _write_generators(state: Mapping[str, Any]) -> None:
-    """Restores the states of this process's random generators."""
-    python, legacy = state["python"], state["numpy"]
-    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
-    keys = legacy["keys"].astype(np.uint32)
-    np.random.set_state((legacy["kind"], keys, legacy["position"], legacy["has_gauss"], legacy["cached_gauss"]))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_initialized():
-        torch.cuda.set_rng_state(state["cuda"])

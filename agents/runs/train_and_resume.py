@@ -10,7 +10,7 @@ from typing import Any
 from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.ship_package import describe_shipping
-from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
+from ctm_rl.agents.cluster.signals import START_SECONDS, RunInterrupted, StopRequest
 from ctm_rl.agents.cluster.users_folder import entered, remembered
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_json
@@ -293,12 +293,17 @@ def _check_same(experiment: AnyExperiment, saved: dict[str, Any], run_dir: Path)
 
 
 @contextlib.contextmanager
-def stop_on_signals(progress: Progress) -> Iterator[StopRequest]:
-    """Catches signals inside the body; a stop outside of the training loop also reports which run it leaves behind."""
-    with StopRequest(progress.show_stopping) as request:
+def stop_on_signals(progress: Progress, seconds: float = START_SECONDS) -> Iterator[StopRequest]:
+    """Catches signals inside the body; a stop outside of the training loop also reports which run it leaves behind.
+
+    Args:
+        progress: shows that the process stops, and ends it if it does not.
+        seconds: how long it may take outside of the training loop.
+    """
+    with StopRequest(progress.show_stopping, progress.end_process, seconds) as request:
         try:
             yield request
         except RunInterrupted:
             raise
         except KeyboardInterrupt:
-            raise RunInterrupted(request.run_dir, request.signum, is_saved=False) from None
+            raise request.interruption() from None

@@ -5,22 +5,25 @@ import dataclasses
 import logging
 import math
 import shlex
+import threading
 import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
-from ctm_rl.agents.rllib.private import without_known_noise, without_ray_results
+from ctm_rl.agents.rllib.iteration import IterationStopped, observed_by
+from ctm_rl.agents.rllib.private import kill_silent_actors, without_known_noise, without_ray_results
 from ctm_rl.agents.run_directory.directory import RunDirectory
 from ctm_rl.agents.run_directory.metrics_file import MetricsWriter
 from ctm_rl.agents.run_directory.progress import Progress, Row
-from ctm_rl.agents.run_directory.upload import Uploader, finishing_upload, report_upload
+from ctm_rl.agents.run_directory.upload import MAX_SECONDS, Uploader, finishing_upload, report_upload
 from ctm_rl.agents.run_directory.working_directory import num_threads
 from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
+from ctm_rl.agents.runs.snapshot import Snapshot
 from ctm_rl.agents.runs.task import MODULE
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.finite import find_not_finite, learned_part
@@ -31,6 +34,21 @@ _LOG = logging.getLogger(__name__)
 
 MAX_LOST_LEARNERS = 3
 """How often a learner may be lost without an iteration in between before the run gives up."""
+
+STOP_SECONDS, END_SECONDS = 2.0, 60.0
+"""How long an actor may take to answer when a run is stopped, or has ended, before it is killed."""
+
+FINISH_SECONDS = 2.0
+"""How long an iteration may go on after a stop if there is no copy of the iteration before it."""
+
+OVERTIME_SHARE, MAX_OVERTIME_SECONDS = 0.1, 10.0
+"""How long after the budget's minutes an iteration may end: a share of them, and seconds. It is broken off then."""
+
+
+class RunLost(UserError):
+    """A run ended with an error that is not its environment's, such as the loss of Ray."""
+
+    exit_code = 1
 
 
 class NotSaved(UserError):
@@ -75,7 +93,7 @@ class Run:
         position: Position,
         uploader: Uploader | None,
     ) -> None:
-        self._experiment = experiment
+        self._experiment, self._settings = experiment, to_json(experiment)
         self._directory = directory
         self.run_dir = directory.path
         self._task = task
@@ -87,6 +105,10 @@ class Run:
         self._saved_iteration = -1
         self._saved_at = time.monotonic()
         self._num_lost_learners = 0
+        self._snapshot = Snapshot()
+        self._is_broken_off = False
+        self._saving = threading.RLock()
+        self._request: StopRequest | None = None
 
     def __enter__(self) -> "Run":
         """Builds the algorithm."""
@@ -99,12 +121,18 @@ class Run:
             with without_known_noise():
                 self._algorithm = self._config.build_algo()
             stack.callback(self._algorithm.stop)
+            stack.callback(self._kill_silent_actors)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stops the algorithm's processes."""
         self._stack.close()
+
+    def _kill_silent_actors(self) -> None:
+        """Kills what would keep the algorithm from stopping."""
+        is_stopping = self._is_broken_off or (self._request is not None and self._request.is_stopping)
+        kill_silent_actors(self._algorithm, STOP_SECONDS if is_stopping else END_SECONDS)
 
     def begin(self) -> None:
         """Writes the first checkpoint.
@@ -119,7 +147,7 @@ class Run:
         self._continue_from(state)
 
     def save(self, state: dict[str, Any] | None = None) -> None:
-        """Writes a checkpoint, unless this iteration has one; what has disappeared from the run's directory as well.
+        """Writes a checkpoint of the last whole iteration, unless it has one, and what the run's directory has lost.
 
         Args:
             state: the algorithm's state, if the caller has read it already.
@@ -128,28 +156,56 @@ class Run:
             CheckpointError: it cannot be written; the last one remains.
             Diverged: weights or optimiser are not finite; the last one remains.
         """
+        self._restore_directory()
+        if not checkpoint.path_of(self.run_dir, self._position.iteration).is_dir():
+            self._saved_iteration = min(self._saved_iteration, self._position.iteration - 1)
+        if self._saved_iteration == self._position.iteration:
+            return
+        if not self._is_broken_off:
+            self._take_snapshot(state)
+        self._write()
+
+    def _take_snapshot(self, state: dict[str, Any] | None = None) -> None:
+        """Copies what a checkpoint of this iteration holds; call it between two iterations.
+
+        Raises:
+            Diverged: weights or optimiser are not finite.
+        """
         from ctm_rl.agents.runs.algorithm_state import learner_state
 
-        self._restore_directory()
-        is_there = checkpoint.path_of(self.run_dir, self._position.iteration).is_dir()
-        if self._saved_iteration == self._position.iteration and is_there:
-            return
-        position = dataclasses.replace(
-            self._position, seconds=time.monotonic() - self._started, memory=self._task.get_memory()
-        )
+        began = time.monotonic()
         content = {
-            "experiment": to_json(self._experiment),
-            "position": asdict(position),
+            "experiment": self._settings,
+            "position": asdict(dataclasses.replace(self._position, memory=self._task.get_memory())),
             **self._task.describe(self._algorithm),
             "learner": learner_state(self._algorithm) if state is None else state,
         }
         if (name := find_not_finite(learned_part(content))) is not None:
             raise self._located(Diverged(f"{name} is not finite; lower the learning rate."), self._position.iteration)
-        path = checkpoint.save(self.run_dir, self._position.iteration, content)
+        with self._saving:
+            self._snapshot.take(content, self._position.iteration, began)
+
+    def _write(self) -> None:
+        """Writes a checkpoint from memory, unless there is one of this iteration, or a later one; in any thread.
+
+        Raises:
+            CheckpointError: it cannot be written; the last one remains.
+        """
+        with self._saving:
+            content, iteration = self._snapshot.content, self._snapshot.iteration
+            if content is None or iteration <= self._saved_iteration:
+                return
+            content["position"]["seconds"] = time.monotonic() - self._started
+            path = checkpoint.save(self.run_dir, iteration, content)
+            self._saved_iteration = iteration
+            self._saved_at = time.monotonic()
         if self._uploader is not None:
             self._uploader.put(path)
-        self._saved_iteration = self._position.iteration
-        self._saved_at = time.monotonic()
+
+    def _rescue(self) -> bool:
+        """Writes a checkpoint from memory, if there is a newer one; returns whether it has the last whole iteration."""
+        self._write()
+        return self._saved_iteration == self._position.iteration
 
     def _restore_directory(self) -> None:
         """Writes again what has disappeared from the run's directory.
@@ -223,12 +279,16 @@ class Run:
 
     def loop(self, request: StopRequest) -> None:
         """Trains until the budget is used up or a signal comes, then writes a checkpoint."""
+        self._request = request
+        upload_seconds = 0.0 if self._uploader is None else MAX_SECONDS
         with contextlib.closing(self._progress), finishing_upload(self._uploader, self._progress):
-            with contextlib.closing(self.rows()) as rows:
-                while request.signum is None and next(rows, None) is not None:
+            with request.training(self._rescue, upload_seconds), contextlib.closing(self.rows()) as rows:
+                while not request.is_stopping and next(rows, None) is not None:
                     pass
             self._save_last()
-        if request.signum is not None:
+        if request.signum is None:
+            request.check()
+        else:
             raise RunInterrupted(str(self.run_dir), request.signum, is_saved=True)
 
     def rows(self) -> Generator[Row, None, None]:
@@ -236,13 +296,22 @@ class Run:
 
         A caller that wants no more of them closes the generator, and may save.
 
+        An iteration that is broken off, by a stop or because the budget's minutes are over, leaves no trace.
+
         Yields:
             The line of metrics of each iteration, after it has been written.
         """
         metrics = MetricsWriter(self.run_dir, self._position.iteration, self._task.metrics, self._directory.restore)
         with contextlib.closing(metrics):
             while not self.is_over:
-                row = self._train_or_save()
+                try:
+                    row = self._train_or_save()
+                except IterationStopped:
+                    num_written = self._position.iteration
+                    self._break_off()
+                    if self._position.iteration < num_written:
+                        metrics.truncate(self._position.iteration)
+                    return
                 if row is None:
                     metrics.truncate(self._position.iteration)
                     continue
@@ -267,7 +336,10 @@ class Run:
     def _train_or_save(self) -> Row | None:
         """Trains one iteration; ``None``: a learner was lost, and the run has been restarted from its last checkpoint.
 
-        A fault of the environment ends the run; what was learned before it is saved.
+        Other errors end the run; what was learned before the iteration is saved.
+
+        Raises:
+            IterationStopped: the iteration is broken off; after a signal, which may have hit others too, by any error.
         """
         from ray.exceptions import RayError
 
@@ -275,29 +347,42 @@ class Run:
             row = self._train()
             self._num_lost_learners = 0
             return row
-        except (Diverged, RayError) as error:
-            # What a remote learner raises is both.
-            cause = getattr(error, "cause", error)
-            if isinstance(cause, Diverged):
-                raise self._located(cause, self._position.iteration + 1) from error
-            if self._experiment.num_learners == 0 or self._num_lost_learners == MAX_LOST_LEARNERS:
-                raise
-            self._num_lost_learners += 1
-            self._restart(error)
-            return None
-        except EnvFault as fault:
-            try:
-                self.save()
-                saved = f"A checkpoint is saved in {self.run_dir}"
-            except CheckpointError as error:
-                saved = f"{error} The last one in {self.run_dir} remains"
+        except Diverged:
+            raise
+        except Exception as error:  # whatever an environment, a callback or Ray may raise
+            if self._request is not None and self._request.is_stopping:
+                raise IterationStopped from error
+            is_of_ray = isinstance(error, RayError)
+            if is_of_ray and self._experiment.num_learners and self._num_lost_learners < MAX_LOST_LEARNERS:
+                self._num_lost_learners += 1
+                self._restart(error)
+                return None
+            self._end(error, is_of_ray=is_of_ray)
+
+    def _end(self, error: Exception, *, is_of_ray: bool) -> NoReturn:
+        """Saves the last whole iteration and raises the error, with what is saved in its message."""
+        iteration = self._position.iteration + 1
+        self._break_off()
+        try:
+            self.save()
+            saved = f"A checkpoint is saved in {self.run_dir}"
+        except CheckpointError as problem:
+            saved = f"{problem} The last one in {self.run_dir} remains"
+        if isinstance(error, EnvFault):
             is_tolerant = isinstance(self._experiment, ActingExperiment) and self._experiment.env.tolerate_faults
             hint = (
                 "too many faults for --tolerate-env-faults"
                 if is_tolerant
                 else "--tolerate-env-faults continues after faults"
             )
-            raise EnvFault(f"{fault} {saved}; {hint}.") from fault
+            raise EnvFault(f"{error} {saved}; {hint}.") from error
+        going_on = f"{saved}; continue with: ctm-rl resume {self.run_dir}"
+        if isinstance(error, UserError):
+            raise RunLost(f"{error} {going_on}") from error
+        if is_of_ray:
+            raise RunLost(f"Ray failed in iteration {iteration} ({_first_line(error)}). {going_on}") from error
+        _LOG.error("iteration %d failed. %s", iteration, going_on)
+        raise error
 
     def _located(self, error: Diverged, iteration: int) -> Diverged:
         """The error with where it happened, and where the run can be continued from."""
@@ -321,18 +406,59 @@ class Run:
         )
         self._stack.close()
         self.__enter__()
+        self._snapshot = Snapshot()
         self._position = Position(**state["position"])
         self._task.set_memory(self._position.memory)
         self.restore(state)
 
+    def _break_off(self) -> None:
+        """Returns to the last whole iteration that there is a copy of, but for the time that is used up."""
+        self._is_broken_off = True
+        if self._request is None or not self._request.is_stopping:
+            self._saved_iteration = -1
+        content = self._snapshot.content
+        assert content is not None
+        self._position = Position(**content["position"])
+        self._position.seconds = time.monotonic() - self._started
+
+    def _observe(self, what: str, num_done: int, num_parts: int) -> None:
+        """Shows how far the iteration is, and breaks it off if the run is to stop.
+
+        Raises:
+            IterationStopped: the run is to stop.
+        """
+        now = time.monotonic()
+        stopped_at = None if self._request is None else self._request.stopped_at
+        if stopped_at is not None:
+            is_copied = self._snapshot.iteration == self._position.iteration
+            if is_copied or now - stopped_at > FINISH_SECONDS:
+                raise IterationStopped
+        minutes = self._experiment.budget.minutes
+        if minutes is not None:
+            overtime = now - self._started - 60 * minutes
+            if overtime > min(MAX_OVERTIME_SECONDS, OVERTIME_SHARE * 60 * minutes):
+                raise IterationStopped
+        self._progress.show_part(self._position.iteration + 1, what, num_done, num_parts)
+
     def _train(self) -> Row:
         """Trains one iteration and returns its line of metrics."""
+        if self._snapshot.iteration < self._position.iteration and self._snapshot.is_due:
+            self._take_snapshot()
+        with observed_by(self._observe):
+            return self._train_observed()
+
+    def _train_observed(self) -> Row:
+        """Trains one iteration that may be broken off, and returns its line of metrics."""
         began = time.monotonic()
-        result = self._algorithm.train()
+        try:
+            result = self._algorithm.train()
+            if not math.isfinite(result["learners"][MODULE]["total_loss"]):
+                # Our own learners have named the cause before.
+                raise Diverged("the loss is not finite; lower --ppo.lr, or scale rewards and observations.")
+        except Diverged as error:
+            # What a remote learner raises is an error of Ray too, with its cause.
+            raise self._located(getattr(error, "cause", error), self._position.iteration + 1) from error
         ended = time.monotonic()
-        if not math.isfinite(result["learners"][MODULE]["total_loss"]):
-            # Our own learners have named the cause before.
-            raise Diverged("the loss is not finite; lower --ppo.lr, or scale rewards and observations.")
         steps = int(result["env_runners"]["num_env_steps_sampled"])
         self._position.iteration += 1
         self._position.env_steps += steps
@@ -344,6 +470,12 @@ class Run:
             "env_steps_per_second": round(steps / (ended - began), 1),
             **self._task.read(self._algorithm, result, is_last=self.is_over),
         }
+
+
+def _first_line(error: Exception) -> str:
+    """An error's type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
 
 
 def is_used_up(experiment: AnyExperiment, position: Position) -> bool:

@@ -16,6 +16,7 @@ from ray.rllib.utils.metrics import (
 
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.columns import for_learners, update_learners
+from ctm_rl.agents.rllib.iteration import report
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.learner import SupervisedLearner
@@ -63,6 +64,7 @@ class Supervised(Algorithm):
         windows = [range(first, min(first + size, num_chunks)) for first in range(0, num_chunks, size)]
         tallies: list[Tally] = []
         for window, following in zip(windows, [*windows[1:], range(0)], strict=True):
+            report("chunks of held-out samples", window.start, num_chunks)
             job = functools.partial(_score, chunks=self._held_out(window, following, num_samples))
             tallies += [cast(Tally, result.get()) for result in self.learner_group.foreach_learner(cast(Any, job))]
         return Tally.sum(tallies)

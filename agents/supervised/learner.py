@@ -15,6 +15,7 @@ from torch import Tensor
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.column_learner import ColumnLearner, GradientSteps
 from ctm_rl.agents.rllib.columns import map_arrays, to_device
+from ctm_rl.agents.rllib.iteration import report
 from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, AnsweringModule
 from ctm_rl.agents.supervised.optimisation import QuantileClipper, learning_rate, parameter_groups
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS
@@ -127,16 +128,18 @@ class SupervisedLearner(ColumnLearner):
         """Learns from the samples, batch by batch."""
         samples = to_device(columns, self._device)
         num_samples = len(columns[TARGETS])
-        steps = self._take_steps(cut(samples, num_samples // self.config.num_rows))
+        num_batches = num_samples // self.config.num_rows
+        steps = self._take_steps(cut(samples, num_batches), num_batches)
         private.log_trained_steps(self, num_samples)
         return steps
 
-    def _take_steps(self, batches: Iterable[dict[str, Any]]) -> GradientSteps:
+    def _take_steps(self, batches: Iterable[dict[str, Any]], num_batches: int) -> GradientSteps:
         """Takes an optimiser step for every batch, and logs the mean loss and norm."""
         settings = self.config.learning
         self._answering_module.train()
         losses, norms = [], []
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            report("batches", number, num_batches)
             rate = learning_rate(settings, self.num_steps_taken, self.config.num_total_steps)
             loss, norm = self._step(batch, rate)
             losses.append(loss)

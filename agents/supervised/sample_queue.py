@@ -44,7 +44,7 @@ class SampleQueue:
 
         Raises:
             UserError: the environment failed.
-            RuntimeError: no runner does it.
+            RunnersLost: no runner does it.
         """
         return self._pool.wait(self._requests.pop(key), self._busy)
 

@@ -10,6 +10,7 @@ from gymnasium.vector import VectorEnv
 from ctm_rl.agents.experiments.answering import TaskConfig
 from ctm_rl.agents.rllib.columns import join, map_arrays
 from ctm_rl.agents.rllib.environment import reporting_failures
+from ctm_rl.agents.rllib.iteration import report
 from ctm_rl.errors import UserError
 
 OBSERVATIONS = "obs"
@@ -74,7 +75,8 @@ class Sampler:
         env = self._env(_TRAINING)
         seed: int | None = _seed(_TRAINING, self._seeds[_TRAINING], iteration, part)
         parts = []
-        for _ in range(self._num_steps):
+        for step in range(self._num_steps):
+            report("resets", step, self._num_steps)
             parts.append(_reset(env, seed))
             seed = None
         observations, targets = zip(*parts, strict=True)

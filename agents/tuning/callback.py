@@ -1,9 +1,10 @@
 """Ray Tune's callback during a sweep: shows progress, stops on signals, saves the scheduler's state."""
 
 import math
-import os
 import signal
 import time
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from ray.tune import Callback
@@ -34,15 +35,19 @@ class SweepCallback(Callback):
         self._progress = progress
         self._request = request
         self._shown_at = time.monotonic()
+        self._stop_tune: Callable[[int, FrameType | None], Any] | None = None
 
     def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
-        """Installs our signal handlers again, after Tune has installed its own."""
+        """Installs our signal handlers again, after Tune has installed its own, which is kept for stopping it."""
+        handler = signal.getsignal(signal.SIGUSR1)
         self._request.take()
+        if callable(handler) and handler != signal.getsignal(signal.SIGUSR1):
+            self._stop_tune = handler
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Stops Tune after a signal, by sending the one signal that it stops at."""
-        if self._request.signum is not None:
-            os.kill(os.getpid(), signal.SIGUSR1)
+        """Stops Tune after a signal, as its own handler of signals does."""
+        if self._request.signum is not None and self._stop_tune is not None:
+            self._stop_tune(signal.SIGUSR1, None)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import logging
+import math
 import operator
 import os
 import random
@@ -61,7 +62,8 @@ def tune(sweep: Sweep, progress: Progress, *, is_new: bool) -> tuple[Sweep, list
         check_free(sweep.directory)
         sweep = dataclasses.replace(sweep, experiment=with_absolute_paths(sweep.experiment))
     directory, experiment = sweep.directory, sweep.experiment
-    with stop_on_signals(progress) as request:
+    # Trials finish their iterations and save, each in a process of its own.
+    with stop_on_signals(progress, math.inf) as request:
         request.run_dir = None if is_new else str(directory)
         needed, nodes = _check(sweep, request)
         content = sweep.to_json()

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 1 training or an environment failed, 2 a mistake in the command line or in a file it
-        names, 130 or 143 stopped by a signal.
+        names, 128 + N stopped by signal N, such as 130 or 143.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     is_run = bool(arguments) and arguments[0] in RUNS
@@ -323,7 +323,7 @@ def _progress(experiment: AnyExperiment) -> "contextlib.closing[TerminalProgress
     from ctm_rl.agents.run_directory.progress import TerminalProgress
 
     console = Console()
-    progress = TerminalProgress(experiment.budget, console)
+    progress = TerminalProgress(experiment.budget, console, _end_stuck_process)
     if console.is_terminal:
         progress.show_waiting(f"{experiment.name}: loading")
     return contextlib.closing(progress)
@@ -346,6 +346,17 @@ def _report_interrupt(interrupt: KeyboardInterrupt) -> int:
         saved = "a checkpoint is saved" if getattr(interrupt, "is_saved", False) else "the last checkpoint remains"
         _write_error(f"ctm-rl: stopped, {saved}; continue with: ctm-rl resume {place}")
     return 128 + signum
+
+
+def _end_stuck_process(reason: BaseException) -> None:
+    """Ends the process although its main thread waits for something that does not answer; called in another thread."""
+    code = getattr(reason, "exit_code", 128 + getattr(reason, "signum", 2))
+    with contextlib.suppress(OSError):  # nobody may be left who reads it
+        if isinstance(reason, KeyboardInterrupt):
+            _report_interrupt(reason)
+        else:
+            _write_error(f"ctm-rl: {reason}")
+    os._exit(code)
 
 
 def _short(path: Path) -> str:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import descendants
 from small_cluster import cluster_of
 from tiny_runs import CTM_RL
 
@@ -49,24 +50,9 @@ def kib(process: int, entry: str) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{entry}:")), 0)
 
 
-def descendants() -> dict[int, str]:
-    """Descendants of this process, with their names."""
-    parents, names = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            names[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue  # it has ended meanwhile
-    found = {os.getpid()}
-    while more := {process for process, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {process: names[process] for process in found - {os.getpid()}}
-
-
 def look(driver: int) -> dict[str, float]:
     """MiB that the driver and the runners have of their own now."""
-    names = descendants().items()
+    names = descendants(os.getpid()).items()
     runners = [process for process, name in names if name.startswith("ray::") and "EnvRunner" in name]
     return {
         "driver": kib(driver, "RssAnon") / 1024,

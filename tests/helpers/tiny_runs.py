@@ -3,8 +3,11 @@
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Row
@@ -39,6 +42,22 @@ def budget(iterations: int) -> str:
 def train(*arguments: str, iterations: int, run_dir: str) -> int:
     """Trains something tiny."""
     return main(["train", *arguments, *TINY, "--budget.env-steps", budget(iterations), "--run-dir", run_dir])
+
+
+def assert_same_state(one: Any, other: Any, where: str = "") -> None:
+    """Compares the states in two checkpoints, but for the times and the experiments in them."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for name in one.keys() - {"seconds", "experiment"}:
+            assert_same_state(one[name], other[name], f"{where}/{name}")
+    elif isinstance(one, (torch.Tensor, np.ndarray)):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other), where)
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for index, (item, another) in enumerate(zip(one, other, strict=True)):
+            assert_same_state(item, another, f"{where}/{index}")
+    else:
+        assert one == other, where
 
 
 class Killed(BaseException):

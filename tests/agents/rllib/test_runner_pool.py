@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from ctm_rl.agents.rllib import runner_pool
-from ctm_rl.agents.rllib.runner_pool import RunnerPool
+from ctm_rl.agents.rllib.runner_pool import RunnerPool, RunnersLost
 from ctm_rl.errors import EnvFault, UserError
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -53,8 +53,13 @@ class Group:
 
     def foreach_env_runner_async(self, job: Callable[[Any], Any], tag: str) -> None:
         self.jobs.append(job)
+        self.num_outstanding = 1
+
+    def num_outstanding_async_reqs(self, tag: str) -> int:
+        return self.num_outstanding
 
     def fetch_ready_async_reqs(self, *, tags: str, timeout_seconds: float | None) -> list[Any]:
+        self.num_outstanding = 0
         return self.answers.pop(0)
 
 
@@ -72,7 +77,7 @@ def test_runners_that_are_lost_again_and_again_are_given_up(monkeypatch: pytest.
     monkeypatch.setattr(runner_pool, "MAX_LOSSES", 2)
     pool = pool_of(Group(1))
     request = pool.start(lambda _: os._exit(1), [])
-    with pytest.raises(RuntimeError, match="2 environment runners were lost over the same job"):
+    with pytest.raises(RunnersLost, match="2 environment runners were lost over the same job"):
         pool.wait(request, [])
 
 
@@ -108,7 +113,7 @@ def test_it_fails_if_no_runner_comes_back(monkeypatch: pytest.MonkeyPatch) -> No
     group = Group(1)
     group.healthy.clear()
     monkeypatch.setattr(group, "restore", lambda: None)
-    with pytest.raises(RuntimeError, match="no environment runner has come back in 60 tries"):
+    with pytest.raises(RunnersLost, match="no environment runner has come back in 60 tries"):
         pool_of(group).start(len, [])
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import ray
+from processes import descendants, is_running, listening_addresses
 from tiny_runs import STEPS, TINY, budget, comparable, stop_in, train
 
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
@@ -217,14 +218,22 @@ def wait_for_rows(file: Path, count: int) -> None:
     raise AssertionError(f"{file} never had {count} lines.")
 
 
-def test_a_signal_saves_a_checkpoint_and_prints_how_to_continue(place: Path) -> None:
-    # Ctrl-C reaches the whole group: the environment runner's process must survive it long enough.
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are read from Linux's /proc")
+def test_a_signal_to_the_group_saves_a_checkpoint_although_a_runner_is_frozen(place: Path) -> None:
+    """Also: what listens while it runs, and that no process is left."""
     process = start(place, "--num-env-runners", "1")
     wait_for_rows(place / "a" / "metrics.jsonl", 2)
-    os.killpg(process.pid, signal.SIGINT)
-    output, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
+    others = descendants(process.pid)
+    (runner,) = [number for number, name in others.items() if "EnvRunner" in name]
+    addresses = listening_addresses([process.pid, *others])
+    os.kill(runner, signal.SIGSTOP)
+    os.killpg(process.pid, signal.SIGTERM)
+    output, error = process.communicate(timeout=120)
+    assert process.returncode == 143, error
     assert_stopped(place, output, error)
+    assert not [name for number, name in others.items() if is_running(number)]
+    assert len(addresses) > 3
+    assert set(addresses.values()) <= {"127.0.0.1", "::1"}
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -322,9 +331,39 @@ def test_progress_is_one_live_line_on_a_terminal_however_narrow(width: int) -> N
     progress.show_stopping()
     with console.capture() as capture:
         console.print(progress)
-    assert ("stopping" in capture.get()) == (width > 40)
+    assert "stopping; again to stop now" in capture.get()
     progress.close()
     assert "return 41.5" in screen.getvalue()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_parts_of_a_long_iteration_are_shown_and_what_a_stop_waits_for(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    from ctm_rl.agents.experiments.settings import BudgetConfig
+    from ctm_rl.agents.run_directory import progress as shown
+    from ctm_rl.agents.run_directory.progress import TerminalProgress
+
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=is_terminal, width=120)
+    progress = TerminalProgress(BudgetConfig(env_steps=1_000_000), console)
+    progress.show_part(8, "steps", 1, 64)
+    assert screen.getvalue() == ""  # it may be over soon
+    monkeypatch.setattr(shown, "SECONDS_BEFORE_PARTS", -1.0)
+    monkeypatch.setattr(shown, "SECONDS_BETWEEN_PARTS", -1.0)
+    progress.show_part(8, "minibatches", 3, 64)
+    assert is_terminal or "iteration 8: 3 of 64 minibatches" in screen.getvalue()
+    progress.show_metrics({**ROW, "episode_return_mean": 41.5})
+    with console.capture() as capture:
+        console.print(progress)
+    assert "iteration 8: 3 of 64 minibatches; return 41.5" in capture.get()
+    progress.show_stopping()
+    with console.capture() as capture:
+        console.print(progress)
+    assert "stopping after this minibatch; again to stop now" in capture.get()
+    progress.close()
 
 
 def test_progress_in_a_file_is_plain_lines_and_always_the_last_one() -> None:
