@@ -186,7 +186,10 @@ def _check_optimizer(value: object, shapes: list[torch.Size]) -> None:
 def _check_adam(settings: Mapping[str, Any]) -> None:
     """Checks the settings of Adam, which take the place of those that it was built with."""
     for name in ("lr", "eps", "weight_decay"):
-        check_real(f"optimizer.{name}", settings[name], at_least=0)
+        value = settings[name]
+        # RLlib sets a constant learning rate as a tensor.
+        is_number = isinstance(value, torch.Tensor) and value.ndim == 0
+        check_real(f"optimizer.{name}", value.item() if is_number else value, at_least=0)
     betas = check_list("optimizer.betas", settings["betas"])
     check_whole("the number of optimizer.betas", len(betas), 2, 2)
     for beta in betas:

@@ -12,7 +12,7 @@ from ctm_rl.agents.ppo.collector import Collector
 from ctm_rl.agents.ppo.learner import RecurrentPPOLearner
 from ctm_rl.agents.rllib.runner_pool import RunnersLost
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
-from ctm_rl.agents.runs import training_loop
+from ctm_rl.agents.runs import snapshot, training_loop
 from ctm_rl.agents.runs.training_loop import Run
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
@@ -22,6 +22,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def copies_are_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has every iteration end with a copy, however busy the machine is."""
+    monkeypatch.setattr(snapshot, "CHEAP_SECONDS", float("inf"))
+
 
 RUNNERS = ("--num-env-runners", "2", "--num-cpus-per-env-runner", "0.5")
 
