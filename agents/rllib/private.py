@@ -184,6 +184,19 @@ def local_learner(group: "LearnerGroup") -> "TorchLearner":
     return cast(Any, group._learner)
 
 
+def call_learners(group: "LearnerGroup", function: Callable[..., Any], **arguments: Any) -> list[Any]:
+    """Calls a function with every learner and returns the results in the learners' order.
+
+    Raises:
+        Exception: what a learner has raised, or that it was lost: RLlib returns such errors among the results.
+    """
+    results = [result.get() for result in group.foreach_learner(function, **arguments)]
+    for error in results:
+        if isinstance(error, Exception):
+            raise error
+    return results
+
+
 # Environment runners
 
 

@@ -1,6 +1,6 @@
 """Reads and restores the state of an RLlib algorithm, ours or stock, as plain values without pickles."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -51,7 +51,8 @@ def learner_state(algorithm: Algorithm) -> dict[str, Any]:
     Returns:
         Nested dicts and lists of arrays, tensors, numbers, text, booleans and None.
     """
-    learners = _on_learners(algorithm, _read_learner)
+    assert algorithm.learner_group is not None
+    learners = private.call_learners(algorithm.learner_group, _read_learner)
     of_env_runners = _read_env_runners(algorithm)
     return {
         "iteration": algorithm.iteration,
@@ -111,7 +112,7 @@ def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:
                 for index in of_env_runners
             }
         )
-    _on_learners(algorithm, _write_learner, state=state)
+    private.call_learners(learner_group, _write_learner, state=state)
     group.foreach_env_runner(write_env_runner)
     group.sync_weights(from_worker_or_learner_group=learner_group, inference_only=True)
     algorithm.metrics.set_state({"stats": dict(state["counters"])})
@@ -138,12 +139,6 @@ def refresh_local_policy(algorithm: Algorithm) -> None:
     path = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
     state = algorithm.learner_group.get_state(components=[path], inference_only=True)[COMPONENT_LEARNER]
     algorithm.env_runner.set_state({name: state[name] for name in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)})
-
-
-def _on_learners(algorithm: Algorithm, function: Callable[..., Any], **arguments: Any) -> list[Any]:
-    """Calls a function with every learner and returns the results in the learners' order."""
-    assert algorithm.learner_group is not None
-    return [result.get() for result in algorithm.learner_group.foreach_learner(function, **arguments)]
 
 
 def _read_learner(learner: TorchLearner) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import functools
 from operator import methodcaller
-from typing import Any, cast
+from typing import Any
 
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -66,7 +66,7 @@ class Supervised(Algorithm):
         for window, following in zip(windows, [*windows[1:], range(0)], strict=True):
             report("chunks of held-out samples", window.start, num_chunks)
             job = functools.partial(_score, chunks=self._held_out(window, following, num_samples))
-            tallies += [cast(Tally, result.get()) for result in self.learner_group.foreach_learner(cast(Any, job))]
+            tallies += private.call_learners(self.learner_group, job)
         return Tally.sum(tallies)
 
     @property

@@ -120,7 +120,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         ("train", "--config", "wrong.json"),
         "sead is not a field of the experiment; did you mean seed?",
     ),
-    "config's range": (("train", "--config", "out-of-range.json"), "num_learners must be at least 0, got -1"),
+    "config's range": (
+        ("train", "--config", "out-of-range.json"),
+        "num_learners must be at least 0 and at most 10000, got -1",
+    ),
     "config not named": (("train", "--config"), "--config needs a value"),
     "run dir not empty": (("train", "cartpole", "--run-dir", "imported"), "is not empty; name a new directory, or"),
     "run dir a file": (("train", "cartpole", "--run-dir", "file"), "is a file; name a new or empty directory"),
