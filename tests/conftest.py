@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pkgutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # A new Ray starts no worker before one is needed: most of the runs here need none.
 os.environ["RAY_prestart_worker_first_driver"] = "0"
+# Under nohup, runs keep ignoring SIGHUP; here it stops them, wherever the tests are started from.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 UNCHECKED = ("agents", "envs", "configs", "config")
 """Left out of the shape checks: RLlib wraps and pickles what is in these folders, and config checks its own values."""
