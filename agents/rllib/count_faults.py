@@ -5,6 +5,7 @@ from typing import Any
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
 from ctm_rl import notes
+from ctm_rl.agents.rllib.finished_episodes import series_of
 
 FAULTS = "env_faults"
 """Key in a result's ``env_runners``: tolerated faults of an iteration."""
@@ -46,8 +47,8 @@ def pop_notes(env: VectorEnv | None) -> list[str]:
 
 def show_notes(result: dict[str, Any]) -> None:
     """Logs what environment runners have noted in an iteration, each kind once."""
-    for entry in result.get("env_runners", {}).get(NOTES) or ():
-        notes.show(str(entry))
+    for entry in series_of(result, NOTES):
+        notes.show(entry)
 
 
 def faults_of(result: dict[str, Any]) -> int:

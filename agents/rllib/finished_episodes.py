@@ -33,11 +33,19 @@ def finished_episodes(result: dict[str, Any]) -> list[FinishedEpisode]:
     RLlib's own means cover one iteration only, and its stock runner counts a step too many for every piece of an
     episode when the learner shares a process with the environments.
     """
-    of_runners = result.get("env_runners", {})
-    returns, lengths = (of_runners.get(key) for key in (RETURNS, LENGTHS))
-    if not isinstance(returns, list) or not isinstance(lengths, list):
-        return []
+    returns, lengths = (series_of(result, key) for key in (RETURNS, LENGTHS))
     return [FinishedEpisode(float(value), int(length)) for value, length in zip(returns, lengths, strict=True)]
+
+
+def series_of(result: dict[str, Any], key: str) -> list[Any]:
+    """What the environment runners have logged one by one in an iteration (``reduce="item_series"``).
+
+    Args:
+        result: of ``Algorithm.train``, where RLlib puts a value in the place of a list of one.
+        key: of the series, below ``env_runners``.
+    """
+    found = result.get("env_runners", {}).get(key, [])
+    return found if isinstance(found, list) else [found]
 
 
 def seeds_of_envs(seed: int, iteration: int, num_envs: int) -> list[int]:

@@ -40,6 +40,17 @@ def test_a_run_with_a_checkpoint_at_every_iteration_equals_one_without() -> None
     assert rows[-1]["episode_return_mean"] == -LENGTH
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "stock-ppo"])
+@pytest.mark.usefixtures("ray_session", "place")
+def test_the_only_episode_that_ends_in_an_iteration_is_counted(algorithm: str) -> None:
+    one = ("--algorithm", algorithm, "--num-envs-per-env-runner", "1", "--ppo.num-minibatches", "1")
+    assert train(*one, run_dir="a") == 0
+    rows = comparable("a")
+    assert {row["num_episodes"] for row in rows} == {0, 1}
+    assert sum(row["num_episodes"] or 0 for row in rows) == (rows[-1]["env_steps"] or 0) // LENGTH
+    assert rows[-1]["episode_length_mean"] == LENGTH
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session", "place")
 def test_a_stock_algorithm_counts_whole_episodes_and_an_exact_one_ends_likewise(
