@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -61,8 +62,8 @@ ARGUMENTS = (
 
 def start(place: Path, *arguments: str) -> "subprocess.Popen[bytes]":
     """Starts the command line in a process group of its own, as a shell does; what it writes goes to a file."""
-    said = (place / "said").open("ab")
-    return subprocess.Popen([*CTM_RL, *arguments], cwd=place, stdout=said, stderr=said, start_new_session=True)
+    with (place / "said").open("ab") as said:
+        return subprocess.Popen([*CTM_RL, *arguments], cwd=place, stdout=said, stderr=said, start_new_session=True)
 
 
 def wait_until(is_done: Callable[[], bool], seconds: float, place: Path) -> None:
@@ -140,6 +141,7 @@ def test_the_death_of_ray_costs_one_iteration_and_says_so_in_one_line(kind: str,
     assert reached(tmp_path / "a") >= rows[-1]["iteration"] - 1
     lines = (tmp_path / "said").read_text().splitlines()
     assert lines[-1].startswith("ctm-rl: Ray has ended: its process ")
-    assert "A checkpoint is saved; continue with: ctm-rl resume" in lines[-1]
+    # The latter if the copy of the last iteration was left out to save time.
+    assert re.search("(A checkpoint is saved|The last checkpoint remains); continue with: ctm-rl resume", lines[-1])
     assert not [line for line in lines if "(raylet)" in line]
     wait_until(lambda: not any(map(is_running, others)), 30, tmp_path)
