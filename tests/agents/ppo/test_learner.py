@@ -19,6 +19,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from small_policy import SMALL
 from torch import Tensor
 
 from ctm_rl import PolicyConfig
@@ -46,16 +47,6 @@ pytestmark = [
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 MODULE = "default_policy"
-SMALL = PolicyConfig(
-    num_neurons=9,
-    history_length=4,
-    num_ticks=2,
-    nlm_hidden_dim=2,
-    num_output_sync_neurons=5,
-    feature_dim=6,
-    head_dims=(8,),
-    baseline_dim=7,
-)
 WINDOW = dataclasses.replace(SMALL, sync_window=True)
 LSTM, GRU, MLP = (dataclasses.replace(SMALL, kind=kind) for kind in ("lstm", "gru", "mlp"))
 EXPERIMENT = ActingExperiment(

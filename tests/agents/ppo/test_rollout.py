@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import pytest
+import small_policy
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -20,17 +21,7 @@ from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.spaces.actions import Choices
 from ctm_rl.spaces.observations import vector_layout
 
-SMALL = PolicyConfig(
-    num_neurons=9,
-    history_length=4,
-    num_ticks=2,
-    nlm_hidden_dim=2,
-    num_output_sync_neurons=5,
-    feature_dim=6,
-    head_dims=(8,),
-    baseline_dim=7,
-    encoder="control",
-)
+SMALL = dataclasses.replace(small_policy.SMALL, encoder="control")
 MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP]
 NUM_ENVS, NUM_STEPS, NUM_FRAGMENTS = 4, 5, 9
 

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import small_policy
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -20,7 +21,6 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from torch import Tensor
 
-from ctm_rl import PolicyConfig
 from ctm_rl.agents import CTMModule
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
@@ -39,17 +39,7 @@ pytestmark = [
 ]
 
 MODULE = "default_policy"
-SMALL = PolicyConfig(
-    num_neurons=9,
-    history_length=4,
-    num_ticks=2,
-    nlm_hidden_dim=2,
-    num_output_sync_neurons=5,
-    feature_dim=6,
-    head_dims=(8,),
-    baseline_dim=7,
-    max_seq_len=10,
-)
+SMALL = dataclasses.replace(small_policy.SMALL, max_seq_len=10)
 APPO = ActingExperiment(
     name="small",
     env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",)),

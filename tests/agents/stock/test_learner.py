@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_policy
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -36,17 +37,7 @@ pytestmark = [
 ]
 
 MODULE = "default_policy"
-SMALL = PolicyConfig(
-    num_neurons=9,
-    history_length=4,
-    num_ticks=2,
-    nlm_hidden_dim=2,
-    num_output_sync_neurons=5,
-    feature_dim=6,
-    head_dims=(8,),
-    baseline_dim=7,
-    max_seq_len=10,
-)
+SMALL = dataclasses.replace(small_policy.SMALL, max_seq_len=10)
 WINDOW = dataclasses.replace(SMALL, sync_window=True)
 LSTM, GRU, MLP = (dataclasses.replace(SMALL, kind=kind) for kind in ("lstm", "gru", "mlp"))
 EXPERIMENT = ActingExperiment(
