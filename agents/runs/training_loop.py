@@ -166,11 +166,7 @@ class Run:
         self._write()
 
     def _take_snapshot(self, state: dict[str, Any] | None = None) -> None:
-        """Copies what a checkpoint of this iteration holds; call it between two iterations.
-
-        Raises:
-            Diverged: weights or optimiser are not finite.
-        """
+        """Copies what a checkpoint of this iteration holds; call it between two iterations."""
         from ctm_rl.agents.runs.algorithm_state import learner_state
 
         began = time.monotonic()
@@ -180,8 +176,6 @@ class Run:
             **self._task.describe(self._algorithm),
             "learner": learner_state(self._algorithm) if state is None else state,
         }
-        if (name := find_not_finite(learned_part(content))) is not None:
-            raise self._located(Diverged(f"{name} is not finite; lower the learning rate."), self._position.iteration)
         with self._saving:
             self._snapshot.take(content, self._position.iteration, began)
 
@@ -190,11 +184,14 @@ class Run:
 
         Raises:
             CheckpointError: it cannot be written; the last one remains.
+            Diverged: weights or optimiser are not finite; the last one remains.
         """
         with self._saving:
             content, iteration = self._snapshot.content, self._snapshot.iteration
             if content is None or iteration <= self._saved_iteration:
                 return
+            if (name := find_not_finite(learned_part(content))) is not None:
+                raise self._located(Diverged(f"{name} is not finite; lower the learning rate."), iteration)
             content["position"]["seconds"] = time.monotonic() - self._started
             path = checkpoint.save(self.run_dir, iteration, content)
             self._saved_iteration = iteration
