@@ -7,9 +7,7 @@ names is used if the command line names it too, or a run that this user has trai
 """
 
 import contextlib
-import hashlib
 import importlib.util
-import logging
 import os
 import stat
 import sys
@@ -27,7 +25,6 @@ HUB = "hf:"
 """How the path of a data set begins that is loaded from the network."""
 MAX_BYTES = 2**22
 """Size of the largest record that is read."""
-_LOG = logging.getLogger(__name__)
 _added_folders: set[str] = set()
 """Folders that this module has put on the import path."""
 
@@ -51,6 +48,8 @@ class Claim(NamedTuple):
     @property
     def digest(self) -> str:
         """What is kept of it."""
+        import hashlib  # what the command line's help need not load
+
         return hashlib.sha256("\0".join((self.action, self.value, self.folder)).encode("utf-8", "replace")).hexdigest()
 
 
@@ -146,7 +145,7 @@ def remember(claims: Collection[Claim]) -> None:
         with os.fdopen(os.open(file, flags, 0o600), "a") as stream:
             stream.write("".join(lines))
     except (OSError, RuntimeError) as error:
-        _LOG.warning("what this run names is not remembered (%s); resume and evaluate it with --trust.", error)
+        _warn("what this run names is not remembered (%s); resume and evaluate it with --trust.", error)
 
 
 def import_from_current_folder() -> None:
@@ -240,7 +239,7 @@ def _read() -> set[str]:
         with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
             found = os.fstat(stream.fileno())
             if not (_is_private(found) and _is_private(file.parent.stat()) and stat.S_ISREG(found.st_mode)):
-                _LOG.warning("%s is ignored: it and its folder must belong to you, and be writable by you only.", file)
+                _warn("%s is ignored: it and its folder must belong to you, and be writable by you only.", file)
                 return set()
             return set(stream.read(MAX_BYTES).decode("ascii", "replace").split())
     except (OSError, RuntimeError):
@@ -250,3 +249,10 @@ def _read() -> set[str]:
 def _is_private(found: os.stat_result) -> bool:
     """Whether this user alone can write a file or folder."""
     return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _warn(text: str, value: object) -> None:
+    """Logs a warning; the help and other quick commands load no logging."""
+    import logging
+
+    logging.getLogger(__name__).warning(text, value)
