@@ -42,9 +42,10 @@ class ColumnLearner(TorchLearner):
     """What the first axes of columns count, for messages."""
 
     def build(self) -> None:
-        """Builds RLlib's learner, in a process that keeps freed memory for the next update."""
+        """Builds RLlib's learner, in a process that keeps freed memory for the next update and does not fill it."""
         super().build()
         keep_freed_memory()
+        private.leave_new_memory_unfilled()
 
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,

@@ -13,6 +13,7 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.count_faults import FAULTS, NOTES, FaultCounter, pop_notes
 from ctm_rl.agents.rllib.finished_episodes import LENGTHS, RETURNS, FinishedEpisode
 
@@ -73,6 +74,7 @@ class PlainEnvRunner(EnvRunner, Checkpointable):
 
     def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
+        private.leave_new_memory_unfilled()
         self.spaces = kwargs.get("spaces") or {}
         self.module: Any = None
 

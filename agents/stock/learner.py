@@ -71,6 +71,11 @@ class MachineLearner(TorchLearner):
     times those of the policy; after clipping the common norm, little would be left of the policy's gradient.
     """
 
+    def build(self) -> None:
+        """Builds RLlib's learner, in a process that does not fill new memory."""
+        super().build()
+        private.leave_new_memory_unfilled()
+
     @property
     def scaling(self) -> ScaleRewards:
         """The connector that scales the rewards."""
