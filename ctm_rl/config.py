@@ -13,7 +13,7 @@ RESNET_DEPTHS = (18, 34, 50, 101, 140, 152)
 RESNET_STAGES = (1, 2, 3, 4)
 RESNETS = tuple(f"resnet{depth}-{stage}" for depth in RESNET_DEPTHS for stage in RESNET_STAGES)
 INPUT_ENCODERS = (*RESNETS, "shallow-wide", "conv", "parity", "digits", "none")
-OBSERVATION_ENCODERS = ("control", "conv", "grid", "categories", "text")
+OBSERVATION_ENCODERS = ("control", "conv", "patches", "grid", "categories", "text")
 SKIP = "skip"
 """In place of an encoder's name: this part of an observation is not read."""
 ActionStd = Literal["free", "state"]
@@ -292,9 +292,9 @@ class PolicyConfig(CoreConfig):
     max_decay_rate: float = 4.0
     """Upper limit of the learned decay rates; the lower limit is 0."""
     encoder: str = "auto"
-    """auto (chosen from the observation space), control, conv, grid, categories or text; for the parts of a Dict or
-    Tuple as image=grid,mission=skip: parts that are not named use auto, and skip leaves a part out; a name with a comma
-    stands in double quotes."""
+    """auto (chosen from the observation space), control, conv, patches, grid, categories or text; for the parts of a
+    Dict or Tuple as image=grid,mission=skip: parts that are not named use auto, and skip leaves a part out; a name with
+    a comma stands in double quotes."""
     normalize_observations: bool = False
     """Vectors: subtract the running mean of all observations, and divide by their standard deviation."""
     feature_dim: int = 128

@@ -10,12 +10,13 @@ from ctm_rl.agents.bench.task import describe, sizes_of
 from ctm_rl.agents.bench.timing import Description, Timing, Unavailable
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.rllib.environment import make_env
+from ctm_rl.encoders.conv import is_image
 
 _LIBRARY = "sb3_contrib"
 
 
 class SB3Contender:
-    """RecurrentPPO with its LSTM policy on the experiment's environment, in this process.
+    """RecurrentPPO with its LSTM policy on the experiment's environment, in this process; images get its convolutions.
 
     Args:
         experiment: its environment and seed are used.
@@ -39,9 +40,11 @@ class SB3Contender:
         from stable_baselines3.common.vec_env import DummyVecEnv  # pyright: ignore[reportMissingImports]
 
         rival, env = self._rival, self._experiment.env
+        envs = DummyVecEnv([lambda: make_env(env) for _ in range(rival.num_envs)])
+        has_images = is_image(envs.observation_space.shape or ())
         self._model: Any = library.RecurrentPPO(
-            "MlpLstmPolicy",
-            DummyVecEnv([lambda: make_env(env) for _ in range(rival.num_envs)]),
+            "CnnLstmPolicy" if has_images else "MlpLstmPolicy",
+            envs,
             n_steps=rival.num_steps,
             batch_size=rival.num_envs * rival.num_steps // rival.num_minibatches,
             n_epochs=rival.num_epochs,

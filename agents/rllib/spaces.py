@@ -11,6 +11,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from ctm_rl.config import SKIP, PolicyConfig, encoders_by_part, quote_part
 from ctm_rl.encoders.conv import is_image
 from ctm_rl.encoders.grid import SIZES
+from ctm_rl.encoders.patches import is_large_image
 from ctm_rl.errors import UserError
 from ctm_rl.spaces.actions import Actions, Choices, Numbers
 from ctm_rl.spaces.observations import Layout, Part
@@ -45,9 +46,10 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
     """Fits a policy to the spaces of an environment.
 
     Each part of an observation gets an encoder: ``control`` (a vector of numbers: Box, MultiBinary), ``conv`` (an
-    image: a Box with two long sides), ``grid`` (MiniGrid's cells: a Box of whole numbers [height, width, 3] whose
-    bounds say how many objects, colours and states there are, or MiniGrid's 7 x 7 x 3), ``categories`` (Discrete,
-    MultiDiscrete), or ``text``. ``config.encoder`` overrides this by name.
+    image: a Box with two long sides), ``patches`` (a large image, whose sides are at least 48), ``grid`` (MiniGrid's
+    cells: a Box of whole numbers [height, width, 3] whose bounds say how many objects, colours and states there are, or
+    MiniGrid's 7 x 7 x 3), ``categories`` (Discrete, MultiDiscrete), or ``text``. ``config.encoder`` overrides this by
+    name.
 
     Args:
         config: the requested policy.
@@ -209,11 +211,18 @@ def _fitting_encoders(space: gym.Space) -> tuple[str, ...]:
         return ()
     shape = space.shape
     is_cells = len(shape) == 3 and shape[-1] == 3 and np.issubdtype(space.dtype, np.integer)
-    images = ("conv", "control") if is_image(shape) else ("control",)
+    images = (*_image_encoders(shape), "control")
     if not is_cells:
         return images
     is_grid = _grid_sizes(space) is not None or shape == MINIGRID_SHAPE
     return ("grid", *images) if is_grid else (*images, "grid")
+
+
+def _image_encoders(shape: tuple[int, ...]) -> tuple[str, ...]:
+    """The encoders that read an image of this shape, the default first; none if it is no image."""
+    if not is_image(shape):
+        return ()
+    return ("patches", "conv") if is_large_image(shape) else ("conv", "patches")
 
 
 def _grid_sizes(space: Any) -> tuple[int, ...] | None:

@@ -1,9 +1,10 @@
 """Trains and resumes runs: checks before the start, the run directory, Ray, and signals."""
 
 import contextlib
+import dataclasses
 import importlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ra
 from ctm_rl.agents.cluster.ship_package import describe_shipping
 from ctm_rl.agents.cluster.signals import START_SECONDS, RunInterrupted, StopRequest
 from ctm_rl.agents.cluster.users_folder import entered, remembered
+from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_json
 from ctm_rl.agents.run_directory.directory import (
@@ -33,6 +35,7 @@ from ctm_rl.agents.runs.schedules import describe_jumps
 from ctm_rl.agents.runs.training_loop import Position, Run, is_used_up
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.errors import UserError, expand, user_errors
+from ctm_rl.inference.policy import POLICY_ENTRY
 
 _MAY_CHANGE = {("env", name) for name in ("step_time_limit", "check_bounds", "tolerate_faults")}
 """Fields of the environment that may differ when a run is resumed: how its faults are handled."""
@@ -152,13 +155,22 @@ def resumed_run(
             " extend it with --budget.env-steps N or --budget.minutes N."
         )
     request.run_dir = str(run_dir)
-    with _running(experiment, run_dir, request, progress, position, is_placed=is_placed) as (run, _):
+    built = _with_saved_encoder(experiment, state)
+    with _running(experiment, run_dir, request, progress, position, is_placed=is_placed, built=built) as (run, _):
         with checkpoint.rebuilding("training state", place):
             run.restore(state)
         progress.write(f"run {run_dir}, from iteration {position.iteration}")
         if (jumps := describe_jumps(from_json(state["experiment"]), experiment, position.env_steps)) is not None:
             progress.write(jumps)
         yield run
+
+
+def _with_saved_encoder(experiment: AnyExperiment, state: Mapping[str, Any]) -> AnyExperiment:
+    """The experiment with the encoders that its checkpoint was trained with: ``auto`` may have chosen others then."""
+    if not isinstance(experiment, ActingExperiment):
+        return experiment
+    encoder = state[POLICY_ENTRY]["config"]["encoder"]
+    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, encoder=encoder))
 
 
 def load_training_state(run_dir: Path, experiment: AnyExperiment) -> tuple[Path, dict[str, Any]]:
@@ -196,12 +208,14 @@ def _running(
     position: Position | None,
     *,
     is_placed: bool,
+    built: AnyExperiment | None = None,
 ) -> Iterator[tuple[Run, Callable[[], None]]]:
     """Checks that an experiment can be run here, then holds its directory, Ray and the algorithm inside the body.
 
     Args, beside those of ``new_run``:
         run_dir: the run's directory, which a new run makes.
         position: how far the run is; ``None``: it is new.
+        built: the experiment from which the model is built; ``None``: ``experiment``.
 
     Yields:
         The run with a freshly built algorithm, and the function that keeps a new run's directory, see
@@ -214,7 +228,8 @@ def _running(
     nodes = [] if is_placed else check_machine(experiment)
     request.check()
     # The environment of a trial has been checked with its sweep.
-    config = build_config(experiment) if is_placed else build_checked_config(experiment, request)
+    built = built or experiment
+    config = build_config(built) if is_placed else build_checked_config(built, request)
     request.check()
     task = AnsweringTask(experiment) if isinstance(experiment, AnsweringExperiment) else ActingTask(experiment)
     if not is_new:

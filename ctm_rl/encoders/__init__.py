@@ -19,6 +19,7 @@ from ctm_rl.encoders.grid import GridEncoder
 from ctm_rl.encoders.image import ImageEncoder, ShallowWide
 from ctm_rl.encoders.normaliser import RunningNormaliser
 from ctm_rl.encoders.parity import ParityEncoder
+from ctm_rl.encoders.patches import PatchEncoder
 from ctm_rl.encoders.text import TextEncoder
 from ctm_rl.spaces.observations import Layout, Part
 
@@ -36,7 +37,7 @@ class IdentityEncoder(nn.Module):
 
 
 InputEncoder = ImageEncoder | ShallowWide | ParityEncoder | DigitEncoder | IdentityEncoder
-PartEncoder = ControlEncoder | ConvEncoder | GridEncoder | CategoriesEncoder | TextEncoder
+PartEncoder = ControlEncoder | ConvEncoder | PatchEncoder | GridEncoder | CategoriesEncoder | TextEncoder
 
 
 class PartsEncoder(nn.Module):
@@ -109,6 +110,7 @@ def _build_part(part: Part, feature_dim: int, is_normalised: bool) -> PartEncode
     builders: dict[str, Callable[[], PartEncoder]] = {
         "control": lambda: ControlEncoder(part.packed_shape, feature_dim, part.scale, is_normalised=is_normalised),
         "conv": lambda: ConvEncoder(part.packed_shape, feature_dim, part.scale),
+        "patches": lambda: PatchEncoder(part.packed_shape, feature_dim, part.scale),
         "grid": lambda: GridEncoder(part.packed_shape, feature_dim, part.sizes),
         "categories": lambda: CategoriesEncoder(part.sizes, feature_dim),
         "text": lambda: TextEncoder(feature_dim),

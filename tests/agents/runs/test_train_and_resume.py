@@ -10,16 +10,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import ray
 from processes import descendants, is_running, listening_addresses
 from tiny_runs import STEPS, TINY, budget, comparable, stop_in, train
 
+from ctm_rl.agents.rllib import spaces
+from ctm_rl.agents.rllib.spaces import fit
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.runs.acting_task import ACTING_METRICS
 from ctm_rl.agents.runs.training_loop import Run
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
+from ctm_rl.config import PolicyConfig
 from ctm_rl.inference.policy import Policy
 
 
@@ -380,3 +385,27 @@ def test_progress_in_a_file_is_plain_lines_and_always_the_last_one() -> None:
     progress.close()
     facts = "no episode ended yet, 1,234 steps/s, 123k of 1M steps, 1:06:40"
     assert file.getvalue().splitlines() == ["loading", f"iteration 7: {facts}", f"iteration 9: {facts}"]
+
+
+@pytest.mark.usefixtures("ray_session", "place")
+def test_a_run_whose_image_encoder_is_no_longer_the_default_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gym.registry, "Large-v0", gym.envs.registration.EnvSpec("Large-v0", entry_point=Large))
+    with monkeypatch.context() as before:
+        before.setattr(spaces, "is_large_image", lambda shape: False)
+        assert train("--env", "Large-v0", iterations=1, run_dir="large") == 0
+    assert fit(PolicyConfig(), Large.observation_space, Large.action_space).config.encoder == "patches"
+    assert main(["resume", "large", "--budget.env-steps", budget(2)]) == 0
+    assert Policy.from_checkpoint("large").layout.parts[0].encoder == "conv"
+
+
+class Large(gym.Env[Any, Any]):
+    """Shows black images, 48 pixels on a side."""
+
+    observation_space = gym.spaces.Box(0, 255, (48, 48, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return np.zeros((48, 48, 3), np.uint8), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.zeros((48, 48, 3), np.uint8), 1.0, False, True, {}

@@ -28,6 +28,8 @@ SPACES: dict[str, tuple[Space, str, tuple[int, ...], type]] = {
     "picture": (Box(0, 255, (24, 20, 3), np.uint8), "conv", (24, 20, 3), np.uint8),
     "frames": (Box(0, 255, (4, 16, 16), np.uint8), "conv", (4, 16, 16), np.uint8),
     "grey": (Box(0.0, 1.0, (12, 16)), "conv", (12, 16), np.float32),
+    "large": (Box(0, 255, (84, 50, 3), np.uint8), "patches", (84, 50, 3), np.uint8),
+    "large frames": (Box(0, 255, (4, 84, 84), np.uint8), "patches", (4, 84, 84), np.uint8),
     "minigrid": (Box(0, 255, (7, 7, 3), np.uint8), "grid", (7, 7, 3), np.uint8),
     "cells": (CELLS, "grid", (4, 5, 3), np.uint8),
     "category": (Discrete(5, start=-2), "categories", (1,), np.uint8),
