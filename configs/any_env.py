@@ -11,7 +11,8 @@ def for_env(env_id: str) -> ActingExperiment:
     """Returns the experiment of ``ctm-rl train --env ID``, with settings for small control tasks.
 
     Args:
-        env_id: Gymnasium's id of the environment, such as Acrobot-v1; module:Name-v0 imports the module first.
+        env_id: Gymnasium's id of the environment, such as Acrobot-v1; module:Name-v0 imports the module first, and
+            module:Name is a class or function in it.
 
     Returns:
         The experiment, named after the environment.

@@ -1,9 +1,12 @@
 """Configurations of models: frozen, checked dataclasses; without torch, so that the command line starts quickly."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
+
+from ctm_rl.named_code import declared_code, is_code_name
 
 ModelKind = Literal["ctm", "lstm", "gru", "mlp"]
 PairingKind = Literal["first-last", "last-first", "random", "random-pairing"]
@@ -14,10 +17,14 @@ RESNET_STAGES = (1, 2, 3, 4)
 RESNETS = tuple(f"resnet{depth}-{stage}" for depth in RESNET_DEPTHS for stage in RESNET_STAGES)
 INPUT_ENCODERS = (*RESNETS, "shallow-wide", "conv", "parity", "digits", "none")
 OBSERVATION_ENCODERS = ("control", "conv", "patches", "grid", "categories", "text")
+OWN_ENCODERS = "ctm_rl.encoders"
+"""The group of entry points by which installed packages declare encoders."""
 SKIP = "skip"
 """In place of an encoder's name: this part of an observation is not read."""
 ActionStd = Literal["free", "state"]
 MIN_UNET_WIDTH = 16
+MAX_NUMBERS = 2**24
+"""Numbers of an input, or of a part of an observation, at most."""
 
 
 def tuples_for_lists(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,6 +43,20 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     if value not in choices:
         listed = ", ".join(str(choice) for choice in choices)
         raise ValueError(f"{name} must be one of {listed}; got {value!r}.")
+
+
+def check_encoder(name: str, encoder: str, choices: tuple[str, ...]) -> None:
+    """Raises ValueError when an encoder is neither one of ours nor the user's, see ``is_own_encoder``."""
+    if encoder not in choices and not is_own_encoder(encoder):
+        listed = ", ".join((*choices, *sorted(declared_code(OWN_ENCODERS))))
+        raise ValueError(f"{name} must be one of {listed}, or module:Class of your own; got {encoder!r}.")
+
+
+def is_own_encoder(encoder: str) -> bool:
+    """Whether an encoder is not in this package: ``module:Class``, or a name that an installed package declares."""
+    if encoder in (*INPUT_ENCODERS, *OBSERVATION_ENCODERS, "auto", SKIP):
+        return False
+    return is_code_name(encoder) or encoder in declared_code(OWN_ENCODERS)
 
 
 def check_share(name: str, value: float) -> None:
@@ -141,12 +162,14 @@ class AnswerConfig(CoreConfig):
     kind: ModelKind = "ctm"
     """The machine, or instead an LSTM, a GRU, or a feed-forward network (mlp), which answers in one pass."""
     encoder: str = "none"
-    """resnet18-1 to resnet152-4 (depth, then stages kept), shallow-wide, conv (two small layers), parity, digits, or
-    none."""
+    """resnet18-1 to resnet152-4 (depth, then stages kept), shallow-wide, conv (two small layers), parity, digits, none,
+    or module:Class, a torch.nn.Module of your own."""
     positions: PositionKind = "none"
     """Position encoding added to the encoder's output."""
     input_dim: int = 3
     """Channels of an input image, or size of the input if it is the features themselves."""
+    input_shape: tuple[int, ...] = ()
+    """With an encoder of your own: the shape of one input, channels first; set from the environment."""
     feature_dim: int = 64
     """F: width of keys, values and of what attention reads."""
     num_heads: int = 4
@@ -177,7 +200,9 @@ class AnswerConfig(CoreConfig):
         CoreConfig.__post_init__(self)
         check_choice("kind", self.kind, get_args(ModelKind))
         _check_pixels(self)
-        check_choice("encoder", self.encoder, INPUT_ENCODERS)
+        check_encoder("encoder", self.encoder, INPUT_ENCODERS)
+        if any(size < 1 for size in self.input_shape) or math.prod(self.input_shape) > MAX_NUMBERS:
+            raise ValueError(f"input_shape must be sizes of at least 1, at most {MAX_NUMBERS:,} numbers in all.")
         check_choice("positions", self.positions, get_args(PositionKind))
         for name in (
             "input_dim",
@@ -235,6 +260,8 @@ def _check_reader(config: AnswerConfig) -> None:
 
 def _positions_of(encoder: str) -> tuple[str, ...]:
     """The position encodings that fit the places of an encoder's map: none, along a sequence, or in the plane."""
+    if is_own_encoder(encoder):
+        return get_args(PositionKind)
     if encoder == "none":
         return ("none",)
     return ("none", "rotational-1d") if encoder == "parity" else ("none", "fourier", "multi-fourier", "rotational")
@@ -248,7 +275,7 @@ def encoders_by_part(encoder: str) -> dict[str, str]:
     """
     named = {}
     for part, name in _items_of(encoder):
-        check_choice(f"encoder of {part}" if part else "encoder", name, ("auto", *OBSERVATION_ENCODERS, SKIP))
+        check_encoder(f"encoder of {part}" if part else "encoder", name, ("auto", *OBSERVATION_ENCODERS, SKIP))
         named[part] = name
     if ("" in named and len(named) > 1) or named.get("") == SKIP:
         raise ValueError(f"encoder must be one name, or part=name for several parts; got {encoder!r}.")
@@ -292,9 +319,9 @@ class PolicyConfig(CoreConfig):
     max_decay_rate: float = 4.0
     """Upper limit of the learned decay rates; the lower limit is 0."""
     encoder: str = "auto"
-    """auto (chosen from the observation space), control, conv, patches, grid, categories or text; for the parts of a
-    Dict or Tuple as image=grid,mission=skip: parts that are not named use auto, and skip leaves a part out; a name with
-    a comma stands in double quotes."""
+    """auto (chosen from the observation space), control, conv, patches, grid, categories, text, or module:Class, a
+    torch.nn.Module of your own; for the parts of a Dict or Tuple as image=grid,mission=skip: parts that are not named
+    use auto, and skip leaves a part out; a name with a comma stands in double quotes."""
     normalize_observations: bool = False
     """Vectors: subtract the running mean of all observations, and divide by their standard deviation."""
     feature_dim: int = 128
@@ -348,3 +375,15 @@ class PolicyConfig(CoreConfig):
             raise ValueError(
                 "num_action_sync_neurons must be 0 for a policy: features are concatenated, not attended to."
             )
+
+
+def encoder_names(config: PolicyConfig | AnswerConfig) -> list[str]:
+    """All encoders that a model's configuration names."""
+    return [config.encoder] if isinstance(config, AnswerConfig) else list(encoders_by_part(config.encoder).values())
+
+
+def check_own_encoders(config: PolicyConfig | AnswerConfig, wanted: PolicyConfig | AnswerConfig) -> None:
+    """Raises ValueError when a configuration names code, as an encoder, that another one does not name."""
+    others = [name for name in encoder_names(config) if is_own_encoder(name) and name not in encoder_names(wanted)]
+    if others:
+        raise ValueError(f"config.encoder names {others[0]}, and the run's is {wanted.encoder!r}")

@@ -48,6 +48,10 @@ def shortened(text: str) -> str:
     return _LONG_WORD.sub(lambda word: f"{word[0][: MAX_WORD // 2]}...{word[0][-MAX_WORD // 2 :]}", text)
 
 
+class CodeError(UserError):
+    """Code that a configuration or a checkpoint names is not trusted, not there, or not what it has to be."""
+
+
 class EnvFault(UserError):
     """An environment raised or left its spaces; the message names it, the fault, and the episode to reproduce it."""
 

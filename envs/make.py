@@ -1,25 +1,21 @@
 """Makes any environment by its id, with wrappers and a guard: the environments of every run."""
 
 import functools
-import importlib
-import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
+from ctm_rl.describe_space import describe_space
 from ctm_rl.envs.guard.env_guard import EnvGuard
 from ctm_rl.envs.guard.vector_guard import GuardedAsyncVectorEnv, GuardedSyncVectorEnv, VectorGuard
+from ctm_rl.envs.own_env import find_own, import_for, make_own, make_registered
 from ctm_rl.envs.wrappers.by_name import ATARI, HIDE_VELOCITIES, TIME_LIMIT, Named, parse, wrap
 from ctm_rl.envs.wrappers.hide_velocity import HideVelocityVector
+from ctm_rl.envs.wrappers.time_limit import find_time_limit
 from ctm_rl.errors import UserError
 from ctm_rl.notes import note
-
-_MODULES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid", "ALE/": "ale_py"}
-"""The module that registers the environments whose names begin like this."""
-_EXTRAS = {"ale_py": "atari"}
-"""The extra of this package that installs a module."""
 
 Vectorization = Literal["vector_entry_point", "sync", "async"]
 
@@ -38,10 +34,11 @@ def make_wrapped(
     """Makes an environment by its id; the entry point of ``ctm_rl/Wrapped-v0``.
 
     Args:
-        env_id: Gymnasium's name of the environment; ``module:Name-v0`` imports the module first.
+        env_id: Gymnasium's name of the environment; ``module:Name-v0`` imports the module first, and ``module:Name``
+            is a class or function that needs no registration, see ``own_env``.
         wrapper_names: its wrappers, the first innermost, see ``wrap``. The name ``wrappers`` is taken: it is an
             argument of ``gymnasium.make_vec``.
-        arguments: passed to ``gymnasium.make``.
+        arguments: passed to ``gymnasium.make``, or to the class or function.
         step_time_limit: seconds that a step or a reset may take; ``None``: no limit.
         tolerate_faults: go on after faults, see ``EnvGuard``.
         check_bounds: an observation outside the bounds of its space is a fault too; otherwise it is noted.
@@ -56,7 +53,14 @@ def make_wrapped(
         ValueError: the environment does not take these arguments.
     """
     make = functools.partial(_make, env_id, tuple(wrapper_names), dict(arguments or {}))
-    return EnvGuard(make, env_id, time_limit=step_time_limit, is_tolerant=tolerate_faults, has_bounds=check_bounds)
+    return EnvGuard(
+        make,
+        env_id,
+        time_limit=step_time_limit,
+        is_tolerant=tolerate_faults,
+        has_bounds=check_bounds,
+        find_time_limit=find_time_limit,
+    )
 
 
 def make_wrapped_vector(
@@ -124,30 +128,14 @@ def make_wrapped_vector(
 def _make(env_id: str, wrappers: Sequence[str], arguments: dict[str, Any]) -> gym.Env:
     """Makes one environment with its wrappers."""
     named = parse(wrappers)  # an unknown wrapper is reported before anything is made
-    _import_for(env_id)
+    import_for(env_id)
     if any(wrapper.name == ATARI for wrapper in named):
         arguments = {"frameskip": 1, **arguments}  # the wrapper skips frames itself
+    own = find_own(env_id)
+    if own is not None:
+        return wrap(make_own(env_id, own, arguments), wrappers)
     # The guard checks every step; Gymnasium's own checker would add a wrapper that checks the first step only.
-    return wrap(_call(gym.make, env_id, disable_env_checker=True, **arguments), wrappers)
-
-
-def _call(make: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Calls a function of Gymnasium; a ``TypeError`` becomes a ``ValueError``, which ``gymnasium.make`` passes on."""
-    try:
-        return make(*args, **kwargs)
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-
-
-def _import_for(env_id: str) -> None:
-    """Imports the module that registers an environment: the one before the colon, or the known one."""
-    module, _, name = env_id.rpartition(":")
-    known = (_MODULES[prefix] for prefix in _MODULES if name.startswith(prefix))
-    module = module or next(known, "")
-    if module in _EXTRAS and importlib.util.find_spec(module) is None:
-        raise UserError(f'it needs {module}, which is not installed: pip install "ctm-rl[{_EXTRAS[module]}]".')
-    if module:
-        importlib.import_module(module)
+    return wrap(make_registered(gym.make, env_id, disable_env_checker=True, **arguments), wrappers)
 
 
 def _make_pool(num_envs: int, env_id: str, names: Sequence[str], arguments: dict[str, Any]) -> VectorEnv:
@@ -166,8 +154,8 @@ def _make_own_vector(
     num_envs: int, env_id: str, wrappers: Sequence[Named], arguments: dict[str, Any]
 ) -> VectorEnv | None:
     """Makes an environment's own vector class, without hidden velocities; ``None`` where it does not suffice."""
-    _import_for(env_id)
-    spec = gym.registry.get(env_id.rpartition(":")[2])
+    import_for(env_id)
+    spec = gym.registry.get(env_id.partition(":")[2] or env_id)
     if spec is None or spec.vector_entry_point is None:
         return None
     others = [wrapper for wrapper in wrappers if wrapper.name != HIDE_VELOCITIES]
@@ -180,7 +168,7 @@ def _make_own_vector(
     spaces = one.observation_space, one.action_space
     one.close()
     try:
-        env = _call(gym.make_vec, env_id, num_envs, gym.VectorizeMode.VECTOR_ENTRY_POINT, **limited)
+        env = make_registered(gym.make_vec, env_id, num_envs, gym.VectorizeMode.VECTOR_ENTRY_POINT, **limited)
     except ValueError as error:
         reason = " ".join(str(error).split())[:120]
         _note_own_vector(env_id, f"does not take the arguments of gymnasium.make ({reason})")
@@ -190,7 +178,8 @@ def _make_own_vector(
         return env
     env.close()
     which = 0 if own[0] != spaces[0] else 1
-    _note_own_vector(env_id, f"has another space than gymnasium.make ({own[which]} instead of {spaces[which]})")
+    found, wanted = describe_space(own[which]), describe_space(spaces[which])
+    _note_own_vector(env_id, f"has another space than gymnasium.make ({found} instead of {wanted})")
     return None
 
 

@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
+from own_modules import forget_modules
 from small_disk import mounted
 
 import ctm_rl
@@ -93,11 +94,12 @@ def golden_dir() -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory that leaves no trace in this process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    return tmp_path
+    yield tmp_path
+    forget_modules(tmp_path)
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from ctm_rl.config import MIN_UNET_WIDTH, PolicyConfig
+from ctm_rl.config import MIN_UNET_WIDTH, PolicyConfig, is_own_encoder
+from ctm_rl.encoders import build_observation_encoder
 from ctm_rl.encoders.grid import EMBEDDING_DIM
 from ctm_rl.errors import UserError
 from ctm_rl.machine.pairing import num_pairs
@@ -58,16 +60,11 @@ def count(config: PolicyConfig, layout: Layout, actions: Actions) -> MultiplyAdd
     Raises:
         UserError: observations have several parts, or are images, categories or texts.
     """
-    if config.encoder not in ("control", "grid"):
+    read_as = {part.encoder for part in layout.parts}
+    if len(layout.parts) > 1 or not read_as <= {"control", "grid"}:
         raise UserError(f"the bench counts policies on a vector or a grid; this one has encoder {config.encoder!r}.")
-    observation_shape = layout.shape
-    num_ticks, width = config.num_ticks, config.feature_dim
-    is_grid = config.encoder == "grid"
-    num_cells = math.prod(observation_shape[:2]) if is_grid else 1
-    input_dim = 4 * EMBEDDING_DIM if is_grid else math.prod(observation_shape)
-    encoder = num_cells * (input_dim + width) * 2 * width
-    num_features = num_cells * width
-    neurons = sync = 0
+    encoder, num_features = _encoder(config, layout)
+    num_ticks, neurons, sync = config.num_ticks, 0, 0
     if config.kind != "ctm":
         if config.baseline_dim is None:
             raise ValueError("baseline_dim must be set to count multiply-adds, got None; settle_width computes it.")
@@ -81,6 +78,20 @@ def count(config: PolicyConfig, layout: Layout, actions: Actions) -> MultiplyAdd
         # One product for each pair and tick; then the weighted sum over the window, once, or a decay in each tick.
         sync = answer_dim * (num_ticks + (config.history_length if config.sync_window else num_ticks))
     return MultiplyAdds(encoder, features, recurrent, neurons, sync, _heads(config, answer_dim, actions.num_outputs))
+
+
+def _encoder(config: PolicyConfig, layout: Layout) -> tuple[int, int]:
+    """The encoder, and the number of its features; one of the user's is counted by running it on zeros."""
+    if is_own_encoder(config.encoder):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            encoder = build_observation_encoder(layout, config.feature_dim, config.encoder).eval()
+            with FlopCounterMode(display=False) as counter:
+                encoder(torch.zeros(1, *layout.shape))
+        return counter.get_total_flops() // 2, encoder.out_dim
+    width, is_grid = config.feature_dim, config.encoder == "grid"
+    num_cells = math.prod(layout.shape[:2]) if is_grid else 1
+    input_dim = 4 * EMBEDDING_DIM if is_grid else math.prod(layout.shape)
+    return num_cells * (input_dim + width) * 2 * width, num_cells * width
 
 
 def _synapse(config: PolicyConfig, num_features: int) -> tuple[int, int]:

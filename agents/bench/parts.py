@@ -46,7 +46,7 @@ class MinibatchProbe:
             self._agent = ActorCritic(config, layout, actions).to(self.device)
             size = (self.num_steps, self.num_rows)
             shape = (*size, *layout.shape)
-            is_grid = config.encoder == "grid"
+            is_grid = layout.parts[0].encoder == "grid"
             self._observations = (torch.randint(3, shape) if is_grid else torch.randn(shape)).to(self.device)
             self._is_first = (torch.rand(size) < 1 / STEPS_PER_EPISODE).to(self.device)
             self._actions = torch.randint(actions.num_outputs, (*size, 1)).to(self.device)

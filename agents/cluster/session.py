@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ctm_rl.agents.cluster.capacity import Node, check_capacity, needed_cpus, needed_gpus
-from ctm_rl.agents.cluster.ship_package import runtime_env
+from ctm_rl.agents.cluster.ship_package import runtime_env, users_modules
 from ctm_rl.agents.cluster.signals import StopRequest
 from ctm_rl.agents.cluster.temporary_folder import ray_folder
 from ctm_rl.agents.cluster.users_folder import SETUP_HOOK
@@ -120,7 +120,7 @@ def ray_for(
         is_own, processes = not ray.is_initialized(), {}
         if is_own:
             if experiment.address:
-                with runtime_env(nodes) as sent:
+                with runtime_env(nodes, users_modules()) as sent:
                     ray.init(
                         address=experiment.address,
                         runtime_env=sent or None,

@@ -29,6 +29,12 @@ def remembered() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def users_folder() -> str | None:
+    """Returns the folder that ``remembered`` names, without links; ``None``: there is none."""
+    folder = os.environ.get(_FOLDER)
+    return os.path.realpath(folder) if folder else None
+
+
 def enter() -> None:
     """Goes to that folder, if this machine has it, and makes its modules importable.
 

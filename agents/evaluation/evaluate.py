@@ -126,7 +126,7 @@ def evaluate(
     run = place.parents[1] if place.parent.name == checkpoint.FOLDER else place
     check_is_run(run)
     found = check_device(device)
-    place, trained, experiment = load_trained(run, place, found)
+    place, trained, experiment = load_trained(run, place, found, trust=trust)
     if experiment is not None:
         check_trusted(env_claims(experiment.env, replaced=env_kwargs or {}), run, is_trusted=trust)
     if not isinstance(trained, Policy):
@@ -225,13 +225,16 @@ def check_device(device: str) -> torch.device:
     return found
 
 
-def load_trained(run: Path, place: Path, device: torch.device) -> tuple[Path, Trained, AnyExperiment | None]:
+def load_trained(
+    run: Path, place: Path, device: torch.device, *, trust: bool = False
+) -> tuple[Path, Trained, AnyExperiment | None]:
     """Reads what a run has trained, from a checkpoint or from the newest usable one, and its experiment.
 
     Args:
         run: the run's directory.
         place: a run's directory or one checkpoint in it.
         device: where a policy computes.
+        trust: whether the checkpoint may name any encoder, see ``Policy.from_checkpoint``.
 
     Returns:
         The checkpoint's path; the policy, the model that answers, or the imported one that answers; and the experiment,
@@ -249,8 +252,8 @@ def load_trained(run: Path, place: Path, device: torch.device) -> tuple[Path, Tr
                 return place, official
             return place, Policy(agent.to(device), checkpoint.iteration_of(place))
         if MODEL_ENTRY in state:
-            return place, rebuild_model(place, state)
-        return place, Policy.from_state(place, state, device)
+            return place, rebuild_model(place, state, trust=trust)
+        return place, Policy.from_state(place, state, device, trust=trust)
 
     place, trained = checkpoint.read_newest(place, rebuild)
     if isinstance(trained, OfficialModel):

@@ -28,13 +28,14 @@ class EnvConfig:
     """The environment of a policy."""
 
     id: str
-    """Gymnasium's id of the environment, such as CartPole-v1; module:Name-v0 imports the module first."""
+    """Gymnasium's id of the environment, such as CartPole-v1; module:Name-v0 imports the module first, and module:Name
+    is a class or function in it, which needs no registration."""
     kwargs: JsonObject = field(default_factory=dict)
     """Arguments of the environment, such as '{"length": 16}'."""
     wrappers: tuple[str, ...] = ()
     """Wrappers by name, the first innermost: hide-velocities[=INDEX,...] (of classic control, so that the policy has to
-    remember), frame-skip=N, time-limit=N, MiniGrid's grid-image (alone), grid-full, grid-onehot, and atari (small grey
-    frames, four at a time, and in training rewards clipped to -1 to 1)."""
+    remember), frame-skip=N, time-limit=N, MiniGrid's grid-image (alone), grid-full, grid-onehot, atari (small grey
+    frames, four at a time, and in training rewards clipped to -1 to 1), and module:Class[=VALUE] of your own."""
     max_episode_steps: int | None = None
     """Truncate episodes after this many steps of the environment itself; None: as registered. The same as time-limit
     for the first wrapper."""

@@ -114,7 +114,12 @@ def make_vector(
     # With None, Gymnasium takes the vector class if there is one, and otherwise steps them in turn.
     vectorization = None if mode == gym.VectorizeMode.VECTOR_ENTRY_POINT else mode
     if isinstance(env, str):
-        return gym.make_vec(env, num_envs, vectorization, **arguments)
+        try:
+            return gym.make_vec(env, num_envs, vectorization, **arguments)
+        except gym.error.UnregisteredEnv as error:
+            if not env.startswith("ALE/"):
+                raise
+            raise ValueError(f"{error} Games of Atari need pip install ale-py, and the name ale_py:{env}.") from error
     # RLlib's rule: a function gets the whole context, with worker_index and other values.
     spec = EnvSpec(_OWN_ID, entry_point=functools.partial(cast(Any, env), arguments))
     return gym.make_vec(spec, num_envs, vectorization)
@@ -137,8 +142,8 @@ def reporting_failures(env_id: str) -> Iterator[None]:
     except (gym.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"env.id {env_id!r} cannot be made: {reason} "
-            "Any registered id is allowed; module:Name-v0 imports the module first."
+            f"env.id {env_id!r} cannot be made: {reason}{'' if reason.endswith(('.', '?')) else '.'} "
+            "Any registered id is allowed, and module:Name: an id that the module registers, or a class or function."
         ) from error
     except (Exception, SystemExit) as error:  # a user's environment may raise anything
         cause = error.__cause__ or error

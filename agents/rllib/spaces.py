@@ -8,7 +8,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
-from ctm_rl.config import SKIP, PolicyConfig, encoders_by_part, quote_part
+from ctm_rl.config import MAX_NUMBERS, SKIP, PolicyConfig, encoders_by_part, is_own_encoder, quote_part
+from ctm_rl.describe_space import describe_space
 from ctm_rl.encoders.conv import is_image
 from ctm_rl.encoders.grid import SIZES
 from ctm_rl.encoders.patches import is_large_image
@@ -25,8 +26,6 @@ _MAX_GRID_SIZE = 32
 _MAX_CATEGORIES = 2**20
 _MAX_OPTIONS = 2**16
 """Options of an action, and numbers of one, at most: the policy head has an output for each."""
-_MAX_NUMBERS = 2**24
-"""Numbers of a part of an observation, at most."""
 _SUPPORTED_OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, Text, and Dict and Tuple of these"
 _SUPPORTED_ACTIONS = "Discrete, MultiDiscrete, MultiBinary and Box"
 
@@ -49,7 +48,8 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
     image: a Box with two long sides), ``patches`` (a large image, whose sides are at least 48), ``grid`` (MiniGrid's
     cells: a Box of whole numbers [height, width, 3] whose bounds say how many objects, colours and states there are, or
     MiniGrid's 7 x 7 x 3), ``categories`` (Discrete, MultiDiscrete), or ``text``. ``config.encoder`` overrides this by
-    name.
+    name. An encoder of the user's reads any of these, packed as for the encoder of ours; one for an observation with
+    parts gets them all.
 
     Args:
         config: the requested policy.
@@ -74,23 +74,29 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
             f"model.encoder names the part {unknown[0]!r}, which the observation does not have; "
             f"it has {', '.join(sorted(known)) if len(known) > 1 else 'no parts'}."
         )
-    is_one = "" in named
-    if is_one and named[""] != "auto" and len(parts) > 1:
+    whole = named.get("", "auto")
+    has_own = is_own_encoder(whole)  # it reads all parts
+    if whole != "auto" and not has_own and len(parts) > 1:
         raise UserError(
-            f"model.encoder {named['']!r} is for an observation without parts; name the parts, such as "
-            f"{quote_part(_name_of(parts[0][0]))}={named['']}: there are "
+            f"model.encoder {whole!r} is for an observation without parts; name the parts, such as "
+            f"{quote_part(_name_of(parts[0][0]))}={whole}: there are "
             f"{', '.join(_name_of(path) for path, _ in parts)}."
         )
-    fitted = []
+    fitted, own = [], {}
     for path, space in parts:
-        encoder = named.get(_name_of(path), "auto") if path else named.get("", "auto")
+        encoder = named.get(_name_of(path), "auto") if path else whole
+        if is_own_encoder(encoder):
+            own[_name_of(path)] = encoder
+            encoder = "auto"
         if encoder != SKIP:
             fitted.append(_part_of(path, space, encoder))
     if not fitted:
         raise UserError(f"model.encoder {config.encoder!r} skips every part of the observation; leave one to be read.")
-    chosen = ",".join(f"{quote_part(part.name)}={part.encoder}" if part.path else part.encoder for part in fitted)
-    skipped = ",".join(f"{quote_part(name)}={SKIP}" for name, encoder in named.items() if encoder == SKIP)
-    config = replace(config, encoder=",".join(filter(None, (chosen, skipped))))
+    if not has_own:
+        names = [(part.name, own.get(part.name, part.encoder)) for part in fitted]
+        names += [(name, SKIP) for name, encoder in named.items() if encoder == SKIP]
+        chosen = [f"{quote_part(name)}={encoder}" if name else encoder for name, encoder in names]
+        config = replace(config, encoder=",".join(chosen))
     return Fitted(config, Layout(tuple(fitted)), actions_of(action_space))
 
 
@@ -113,11 +119,13 @@ def actions_of(space: gym.Space) -> Actions:
     if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
         low, high = (tuple(map(float, bound.reshape(-1))) for bound in (space.low, space.high))
         if any(one >= other for one, other in zip(low, high, strict=True)):
-            raise UserError(f"action space {space} is not supported: each lower bound must be below the upper one.")
+            raise UserError(
+                f"action space {describe_space(space)} is not supported: each lower bound must be below the upper one."
+            )
         return Numbers(low=low, high=high, shape=_shape_of(space), dtype=str(space.dtype))
     raise UserError(
-        f"action space {space} is not supported: it must be {_SUPPORTED_ACTIONS} (of real numbers); a wrapper can turn "
-        "it into one of these, for example gymnasium.wrappers.TransformAction."
+        f"action space {describe_space(space)} is not supported: it must be {_SUPPORTED_ACTIONS} (of real numbers); "
+        "a wrapper can turn it into one of these, for example gymnasium.wrappers.TransformAction."
     )
 
 
@@ -134,15 +142,9 @@ def _check_options(space: gym.Space) -> None:
         sizes = list(_ints(space.nvec))
     if isinstance(space, (Discrete, MultiDiscrete, MultiBinary, Box)) and not 0 < sum(sizes) <= _MAX_OPTIONS:
         raise UserError(
-            f"action space {_shortened(space)} has {sum(sizes):,} options; 1 to {_MAX_OPTIONS:,} are supported, and a "
-            "wrapper can turn it into several smaller choices (gymnasium.wrappers.TransformAction)."
+            f"action space {describe_space(space)} has {sum(sizes):,} options; 1 to {_MAX_OPTIONS:,} are supported, "
+            "and a wrapper can turn it into several smaller choices (gymnasium.wrappers.TransformAction)."
         )
-
-
-def _shortened(space: gym.Space) -> str:
-    """A space for a message, on one line and not too long."""
-    text = " ".join(str(space).split())
-    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _parts_of(space: gym.Space, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], gym.Space]]:
@@ -168,14 +170,14 @@ def _name_of(path: tuple[str | int, ...]) -> str:
 
 def _part_of(path: tuple[str | int, ...], space: gym.Space, encoder: str) -> Part:
     """Fits one part."""
-    shown, example = _shortened(space), quote_part(_name_of(path)) if path else "part"
+    shown, example = describe_space(space), quote_part(_name_of(path)) if path else "part"
     what = f"observation space {shown}" if not path else f"part {_name_of(path)!r} of the observation, {shown},"
     fitting = _fitting_encoders(space)
     if not fitting:
         raise UserError(
             f"{what} is not supported: it must be {_SUPPORTED_OBSERVATIONS}; a wrapper can turn it into one of these "
             f"(gymnasium.wrappers.TransformObservation), and model.encoder {example}={SKIP} leaves a part "
-            " of a Dict or Tuple out."
+            "of a Dict or Tuple out."
         )
     encoder = fitting[0] if encoder == "auto" else encoder
     if encoder not in fitting:
@@ -203,7 +205,7 @@ def _fitting_encoders(space: gym.Space) -> tuple[str, ...]:
     if isinstance(space, MultiDiscrete):
         is_small = 0 < space.nvec.size <= _MAX_CATEGORIES and sum(_ints(space.nvec)) <= _MAX_CATEGORIES
         return ("categories",) if is_small else ()
-    if not 0 < np.prod(space.shape or (), dtype=float) <= _MAX_NUMBERS:
+    if not 0 < np.prod(space.shape or (), dtype=float) <= MAX_NUMBERS:
         return ()
     if isinstance(space, MultiBinary):
         return ("control",)

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 
+import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
@@ -23,7 +25,8 @@ from ctm_rl.agents.stock.config import longest_sequence, stock_config
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.module import AnsweringModule, fit_answer_config
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, check_samples, count_samples, make_samples_env
-from ctm_rl.config import AnswerConfig, PolicyConfig
+from ctm_rl.config import AnswerConfig, PolicyConfig, encoder_names, is_own_encoder
+from ctm_rl.encoders import build_input_encoder, build_observation_encoder
 from ctm_rl.errors import UserError
 
 SAMPLE_TIMEOUT_SECONDS = 1800.0
@@ -95,14 +98,27 @@ def _fit_policy(experiment: ActingExperiment) -> PolicyConfig:
         config, layout, actions = fit(model, env.observation_space, env.action_space)
     finally:
         env.close()
+    _check_own_encoder(config, lambda: build_observation_encoder(layout, config.feature_dim, config.encoder))
     if experiment.algorithm != "ppo":
         check_stock_spaces(layout, actions)
     return config
 
 
+def _check_own_encoder(config: PolicyConfig | AnswerConfig, build: Callable[[], object]) -> None:
+    """Builds encoders of the user's once: what is wrong with them is reported before Ray starts.
+
+    Raises:
+        UserError: one of them cannot be imported or built, or returns another shape than it says.
+    """
+    if any(map(is_own_encoder, encoder_names(config))):
+        with torch.random.fork_rng(devices=[]):
+            build()
+
+
 def _answering_config(experiment: AnsweringExperiment) -> tuple[AlgorithmConfig, type, AnswerConfig]:
     """The configuration of an algorithm that answers, its module and the module's model."""
     model = fit_model(experiment)
+    _check_own_encoder(model, lambda: build_input_encoder(model))
     with contextlib.closing(make_samples_env(experiment.env, 1)) as env:
         observations, _ = env.reset(seed=0)
     check_memory(experiment, model, to_device({OBSERVATIONS: observations}, "cpu")[OBSERVATIONS])

@@ -32,7 +32,16 @@ from ctm_rl.inference.load_model import MODEL_ENTRY, outline_model
 from ctm_rl.inference.policy import POLICY_ENTRY, outline_policy
 
 _OPTIMIZER = f"{MODULE}_default_optimizer"
-_FITTED = {"encoder", "baseline_dim", "max_seq_len", "input_dim", "num_groups", "num_classes", "is_emitted"}
+_FITTED = {
+    "encoder",
+    "baseline_dim",
+    "max_seq_len",
+    "input_dim",
+    "input_shape",
+    "num_groups",
+    "num_classes",
+    "is_emitted",
+}
 """Fields of a model that are set from the environment or the algorithm when a run begins."""
 _STATE_BYTES = 5056
 """Size of the state of torch's generator on the CPU; on a GPU it is 16."""
@@ -58,7 +67,11 @@ def check_training_state(place: Path, state: Mapping[str, Any]) -> None:
         entry = MODEL_ENTRY if is_answering else POLICY_ENTRY
         check_mapping("state", state, keys=("experiment", "position", entry, "learner"))
         check_position(state["position"], checkpoint.iteration_of(place), is_answering=is_answering)
-        model = outline_model(state[entry]) if is_answering else outline_policy(state[entry])
+        model = (
+            outline_model(state[entry], experiment.model)
+            if isinstance(experiment, AnsweringExperiment)
+            else outline_policy(state[entry], experiment.model)
+        )
         check_weights(model, model.config, state[entry]["weights"], "")
         _check_same_model(model.config, experiment.model)
         _check_learner(state["learner"], experiment, model, state["position"]["iteration"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
-from ctm_rl.agents.cluster.ship_package import describe_shipping
+from ctm_rl.agents.cluster.ship_package import describe_shipping, users_modules
 from ctm_rl.agents.cluster.signals import START_SECONDS, RunInterrupted, StopRequest
 from ctm_rl.agents.cluster.users_folder import entered, remembered
 from ctm_rl.agents.experiments.acting import ActingExperiment
@@ -284,7 +284,7 @@ def build_config(experiment: AnyExperiment) -> Any:
 
 def _show_start(experiment: AnyExperiment, nodes: Sequence[Node], progress: Progress) -> None:
     """Shows what is sent to the nodes, and what the run waits for."""
-    sent = describe_shipping(nodes)
+    sent = describe_shipping(nodes, users_modules() if experiment.address else ())
     if sent is not None:
         progress.write(sent)
     where = f"joining the Ray cluster at {experiment.address}" if experiment.address else "starting Ray on this machine"

@@ -10,7 +10,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
 from ctm_rl.agents.experiments.answering import LossKind
-from ctm_rl.config import AnswerConfig
+from ctm_rl.config import AnswerConfig, is_own_encoder
+from ctm_rl.describe_space import describe_space
 from ctm_rl.engine.dispatch import ModelDispatch
 from ctm_rl.errors import UserError
 from ctm_rl.models.answering import Thought, build_model
@@ -69,7 +70,9 @@ def fit_answer_config(
     num_groups, num_classes = _count_answers(action_space)
     if loss == "order":
         if num_groups != num_classes:
-            raise UserError(f"learning.loss order needs an answer that orders its elements, got {action_space}.")
+            raise UserError(
+                f"learning.loss order needs an answer that orders its elements, got {describe_space(action_space)}."
+            )
         if config.num_ticks < num_groups:
             raise UserError(
                 f"learning.loss order emits {num_groups} elements one by one: model.num_ticks must be at least that, "
@@ -77,7 +80,9 @@ def fit_answer_config(
             )
         num_groups, num_classes = 1, num_groups + 1
     input_dim = _input_dim(config, observation_space)
-    fitted = {"num_groups": num_groups, "num_classes": num_classes, "input_dim": input_dim}
+    fitted: dict[str, Any] = {"num_groups": num_groups, "num_classes": num_classes, "input_dim": input_dim}
+    if is_own_encoder(config.encoder):
+        fitted["input_shape"] = _input_shape(observation_space)
     try:
         return dataclasses.replace(config, **fitted, is_emitted=loss == "order")
     except ValueError as error:
@@ -91,14 +96,16 @@ def _count_answers(space: gym.Space) -> tuple[int, int]:
     if isinstance(space, MultiDiscrete) and space.nvec.ndim == 1 and len(set(space.nvec.tolist())) == 1:
         return len(space.nvec), int(space.nvec[0])
     raise UserError(
-        f"action space {space} is not supported: it must be Discrete, counted from 0, or MultiDiscrete with the same "
-        "number of classes at each place."
+        f"action space {describe_space(space)} is not supported: it must be Discrete, counted from 0, or MultiDiscrete "
+        "with the same number of classes at each place."
     )
 
 
 def _input_dim(config: AnswerConfig, space: gym.Space) -> int:
     """Channels of images, or size of vectors, that the encoder reads."""
     encoder = config.encoder
+    if is_own_encoder(encoder):
+        return _input_shape(space)[0]
     if encoder == "digits":
         if isinstance(space, Dict) and {"digits", "num_digits", "question"} <= set(space.spaces):
             return 1
@@ -112,7 +119,22 @@ def _input_dim(config: AnswerConfig, space: gym.Space) -> int:
     else:
         if isinstance(space, Box) and len(space.shape) == 3 and space.dtype == np.uint8:
             if config.positions == "rotational" and space.shape[0] != space.shape[1]:
-                raise UserError(f"model.positions rotational needs square images, got observations {space}.")
+                raise UserError(
+                    f"model.positions rotational needs square images, got observations {describe_space(space)}."
+                )
             return space.shape[2]
         wanted = "an image of bytes, [height, width, channels]"
-    raise UserError(f"model.encoder {encoder} reads {wanted}, got observations {space}; choose another.")
+    raise UserError(
+        f"model.encoder {encoder} reads {wanted}, got observations {describe_space(space)}; choose another."
+    )
+
+
+def _input_shape(space: gym.Space) -> tuple[int, ...]:
+    """The shape of one input as an encoder of the user's gets it, see ``models.preprocessing.model_inputs``."""
+    if not isinstance(space, Box) or not space.shape:
+        raise UserError(
+            f"an encoder of your own reads a Box with at least one axis, got observations {describe_space(space)}; a "
+            "wrapper can turn them into one."
+        )
+    shape = tuple(map(int, space.shape))
+    return (shape[2], *shape[:2]) if len(shape) == 3 and space.dtype == np.uint8 else shape

@@ -9,9 +9,11 @@ from gymnasium.vector import VectorEnv
 
 from ctm_rl.agents.experiments.answering import TaskConfig
 from ctm_rl.agents.rllib.columns import join, map_arrays
-from ctm_rl.agents.rllib.environment import reporting_failures
+from ctm_rl.agents.rllib.environment import WRAPPED, reporting_failures
 from ctm_rl.agents.rllib.iteration import report
+from ctm_rl.describe_space import describe_space
 from ctm_rl.errors import UserError
+from ctm_rl.named_code import is_code_name
 
 OBSERVATIONS = "obs"
 TARGETS = "targets"
@@ -178,8 +180,11 @@ def make_samples_env(config: TaskConfig, num_rows: int, *, is_held_out: bool = F
         UserError: they cannot be made.
     """
     kwargs = {**config.kwargs, **(config.held_out_kwargs if is_held_out else {})}
+    env_id = config.id
+    if is_code_name(env_id.replace("::", ":", 1)):  # a class or function of the user's, which is not registered
+        env_id, kwargs = WRAPPED, {"env_id": env_id, "arguments": kwargs}
     with reporting_failures(config.id):
-        return gym.make_vec(config.id, num_rows, vectorization_mode=None, **kwargs)
+        return gym.make_vec(env_id, num_rows, vectorization_mode=None, **kwargs)
 
 
 def count_samples(env: VectorEnv) -> int | None:
@@ -200,7 +205,9 @@ def check_samples(env: VectorEnv) -> None:
     _, targets = _reset(env, seed=0)
     space = env.single_action_space
     if targets.dtype.kind not in "iu" or not all(space.contains(target) for target in targets):
-        raise UserError(f'info["target"] of {_name(env)} must be an answer in {space}, got {targets[0]}.')
+        raise UserError(
+            f'info["target"] of {_name(env)} must be an answer in {describe_space(space)}, got {targets[0]}.'
+        )
 
 
 def _name(env: VectorEnv) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ctm_rl.checkpoints.schema import check_settings
-from ctm_rl.config import AnswerConfig, CoreConfig, PairingKind, PolicyConfig, PositionKind
+from ctm_rl.config import AnswerConfig, CoreConfig, PairingKind, PolicyConfig, PositionKind, is_own_encoder
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, build_model
 from ctm_rl.spaces.actions import Choices
@@ -162,6 +162,8 @@ class PublishedSettings:
         if self._task in ("sort", "qamnist"):
             return "none" if self._task == "sort" else "digits"
         encoder = str(self._get("backbone_type"))
+        if is_own_encoder(encoder):  # a file of somebody else's names no code
+            raise ValueError(f"unknown backbone_type {encoder!r}.")
         if encoder.startswith("resnet152") and "backbone.layer2.7.conv1.weight" not in self._weights:
             # what is published under this name has 4 blocks, not 8, in its second stage: 140 layers
             return encoder.replace("152", "140")

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from ctm_rl.checkpoints.finite import find_not_finite, learned_part
-from ctm_rl.errors import UserError
+from ctm_rl.errors import CodeError, UserError
 from ctm_rl.read_json import read_json
 
 FORMAT = "ctm_rl checkpoint"
@@ -303,7 +303,7 @@ def rebuilding(what: str, path: Path) -> Iterator[None]:
     """Turns errors inside into CheckpointErrors: the checkpoint does not describe ``what``, a model or a policy."""
     try:
         yield
-    except CheckpointError:
+    except (CheckpointError, CodeError):
         raise
     except _MALFORMED as error:
         reason = (str(error) or repr(error)).splitlines()[0].rstrip(".")

@@ -8,6 +8,7 @@ from ctm_rl.agents.run_directory.trust import check_trusted, file_claims, import
 from ctm_rl.cli.check_arguments import parse
 from ctm_rl.configs import for_env, load, names
 from ctm_rl.errors import UserError, expand, user_errors
+from ctm_rl.named_code import is_code_name
 
 SOURCES = ("--env", "--config")
 TRUST = "--trust"
@@ -71,6 +72,8 @@ def choose(
             _check_file(value, experiment, rest, is_trusted=is_trusted)
         return experiment, rest, prog
     else:
+        if is_code_name(value):
+            import_from_current_folder()
         experiment = load(value)
     import_from_current_folder()
     return experiment, rest, prog

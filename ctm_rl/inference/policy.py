@@ -13,11 +13,12 @@ from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.published import OfficialModel, rebuild
 from ctm_rl.checkpoints.schema import check_actions, check_layout, check_mapping, check_settings, outline, rebuild_model
 from ctm_rl.checkpoints.store import CheckpointError
-from ctm_rl.config import PolicyConfig
+from ctm_rl.config import PolicyConfig, check_own_encoders
 from ctm_rl.inference.batched_actor import Actor
 from ctm_rl.machine.state import AnyState
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.spaces.actions import to_plain
+from ctm_rl.trust import check_encoders
 
 POLICY_ENTRY = "policy"
 """Key under which a checkpoint holds a policy: its ``config``, ``layout``, ``actions`` and ``weights``."""
@@ -47,33 +48,40 @@ class Policy:
         """Number of ticks each row took in the last step, [B]."""
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu") -> "Policy":
+    def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu", *, trust: bool = False) -> "Policy":
         """Reads a policy from disk.
 
         Args:
             path: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
             device: where the policy computes.
+            trust: whether an encoder may be imported from the current folder although no run of this user on this
+                machine has named it.
 
         Returns:
             The policy.
 
         Raises:
-            UserError: there is no checkpoint, it is damaged, or holds no policy.
+            UserError: there is no checkpoint, it is damaged, holds no policy, or its encoder is not trusted.
         """
-        return checkpoint.read_newest(Path(path), lambda place, state: cls.from_state(place, state, device))
+        return checkpoint.read_newest(
+            Path(path), lambda place, state: cls.from_state(place, state, device, trust=trust)
+        )
 
     @classmethod
-    def from_state(cls, place: Path, state: Mapping[str, Any], device: str | torch.device = "cpu") -> "Policy":
+    def from_state(
+        cls, place: Path, state: Mapping[str, Any], device: str | torch.device = "cpu", *, trust: bool = False
+    ) -> "Policy":
         """Makes a policy from the content of a checkpoint; see ``from_checkpoint``.
 
         Args:
             place: path of the checkpoint.
             state: its content.
             device: where the policy computes.
+            trust: as of ``from_checkpoint``.
         """
         official = official_of(place, state)
         if official is None:
-            agent = _own(place, state)
+            agent = _own(place, state, trust=trust)
         elif isinstance(official.model, ActorCritic):
             agent = official.model
         else:
@@ -212,22 +220,28 @@ def official_of(place: Path, state: Mapping[str, Any]) -> OfficialModel | None:
         return rebuild(entry["weights"], entry["args"])
 
 
-def outline_policy(entry: object) -> ActorCritic:
+def outline_policy(entry: object, wanted: PolicyConfig) -> ActorCritic:
     """The policy that a checkpoint's entry describes, without memory for its weights.
+
+    Args:
+        entry: of the checkpoint.
+        wanted: the policy of the run; encoders of the user's in the entry must be among its.
 
     Raises:
         ValueError: the entry describes none, or its weights cannot be those of its configuration.
     """
     config, build, weights = _described(entry)
+    check_own_encoders(config, wanted)
     return outline(build, config, weights)
 
 
-def _own(place: Path, state: Mapping[str, Any]) -> ActorCritic:
+def _own(place: Path, state: Mapping[str, Any], *, trust: bool) -> ActorCritic:
     """Rebuilds the policy of a training run."""
     with checkpoint.rebuilding("policy", place):
         if POLICY_ENTRY not in state:
             raise ValueError("it has no such entry; load_model loads a model that answers")
         config, build, weights = _described(state[POLICY_ENTRY])
+        check_encoders(config, place, is_trusted=trust)
         return rebuild_model(build, config, weights)
 
 

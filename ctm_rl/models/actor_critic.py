@@ -55,7 +55,7 @@ class ActorCritic(nn.Module):
         self.layout = layout
         self.actions = actions
         self.encoder = build_observation_encoder(
-            layout, config.feature_dim, is_normalised=config.normalize_observations
+            layout, config.feature_dim, config.encoder, is_normalised=config.normalize_observations
         )
         self.core = _build_core(config, self.encoder.out_dim)
         self.policy = _policy_head(config, self.core.answer_dim, actions)

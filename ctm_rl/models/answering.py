@@ -1,5 +1,6 @@
 """Models that answer: they attend to one input for many ticks and answer after each, or in one pass (feed-forward)."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from ctm_rl.config import RESNETS, AnswerConfig, CoreConfig, check_at_least
 from ctm_rl.encoders import build_input_encoder
 from ctm_rl.encoders.digits import QuestionEncoder
+from ctm_rl.encoders.own import OwnEncoder
 from ctm_rl.encoders.parity import ParityEncoder
 from ctm_rl.encoders.positions import build_positions
 from ctm_rl.engine.dispatch import answer_ticking, answer_ticks
@@ -253,7 +255,12 @@ def _build_network(config: AnswerConfig) -> FeedForward | QuestionFeedForward:
         return QuestionFeedForward(config.feature_dim, config.baseline_dim, output_dim, config.dropout)
     encoder = build_input_encoder(config)
     num_features, map_side = encoder.out_dim, 1
-    if config.encoder == "parity":
+    if isinstance(encoder, OwnEncoder):
+        shape = encoder.output_shape()
+        is_map = len(shape) == 3
+        num_features = shape[0] if is_map else math.prod(shape)
+        map_side = MAP_SIDE if is_map else 1
+    elif config.encoder == "parity":
         num_features *= config.input_dim  # one vector for each place
     elif config.encoder != "none" and config.encoder not in RESNETS:
         map_side = MAP_SIDE

@@ -19,6 +19,9 @@ MAX_FAULTS = 20
 MAX_SHARE = 0.5
 """The largest share of an environment's episodes that may end by a fault."""
 
+LONG_EPISODE = 5_000
+"""Steps after which an episode of an environment without time limit is noted."""
+
 _PLAIN = {
     (reward, terminated, truncated, dict)
     for reward in (float, int, np.float64, np.float32)
@@ -44,6 +47,8 @@ class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
         is_tolerant: go on after faults, unless there are ``MAX_FAULTS`` in a row, or they end more than ``MAX_SHARE``
             of the episodes.
         has_bounds: an observation outside the bounds of its space is a fault too; otherwise it is noted.
+        find_time_limit: returns after how many steps an environment truncates its episodes; ``None``: episodes
+            without an end are not noted.
 
     Raises:
         UserError: the environment has no spaces.
@@ -57,6 +62,7 @@ class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
         time_limit: float | None = None,
         is_tolerant: bool = False,
         has_bounds: bool = False,
+        find_time_limit: Callable[[gym.Env], int | None] | None = None,
     ) -> None:
         super().__init__(make())
         check_spaces(self.env, name)
@@ -64,6 +70,7 @@ class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
         self._make = make
         self._name = name
         self._is_tolerant = is_tolerant
+        self._find_time_limit = find_time_limit
         self._timer = StepTimer(time_limit)
         self._read, self._read_quickly = (
             make_reader(self.env.observation_space, self._note_observation, has_bounds=has_bounds, is_quick=is_quick)
@@ -135,11 +142,22 @@ class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
             return self._last_good, 0.0, False, True, {"env_fault": self._survive(error)}
         self._num_in_row = 0
         self._last_good = observation
+        if self._num_steps == LONG_EPISODE:
+            self._note_endless()
         return observation, reward, is_terminated, is_truncated, info
 
     def pop_notes(self) -> list[str]:
         """Returns what was noted in this process, for the process that logs it."""
         return pop_notes()
+
+    def _note_endless(self) -> None:
+        """Notes that episodes may never end: returns are those of episodes that have."""
+        if self._find_time_limit is not None and self._find_time_limit(self.env) is None:
+            self._note(
+                "episodes",
+                f"has no time limit, and an episode has not ended after {LONG_EPISODE:,} steps; returns are reported "
+                "once episodes end, and --env.max-episode-steps N truncates them",
+            )
 
     def _note_observation(self, kind: str, text: str) -> None:
         """Notes an observation that is taken although it is not in its space."""

@@ -1,5 +1,6 @@
 """Wrappers by name, as command lines and configurations request them."""
 
+import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,11 +14,15 @@ from ctm_rl.envs.wrappers.frame_skip import FrameSkip
 from ctm_rl.envs.wrappers.hide_velocity import HideVelocity
 from ctm_rl.envs.wrappers.staggered_start import StaggeredStart
 from ctm_rl.errors import UserError
+from ctm_rl.named_code import declared_code, is_code_name, load_code, misfit_of
 
 HIDE_VELOCITIES = "hide-velocities"
 TIME_LIMIT = "time-limit"
 ATARI = "atari"
 CLIP_REWARDS = "clip-rewards"
+OWN_WRAPPERS = "ctm_rl.wrappers"
+"""The group of entry points by which installed packages declare wrappers."""
+_OPTION = "--env.wrappers"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +55,9 @@ def wrap(env: gym.Env, wrappers: Iterable[str]) -> gym.Env:
             ``hide-velocities=1,3`` with the indices), ``frame-skip=N``, ``time-limit=N``, ``grid-image`` (MiniGrid's
             image alone), ``grid-full`` (an image of the whole grid), ``grid-onehot``, ``atari`` (the usual
             preprocessing of Atari games), ``clip-rewards`` (to -1 to 1) and ``stagger`` (the first episode is truncated
-            at a random step).
+            at a random step). Wrappers of others are ``module:Class`` or the name of an entry point, alone or with
+            ``=VALUE``: a number, text or list is the second argument after the environment, a JSON object has the
+            arguments by name.
 
     Returns:
         The environment, wrapped.
@@ -66,7 +73,7 @@ def wrap(env: gym.Env, wrappers: Iterable[str]) -> gym.Env:
         if is_plain_grid(env):
             env = TightGrid(FastView(env) if has_plain_view(env) else env)
     for name, value in named:
-        env = KINDS[name].wrap(env, value)
+        env = KINDS[name].wrap(env, value) if name in KINDS else _wrap_own(env, name, value)
     return env
 
 
@@ -86,7 +93,11 @@ def _parse(text: str) -> Named:
     name, equals, value = text.partition("=")
     kind = KINDS.get(name)
     if kind is None:
-        raise UserError(f"there is no wrapper {text!r}; the wrappers are {', '.join(map(_usage, KINDS))}.")
+        declared = declared_code(OWN_WRAPPERS)
+        if name in declared or is_code_name(name):
+            return Named(name, _value_of(value) if equals else None)
+        names = ", ".join((*map(_usage, KINDS), *sorted(declared)))
+        raise UserError(f"there is no wrapper {text!r}; the wrappers are {names}, and module:Class of your own.")
     if kind.value != "number" and not equals:
         return Named(name, None)
     numbers = [int(part) for part in value.split(",") if part.strip().isdecimal()]
@@ -98,6 +109,41 @@ def _parse(text: str) -> Named:
             f"there are {', '.join(map(_usage, KINDS))}."
         )
     return Named(name, numbers[0] if kind.value == "number" else numbers)
+
+
+def _value_of(text: str) -> Any:
+    """The value of a wrapper of the user's: JSON, numbers between commas, or text."""
+    for candidate in (text, f"[{text}]"):
+        try:
+            return json.loads(candidate)
+        except ValueError:
+            continue
+    return text
+
+
+def _wrap_own(env: gym.Env, name: str, value: Any) -> gym.Env:
+    """Wraps an environment in a wrapper of the user's.
+
+    Raises:
+        UserError: there is no such wrapper, it does not take the value, or returns no environment.
+    """
+    make = load_code(name, _OPTION, declared_code(OWN_WRAPPERS))
+    named = value if isinstance(value, dict) else {}
+    positional = (env,) if value is None or isinstance(value, dict) else (env, value)
+    try:
+        wrapped = make(*positional, **named)
+    except TypeError as error:
+        misfit = misfit_of(make, len(positional), named)
+        if misfit.missing:
+            needed = " and ".join(misfit.missing)
+            raise UserError(f"wrapper {name} needs {needed}: {name}=VALUE, or {name}='{{\"NAME\": VALUE}}'.") from error
+        if misfit.unknown:
+            unknown = " and ".join(map(repr, misfit.unknown))
+            raise UserError(f"wrapper {name} takes no {unknown}; it takes {', '.join(misfit.known)}.") from error
+        raise ValueError(str(error)) from error  # gymnasium.make would take it for one of its own
+    if not isinstance(wrapped, gym.Env):
+        raise UserError(f"wrapper {name} must return a gymnasium.Env, and returned a {type(wrapped).__name__}.")
+    return wrapped
 
 
 def _usage(name: str) -> str:

@@ -11,6 +11,7 @@ from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from ctm_rl.describe_space import describe_space
 from ctm_rl.envs.wrappers.by_name import TIME_LIMIT, Named
 from ctm_rl.errors import UserError
 
@@ -149,7 +150,8 @@ class EnvpoolVectorEnv(VectorEnv):
         for verb, (own, other) in pairs.items():
             sizes = [int(space.n) if isinstance(space, Discrete) else space.shape for space in (own, other)]
             if sizes[0] != sizes[1]:
-                raise UserError(f"envpool's {self._env_id} {verb} {own}, and Gymnasium's {other}; use auto.")
+                one, two = describe_space(own), describe_space(other)
+                raise UserError(f"envpool's {self._env_id} {verb} {one}, and Gymnasium's {two}; use auto.")
 
     def _start_counting(self) -> None:
         """Starts counting steps, and draws where first episodes are truncated."""

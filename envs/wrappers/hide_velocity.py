@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorObservationWrapper
 
+from ctm_rl.describe_space import describe_space
 from ctm_rl.errors import UserError
 
 VELOCITIES = {
@@ -94,7 +95,9 @@ class HideVelocityVector(VectorObservationWrapper):
 def _hidden_indices(env: gym.Env | VectorEnv, space: gym.Space, indices: Sequence[int] | None) -> list[int]:
     """Returns the indices to hide in an observation, checked against the space of one observation."""
     if not isinstance(space, Box) or len(space.shape) != 1:
-        raise UserError(f"velocities can be hidden in a one-dimensional Box only, and the observation is {space}.")
+        raise UserError(
+            f"velocities can be hidden in a one-dimensional Box only, and the observation is {describe_space(space)}."
+        )
     env_id = env.spec.id if env.spec is not None else str(env)
     if indices is None and env_id not in VELOCITIES:
         raise UserError(

@@ -9,6 +9,7 @@ from minigrid.core.constants import COLOR_TO_IDX, DIR_TO_VEC, OBJECT_TO_IDX, STA
 from minigrid.minigrid_env import MiniGridEnv
 from minigrid.wrappers import FullyObsWrapper, ImgObsWrapper, OneHotPartialObsWrapper
 
+from ctm_rl.describe_space import describe_space
 from ctm_rl.errors import UserError
 
 HIGHEST_OBJECT, HIGHEST_COLOR = max(OBJECT_TO_IDX.values()), max(COLOR_TO_IDX.values())
@@ -88,7 +89,7 @@ def _image_space(name: str, env: gym.Env) -> Box:
     if not is_grid(env):
         raise UserError(
             f"wrapper {name} is for MiniGrid's observations of image, direction and mission; "
-            f"{env.spec.id if env.spec else env} has {env.observation_space}."
+            f"{env.spec.id if env.spec else env} has {describe_space(env.observation_space)}."
         )
     assert isinstance(env.observation_space, Dict)
     space = env.observation_space["image"]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from own_modules import own_modules
 from small_cluster import cluster_of, write_bare
 from tiny_runs import TINY
 
@@ -85,6 +86,26 @@ def test_a_run_takes_the_package_to_a_node_that_lacks_it(folder: Path, address: 
     assert done.stdout.splitlines()[0] == line
     assert len(read_metrics(folder / "a")) == 2
     assert checkpoint.iteration_of(checkpoint.latest(folder / "a")) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_takes_the_users_modules_to_every_node(folder: Path, address: str) -> None:
+    place = folder / "mine"
+    place.mkdir()
+    with own_modules(place):
+        options = ("--address", address, "--num-env-runners", "2", "--placement", "spread", "--num-learners", "1")
+        code = ("--env.wrappers", "own_wrappers:Scale=2", "--model.encoder", "image=own_nets:Wide")
+        command = ["train", "--env", "own_envs:Signs", *TINY, *options, *code, "--budget.env-steps", "100"]
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "ctm_rl.cli.main", *command, "--run-dir", "a"],
+            cwd=place, env=ENVIRONMENT, capture_output=True, text=True,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("own_envs.py, own_nets.py, own_wrappers.py of this folder go with the run; ctm-rl ")
+    rows = read_metrics(place / "a")
+    assert len(rows) == 2
+    assert all(row["episode_return_mean"] == pytest.approx(2 * float(row["episode_length_mean"] or 0)) for row in rows)
 
 
 def test_runners_are_packed_or_spread_and_give_their_room_back(folder: Path, address: str) -> None:

@@ -107,6 +107,54 @@ def test_a_module_of_this_folder_is_not_imported(
     assert "--trust" in refused(capsys, command, "theirs")
 
 
+CALLED: dict[str, dict[str, Any]] = {
+    "id": {"id": "os:system", "kwargs": {"command": "touch executed"}},
+    "explicit": {"id": "os::system", "kwargs": {"command": "touch executed"}},
+    "argument": {"id": WRAPPED, "kwargs": {"env_id": "os:system", "arguments": {"command": "touch executed"}}},
+    "wrapper": {"wrappers": ["os:system"]},
+    "wrapper with a value": {"wrappers": ['os:system={"command": "a:b"}']},
+}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "resume"])
+@pytest.mark.parametrize("name", CALLED)
+@pytest.mark.usefixtures("place")
+def test_no_function_is_called_wherever_it_is(name: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    foreign("theirs", env=CALLED[name])
+    assert "asks to call os:system, which no run" in refused(capsys, command, "theirs")
+    assert "asks to call os:system" in refused(capsys, "train", "--config", "theirs/config.json")
+
+
+@pytest.mark.usefixtures("place")
+def test_a_value_of_a_wrapper_hides_no_module(capsys: pytest.CaptureFixture[str]) -> None:
+    foreign("theirs", env={"wrappers": ["evil:Wrapper=a:b"]})
+    assert "import evil from" in refused(capsys, "evaluate", "theirs")
+
+
+@pytest.mark.parametrize("encoder", ["evil:Net", "os:system"])
+@pytest.mark.parametrize("is_described", [True, False])
+def test_an_encoder_of_a_checkpoint_is_neither_imported_nor_called(
+    encoder: str, is_described: bool, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = foreign("theirs")
+    config = json.loads((run_dir / "config.json").read_bytes())
+    if is_described:
+        config["model"]["encoder"] = encoder
+        (run_dir / "config.json").write_text(json.dumps(config))
+    newest = checkpoint.latest(run_dir)
+    state = {**checkpoint.load(newest), "experiment": config}
+    state["policy"] = {**state["policy"], "config": {**state["policy"]["config"], "encoder": encoder}}
+    checkpoint.save(run_dir, checkpoint.iteration_of(newest), state)
+    for command in ("evaluate", "resume"):
+        line = refused(capsys, command, "theirs", *(("--budget.env-steps", "999999") if command == "resume" else ()))
+        if encoder == "os:system":
+            assert "must be a class of torch.nn.Module" in line or "the run's is 'auto'" in line
+        elif command == "evaluate" or is_described:
+            assert f"asks to import evil from {place}" in line
+        else:
+            assert "config.encoder names evil:Net, and the run's is 'auto'" in line
+
+
 @pytest.mark.usefixtures("place")
 def test_a_trusted_run_is_evaluated_and_not_remembered(capsys: pytest.CaptureFixture[str]) -> None:
     foreign("theirs", env={"id": "evil:Roll-v0", "wrappers": ["hide-velocities=1,3"]})

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import make_docs
 import pytest
 import yaml
+from own_modules import forget_modules
 from paths import GOLDEN, ROOT
 from shell_commands import COMMANDS, understand
 from tiny_runs import TINY_ACTING
@@ -25,7 +26,7 @@ WRITTEN = [page for page in PAGES if page.parent.name != "api"]
 """Those that people write; the pages of the API hold nothing but names for mkdocstrings."""
 CHEAP = ("list", "--help", "--version")
 """Commands that are run wherever they stand."""
-RUN_FOR_REAL = ("first-ten-minutes.md", "environment.md", "task.md")
+RUN_FOR_REAL = ("first-ten-minutes.md", "environment.md", "encoder.md", "task.md")
 """Pages whose commands are run one after the other, with models and budgets made tiny."""
 SHORT_ACTING = (*TINY_ACTING, "--model.max-seq-len", "4", "--ppo.num-rollout-steps", "10", "--budget.env-steps", "30")
 SHORT_ANSWERING = (
@@ -128,7 +129,7 @@ def test_the_readme_is_short_and_not_wrapped_by_hand() -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory that leaves no trace in this process, with the runs that documents speak of."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
@@ -136,7 +137,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(GOLDEN / "runs" / "acting", tmp_path / "runs" / name)
     shutil.copytree(GOLDEN / "runs" / "answering", tmp_path / "runs" / "parity")
     shutil.copy(GOLDEN / "ctm_parity_random.pt", tmp_path / "checkpoint.pt")
-    return tmp_path
+    yield tmp_path
+    forget_modules(tmp_path)
 
 
 PYTHON = [page for page in WRITTEN if any(block.language == "python" and not block.title for block in blocks_of(page))]
@@ -202,7 +204,7 @@ def shortened(words: list[str], number: int) -> tuple[str, ...]:
     if words[0] != "train":
         return ()
     run_dir = () if "--run-dir" in words else ("--run-dir", f"runs/{number}")
-    return (*(SHORT_ANSWERING if words[1] == "parity" else SHORT_ACTING), *run_dir)
+    return (*(SHORT_ANSWERING if words[1] in ("parity", "mnist") else SHORT_ACTING), *run_dir)
 
 
 # --- links and paths ---

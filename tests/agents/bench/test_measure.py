@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from own_modules import own_modules
 from torch.utils.flop_counter import FlopCounterMode
 
 from ctm_rl import PolicyConfig
@@ -94,6 +95,15 @@ def test_the_floor_of_a_recurrent_baseline_has_its_gates(kind: ModelKind, num_ga
 def test_the_floor_of_a_feed_forward_policy_has_one_layer_more() -> None:
     counted = floor.count(dataclasses.replace(SMALL, kind="mlp"), vector_layout(4), Choices(sizes=(3,)))
     assert (counted.features, counted.recurrent, counted.neurons, counted.sync) == (7 * 11, 0, 0, 0)
+
+
+def test_the_floor_counts_an_encoder_of_the_users(place: Path) -> None:
+    with own_modules(place):
+        config = dataclasses.replace(SMALL, encoder="own_nets:Wide")
+        counted = floor.count(config, vector_layout(4), Choices(sizes=(3,)))
+    assert counted.encoder == 4 * 2 * SMALL.feature_dim
+    ours = floor.count(dataclasses.replace(SMALL, encoder="control"), vector_layout(4), Choices(sizes=(3,)))
+    assert (counted.features, counted.recurrent) == (2 * ours.features, ours.recurrent)
 
 
 def test_the_floor_counts_every_cell_of_a_grid() -> None:

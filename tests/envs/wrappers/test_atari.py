@@ -70,5 +70,5 @@ def test_what_is_missing_or_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match=r"wrapper atari is for the games of ale-py, such as ALE/Pong-v5, not for"):
         wrap(gym.make("CartPole-v1"), ["atari"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r'needs ale_py, which is not installed: pip install "ctm-rl\[atari\]"'):
+    with pytest.raises(UserError, match="needs ale_py, which is not installed: pip install ale-py"):
         make_env(EnvConfig(id=GAME))

@@ -1,5 +1,8 @@
 """Wrappers by name."""
 
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -7,11 +10,13 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.utils.env_checker import check_env
+from own_modules import own_modules
 
 from ctm_rl import notes
 from ctm_rl.agents.experiments.acting import EnvConfig
 from ctm_rl.agents.rllib.environment import make_env, make_vector_env
 from ctm_rl.envs import wrap
+from ctm_rl.envs.wrappers import by_name
 from ctm_rl.errors import UserError
 
 WRAPPED = "ctm_rl.envs:ctm_rl/Wrapped-v0"
@@ -97,7 +102,7 @@ def test_an_own_vector_class_with_another_space_or_other_arguments_is_not_used(
     gym.register("Twofold-v0", lambda **_: Counting(), vector_entry_point=lambda **kwargs: Vector(**kwargs))
     try:
         for kwargs, reason in (
-            ({}, r"another space than gymnasium.make (Box(0.0, 9.0, (2,), float32) instead of Box(0.0, 1000.0"),
+            ({}, r"another space than gymnasium.make (Box of shape (2,), float32 from 0 to 9 instead of Box"),
             ({"low": 1}, "does not take the arguments of gymnasium.make"),
         ):
             notes.forget()
@@ -208,7 +213,7 @@ def test_encodings_that_minigrid_lacks_are_refused() -> None:
 def test_a_refusal_names_the_environment() -> None:
     with pytest.raises(UserError, match=r"env.id 'CartPole-v1' cannot be made: there is no wrapper 'x'"):
         make_env(EnvConfig(id="CartPole-v1", wrappers=("x",)))
-    with pytest.raises(UserError, match=r"env.id 'CartPole-v1' cannot be made: .*unexpected keyword argument 'lenth'"):
+    with pytest.raises(UserError, match=r"env.id 'CartPole-v1' cannot be made: --env.kwargs has 'lenth'"):
         make_env(EnvConfig(id="CartPole-v1", kwargs={"lenth": 3}))
 
 
@@ -243,3 +248,67 @@ def test_environments_in_separate_processes_return_the_same(env_id: str, names: 
         played.append(steps)
     for one, two in zip(*played, strict=True):
         np.testing.assert_equal(one, two)
+
+
+# --- wrappers of the user's ---
+
+
+@pytest.fixture
+def own(place: Path) -> Iterator[None]:
+    """Modules of the user's in the current folder."""
+    with own_modules(place):
+        yield
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("name", "reward"),
+    [
+        ("own_wrappers:Scale=0.5", 0.5),
+        ('own_wrappers:Scale={"factor": 2, "shift": 1}', 3.0),
+        ("mine=4", 4.0),
+    ],
+)
+def test_a_wrapper_of_the_users_takes_its_value(name: str, reward: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = {"mine": EntryPoint("mine", "own_wrappers:Scale", by_name.OWN_WRAPPERS)}
+    monkeypatch.setattr(by_name, "declared_code", lambda group: points)
+    env = wrap(Counting(), ["time-limit=3", name])
+    env.reset(seed=1)
+    assert env.step(0)[1] == reward
+
+
+@pytest.mark.usefixtures("own")
+def test_they_stand_in_their_order_beside_others_in_single_environments_and_many() -> None:
+    config = EnvConfig(id="CartPole-v1", wrappers=("frame-skip=2", "own_wrappers:Scale=10", "hide-velocities"))
+    env, many = make_env(config), make_vector_env(config, 2)
+    env.reset(seed=1)
+    many.reset(seed=1)
+    assert env.step(0)[1] == 20.0
+    assert many.step(np.zeros(2, int))[1].tolist() == [20.0, 20.0]
+    many.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("0.5", 0.5), ("1,3", [1, 3]), ("true", True), ("red", "red"), ('{"a": 1}', {"a": 1}), ("", [])],
+)
+def test_values_of_wrappers(text: str, value: Any) -> None:
+    assert by_name.parse([f"a:B={text}"]) == [("a:B", value)]
+    assert by_name.parse(["a:B"]) == [("a:B", None)]
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("own_wrappers:Scale", "wrapper own_wrappers:Scale needs factor: own_wrappers:Scale=VALUE, or"),
+        ('own_wrappers:Scale={"factor": 1, "size": 2}', "takes no 'size'; it takes factor, shift"),
+        ("own_wrappers:Scael=1", "--env.wrappers own_wrappers:Scael: own_wrappers has no Scael; it has Scale, "),
+        ("own_wrappers:none", "must return a gymnasium.Env, and returned a NoneType"),
+        ("own_wraps:Scale", "there is no module own_wraps in this folder"),
+        ("scale", "there is no wrapper 'scale'; the wrappers are .* and module:Class of your own"),
+    ],
+)
+def test_what_is_no_wrapper_is_refused_in_one_line(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_env(EnvConfig(id="CartPole-v1", wrappers=(name,)))
