@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from ctm_rl.agents.callbacks.calls import CallbackFailed
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Progress
+from ctm_rl.agents.tuning.options import TuneOptions
+from ctm_rl.agents.tuning.plan import Sweep
+from ctm_rl.agents.tuning.trial import SweepTrial
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.choose import read_experiment
 from ctm_rl.cli.main import main
@@ -193,3 +197,43 @@ def test_a_return_or_patience_ends_a_run_and_resuming_takes_another_one() -> Non
         "at_accuracy": None,
         "patience": 1,
     }
+
+
+TRIED = """
+from ctm_rl.agents import Callback
+
+SEEN = []
+
+class Stopping(Callback):
+    def on_start(self, run):
+        SEEN.append(run.directory.name)
+
+    def on_iteration(self, run, metrics):
+        return run.iteration < 2
+
+    def on_end(self, run):
+        SEEN.append((run.iteration, run.stop_reason))
+        if len(SEEN) > 2:
+            raise KeyError("second")
+"""
+
+
+def test_a_trial_of_a_sweep_is_stopped_and_finished(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mine_tried.py").write_text(TRIED)
+    options = TuneOptions(search=("seed=grid(1,2)",))
+    sweep = Sweep(place / "sweep", tiny("--callbacks", "mine_tried:Stopping", "--run-dir", "sweep"), options)
+    for number, is_failing in ((0, False), (1, True)):
+        monkeypatch.setattr(SweepTrial, "trial_id", f"a_0000{number}")
+        trial = SweepTrial.__new__(SweepTrial)
+        SweepTrial.setup(trial, {"seed": number + 1}, sweep)
+        first, second = trial.step(), trial.step()
+        assert (first["iteration"], first["done"], second["done"]) == (1, False, True)
+        if is_failing:
+            assert second["failed"].startswith("callback mine_tried:Stopping failed in on_end (")
+            assert "is_finished" not in second or not second["is_finished"]
+        else:
+            assert (second["iteration"], second["is_finished"]) == (2, True)
+        trial.cleanup()
+        assert checkpoint.iteration_of(checkpoint.latest(place / "sweep" / f"trial-0000{number}")) == 2
+    reason = "mine_tried:Stopping.on_iteration returned False"
+    assert sys.modules["mine_tried"].SEEN == ["trial-00000", (2, reason), "trial-00001", (2, reason)]
