@@ -239,10 +239,10 @@ def _running(
     is_new = position is None
     position = position or Position()
     started = time.monotonic() - position.seconds
+    prepare_environment(experiment)
     called = make_callbacks(experiment.callbacks, callbacks)
     if experiment.stop != StopSettings():
         called.append(("--stop", EarlyStopping(experiment.stop, measure_of(experiment, WINDOW))))
-    prepare_environment(experiment)
     nodes = [] if is_placed else check_machine(experiment)
     request.check()
     # The environment of a trial has been checked with its sweep.
