@@ -1,8 +1,11 @@
+from ctm_rl.agents.callbacks.callback import Callback as Callback
+from ctm_rl.agents.callbacks.callback import RunView as RunView
 from ctm_rl.agents.evaluation.evaluate import evaluate as evaluate
 from ctm_rl.agents.experiments.acting import ActingExperiment as ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment as AnsweringExperiment
 from ctm_rl.agents.experiments.answering import HeldOutSettings as HeldOutSettings
 from ctm_rl.agents.experiments.answering import LearningSettings as LearningSettings
+from ctm_rl.agents.experiments.settings import StopSettings as StopSettings
 from ctm_rl.agents.ppo.algorithm import RecurrentPPO as RecurrentPPO
 from ctm_rl.agents.ppo.config import RecurrentPPOConfig as RecurrentPPOConfig
 from ctm_rl.agents.rllib.module import CTMModule as CTMModule

@@ -158,6 +158,8 @@ class ActingExperiment(RunSettings):
         RunSettings.__post_init__(self)
         check_number("num_envs_per_env_runner", self.num_envs_per_env_runner, at_least=1)
         _check_exact_resume(self)
+        if self.stop.at_accuracy is not None:
+            raise ValueError("stop.at_accuracy has no effect in runs that act; use stop.at_return.")
         if self.ppo.is_lr_annealed and self.ppo.lr_warmup_steps >= self.budget.env_steps:
             raise ValueError(
                 f"ppo.lr_warmup_steps must be below budget.env_steps ({self.budget.env_steps}), where the annealed "

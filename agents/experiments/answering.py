@@ -173,6 +173,8 @@ class AnsweringExperiment(RunSettings):
     def __post_init__(self) -> None:
         """Refuses what cannot be run on any machine."""
         RunSettings.__post_init__(self)
+        if self.stop.at_return is not None:
+            raise ValueError("stop.at_return has no effect in runs that answer; use stop.at_accuracy.")
         learning = self.learning
         if self.signal not in get_args(Signal):
             raise ValueError(f"signal must be one of {', '.join(get_args(Signal))}; got {self.signal!r}.")

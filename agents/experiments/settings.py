@@ -34,6 +34,29 @@ class BudgetConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StopSettings:
+    """When a run ends before its budget is used up; it can be resumed."""
+
+    at_return: float | None = None
+    """Stop once the mean return is at least this: of the last evaluation, or without any of the last 100 episodes of
+    training; None: never."""
+    at_accuracy: float | None = None
+    """Runs that answer: stop once the accuracy on held-out samples is at least this, from 0 to 1; None: never."""
+    patience: int | None = None
+    """Stop after so many evaluations (without any: iterations; runs that answer: tests on held-out samples) in a row
+    whose mean return or accuracy is not above the best one so far; None: never."""
+
+    def __post_init__(self) -> None:
+        """Refuses values that no run reaches."""
+        if self.at_return is not None:
+            check_number("stop.at_return", self.at_return)
+        if self.at_accuracy is not None:
+            check_number("stop.at_accuracy", self.at_accuracy, above=0, at_most=1)
+        if self.patience is not None:
+            check_number("stop.patience", self.patience, at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
     """The settings that every run has."""
 
@@ -67,6 +90,14 @@ class RunSettings:
     """Minutes between two checkpoints; one more is written at every stop."""
     checkpoint_iterations: int | None = None
     """Iterations between two checkpoints, instead of minutes."""
+    callbacks: tuple[str, ...] = ()
+    """Own code that is called after every iteration, episode and checkpoint, as module:Class of a file in the current
+    folder or of an installed module, derived from ctm_rl.agents.Callback; it may stop the run."""
+    stop: StopSettings = field(default_factory=StopSettings)
+    """When the run ends before its budget is used up."""
+    init_from: str | None = None
+    """Another run, or one of its checkpoints, to begin with the weights and normalisation of, as far as shapes fit, on
+    any environment or task; None: begin with random weights."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run on any machine."""
@@ -87,6 +118,8 @@ class RunSettings:
         check_number("checkpoint_minutes", self.checkpoint_minutes, above=0)
         if self.checkpoint_iterations is not None:
             check_number("checkpoint_iterations", self.checkpoint_iterations, at_least=1)
+        if self.init_from is not None and not self.init_from.strip():
+            raise ValueError("init_from must name a run or a checkpoint; it is empty.")
         if self.placement is not None and (self.num_env_runners < 1 or self.num_cpus_per_env_runner == 0):
             raise ValueError(
                 "placement has no effect without num_env_runners and num_cpus_per_env_runner; set both above 0, or "

@@ -4,15 +4,14 @@ import dataclasses
 from typing import Any
 
 from ray.rllib.algorithms.ppo import PPOConfig
-from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.utils import force_list
 
 from ctm_rl.agents.experiments.acting import PPOSettings
 from ctm_rl.agents.experiments.validation import check_ahead, check_api_stack, check_rows, scale_of_rewards
 from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.learner import RecurrentPPOLearner
 from ctm_rl.agents.rllib import private
+from ctm_rl.agents.rllib.callbacks import SAMPLE_CALLBACK, is_given
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.agents.rllib.seeded_env_runner import SeededEnvRunner
 from ctm_rl.config import PolicyConfig
@@ -43,8 +42,6 @@ _WAYS_OUT = {
 }
 _DEFAULT_BATCH_SIZE = PPOConfig().train_batch_size
 """RLlib's, which stands where the user has given none."""
-_EPISODE_CALLBACKS = ("on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end", "on_sample_end")
-"""Callbacks that need RLlib's episode objects, which columns do not have."""
 
 
 class RecurrentPPOConfig(PPOConfig):
@@ -238,10 +235,7 @@ def _check_meaning(config: RecurrentPPOConfig) -> None:
     }
     for name, value in private.unused_parts_of(config).items():
         wrong[name] = (value is not None, _WAYS_OUT.get(name, "there are no connectors"))
-    for name in _EPISODE_CALLBACKS:
-        given = [getattr(kind, name) is not getattr(RLlibCallback, name) for kind in force_list(config.callbacks_class)]
-        is_given = any(given) or bool(getattr(config, f"callbacks_{name}", None))
-        wrong[name] = (is_given, "columns have no episode objects")
+    wrong[SAMPLE_CALLBACK] = (is_given(config, SAMPLE_CALLBACK), "samples are columns; use on_episode_end")
     for name, (is_wrong, way_out) in wrong.items():
         if is_wrong:
             raise ValueError(f"{name} has no effect in RecurrentPPO with this value: {way_out}.")

@@ -34,10 +34,12 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
+from ctm_rl.agents.ppo.episode_callbacks import EpisodeCallbacks
 from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.ppo.vector_player import VectorPlayer
 from ctm_rl.agents.rllib import private
+from ctm_rl.agents.rllib.callbacks import EPISODE_CALLBACKS, is_given
 from ctm_rl.agents.rllib.environment import make_vector
 from ctm_rl.agents.rllib.finished_episodes import FinishedEpisode
 from ctm_rl.agents.rllib.module import CTMModule
@@ -57,8 +59,8 @@ _LOG = logging.getLogger(__name__)
 class ColumnarEnvRunner(ResumableRunner, PlainEnvRunner):
     """Steps a vector of environments with a ``CTMModule`` and returns ``RolloutFragment``s.
 
-    Each environment has its own, unrelated seed. There are no episode objects and no connectors, and of the callbacks
-    only ``on_environment_created``. Autoreset steps do not count as environment steps.
+    Each environment has its own, unrelated seed. There are no connectors, and episode objects only for the episode
+    callbacks, see ``EpisodeCallbacks``. Autoreset steps do not count as environment steps.
 
     Args of the constructor are RLlib's. Of the configuration it reads ``ppo`` and RLlib's own fields.
     """
@@ -70,6 +72,8 @@ class ColumnarEnvRunner(ResumableRunner, PlainEnvRunner):
         super().__init__(config=config, **kwargs)
         self.num_envs = 0
         self._callbacks = [make() for make in force_list(self.config.callbacks_class)]
+        has_episode_callbacks = any(is_given(self.config, name) for name in EPISODE_CALLBACKS)
+        self._episode_callbacks = EpisodeCallbacks(self, self._callbacks) if has_episode_callbacks else None
         num_gpus = self.config.num_gpus_per_env_runner if self.worker_index else 0
         self._device = get_device(self.config, cast(int, num_gpus))
         self._weights_seq_no = 0
@@ -218,6 +222,12 @@ class ColumnarEnvRunner(ResumableRunner, PlainEnvRunner):
             self._normaliser = RewardNormaliser(self.num_envs, self.config.ppo.gamma)
             self._normaliser.set_state(state["rewards"])
 
+    def begin_rewards(self, statistics: Mapping[str, Any]) -> None:
+        """Begins with another run's statistics of rewards, if rewards are normalised."""
+        if self.config.ppo.normalize_rewards and self.num_envs:
+            self._normaliser = RewardNormaliser(self.num_envs, self.config.ppo.gamma)
+            self._normaliser.set_state(statistics)
+
     def get_checkpointable_components(self) -> list[tuple[str, Checkpointable]]:
         """Returns the components that save themselves."""
         assert self.module is not None
@@ -243,7 +253,8 @@ class ColumnarEnvRunner(ResumableRunner, PlainEnvRunner):
             except Diverged:
                 raise
             except Exception:  # an environment may raise anything
-                if not self.config.restart_failed_sub_environments:
+                is_callback = self._episode_callbacks is not None and self._episode_callbacks.has_failed
+                if is_callback or not self.config.restart_failed_sub_environments:
                     raise
                 _LOG.exception(
                     "an environment failed; all %d environments of this runner are created again.", self.num_envs
@@ -277,7 +288,8 @@ class ColumnarEnvRunner(ResumableRunner, PlainEnvRunner):
         if self._normaliser is None and self.config.ppo.normalize_rewards:
             self._normaliser = RewardNormaliser(self.num_envs, self.config.ppo.gamma)
         if self._player is None:
-            self._player = VectorPlayer(self.env, Actor(self.module.agent), self._generator, self._normaliser)
+            actor = Actor(self.module.agent)
+            self._player = VectorPlayer(self.env, actor, self._generator, self._normaliser, self._episode_callbacks)
         if self._needs_initial_reset:
             self._player.reset(private.seed_of(self), position)
             self._needs_initial_reset = False

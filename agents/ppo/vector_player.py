@@ -9,6 +9,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from ray.rllib.core.columns import Columns
 from torch import Tensor
 
+from ctm_rl.agents.ppo.episode_callbacks import EpisodeCallbacks
 from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.rllib.divergence import explain_samples, largest_of
@@ -28,6 +29,7 @@ class VectorPlayer:
         actor: the policy, one row for each environment.
         generator: draws the actions.
         normaliser: divides the rewards for the learner; ``None``: they stay as they are. Returns stay raw either way.
+        callbacks: called with the episodes; ``None``: nobody is.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class VectorPlayer:
         actor: Actor,
         generator: torch.Generator,
         normaliser: RewardNormaliser | None = None,
+        callbacks: EpisodeCallbacks | None = None,
     ) -> None:
         self.actor = actor
         self._env = env
         self._generator = generator
         self._normaliser = normaliser
+        self._callbacks = callbacks
         self._layout, self._actions = actor.agent.layout, actor.agent.actions
         self._loop = VectorLoop(env, self._layout)
         self._finished: list[FinishedEpisode] = []
@@ -52,7 +56,11 @@ class VectorPlayer:
             seed: of the runner; ``None``: random.
             position: where in the run this is; the environments' seeds depend on it.
         """
+        if self._callbacks is not None:
+            self._callbacks.begin()
         self._loop.reset(self._seeds(seed, position))
+        if self._callbacks is not None:
+            self._callbacks.start(self._loop)
         self.actor.reset(self._env.num_envs)
         if self._normaliser is not None:
             self._normaliser.restart()
@@ -99,6 +107,8 @@ class VectorPlayer:
             is_terminated[:, step] = taken.terminated
             rewards[:, step] = self._normalise(taken, is_first[:, step])
             self._finished += _finished_episodes(taken)
+            if self._callbacks is not None:
+                self._callbacks.step(self._loop, taken)
             if self._loop.resets_in_same_step:
                 self._value_final_observations(taken, final_values[:, step])
         next_values[:, :-1] = values[:, 1:]

@@ -76,8 +76,12 @@ class VectorLoop:
             seed: as ``VectorEnv.reset`` takes it.
         """
         num_envs = self.env.num_envs
-        self.observations = self._pack(self.env.reset(seed=seed)[0])
-        """What the environments show before the next step, packed, [B, *layout.shape]."""
+        self.shown, self.infos = self.env.reset(seed=seed)
+        """What the environments show before the next step, as they return it; and the infos of the last reset."""
+        self.observations = self._pack(self.shown)
+        """The same, packed, [B, *layout.shape]."""
+        self.actions: Any = None
+        """The last actions, as the environments took them, [B, ...]; ``None`` before the first step."""
         self._is_first = np.ones(num_envs, dtype=bool)
         self._is_valid = np.ones(num_envs, dtype=bool)
         self._returns = np.zeros(num_envs)
@@ -100,8 +104,8 @@ class VectorLoop:
         """
         while True:
             is_valid = self._is_valid
-            actions = choose(self.observations, self._is_first)
-            observations, rewards, terminated, truncated, infos = self.env.step(actions)
+            self.actions = choose(self.observations, self._is_first)
+            self.shown, rewards, terminated, truncated, infos = self.env.step(self.actions)
             is_last = (terminated | truncated) & is_valid
             rewards = np.where(is_valid, rewards, 0.0)
             returns, lengths = self._returns + rewards, self._lengths + is_valid
@@ -111,7 +115,7 @@ class VectorLoop:
             else:
                 # An autoreset step follows an episode's end, and a new episode follows an autoreset step.
                 self._is_first, self._is_valid = ~is_valid, ~is_last
-            self.observations = self._pack(observations)
+            self.observations = self._pack(self.shown)
             yield VectorStep(is_valid, rewards, is_last, terminated, truncated, returns, lengths, infos)
 
     def _pack(self, observations: Any) -> np.ndarray:

@@ -15,7 +15,7 @@ from ctm_rl.errors import expand
 
 
 def with_absolute_paths(experiment: AnyExperiment) -> AnyExperiment:
-    """Makes the paths of data and storage absolute, since a run changes its working directory.
+    """Makes the paths of data, storage and ``init_from`` absolute, since a run changes its working directory.
 
     Of the environment's arguments, ``path`` and ``folder`` are changed if they name something that exists.
     """
@@ -24,6 +24,8 @@ def with_absolute_paths(experiment: AnyExperiment) -> AnyExperiment:
         return {name: _absolute(value) if name in ("path", "folder") else value for name, value in kwargs.items()}
 
     experiment = with_absolute_storage(experiment)
+    if experiment.init_from is not None:
+        experiment = dataclasses.replace(experiment, init_from=str(expand(experiment.init_from).absolute()))
     if not isinstance(experiment, AnsweringExperiment):
         return experiment
     env = experiment.env

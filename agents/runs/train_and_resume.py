@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ctm_rl.agents.callbacks.by_name import make_callbacks
+from ctm_rl.agents.callbacks.callback import Callback
+from ctm_rl.agents.callbacks.early_stopping import EarlyStopping, measure_of
 from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.ship_package import describe_shipping, users_modules
@@ -16,6 +19,7 @@ from ctm_rl.agents.cluster.users_folder import entered, remembered
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_json
+from ctm_rl.agents.experiments.settings import StopSettings
 from ctm_rl.agents.run_directory.directory import (
     config_of,
     created_directory,
@@ -28,7 +32,7 @@ from ctm_rl.agents.run_directory.trust import check_trusted, remember, run_claim
 from ctm_rl.agents.run_directory.upload import uploader_for
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, with_absolute_storage, working_inside
 from ctm_rl.agents.runs import check_environment
-from ctm_rl.agents.runs.acting_task import ActingTask
+from ctm_rl.agents.runs.acting_task import WINDOW, ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
 from ctm_rl.agents.runs.check_state import check_training_state
 from ctm_rl.agents.runs.schedules import describe_jumps
@@ -41,22 +45,29 @@ _MAY_CHANGE = {("env", name) for name in ("step_time_limit", "check_bounds", "to
 """Fields of the environment that may differ when a run is resumed: how its faults are handled."""
 
 
-def train(experiment: AnyExperiment, progress: Progress | None = None) -> Path:
+def train(
+    experiment: AnyExperiment,
+    progress: Progress | None = None,
+    *,
+    callbacks: Callback | Sequence[Callback] = (),
+) -> Path:
     """Trains an experiment from the beginning.
 
     Args:
         experiment: what to train.
         progress: shows how it goes; ``None``: nothing is shown.
+        callbacks: called beside those that the experiment names; the run's configuration does not hold them.
 
     Returns:
         The run's directory, absolute.
 
     Raises:
         UserError: it cannot be run as it is; nothing has been written then.
+        CallbackFailed: a callback has raised an exception, which is the cause; a checkpoint is saved.
         RunInterrupted: a signal stopped it, after a checkpoint.
     """
     progress = progress or Progress()
-    with stop_on_signals(progress) as request, new_run(experiment, request, progress) as run:
+    with stop_on_signals(progress) as request, new_run(experiment, request, progress, callbacks) as run:
         run.loop(request)
     return run.run_dir
 
@@ -67,6 +78,7 @@ def resume(
     progress: Progress | None = None,
     *,
     trust: bool = False,
+    callbacks: Callback | Sequence[Callback] = (),
 ) -> Path:
     """Continues a run from its last checkpoint.
 
@@ -76,18 +88,20 @@ def resume(
         progress: shows how it goes; ``None``: nothing is shown.
         trust: whether it may import, join and write what no run of this user on this machine names, see
             ``run_directory.trust``.
+        callbacks: as of ``train``; those of an earlier call are not remembered.
 
     Returns:
         The run's directory, absolute.
 
     Raises:
         UserError: it is not a run or not trusted, has no usable checkpoint, or has used up its budget.
+        CallbackFailed: a callback has raised an exception, which is the cause; a checkpoint is saved.
         RunInterrupted: a signal stopped it, after a checkpoint.
     """
     progress, run_dir = progress or Progress(), expand(run_dir)
     claims = run_claims(experiment or read_config(run_dir))
     check_trusted(claims, run_dir, is_trusted=trust)
-    with stop_on_signals(progress) as request, resumed_run(run_dir, experiment, request, progress) as run:
+    with stop_on_signals(progress) as request, resumed_run(run_dir, experiment, request, progress, callbacks) as run:
         remember(claims)
         run.loop(request)
     return run.run_dir
@@ -95,7 +109,12 @@ def resume(
 
 @contextlib.contextmanager
 def new_run(
-    experiment: AnyExperiment, request: StopRequest, progress: Progress, *, is_placed: bool = False
+    experiment: AnyExperiment,
+    request: StopRequest,
+    progress: Progress,
+    callbacks: Callback | Sequence[Callback] = (),
+    *,
+    is_placed: bool = False,
 ) -> Iterator[Run]:
     """Starts a run: makes its directory and writes its first checkpoint; the body trains it.
 
@@ -103,6 +122,7 @@ def new_run(
         experiment: what to train.
         request: checked before anything is written.
         progress: shows how it goes.
+        callbacks: called beside those that the experiment names.
         is_placed: whether Ray has already reserved what the run needs, as for a trial of a sweep.
 
     Yields:
@@ -114,7 +134,14 @@ def new_run(
     run_dir = new_run_dir(experiment)
     experiment = with_absolute_paths(experiment)
     claims = run_claims(experiment)
-    with _running(experiment, run_dir, request, progress, None, is_placed=is_placed) as (run, keep):
+    source = None
+    if experiment.init_from is not None:
+        from ctm_rl.agents.runs.init_from import read_source
+
+        source = read_source(experiment.init_from)
+    with _running(experiment, run_dir, request, progress, None, callbacks, is_placed=is_placed) as (run, keep):
+        if source is not None:
+            progress.write(run.initialise(source))
         run.begin()
         keep()
         remember(claims)
@@ -129,6 +156,7 @@ def resumed_run(
     experiment: AnyExperiment | None,
     request: StopRequest,
     progress: Progress,
+    callbacks: Callback | Sequence[Callback] = (),
     *,
     is_placed: bool = False,
 ) -> Iterator[Run]:
@@ -156,7 +184,10 @@ def resumed_run(
         )
     request.run_dir = str(run_dir)
     built = _with_saved_encoder(experiment, state)
-    with _running(experiment, run_dir, request, progress, position, is_placed=is_placed, built=built) as (run, _):
+    with _running(experiment, run_dir, request, progress, position, callbacks, is_placed=is_placed, built=built) as (
+        run,
+        _,
+    ):
         with checkpoint.rebuilding("training state", place):
             run.restore(state)
         progress.write(f"run {run_dir}, from iteration {position.iteration}")
@@ -206,6 +237,7 @@ def _running(
     request: StopRequest,
     progress: Progress,
     position: Position | None,
+    callbacks: Callback | Sequence[Callback],
     *,
     is_placed: bool,
     built: AnyExperiment | None = None,
@@ -225,6 +257,9 @@ def _running(
     position = position or Position()
     started = time.monotonic() - position.seconds
     prepare_environment(experiment)
+    called = make_callbacks(experiment.callbacks, callbacks)
+    if experiment.stop != StopSettings():
+        called.append(("--stop", EarlyStopping(experiment.stop, measure_of(experiment, WINDOW))))
     nodes = [] if is_placed else check_machine(experiment)
     request.check()
     # The environment of a trial has been checked with its sweep.
@@ -245,7 +280,7 @@ def _running(
         _show_start(experiment, nodes, progress)
         if not is_new:
             directory.write_config()
-        run = Run(experiment, directory, task, config, progress, started, position, uploader)
+        run = Run(experiment, directory, task, config, progress, started, position, uploader, called)
         with ray_for(experiment, request, nodes), entered():
             if not is_placed:
                 check_environment.try_out_on_a_worker(experiment, request)

@@ -7,13 +7,16 @@ import math
 import shlex
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from ctm_rl.agents.callbacks.callback import Callback, RunView
+from ctm_rl.agents.callbacks.calls import CallbackFailed, Calls
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
+from ctm_rl.agents.rllib.finished_episodes import FinishedEpisode, finished_episodes
 from ctm_rl.agents.rllib.iteration import IterationStopped, observed_by
 from ctm_rl.agents.rllib.private import kill_silent_actors, without_known_noise, without_ray_results
 from ctm_rl.agents.run_directory.directory import RunDirectory
@@ -29,6 +32,9 @@ from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.finite import find_not_finite, learned_part
 from ctm_rl.checkpoints.store import CheckpointError
 from ctm_rl.errors import Diverged, EnvFault, UserError
+
+if TYPE_CHECKING:
+    from ctm_rl.agents.runs.init_from import Source
 
 _LOG = logging.getLogger(__name__)
 
@@ -80,6 +86,7 @@ class Run:
         started: when it began, on the monotonic clock, minus the time trained before it was resumed.
         position: how far it is.
         uploader: copies checkpoints to a storage; ``None``: the run has none.
+        callbacks: with what messages call them, in the order in which they are called.
     """
 
     def __init__(
@@ -92,6 +99,7 @@ class Run:
         started: float,
         position: Position,
         uploader: Uploader | None,
+        callbacks: Sequence[tuple[str, Callback]] = (),
     ) -> None:
         self._experiment, self._settings = experiment, to_json(experiment)
         self._directory = directory
@@ -109,6 +117,17 @@ class Run:
         self._is_broken_off = False
         self._saving = threading.RLock()
         self._request: StopRequest | None = None
+        self._calls = Calls(callbacks)
+        self.view = RunView(
+            self.run_dir,
+            experiment,
+            position=lambda: self._position,
+            algorithm=lambda: self._algorithm,
+            policy=self._copy_policy,
+        )
+        self._episodes: list[FinishedEpisode] = []
+        self._reported_iteration: int | None = None
+        """Iteration of the last checkpoint that the callbacks know; ``None``: they are not called, or no longer."""
 
     def __enter__(self) -> "Run":
         """Builds the algorithm."""
@@ -134,6 +153,20 @@ class Run:
         is_stopping = self._is_broken_off or (self._request is not None and self._request.is_stopping)
         kill_silent_actors(self._algorithm, STOP_SECONDS if is_stopping else END_SECONDS)
 
+    def initialise(self, source: "Source") -> str:
+        """Takes the weights of another run, as far as they fit; call it before ``begin``.
+
+        Returns:
+            What was taken, in one line.
+
+        Raises:
+            UserError: nothing fits.
+        """
+        from ctm_rl.agents.runs.init_from import initialise
+
+        (described,) = self._task.describe(self._algorithm).values()
+        return initialise(self._algorithm, described["weights"], described["config"]["num_neurons"], source)
+
     def begin(self) -> None:
         """Writes the first checkpoint.
 
@@ -149,13 +182,23 @@ class Run:
     def save(self, state: dict[str, Any] | None = None) -> None:
         """Writes a checkpoint of the last whole iteration, unless it has one, and what the run's directory has lost.
 
+        Callbacks get to know it.
+
         Args:
             state: the algorithm's state, if the caller has read it already.
 
         Raises:
             CheckpointError: it cannot be written; the last one remains.
             Diverged: weights or optimiser are not finite; the last one remains.
+            CallbackFailed: a callback has raised an exception.
         """
+        self._save(state)
+        if self._reported_iteration is not None and self._reported_iteration < self._saved_iteration:
+            self._reported_iteration = self._saved_iteration
+            self._call("on_checkpoint", checkpoint.path_of(self.run_dir, self._saved_iteration))
+
+    def _save(self, state: dict[str, Any] | None = None) -> None:
+        """As ``save``, without callbacks."""
         self._restore_directory()
         if not checkpoint.path_of(self.run_dir, self._position.iteration).is_dir():
             self._saved_iteration = min(self._saved_iteration, self._position.iteration - 1)
@@ -283,6 +326,9 @@ class Run:
                 while not request.is_stopping and next(rows, None) is not None:
                     pass
             self._save_last()
+            self.end()
+        if self.view.stop_reason is not None:
+            self._progress.write(f"stopped after iteration {self._position.iteration}: {self.view.stop_reason}")
         if request.signum is None:
             request.check()
         else:
@@ -300,6 +346,8 @@ class Run:
         """
         metrics = MetricsWriter(self.run_dir, self._position.iteration, self._task.metrics, self._directory.restore)
         with contextlib.closing(metrics):
+            self._reported_iteration = self._saved_iteration
+            self._call("on_start")
             while not self.is_over:
                 try:
                     row = self._train_or_save()
@@ -315,14 +363,57 @@ class Run:
                 metrics.write(row)
                 self._progress.show_metrics(row)
                 report_upload(self._uploader, self._progress)
+                for episode in self._episodes:
+                    self._call("on_episode", episode)
+                self._call("on_iteration", {**row})
                 if self._is_due():
                     self._save_and_continue()
                 yield row
 
+    def end(self) -> None:
+        """Reports to the callbacks, once, that training has ended; call it after the last checkpoint.
+
+        Raises:
+            CallbackFailed: a callback has raised an exception.
+        """
+        if self._reported_iteration is not None:
+            self._call("on_end")
+            self._reported_iteration = None
+
     @property
     def is_over(self) -> bool:
-        """Whether the budget is used up."""
-        return is_used_up(self._experiment, self._position)
+        """Whether the budget is used up, or a callback has stopped the run."""
+        return self.view.stop_reason is not None or is_used_up(self._experiment, self._position)
+
+    def _call(self, method: str, *arguments: Any) -> None:
+        """Calls a method of every callback.
+
+        Raises:
+            CallbackFailed: one has raised an exception; what was learned is saved, and no callback is called any more.
+        """
+        try:
+            self._calls.call(method, self.view, *arguments)
+        except CallbackFailed as error:
+            self._reported_iteration = None
+            if self._request is not None and self._request.is_stopping:
+                # The signal may have hit others too, such as a program that the callback has started.
+                _LOG.warning("%s The run stops.", error)
+                return
+            saved = self._save_after_error()
+            raise CallbackFailed(f"{error} {saved}; continue with: ctm-rl resume {self.run_dir}") from error.__cause__
+
+    def _copy_policy(self) -> Any:
+        """A copy of what is trained, see ``RunView.policy``."""
+        import torch
+
+        from ctm_rl.inference.load_model import MODEL_ENTRY, rebuild_model
+        from ctm_rl.inference.policy import Policy
+
+        place = checkpoint.path_of(self.run_dir, self._position.iteration)
+        # Random numbers are drawn for the weights, before they get their values.
+        with torch.random.fork_rng(devices=[]), checkpoint.rebuilding("policy", place):
+            content = self._task.describe(self._algorithm)
+            return (rebuild_model if MODEL_ENTRY in content else Policy.from_state)(place, content)
 
     def _is_due(self) -> bool:
         """Whether it is time for a checkpoint."""
@@ -360,11 +451,7 @@ class Run:
         """Saves the last whole iteration and raises the error, with what is saved in its message."""
         iteration = self._position.iteration + 1
         self._break_off()
-        try:
-            self.save()
-            saved = f"A checkpoint is saved in {self.run_dir}"
-        except CheckpointError as problem:
-            saved = f"{problem} The last one in {self.run_dir} remains"
+        saved = self._save_after_error()
         if isinstance(error, EnvFault):
             is_tolerant = isinstance(self._experiment, ActingExperiment) and self._experiment.env.tolerate_faults
             hint = (
@@ -380,6 +467,14 @@ class Run:
             raise RunLost(f"Ray failed in iteration {iteration} ({_first_line(error)}). {going_on}") from error
         _LOG.error("iteration %d failed. %s", iteration, going_on)
         raise error
+
+    def _save_after_error(self) -> str:
+        """Writes a checkpoint if it can; returns what is saved."""
+        try:
+            self._save()
+            return f"A checkpoint is saved in {self.run_dir}"
+        except CheckpointError as problem:
+            return f"{problem} The last one in {self.run_dir} remains"
 
     def _located(self, error: Diverged, iteration: int) -> Diverged:
         """The error with where it happened, and where the run can be continued from."""
@@ -457,6 +552,7 @@ class Run:
             raise self._located(getattr(error, "cause", error), self._position.iteration + 1) from error
         ended = time.monotonic()
         steps = int(result["env_runners"]["num_env_steps_sampled"])
+        self._episodes = finished_episodes(result) if self._calls.has("on_episode") else []
         self._position.iteration += 1
         self._position.env_steps += steps
         self._position.seconds = ended - self._started

@@ -9,6 +9,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ctm_rl.agents.experiments.answering import HeldOutSettings, LearningSettings
 from ctm_rl.agents.experiments.validation import check_api_stack
 from ctm_rl.agents.rllib import private
+from ctm_rl.agents.rllib.callbacks import EPISODE_CALLBACKS, SAMPLE_CALLBACK, is_given
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.learner import SupervisedLearner
 from ctm_rl.agents.supervised.module import AnsweringModule
@@ -97,6 +98,9 @@ class SupervisedConfig(AlgorithmConfig):
             raise ValueError(
                 f"learning.batch_size {self.learning.batch_size} must be a multiple of {unit}, learners x parts."
             )
+        for name in (*EPISODE_CALLBACKS, SAMPLE_CALLBACK):
+            if is_given(self, name):
+                raise ValueError(f"{name} has no effect here: samples are no episodes; use on_train_result.")
         if not isinstance(self.env, str):
             raise ValueError(f"the environment must be a name: environment('ctm_rl/Parity-v0'), got {self.env!r}.")
         super().validate()

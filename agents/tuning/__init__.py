@@ -1,4 +1,4 @@
 """Hyperparameter search with Ray Tune: ``ctm-rl tune``.
 
-Imports ``runs``, ``run_directory`` and ``cluster``.
+Imports ``runs``, ``callbacks``, ``run_directory`` and ``cluster``.
 """

@@ -10,6 +10,7 @@ from typing import Any
 
 from ray.tune import PlacementGroupFactory, Trainable
 
+from ctm_rl.agents.callbacks.calls import CallbackFailed
 from ctm_rl.agents.cluster.signals import StopRequest
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.experiments.settings import RunSettings
@@ -121,8 +122,10 @@ class SweepTrial(Trainable):
         if self._rows is None:
             return
         if self._run is not None:
-            with contextlib.suppress(Diverged):  # the trial has reported it, and its last checkpoint is finite
+            # The trial has reported it, and its last checkpoint is finite.
+            with contextlib.suppress(Diverged, CallbackFailed):
                 self._run.save()
+                self._run.end()
         self._rows.close()
 
     @property
@@ -163,6 +166,7 @@ class SweepTrial(Trainable):
             for row in rows:
                 if run.is_over:
                     run.save()
+                    run.end()
                 yield row, run.is_over
 
     def _find_position(self, experiment: AnyExperiment) -> Position | None:

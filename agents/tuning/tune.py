@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from ctm_rl.agents.callbacks.by_name import make_callbacks
 from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
@@ -89,6 +90,7 @@ def _check(sweep: Sweep, request: StopRequest) -> tuple[float, list[Node]]:
     for name in _EXTRAS:
         if name in sweep.options.logger and importlib.util.find_spec(name) is None:
             raise UserError(f'--logger {name} needs {name}, which is not installed: pip install "ctm-rl[{name}]".')
+    make_callbacks(sweep.experiment.callbacks)  # wrong names are refused here, before there are trials
     prepare_environment(sweep.experiment)
     experiments = [with_values(sweep.experiment, config) for config in combinations(sweep.searches)]
     sizes = {_size(experiment): experiment for experiment in experiments}

@@ -85,7 +85,7 @@ def _check_file(file: str, experiment: AnyExperiment, rest: list[str], *, is_tru
     # Arguments of the environment are merged, so that the file's remain.
     named = options - {"--env.kwargs", "--env.held-out-kwargs"}
     check_trusted(file_claims(experiment), file, named=named, is_trusted=is_trusted)
-    if "--env.id" in options:
+    if {"--env.id", "--callbacks"} & options:
         import_from_current_folder()
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from ctm_rl.agents.experiments.json_option import JsonObject
-from ctm_rl.agents.experiments.settings import BudgetConfig, Placement
+from ctm_rl.agents.experiments.settings import BudgetConfig, Placement, StopSettings
 
 USAGE = """\
 ctm-rl: train, evaluate and compare Continuous Thought Machines
@@ -78,6 +78,8 @@ class ResumeOptions:
     """The directory of the run or sweep; or a run's path or URL in a storage, from which it is fetched."""
     budget: BudgetConfig
     """How long the run trains in total, including the time before it is resumed; by default as before."""
+    stop: StopSettings
+    """When the run ends before its budget is used up; by default as before."""
     address: str | None = None
     """An existing Ray cluster, auto or host:port; None: start Ray on this machine."""
     placement: Placement | None = None

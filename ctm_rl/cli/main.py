@@ -179,7 +179,7 @@ def _resume(arguments: list[str]) -> None:
     run_dir, storage = find_run(given.dir, given.storage, given.run_dir, check)
     saved = read_config(run_dir)
     # Parsed once more, now that the run's own values are known, which are the defaults.
-    own = {name: getattr(saved, name) for name in ("budget", "address", "placement")}
+    own = {name: getattr(saved, name) for name in ("budget", "stop", "address", "placement")}
     defaults = dataclasses.replace(given, **own, storage=storage or saved.storage)
     options = parse(ResumeOptions, arguments, "ctm-rl resume", default=defaults)
     changed = {name: getattr(options, name) for name in (*own, "storage")}

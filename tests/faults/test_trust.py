@@ -156,6 +156,19 @@ def test_an_encoder_of_a_checkpoint_is_neither_imported_nor_called(
 
 
 @pytest.mark.usefixtures("place")
+def test_callbacks_of_this_folder_are_not_imported(capsys: pytest.CaptureFixture[str]) -> None:
+    foreign("theirs", callbacks=["evil:Callback"])
+    assert "import evil from" in refused(capsys, "resume", "theirs", "--budget.env-steps", "100000")
+    assert "import evil from" in refused(capsys, "train", "--config", "theirs/config.json", "--run-dir", "mine")
+    # Evaluation calls none.
+    assert main(["evaluate", "theirs", "--episodes", "1"]) == 0
+    assert not Path("executed").exists()
+    assert main(["train", "--config", "theirs/config.json", "--run-dir", "mine", "--callbacks", "evil:Callback"]) == 2
+    assert Path("executed").exists()
+    assert "evil has no Callback" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("place")
 def test_a_trusted_run_is_evaluated_and_not_remembered(capsys: pytest.CaptureFixture[str]) -> None:
     foreign("theirs", env={"id": "evil:Roll-v0", "wrappers": ["hide-velocities=1,3"]})
     assert main(["evaluate", "theirs", "--episodes", "2", "--trust"]) == 0

@@ -316,20 +316,20 @@ def test_tune_may_search_any_setting() -> None:
     assert RecurrentPPOConfig().update_from_dict({**space, "target_kl": 0.02}).ppo.target_kl == 0.02
 
 
-def test_episode_callbacks_are_refused_and_others_are_not() -> None:
-    class WithTrainResult(RLlibCallback):
-        def on_train_result(self, **kwargs: Any) -> None:
+def test_only_the_callback_of_samples_is_refused() -> None:
+    class WithSampleEnd(RLlibCallback):
+        def on_sample_end(self, **kwargs: Any) -> None:
             pass
 
     class WithEpisodeEnd(RLlibCallback):
         def on_episode_end(self, **kwargs: Any) -> None:
             pass
 
-    RecurrentPPOConfig().environment("CartPole-v1").callbacks(WithTrainResult).validate()
-    refused: list[dict[str, Any]] = [{"callbacks_class": WithEpisodeEnd}, {"on_episode_step": print}]
+    RecurrentPPOConfig().environment("CartPole-v1").callbacks(WithEpisodeEnd, on_train_result=print).validate()
+    refused: list[dict[str, Any]] = [{"callbacks_class": WithSampleEnd}, {"on_sample_end": print}]
     for wrong in refused:
         config = RecurrentPPOConfig().environment("CartPole-v1").callbacks(**wrong)
-        with pytest.raises(ValueError, match=r"on_episode_.* has no effect .* columns have no episode objects"):
+        with pytest.raises(ValueError, match=r"on_sample_end has no effect .* use on_episode_end"):
             config.validate()
 
 
