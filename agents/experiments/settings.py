@@ -67,6 +67,12 @@ class RunSettings:
     """Minutes between two checkpoints; one more is written at every stop."""
     checkpoint_iterations: int | None = None
     """Iterations between two checkpoints, instead of minutes."""
+    logger: tuple[str, ...] = ("tensorboard",)
+    """Where metrics go beside metrics.jsonl: tensorboard, csv, wandb, mlflow, module:Class of your own, or a name that
+    an installed package declares; several, separated by spaces, or none."""
+    profile: bool = False
+    """Measure where an iteration's time goes: shares at the end, and trace.json in the run's directory, which Perfetto
+    (ui.perfetto.dev) opens."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run on any machine."""
@@ -87,6 +93,8 @@ class RunSettings:
         check_number("checkpoint_minutes", self.checkpoint_minutes, above=0)
         if self.checkpoint_iterations is not None:
             check_number("checkpoint_iterations", self.checkpoint_iterations, at_least=1)
+        if len(set(self.logger)) < len(self.logger):
+            raise ValueError(f"logger must name each logger once, got {' '.join(self.logger)}.")
         if self.placement is not None and (self.num_env_runners < 1 or self.num_cpus_per_env_runner == 0):
             raise ValueError(
                 "placement has no effect without num_env_runners and num_cpus_per_env_runner; set both above 0, or "

@@ -58,7 +58,7 @@ def run_claims(experiment: AnyExperiment) -> list[Claim]:
 
     ``auto`` is the cluster of this machine, or of its environment variables, and not a choice of the configuration.
     """
-    claims = env_claims(experiment.env)
+    claims = [*env_claims(experiment.env), *value_claims({"--logger": experiment.logger})]
     if experiment.address not in (None, "auto"):
         claims.append(Claim("--address", "join the Ray cluster at {}", str(experiment.address)))
     if experiment.storage is not None:

@@ -14,6 +14,7 @@ from ctm_rl.agents.cluster.signals import START_SECONDS, RunInterrupted, StopReq
 from ctm_rl.agents.cluster.users_folder import entered, remembered
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_json
+from ctm_rl.agents.loggers.by_name import build_loggers
 from ctm_rl.agents.run_directory.directory import (
     config_of,
     created_directory,
@@ -210,6 +211,7 @@ def _running(
     is_new = position is None
     position = position or Position()
     started = time.monotonic() - position.seconds
+    loggers = build_loggers(experiment.logger)
     prepare_environment(experiment)
     nodes = [] if is_placed else check_machine(experiment)
     request.check()
@@ -230,7 +232,7 @@ def _running(
         _show_start(experiment, nodes, progress)
         if not is_new:
             directory.write_config()
-        run = Run(experiment, directory, task, config, progress, started, position, uploader)
+        run = Run(experiment, directory, task, config, progress, started, position, uploader, loggers)
         with ray_for(experiment, request, nodes), entered():
             if not is_placed:
                 check_environment.try_out_on_a_worker(experiment, request)

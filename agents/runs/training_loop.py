@@ -7,17 +7,18 @@ import math
 import shlex
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
+from ctm_rl.agents.loggers.metrics_log import MetricsLog
+from ctm_rl.agents.loggers.protocol import Logger
 from ctm_rl.agents.rllib.iteration import IterationStopped, observed_by
 from ctm_rl.agents.rllib.private import kill_silent_actors, without_known_noise, without_ray_results
 from ctm_rl.agents.run_directory.directory import RunDirectory
-from ctm_rl.agents.run_directory.metrics_file import MetricsWriter
 from ctm_rl.agents.run_directory.progress import Progress, Row
 from ctm_rl.agents.run_directory.upload import MAX_SECONDS, Uploader, finishing_upload, report_upload
 from ctm_rl.agents.run_directory.working_directory import num_threads
@@ -80,6 +81,7 @@ class Run:
         started: when it began, on the monotonic clock, minus the time trained before it was resumed.
         position: how far it is.
         uploader: copies checkpoints to a storage; ``None``: the run has none.
+        loggers: where metrics go beside ``metrics.jsonl``, by their names.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Run:
         started: float,
         position: Position,
         uploader: Uploader | None,
+        loggers: Mapping[str, Logger],
     ) -> None:
         self._experiment, self._settings = experiment, to_json(experiment)
         self._directory = directory
@@ -102,6 +105,8 @@ class Run:
         self._started = started
         self._position = position
         self._uploader = uploader
+        self._loggers = loggers
+        self._is_resumed = False
         self._saved_iteration = -1
         self._saved_at = time.monotonic()
         self._num_lost_learners = 0
@@ -272,6 +277,7 @@ class Run:
         from ctm_rl.agents.runs.algorithm_state import restore
 
         restore(self._algorithm, state["learner"])
+        self._is_resumed = True
         self._saved_iteration = self._position.iteration
 
     def loop(self, request: StopRequest) -> None:
@@ -298,7 +304,15 @@ class Run:
         Yields:
             The line of metrics of each iteration, after it has been written.
         """
-        metrics = MetricsWriter(self.run_dir, self._position.iteration, self._task.metrics, self._directory.restore)
+        metrics = MetricsLog(
+            self._experiment,
+            self.run_dir,
+            self._position.iteration,
+            self._loggers,
+            self._task.metrics,
+            is_resumed=self._is_resumed,
+            restore=self._directory.restore,
+        )
         with contextlib.closing(metrics):
             while not self.is_over:
                 try:

@@ -38,11 +38,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agents.supervised": {*CORE, *AGENTS},
     "agents.bandit": {*CORE, *AGENTS, "agents.ppo", "agents.supervised"},
     "agents.run_directory": {"checkpoints", "agents.experiments"},
+    "agents.loggers": {"agents.experiments", "agents.run_directory"},
     "agents.evaluation": {*CORE, *AGENTS, "agents.run_directory", "agents.supervised"},
     "agents.cluster": AGENTS,
     "agents.runs": {*CORE, *AGENTS, "agents.ppo", "agents.stock", "agents.supervised", "agents.bandit"}
-    | {"agents.run_directory", "agents.cluster"},
-    "agents.tuning": {*CORE, "agents.experiments", "agents.run_directory", "agents.cluster", "agents.runs"},
+    | {"agents.run_directory", "agents.cluster", "agents.loggers"},
+    "agents.tuning": {*CORE, "agents.experiments", "agents.run_directory", "agents.cluster", "agents.runs"}
+    | {"agents.loggers"},
     "agents.bench": {*CORE, *AGENTS, "agents.run_directory", "agents.cluster", "agents.runs", "agents.supervised"},
     "agents.bench.cluster": {"agents.bench", *AGENTS, "agents.cluster", "agents.ppo"},
     "envs": {"envs.*"},
