@@ -18,12 +18,14 @@ from ctm_rl.agents.loggers.metrics_log import MetricsLog
 from ctm_rl.agents.loggers.protocol import Logger
 from ctm_rl.agents.rllib.iteration import IterationStopped, observed_by
 from ctm_rl.agents.rllib.private import kill_silent_actors, without_known_noise, without_ray_results
+from ctm_rl.agents.rllib.spans import LOG, SAVE, span
 from ctm_rl.agents.run_directory.directory import RunDirectory
 from ctm_rl.agents.run_directory.progress import Progress, Row
 from ctm_rl.agents.run_directory.upload import MAX_SECONDS, Uploader, finishing_upload, report_upload
 from ctm_rl.agents.run_directory.working_directory import num_threads
 from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
+from ctm_rl.agents.runs.profile import Profile, closing_profile
 from ctm_rl.agents.runs.snapshot import Snapshot
 from ctm_rl.agents.runs.task import MODULE
 from ctm_rl.checkpoints import store as checkpoint
@@ -107,6 +109,7 @@ class Run:
         self._uploader = uploader
         self._loggers = loggers
         self._is_resumed = False
+        self._profile = Profile(directory.path, progress) if experiment.profile else None
         self._saved_iteration = -1
         self._saved_at = time.monotonic()
         self._num_lost_learners = 0
@@ -127,6 +130,8 @@ class Run:
                 self._algorithm = self._config.build_algo()
             stack.callback(self._algorithm.stop)
             stack.callback(self._kill_silent_actors)
+            if self._profile is not None:
+                self._profile.attach(self._algorithm)
             self._stack = stack.pop_all()
         return self
 
@@ -313,8 +318,11 @@ class Run:
             is_resumed=self._is_resumed,
             restore=self._directory.restore,
         )
-        with contextlib.closing(metrics):
+        profile = self._profile
+        with contextlib.closing(metrics), closing_profile(profile):
             while not self.is_over:
+                if profile is not None:
+                    profile.begin_iteration()
                 try:
                     row = self._train_or_save()
                 except IterationStopped:
@@ -326,11 +334,15 @@ class Run:
                 if row is None:
                     metrics.truncate(self._position.iteration)
                     continue
-                metrics.write(row)
-                self._progress.show_metrics(row)
-                report_upload(self._uploader, self._progress)
+                with span(LOG):
+                    metrics.write(row)
+                    self._progress.show_metrics(row)
+                    report_upload(self._uploader, self._progress)
                 if self._is_due():
-                    self._save_and_continue()
+                    with span(SAVE):
+                        self._save_and_continue()
+                if profile is not None:
+                    profile.end_iteration(self._position.iteration)
                 yield row
 
     @property
@@ -454,7 +466,8 @@ class Run:
     def _train(self) -> Row:
         """Trains one iteration and returns its line of metrics."""
         if self._snapshot.iteration < self._position.iteration and self._snapshot.is_due:
-            self._take_snapshot()
+            with span(SAVE):
+                self._take_snapshot()
         with observed_by(self._observe):
             return self._train_observed()
 
@@ -470,6 +483,8 @@ class Run:
             # What a remote learner raises is an error of Ray too, with its cause.
             raise self._located(getattr(error, "cause", error), self._position.iteration + 1) from error
         ended = time.monotonic()
+        if self._profile is not None:
+            self._profile.read(result)
         steps = int(result["env_runners"]["num_env_steps_sampled"])
         self._position.iteration += 1
         self._position.env_steps += steps
