@@ -12,9 +12,9 @@ from typing import Any
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.loggers.groups import tag_of
-from ctm_rl.agents.loggers.protocol import StepCounts, public_config
+from ctm_rl.agents.loggers.protocol import StepCounts
 from ctm_rl.agents.loggers.run_ids import read_run_id, write_run_id
-from ctm_rl.agents.run_directory.directory import SWEEP_FILE
+from ctm_rl.agents.run_directory.directory import SWEEP_FILE, config_of
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Row
 
@@ -93,7 +93,7 @@ class MlflowRun:
         place = None if artifacts is None else artifacts.as_uri()
         number = self._client.create_experiment(name, place) if found is None else found.experiment_id
         run_id = self._client.create_run(number, run_name=self._run_dir.name).info.run_id
-        params = [Param(key, str(value)[:_MAX_LENGTH]) for key, value in _flat(public_config(experiment))]
+        params = [Param(key, str(value)[:_MAX_LENGTH]) for key, value in _flat(config_of(experiment))]
         for first in range(0, len(params), _MAX_PARAMS):
             self._client.log_batch(run_id, params=params[first : first + _MAX_PARAMS])
         return run_id

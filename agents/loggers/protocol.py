@@ -1,11 +1,9 @@
 """What a logger is: the four methods that a run calls, and what those that come with the package share."""
 
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
-from ctm_rl.agents.experiments.storage_url import mask_secrets
-from ctm_rl.agents.run_directory.directory import config_of
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Row
 
@@ -77,9 +75,3 @@ class StepCounts:
         """Drops later iterations; returns the last step that stays, ``None``: it is not known."""
         self._steps = {number: step for number, step in self._steps.items() if number <= iteration}
         return self._steps.get(iteration)
-
-
-def public_config(experiment: AnyExperiment) -> dict[str, Any]:
-    """Returns the content of ``config.json`` for a service, without secrets in the storage's URL."""
-    storage = experiment.storage
-    return {**config_of(experiment), "storage": None if storage is None else mask_secrets(storage)}

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.loggers.groups import tag_of
-from ctm_rl.agents.loggers.protocol import StepCounts, public_config
+from ctm_rl.agents.loggers.protocol import StepCounts
 from ctm_rl.agents.loggers.run_ids import read_run_id, write_run_id
 from ctm_rl.agents.loggers.wandb_records import cut_file, is_finished
-from ctm_rl.agents.run_directory.directory import SWEEP_FILE
+from ctm_rl.agents.run_directory.directory import SWEEP_FILE, config_of
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Row
 
@@ -87,7 +87,7 @@ class WandbRun:
             mode=mode,
             resume="allow" if mode == "online" else None,
             reinit="create_new",
-            config=public_config(self._experiment),
+            config=config_of(self._experiment),
             allow_val_change=True,
             settings=wandb.Settings(
                 silent=mode != "online",

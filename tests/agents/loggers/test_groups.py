@@ -1,6 +1,7 @@
 """The groups of metrics: every metric of the package is in one, and unknown ones follow a rule."""
 
 import pytest
+from paths import ROOT
 
 from ctm_rl.agents.loggers.groups import GROUPS, tag_of
 from ctm_rl.agents.runs.acting_task import ACTING_METRICS
@@ -11,6 +12,13 @@ def test_every_metric_of_a_run_is_listed() -> None:
     listed = [name for names in GROUPS.values() for name in names]
     assert len(set(listed)) == len(listed)
     assert {*ACTING_METRICS, *ANSWERING_METRICS, *BANDIT_METRICS} <= set(listed)
+
+
+def test_the_documented_groups_are_those_of_the_code() -> None:
+    lines = (ROOT / "docs" / "guides" / "logs.md").read_text().splitlines()
+    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| `") and "/` |" in line]
+    shown = {group.strip("`/"): tuple(names.replace("`", "").split()) for group, names, *_ in cells if " " in names}
+    assert {group: shown[group] for group in GROUPS} == GROUPS
 
 
 @pytest.mark.parametrize(
