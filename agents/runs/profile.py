@@ -22,10 +22,10 @@ from ctm_rl.agents.rllib.spans import (
     WEIGHTS,
     RunnerSpans,
     Span,
+    SpanRecorder,
     record_in_runner,
     spans_of_runners,
     start_recording,
-    stop_recording,
     timed,
 )
 from ctm_rl.agents.run_directory.progress import Progress
@@ -65,7 +65,7 @@ class Profile:
 
     def __init__(self, run_dir: Path, progress: Progress) -> None:
         self._path, self._progress = run_dir / TRACE_FILE, progress
-        self._recorder = start_recording()
+        self._recorder = SpanRecorder()
         self._iterations: list[_Iteration] = []
         self._spans: list[Span] = []
         self._runner_spans: list[RunnerSpans] = []
@@ -75,7 +75,8 @@ class Profile:
         self._begin = time.time_ns()
 
     def attach(self, algorithm: Any) -> None:
-        """Has the environment runners of an algorithm record, and times what only RLlib does."""
+        """Has this process and the environment runners of an algorithm record, and times what only RLlib does."""
+        self._recorder = start_recording()
         group = algorithm.env_runner_group
         group.foreach_env_runner(record_in_runner)
         # Our own algorithms time these themselves; a span inside one of its name is not recorded twice.
@@ -83,9 +84,9 @@ class Profile:
         group.sync_weights = timed(WEIGHTS, group.sync_weights)
 
     def begin_iteration(self) -> None:
-        """Called before each iteration."""
+        """Called before each iteration, and again if it has to be repeated."""
         self._recorder.pop()
-        if len(self._iterations) + 1 == LAST_TRACED:
+        if len(self._iterations) + 1 == LAST_TRACED and self._profiler is None:
             self._profiler = _start_profiler()
         self._begin = time.time_ns()
 
@@ -108,7 +109,6 @@ class Profile:
 
     def close(self) -> None:
         """Writes the trace if it has not been written, and the line with the shares."""
-        stop_recording()
         if not self._is_written:
             self._write()
         if self._iterations:

@@ -18,7 +18,7 @@ from ctm_rl.agents.loggers.metrics_log import MetricsLog
 from ctm_rl.agents.loggers.protocol import Logger
 from ctm_rl.agents.rllib.iteration import IterationStopped, observed_by
 from ctm_rl.agents.rllib.private import kill_silent_actors, without_known_noise, without_ray_results
-from ctm_rl.agents.rllib.spans import LOG, SAVE, span
+from ctm_rl.agents.rllib.spans import LOG, SAVE, span, stop_recording
 from ctm_rl.agents.run_directory.directory import RunDirectory
 from ctm_rl.agents.run_directory.progress import Progress, Row
 from ctm_rl.agents.run_directory.upload import MAX_SECONDS, Uploader, finishing_upload, report_upload
@@ -132,6 +132,7 @@ class Run:
             stack.callback(self._kill_silent_actors)
             if self._profile is not None:
                 self._profile.attach(self._algorithm)
+                stack.callback(stop_recording)
             self._stack = stack.pop_all()
         return self
 
