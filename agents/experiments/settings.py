@@ -98,6 +98,12 @@ class RunSettings:
     init_from: str | None = None
     """Another run, or one of its checkpoints, to begin with the weights and normalisation of, as far as shapes fit, on
     any environment or task; None: begin with random weights."""
+    logger: tuple[str, ...] = ("tensorboard",)
+    """Where metrics go beside metrics.jsonl: tensorboard, csv, wandb, mlflow, module:Class of your own, or a name that
+    an installed package declares; several, separated by spaces, or none."""
+    profile: bool = False
+    """Measure where an iteration's time goes: shares at the end, and trace.json in the run's directory, which Perfetto
+    (ui.perfetto.dev) opens."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run on any machine."""
@@ -120,6 +126,8 @@ class RunSettings:
             check_number("checkpoint_iterations", self.checkpoint_iterations, at_least=1)
         if self.init_from is not None and not self.init_from.strip():
             raise ValueError("init_from must name a run or a checkpoint; it is empty.")
+        if len(set(self.logger)) < len(self.logger):
+            raise ValueError(f"logger must name each logger once, got {' '.join(self.logger)}.")
         if self.placement is not None and (self.num_env_runners < 1 or self.num_cpus_per_env_runner == 0):
             raise ValueError(
                 "placement has no effect without num_env_runners and num_cpus_per_env_runner; set both above 0, or "

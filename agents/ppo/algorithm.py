@@ -18,6 +18,7 @@ from ctm_rl.agents.ppo.config import RecurrentPPOConfig
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.columns import batch_of, for_learners, update_learners
+from ctm_rl.agents.rllib.spans import COLLECT, WEIGHTS, span
 
 
 class RecurrentPPO(PPO):
@@ -49,12 +50,12 @@ class RecurrentPPO(PPO):
         """
         config = self._settings
         assert self.env_runner_group is not None
-        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+        with span(COLLECT), self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             fragment = self._collector.collect(self._tick_seed())
         if config.ppo.collect_ahead:
             self._collector.order(self._tick_seed())
         update_learners(self, _shards(fragment, config.num_learners))
-        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+        with span(WEIGHTS), self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             # RLlib copies the state of the runner in this process to restarted runners.
             local = self.env_runner_group.local_env_runner
             if local is not None:

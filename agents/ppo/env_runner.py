@@ -44,6 +44,7 @@ from ctm_rl.agents.rllib.environment import make_vector
 from ctm_rl.agents.rllib.finished_episodes import FinishedEpisode
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.agents.rllib.runner_base import PlainEnvRunner, ResumableRunner, check_arguments, load_weights
+from ctm_rl.agents.rllib.spans import COLLECT, span
 from ctm_rl.errors import Diverged
 from ctm_rl.inference.batched_actor import Actor
 
@@ -146,7 +147,7 @@ class ColumnarEnvRunner(ResumableRunner, PlainEnvRunner):
         num_steps = num_timesteps or self.config.get_rollout_fragment_length(self.worker_index or 0)
         explore = self.config.explore if explore is None else explore
         self.metrics.log_value(WEIGHTS_SEQ_NO, self._weights_seq_no, window=1)
-        with self.metrics.log_time(SAMPLE_TIMER):
+        with span(COLLECT), self.metrics.log_time(SAMPLE_TIMER):
             fragment = self._play(num_steps, bool(explore), tick_seed)
         self._log(fragment.num_steps)
         return fragment

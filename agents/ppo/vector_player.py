@@ -16,6 +16,7 @@ from ctm_rl.agents.rllib.divergence import explain_samples, largest_of
 from ctm_rl.agents.rllib.finished_episodes import RAW_RETURN, FinishedEpisode, seeds_of_envs
 from ctm_rl.agents.rllib.iteration import report
 from ctm_rl.agents.rllib.module import fields_of
+from ctm_rl.agents.rllib.spans import POLICY, span
 from ctm_rl.agents.rllib.vector_loop import VectorLoop, VectorStep
 from ctm_rl.errors import Diverged
 from ctm_rl.inference.batched_actor import Actor
@@ -91,8 +92,9 @@ class VectorPlayer:
             observations[:, step], is_first[:, step] = observed, begins
             num_ticks = None if ticks is None else ticks[step]
             inputs, is_fresh = self._to_torch(observed, begins)
-            outputs, estimates = self.actor.step(inputs, is_fresh, num_ticks)
-            outputs = outputs.cpu()
+            with span(POLICY):
+                outputs, estimates = self.actor.step(inputs, is_fresh, num_ticks)
+                outputs = outputs.cpu()
             if not np.isfinite(outputs.numpy()).all():
                 raise Diverged(self._explain(observed))
             chosen, logp[:, step] = self._choose(outputs, explore)

@@ -21,6 +21,7 @@ from ray.rllib.utils.metrics import (
 
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.iteration import SLICE_SECONDS, report
+from ctm_rl.agents.rllib.spans import LEARN, span
 
 
 def map_arrays(columns: Any, change: Callable[[Any], Any]) -> Any:
@@ -74,7 +75,7 @@ def update_learners(algorithm: Algorithm, data: Mapping[str, Any]) -> None:
         NUM_ENV_STEPS_SAMPLED_LIFETIME: metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)),
         NUM_MODULE_STEPS_TRAINED_LIFETIME: metrics.peek(trained, default=0),
     }
-    with metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+    with span(LEARN), metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
         if group.is_local:
             results = group.update(**data, timesteps=timesteps)
         else:

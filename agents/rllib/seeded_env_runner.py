@@ -8,6 +8,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.finished_episodes import CUT_SHORT, RAW_RETURN, FinishedEpisode, seeds_of_envs
 from ctm_rl.agents.rllib.runner_base import ResumableRunner
+from ctm_rl.agents.rllib.spans import COLLECT, span
 from ctm_rl.errors import EnvFault
 
 
@@ -30,7 +31,8 @@ class SeededEnvRunner(ResumableRunner, SingleAgentEnvRunner):
             EnvFault: an environment failed.
         """
         try:
-            return super().sample(**kwargs)
+            with span(COLLECT):
+                return super().sample(**kwargs)
         except RuntimeError as error:
             if isinstance(error.__cause__, EnvFault):
                 raise error.__cause__ from None

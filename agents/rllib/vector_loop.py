@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from ctm_rl.agents.rllib.finished_episodes import CUT_SHORT
+from ctm_rl.agents.rllib.spans import ENVIRONMENT, span
 from ctm_rl.spaces.observations import Layout
 
 
@@ -105,7 +106,8 @@ class VectorLoop:
         while True:
             is_valid = self._is_valid
             self.actions = choose(self.observations, self._is_first)
-            self.shown, rewards, terminated, truncated, infos = self.env.step(self.actions)
+            with span(ENVIRONMENT):
+                self.shown, rewards, terminated, truncated, infos = self.env.step(self.actions)
             is_last = (terminated | truncated) & is_valid
             rewards = np.where(is_valid, rewards, 0.0)
             returns, lengths = self._returns + rewards, self._lengths + is_valid

@@ -20,6 +20,8 @@ from ctm_rl.read_json import read_json
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
+SWEEP_FILE = "sweep.json"
+"""The configuration of a sweep, in the directory that holds the directories of its trials."""
 RUNS_FOLDER = "runs"
 
 _LOCK_FILE = ".lock"

@@ -25,7 +25,7 @@ def run_claims(experiment: AnyExperiment) -> list[Claim]:
     ``auto`` is the cluster of this machine, or of its environment variables, and not a choice of the configuration.
     """
     claims = [*env_claims(experiment.env), *encoder_claims(experiment.model)]
-    claims += value_claims({"--callbacks": experiment.callbacks})
+    claims += value_claims({"--callbacks": experiment.callbacks, "--logger": experiment.logger})
     if experiment.address not in (None, "auto"):
         claims.append(Claim("--address", "join the Ray cluster at {}", str(experiment.address)))
     if experiment.storage is not None:

@@ -20,6 +20,7 @@ from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_json
 from ctm_rl.agents.experiments.settings import StopSettings
+from ctm_rl.agents.loggers.by_name import build_loggers
 from ctm_rl.agents.run_directory.directory import (
     config_of,
     created_directory,
@@ -256,6 +257,7 @@ def _running(
     is_new = position is None
     position = position or Position()
     started = time.monotonic() - position.seconds
+    loggers = build_loggers(experiment.logger)
     prepare_environment(experiment)
     called = make_callbacks(experiment.callbacks, callbacks)
     if experiment.stop != StopSettings():
@@ -280,7 +282,7 @@ def _running(
         _show_start(experiment, nodes, progress)
         if not is_new:
             directory.write_config()
-        run = Run(experiment, directory, task, config, progress, started, position, uploader, called)
+        run = Run(experiment, directory, task, config, progress, started, position, uploader, loggers, called)
         with ray_for(experiment, request, nodes), entered():
             if not is_placed:
                 check_environment.try_out_on_a_worker(experiment, request)

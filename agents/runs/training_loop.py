@@ -7,7 +7,7 @@ import math
 import shlex
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,16 +16,19 @@ from ctm_rl.agents.callbacks.calls import CallbackFailed, Calls
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
+from ctm_rl.agents.loggers.metrics_log import MetricsLog
+from ctm_rl.agents.loggers.protocol import Logger
 from ctm_rl.agents.rllib.finished_episodes import FinishedEpisode, finished_episodes
 from ctm_rl.agents.rllib.iteration import IterationStopped, observed_by
 from ctm_rl.agents.rllib.private import kill_silent_actors, without_known_noise, without_ray_results
+from ctm_rl.agents.rllib.spans import LOG, SAVE, span, stop_recording
 from ctm_rl.agents.run_directory.directory import RunDirectory
-from ctm_rl.agents.run_directory.metrics_file import MetricsWriter
 from ctm_rl.agents.run_directory.progress import Progress, Row
 from ctm_rl.agents.run_directory.upload import MAX_SECONDS, Uploader, finishing_upload, report_upload
 from ctm_rl.agents.run_directory.working_directory import num_threads
 from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
+from ctm_rl.agents.runs.profile import Profile, closing_profile
 from ctm_rl.agents.runs.snapshot import Snapshot
 from ctm_rl.agents.runs.task import MODULE
 from ctm_rl.checkpoints import store as checkpoint
@@ -86,6 +89,7 @@ class Run:
         started: when it began, on the monotonic clock, minus the time trained before it was resumed.
         position: how far it is.
         uploader: copies checkpoints to a storage; ``None``: the run has none.
+        loggers: where metrics go beside ``metrics.jsonl``, by their names.
         callbacks: with what messages call them, in the order in which they are called.
     """
 
@@ -99,6 +103,7 @@ class Run:
         started: float,
         position: Position,
         uploader: Uploader | None,
+        loggers: Mapping[str, Logger],
         callbacks: Sequence[tuple[str, Callback]] = (),
     ) -> None:
         self._experiment, self._settings = experiment, to_json(experiment)
@@ -110,6 +115,9 @@ class Run:
         self._started = started
         self._position = position
         self._uploader = uploader
+        self._loggers = loggers
+        self._is_resumed = False
+        self._profile = Profile(directory.path, progress) if experiment.profile else None
         self._saved_iteration = -1
         self._saved_at = time.monotonic()
         self._num_lost_learners = 0
@@ -141,6 +149,9 @@ class Run:
                 self._algorithm = self._config.build_algo()
             stack.callback(self._algorithm.stop)
             stack.callback(self._kill_silent_actors)
+            if self._profile is not None:
+                self._profile.attach(self._algorithm)
+                stack.callback(stop_recording)
             self._stack = stack.pop_all()
         return self
 
@@ -315,6 +326,7 @@ class Run:
         from ctm_rl.agents.runs.algorithm_state import restore
 
         restore(self._algorithm, state["learner"])
+        self._is_resumed = True
         self._saved_iteration = self._position.iteration
 
     def loop(self, request: StopRequest) -> None:
@@ -344,11 +356,22 @@ class Run:
         Yields:
             The line of metrics of each iteration, after it has been written.
         """
-        metrics = MetricsWriter(self.run_dir, self._position.iteration, self._task.metrics, self._directory.restore)
-        with contextlib.closing(metrics):
+        metrics = MetricsLog(
+            self._experiment,
+            self.run_dir,
+            self._position.iteration,
+            self._loggers,
+            self._task.metrics,
+            is_resumed=self._is_resumed,
+            restore=self._directory.restore,
+        )
+        profile = self._profile
+        with contextlib.closing(metrics), closing_profile(profile):
             self._reported_iteration = self._saved_iteration
             self._call("on_start")
             while not self.is_over:
+                if profile is not None:
+                    profile.begin_iteration()
                 try:
                     row = self._train_or_save()
                 except IterationStopped:
@@ -360,14 +383,18 @@ class Run:
                 if row is None:
                     metrics.truncate(self._position.iteration)
                     continue
-                metrics.write(row)
-                self._progress.show_metrics(row)
-                report_upload(self._uploader, self._progress)
+                with span(LOG):
+                    metrics.write(row)
+                    self._progress.show_metrics(row)
+                    report_upload(self._uploader, self._progress)
                 for episode in self._episodes:
                     self._call("on_episode", episode)
                 self._call("on_iteration", {**row})
                 if self._is_due():
-                    self._save_and_continue()
+                    with span(SAVE):
+                        self._save_and_continue()
+                if profile is not None:
+                    profile.end_iteration(self._position.iteration)
                 yield row
 
     def end(self) -> None:
@@ -535,7 +562,8 @@ class Run:
     def _train(self) -> Row:
         """Trains one iteration and returns its line of metrics."""
         if self._snapshot.iteration < self._position.iteration and self._snapshot.is_due:
-            self._take_snapshot()
+            with span(SAVE):
+                self._take_snapshot()
         with observed_by(self._observe):
             return self._train_observed()
 
@@ -551,6 +579,8 @@ class Run:
             # What a remote learner raises is an error of Ray too, with its cause.
             raise self._located(getattr(error, "cause", error), self._position.iteration + 1) from error
         ended = time.monotonic()
+        if self._profile is not None:
+            self._profile.read(result)
         steps = int(result["env_runners"]["num_env_steps_sampled"])
         self._episodes = finished_episodes(result) if self._calls.has("on_episode") else []
         self._position.iteration += 1

@@ -17,6 +17,7 @@ from ray.rllib.utils.metrics import (
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.columns import for_learners, update_learners
 from ctm_rl.agents.rllib.iteration import report
+from ctm_rl.agents.rllib.spans import COLLECT, TEST, span
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.learner import SupervisedLearner
@@ -46,7 +47,7 @@ class Supervised(Algorithm):
     def training_step(self) -> None:
         """One iteration: ``learning.num_steps_per_iteration`` optimiser steps on samples that were made ahead."""
         config = self._settings
-        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+        with span(COLLECT), self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             data = self._samples(self.iteration)
         num_samples = config.num_rows * max(1, config.num_learners) * config.learning.num_steps_per_iteration
         for key, reduce in ((NUM_ENV_STEPS_SAMPLED, "sum"), (NUM_ENV_STEPS_SAMPLED_LIFETIME, "lifetime_sum")):
@@ -55,6 +56,11 @@ class Supervised(Algorithm):
 
     def test(self) -> Tally:
         """Evaluates the held-out samples, divided over runners and learners; returns the sums over all of them."""
+        with span(TEST):
+            return self._test()
+
+    def _test(self) -> Tally:
+        """Evaluates the held-out samples."""
         config = self._settings
         assert self.learner_group is not None
         num_samples = self._local_runner.sampler.count_held_out(config.held_out.num_samples)

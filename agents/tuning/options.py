@@ -8,7 +8,6 @@ import tyro
 from ctm_rl.agents.experiments.validation import check_number
 
 Scheduler = Literal["asha", "pbt", "none"]
-Logger = Literal["tensorboard", "csv", "json", "wandb", "mlflow"]
 
 DEFAULT_NUM_SAMPLES = 8
 _REDUCTION_FACTOR = 3.0
@@ -41,9 +40,6 @@ class TuneOptions:
     machines share."""
     max_failures: int = 2
     """How often a trial whose processes die continues from its last checkpoint."""
-    logger: Annotated[tuple[Logger, ...], tyro.conf.UseAppendAction] = ()
-    """Another destination of the metrics: csv, wandb or mlflow; repeat for several. Every trial writes TensorBoard
-    events and metrics.jsonl anyway."""
 
     def __post_init__(self) -> None:
         """Refuses impossible options, and options without effect."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, build, from_json
-from ctm_rl.agents.run_directory.directory import config_of
+from ctm_rl.agents.run_directory.directory import SWEEP_FILE, config_of
 from ctm_rl.agents.run_directory.trust import Claim, run_claims, value_claims
 from ctm_rl.agents.runs.acting_task import ACTING_METRICS
 from ctm_rl.agents.runs.answering_task import AnsweringTask
@@ -16,7 +16,6 @@ from ctm_rl.agents.tuning.options import DEFAULT_NUM_SAMPLES, TuneOptions
 from ctm_rl.agents.tuning.search_space import Config, Search, check_searches, parse_search, with_values
 from ctm_rl.errors import UserError, user_errors
 
-SWEEP_FILE = "sweep.json"
 TUNE_FOLDER = "tune"
 """Ray Tune's own files, which it resumes a sweep from."""
 
@@ -142,7 +141,12 @@ def read_sweep(directory: Path) -> Sweep:
     file = directory / SWEEP_FILE
     try:
         values = json.loads(file.read_bytes())
-        return Sweep(directory.absolute(), from_json(values["experiment"]), build(TuneOptions, values["options"]))
+        options = dict(values["options"])
+        # In sweeps of version 0.1.0, which wrote TensorBoard and JSON anyway.
+        former = [name for name in options.pop("logger", ()) if name not in ("tensorboard", "json")]
+        experiment = from_json(values["experiment"])
+        experiment = dataclasses.replace(experiment, logger=tuple(dict.fromkeys((*experiment.logger, *former))))
+        return Sweep(directory.absolute(), experiment, build(TuneOptions, options))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is not a file that ctm-rl tune has written: {error}") from error
 

@@ -1,10 +1,9 @@
-"""A sweep as Ray Tune's objects: its search space, scheduler and loggers."""
+"""A sweep as Ray Tune's objects: its search space and scheduler."""
 
 import math
 from typing import Any
 
 from ray import tune
-from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 
@@ -62,24 +61,6 @@ def build_scheduler(sweep: Sweep) -> TrialScheduler:
         require_attrs=False,
         log_config=False,
     )
-
-
-def build_loggers(sweep: Sweep) -> list[Callback]:
-    """Returns the loggers that write metrics besides what every trial writes."""
-    loggers: list[Callback] = []
-    if "csv" in sweep.options.logger:
-        from ray.tune.logger import CSVLoggerCallback
-
-        loggers.append(CSVLoggerCallback())
-    if "wandb" in sweep.options.logger:
-        from ray.air.integrations.wandb import WandbLoggerCallback
-
-        loggers.append(WandbLoggerCallback(project="ctm-rl", group=sweep.directory.name, log_config=True))
-    if "mlflow" in sweep.options.logger:
-        from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-        loggers.append(MLflowLoggerCallback(experiment_name=sweep.directory.name))
-    return loggers
 
 
 def _domain(search: Search) -> Any:

@@ -31,7 +31,7 @@ LISTED = ("choice", "grid")
 _SEARCH = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*=\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)
 _WORD = re.compile(r"[\w.:/@+=-]+")
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
-_SWEEP_FIELDS = ("name", "run_dir", "address", "storage", "placement")
+_SWEEP_FIELDS = ("name", "run_dir", "address", "storage", "placement", "logger", "profile")
 _NUM_ENUMERATED = 64
 """All whole numbers of a range are checked if there are at most this many."""
 _NUM_COMBINED = 2048

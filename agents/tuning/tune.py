@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import logging
 import math
 import operator
@@ -18,19 +17,19 @@ from ctm_rl.agents.cluster.capacity import Node
 from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.cluster.users_folder import remembered
-from ctm_rl.agents.run_directory.directory import check_free, created_directory, opened_directory
+from ctm_rl.agents.loggers.by_name import build_loggers
+from ctm_rl.agents.run_directory.directory import SWEEP_FILE, check_free, created_directory, opened_directory
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.trust import remember
 from ctm_rl.agents.run_directory.working_directory import with_absolute_paths, working_inside
 from ctm_rl.agents.runs.train_and_resume import build_checked_config, stop_on_signals
-from ctm_rl.agents.tuning.plan import SWEEP_FILE, TUNE_FOLDER, Sweep, trial_name
+from ctm_rl.agents.tuning.plan import TUNE_FOLDER, Sweep, trial_name
 from ctm_rl.agents.tuning.search_space import combinations, with_values
 from ctm_rl.errors import UserError
 
-_EXTRAS = ("wandb", "mlflow")
 _SETTINGS = {
-    # The runs write TensorBoard and JSON themselves.
+    # The runs have loggers of their own.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # There is no return before an episode has ended, and no accuracy before the first test.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -87,9 +86,7 @@ def tune(sweep: Sweep, progress: Progress, *, is_new: bool) -> tuple[Sweep, list
 
 def _check(sweep: Sweep, request: StopRequest) -> tuple[float, list[Node]]:
     """Checks that the trials can be run here; returns the CPU cores of the largest trial, and the nodes."""
-    for name in _EXTRAS:
-        if name in sweep.options.logger and importlib.util.find_spec(name) is None:
-            raise UserError(f'--logger {name} needs {name}, which is not installed: pip install "ctm-rl[{name}]".')
+    build_loggers(sweep.experiment.logger)
     make_callbacks(sweep.experiment.callbacks)  # wrong names are refused here, before there are trials
     prepare_environment(sweep.experiment)
     experiments = [with_values(sweep.experiment, config) for config in combinations(sweep.searches)]
@@ -120,7 +117,7 @@ def _search(sweep: Sweep, progress: Progress, request: StopRequest, needed: floa
     from ray.tune.tune_config import ResumeConfig
 
     from ctm_rl.agents.tuning.callback import SweepCallback
-    from ctm_rl.agents.tuning.schedulers import build_loggers, build_scheduler, build_space
+    from ctm_rl.agents.tuning.schedulers import build_scheduler, build_space
     from ctm_rl.agents.tuning.trial import SweepTrial, resources_of
 
     num_cpus = ray.cluster_resources().get("CPU", 0.0)
@@ -156,7 +153,7 @@ def _search(sweep: Sweep, progress: Progress, request: StopRequest, needed: floa
             resume_config=ResumeConfig(errored=resumed) if is_begun else None,
             reuse_actors=True,
             raise_on_failed_trial=False,
-            callbacks=[SweepCallback(sweep, scheduler, progress, request), *build_loggers(sweep)],
+            callbacks=[SweepCallback(sweep, scheduler, progress, request)],
             verbose=0,
         )
     if request.signum is not None:

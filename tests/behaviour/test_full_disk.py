@@ -9,11 +9,14 @@ import pytest
 from small_disk import fill
 from tiny_runs import TINY_ACTING
 
-from ctm_rl.agents.run_directory.metrics_file import MetricsWriter, read_metrics
+from ctm_rl.agents.loggers.by_name import build_loggers
+from ctm_rl.agents.loggers.metrics_log import MetricsLog
+from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Row
 from ctm_rl.agents.runs.training_loop import Run
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
+from ctm_rl.configs import load
 
 pytestmark = [
     pytest.mark.usefixtures("ray_session"),
@@ -63,7 +66,9 @@ def test_a_disk_that_is_full_for_a_while_costs_no_line_and_no_checkpoint_that_wa
 
 
 def test_lines_that_cannot_be_written_are_kept_until_they_can(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with contextlib.closing(MetricsWriter(disk, 0, ("iteration", "loss"))) as metrics:
+    loggers = build_loggers(("tensorboard", "csv"))
+    log = MetricsLog(load("cartpole"), disk, 0, loggers, ("iteration", "loss"), is_resumed=False)
+    with contextlib.closing(log) as metrics:
         metrics.write({"iteration": 1, "loss": 0.1})
         filler = fill(disk)
         for iteration in range(2, 1002):
@@ -73,7 +78,8 @@ def test_lines_that_cannot_be_written_are_kept_until_they_can(disk: Path, caplog
         metrics.write({"iteration": 1002, "loss": 0.1})
     assert [row["iteration"] for row in read_metrics(disk)] == list(range(1, 1003))
     assert caplog.text.count("its lines are kept in memory") == 1
-    assert caplog.text.count("TensorBoard events cannot be written (No space left on device); no more will be.") <= 1
+    for name in ("tensorboard", "csv"):
+        assert caplog.text.count(f"logger {name} has failed (No space left on device); the run continues") <= 1
 
 
 def test_a_disk_that_stays_full_ends_in_one_line_and_the_run_can_be_resumed(

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import pytest
 from tiny_runs import CTM_RL, TINY, budget, train
 
-from ctm_rl.agents.run_directory.metrics_file import MetricsWriter, read_metrics
+from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.runs.training_loop import Run
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
@@ -152,41 +152,3 @@ def test_a_run_of_its_own_ends_whole_whatever_becomes_of_its_output(tmp_path: Pa
     assert done.returncode == 0
     assert checkpoint.load(checkpoint.latest(tmp_path / "a"))["position"]["iteration"] == 3
     assert [row["iteration"] for row in read_metrics(tmp_path / "a")] == [1, 2, 3]
-
-
-# --- TensorBoard ---
-
-
-def events_in(folder: Path) -> list[Any]:
-    """The events of a folder, as TensorBoard reads them."""
-    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-
-    return [event for file in sorted(folder.iterdir()) for event in LegacyEventFileLoader(str(file)).Load()]
-
-
-def test_tensorboard_reads_the_events_and_drops_those_that_are_trained_again(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    with contextlib.closing(MetricsWriter(tmp_path, 0, ("iteration", "loss", "return"))) as metrics:
-        for iteration in (1, 2, 3):
-            metrics.write({"iteration": iteration, "loss": iteration / 2, "return": None})
-        metrics.truncate(1)
-        metrics.write({"iteration": 2, "loss": 0.25, "return": float("nan")})
-    assert read_metrics(tmp_path) == [
-        {"iteration": 1, "loss": 0.5, "return": None},
-        {"iteration": 2, "loss": 0.25, "return": None},
-    ]
-    accumulator = EventAccumulator(str(tmp_path / "tensorboard"))
-    accumulator.Reload()
-    assert accumulator.Tags()["scalars"] == ["loss"]
-    assert [(event.step, event.value) for event in accumulator.Scalars("loss")] == [(1, 0.5), (2, 0.25)]
-    assert all(event.wall_time > 1e9 for event in events_in(tmp_path / "tensorboard"))
-
-
-def test_a_folder_that_tensorboard_cannot_use_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "tensorboard").write_text("a file")
-    with contextlib.closing(MetricsWriter(tmp_path, 0, ("iteration",))) as metrics:
-        metrics.write({"iteration": 1})
-        metrics.write({"iteration": 2})
-    assert len(read_metrics(tmp_path)) == 2
-    assert caplog.text.count("TensorBoard events cannot be written") == 1

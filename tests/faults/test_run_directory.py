@@ -255,18 +255,13 @@ def keep_writing(path: Path, change: Callable[[], object]) -> None:
             metrics.write({"iteration": 2})
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", ".lock", "tensorboard"])
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", ".lock"])
 def test_a_file_that_is_removed_is_written_again(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a"
     path.mkdir()
-    before = {"config.json", "metrics.jsonl", ".lock", "tensorboard"}
-
-    def remove() -> None:
-        shutil.rmtree(path / name) if name == "tensorboard" else (path / name).unlink()
-
-    keep_writing(path, remove)
+    keep_writing(path, (path / name).unlink)
     assert [row["iteration"] for row in read_metrics(path)] == [1, 2]
-    assert {item.name for item in path.iterdir()} == before - ({name} & {"tensorboard"})
+    assert {item.name for item in path.iterdir()} == {"config.json", "metrics.jsonl", ".lock"}
     assert json.loads((path / "config.json").read_text()) == {"seed": 1}
 
 
@@ -276,7 +271,7 @@ def test_a_run_whose_disk_is_taken_away_is_written_again_below(disk: Path, caplo
     keep_writing(path, lambda: unmount(disk))
     assert "was removed, moved or changed" in caplog.text
     assert [row["iteration"] for row in read_metrics(path)] == [1, 2]
-    assert {item.name for item in path.iterdir()} == {".lock", "config.json", "metrics.jsonl", "tensorboard"}
+    assert {item.name for item in path.iterdir()} == {".lock", "config.json", "metrics.jsonl"}
 
 
 def test_a_directory_that_is_moved_is_written_again_and_locked(

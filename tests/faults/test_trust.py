@@ -23,9 +23,8 @@ from ctm_rl.agents.experiments.acting import EnvConfig
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.run_directory import trust
-from ctm_rl.agents.run_directory.directory import read_config
+from ctm_rl.agents.run_directory.directory import SWEEP_FILE, read_config
 from ctm_rl.agents.runs import train_and_resume
-from ctm_rl.agents.tuning.plan import SWEEP_FILE
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
 from ctm_rl.configs import load
@@ -166,6 +165,17 @@ def test_callbacks_of_this_folder_are_not_imported(capsys: pytest.CaptureFixture
     assert main(["train", "--config", "theirs/config.json", "--run-dir", "mine", "--callbacks", "evil:Callback"]) == 2
     assert Path("executed").exists()
     assert "evil has no Callback" in capsys.readouterr().err
+
+
+def test_a_logger_of_this_folder_is_not_imported_and_an_evaluation_needs_none(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign("theirs", logger=["tensorboard", "evil:Logger"])
+    commands = (("resume", "theirs"), ("train", "--config", "theirs/config.json", "--run-dir", "new"))
+    for arguments in commands:
+        assert f"import evil from {place}" in refused(capsys, *arguments)
+    assert main(["evaluate", "theirs", "--episodes", "1"]) == 0
+    assert not Path("executed").exists()
 
 
 @pytest.mark.usefixtures("place")

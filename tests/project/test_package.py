@@ -38,13 +38,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agents.supervised": {*CORE, *AGENTS},
     "agents.bandit": {*CORE, *AGENTS, "agents.ppo", "agents.supervised"},
     "agents.run_directory": {"checkpoints", "agents.experiments"},
+    "agents.loggers": {"agents.experiments", "agents.run_directory"},
     "agents.callbacks": {"agents.experiments", "agents.rllib", "agents.run_directory"},
     "agents.evaluation": {*CORE, *AGENTS, "agents.run_directory", "agents.supervised"},
     "agents.cluster": AGENTS,
     "agents.runs": {*CORE, *AGENTS, "agents.ppo", "agents.stock", "agents.supervised", "agents.bandit"}
-    | {"agents.run_directory", "agents.cluster", "agents.callbacks"},
+    | {"agents.run_directory", "agents.cluster", "agents.callbacks", "agents.loggers"},
     "agents.tuning": {*CORE, "agents.experiments", "agents.run_directory", "agents.cluster", "agents.runs"}
-    | {"agents.callbacks"},
+    | {"agents.callbacks", "agents.loggers"},
     "agents.bench": {*CORE, *AGENTS, "agents.run_directory", "agents.cluster", "agents.runs", "agents.supervised"},
     "agents.bench.cluster": {"agents.bench", *AGENTS, "agents.cluster", "agents.ppo"},
     "envs": {"envs.*"},

@@ -82,6 +82,7 @@ MISTAKES = {
     "field without its group": (("lr=choice(1e-3,2e-3)",), "did you mean ppo.lr?"),
     "group": (("ppo=choice(1,2)",), "ppo: not a field of the experiment"),
     "the same for all": (("run_dir=choice(a,b)",), "run_dir: it is the same for all trials of a sweep"),
+    "logger": (("logger=choice(csv)",), "logger: it is the same for all trials of a sweep"),
     "twice": (("ppo.lr=choice(1e-3)", "ppo.lr=choice(2e-3)"), "ppo.lr is given twice; give all its values at once"),
     "type": (("ppo.num_epochs=uniform(1,4)",), "ppo.num_epochs must be a whole number, got 1.0"),
     "word": (("model.kind=choice(ctm,rnn)",), "model.kind must be one of ctm, lstm, gru, mlp; got 'rnn'"),
@@ -116,7 +117,7 @@ def test_a_wrong_search_is_reported_in_one_line_and_leaves_nothing(
         (("--metric", "reward"), "--metric must be one of iteration, env_steps, "),
         (("--scheduler", "hyperband"), "--scheduler must be one of asha, pbt, none, got 'hyperband'"),
         (("--scheduler", "pbt", "--reduction-factor", "2"), "reduction_factor has no effect with scheduler pbt"),
-        (("--logger", "aim"), "--logger must be "),
+        (("--logger", "aim"), "--logger must be one of tensorboard, csv, wandb, mlflow, or module:Class"),
         (("--logger", "mlflow"), 'pip install "ctm-rl[mlflow]"'),
         (("--num-sample", "4"), "unknown option --num-sample; did you mean --num-samples?"),
         (("--num-env-runners", "4096"), "need 4096 CPU cores, and this machine has"),
@@ -166,12 +167,15 @@ def test_a_changed_value_is_moved_back_into_its_range(text: str, value: float, e
 
 
 def test_a_sweep_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    options = TuneOptions(
-        search=("learning.lr=uniform(1e-4,1e-3)",), scheduler="pbt", logger=("csv",), max_concurrent=1
-    )
+    options = TuneOptions(search=("learning.lr=uniform(1e-4,1e-3)",), scheduler="pbt", max_concurrent=1)
     sweep = Sweep(tmp_path, load("parity"), options)
     (tmp_path / "sweep.json").write_text(json.dumps(sweep.to_json()))
     assert read_sweep(tmp_path) == sweep
+    # As version 0.1.0 wrote it.
+    old = sweep.to_json()
+    del old["experiment"]["logger"]
+    (tmp_path / "sweep.json").write_text(json.dumps({**old, "options": {**old["options"], "logger": ["json", "csv"]}}))
+    assert read_sweep(tmp_path).experiment.logger == ("tensorboard", "csv")
     assert (sweep.metric, sweep.num_samples) == ("accuracy", 8)
     assert dataclasses.replace(sweep, options=TuneOptions(search=("seed=grid(1,2)",))).num_samples == 1
     (tmp_path / "sweep.json").write_text("{}")
@@ -193,7 +197,7 @@ def test_every_changeable_field_is_a_field() -> None:
 @pytest.mark.usefixtures("ray_session", "place")
 def test_a_sweep_leaves_runs_and_the_best_one_can_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     # Of the three the second cannot learn, which is no matter for the others.
-    searches = ("--search", "ppo.lr=grid(1e-3,1e30,3e-3)", "--logger", "csv")
+    searches = ("--search", "ppo.lr=grid(1e-3,1e30,3e-3)", "--logger", "tensorboard", "csv")
     assert main(["tune", "cartpole", *TINY, *searches, "--budget.env-steps", "130", "--run-dir", "a"]) == 0
     output = capsys.readouterr().out
     table = output[output.index("trial  ") :].splitlines()
@@ -213,7 +217,7 @@ def test_a_sweep_leaves_runs_and_the_best_one_can_be_repeated(capsys: pytest.Cap
         rows = read_metrics(run)
         assert checkpoint.iteration_of(checkpoint.latest(run)) == len(rows)
         assert (rows == []) == (trial == TRIALS[1])
-    lines = (Path("a/tune") / best / "progress.csv").read_text().splitlines()
+    lines = (Path("a") / best / "progress.csv").read_text().splitlines()
     assert len(lines) == len(read_metrics(Path("a") / best)) + 1
     assert "episode_return_mean" in lines[0].split(",")
     # The same again, as a run and as a trial.
