@@ -3,14 +3,20 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from ctm_rl.agents.evaluation.answers import EvaluationTask, describe_answers, evaluate_answers, evaluation_task_of
+from ctm_rl.agents.evaluation.answers import (
+    EvaluationTask,
+    describe_answers,
+    describe_share,
+    evaluate_answers,
+    evaluation_task_of,
+)
 from ctm_rl.agents.evaluation.halting_curve import HALT_THRESHOLDS, describe_points
 from ctm_rl.agents.evaluation.load import check_device, load_trained
 from ctm_rl.agents.evaluation.play import MAX_EPISODE_STEPS, PlayOptions, play_all, seeds_of_episodes
@@ -21,7 +27,8 @@ from ctm_rl.agents.experiments.settings import MAX_SEED
 from ctm_rl.agents.run_directory.directory import check_is_run
 from ctm_rl.agents.run_directory.progress import describe_return
 from ctm_rl.agents.run_directory.trust import check_trusted, env_claims
-from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.checkpoints import store
+from ctm_rl.checkpoints.best import find, run_of
 from ctm_rl.checkpoints.published import OfficialModel
 from ctm_rl.errors import UserError
 from ctm_rl.inference.batched_actor import check_can_halt, check_can_take
@@ -33,11 +40,15 @@ from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel
 
 Env = TypeVar("Env", EnvConfig, TaskConfig)
 
+_NUM_EPISODES, _NUM_SAMPLES = 100, 2000
+"""Episodes of a policy, and samples of a model that answers, unless another number is given."""
+
 
 def evaluate(
     run_dir: str | Path,
     *,
-    episodes: int = 100,
+    checkpoint: str | int | None = None,
+    episodes: int | None = None,
     seed: int = 0,
     deterministic: bool = False,
     device: str = "cpu",
@@ -57,8 +68,10 @@ def evaluate(
     tolerates them, the episode is played again from another seed.
 
     Args:
-        run_dir: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
-        episodes: number of episodes or samples, at least 1.
+        run_dir: a run's directory or one checkpoint in it.
+        checkpoint: of a run: best, last, or the number of an iteration; ``None``: the last one.
+        episodes: number of episodes or samples, at least 1; ``None``: 100 episodes, or 2,000 samples (all of a smaller
+            set), which give an accuracy within two percent.
         seed: the same seed plays the same episodes.
         deterministic: take the most likely action instead of sampling.
         device: cpu, cuda or cuda:N.
@@ -78,11 +91,12 @@ def evaluate(
             run of this user on this machine names it, see ``run_directory.trust``.
 
     Returns:
-        ``episodes``, mean, standard deviation, minimum and maximum of the raw returns, mean length, ``env_steps``,
-        ``seconds``, and the iteration of the checkpoint; if there are any, ``episodes_truncated`` (after
-        ``max_episode_steps``) and ``env_faults``; for answers see ``evaluate_answers``. Where rows halt, also
-        ``halt_certainty`` and ``ticks_mean``, ticks of a step or sample, the latter with ``num_ticks`` too; for answers
-        ``accuracy`` and ``accuracy_whole`` are then those of each sample's last tick.
+        ``episodes``, mean (with its 95 % interval, ``episode_return_interval``), standard deviation, minimum and
+        maximum of the raw returns, mean length, ``success_rate`` with its interval where the last steps of episodes
+        have ``info["is_success"]``, ``env_steps``, ``seconds``, and the iteration of the checkpoint; if there are any,
+        ``episodes_truncated`` (after ``max_episode_steps``) and ``env_faults``; for answers see ``evaluate_answers``.
+        Where rows halt, also ``halt_certainty`` and ``ticks_mean``, ticks of a step or sample, the latter with
+        ``num_ticks`` too; for answers ``accuracy`` and ``accuracy_whole`` are then those of each sample's last tick.
 
     Raises:
         UserError: a value is not allowed, there is no usable checkpoint, or the environment is not trusted or does not
@@ -90,10 +104,10 @@ def evaluate(
     """
     _check_numbers(episodes, seed, max_episode_steps)
     thresholds = _thresholds(halt_certainty, halt_curve)
-    place = Path(run_dir)
-    run = place.parents[1] if place.parent.name == checkpoint.FOLDER else place
+    run = run_of(Path(run_dir))
     check_is_run(run)
     found = check_device(device)
+    place = find(Path(run_dir), checkpoint)
     place, trained, experiment = load_trained(run, place, found)
     if experiment is not None:
         check_trusted(env_claims(experiment.env, replaced=env_kwargs or {}), run, is_trusted=trust)
@@ -107,19 +121,20 @@ def evaluate(
         if decay_rate is not None:
             _set_decay_rates(model, decay_rate)
         people = None if human is None else torch.from_numpy(human)
+        episodes = _NUM_SAMPLES if episodes is None else episodes
         result = evaluate_answers(
             model, task, episodes=episodes, seed=seed, device=found, human=people, thresholds=thresholds
         )
         if not halt_curve:
             result |= _only_point(result.pop("halting", []))
-        return {**result, "iteration": checkpoint.iteration_of(place)}
+        return {**result, "iteration": store.iteration_of(place)}
     if decay_rate is not None or human is not None:
         raise UserError("decay_rate and human are for models that answer, and this is a policy; leave them out.")
     policy = trained
     _checked(lambda: check_can_take(policy.agent, num_ticks))
     assert isinstance(experiment, ActingExperiment)
     env = _changed(experiment.env, env_kwargs)
-    seeds = seeds_of_episodes(seed, episodes)
+    seeds = seeds_of_episodes(seed, _NUM_EPISODES if episodes is None else episodes)
     if thresholds:
         _checked(lambda: check_can_halt(policy.agent))
     halting = thresholds if halt_curve else ()
@@ -128,14 +143,14 @@ def evaluate(
     return {**result, "iteration": policy.iteration, "seed": seed, "deterministic": deterministic}
 
 
-def _check_numbers(episodes: int, seed: int, max_episode_steps: int) -> None:
+def _check_numbers(episodes: int | None, seed: int, max_episode_steps: int) -> None:
     """Refuses numbers that are out of range.
 
     Raises:
         UserError: one line with the number and its limit.
     """
     for name, value in (("episodes", episodes), ("max_episode_steps", max_episode_steps)):
-        if value < 1:
+        if value is not None and value < 1:
             raise UserError(f"{name} must be at least 1, got {value}.")
     if not 0 <= seed <= MAX_SEED:
         raise UserError(f"seed must be at least 0 and at most {MAX_SEED}, got {seed}.")
@@ -201,8 +216,10 @@ def to_text(result: dict[str, Any]) -> str:
         return describe_answers(result)
     return (
         f"{result['episodes']} episodes: return {describe_return(result['episode_return_mean'])} "
-        f"(std {describe_return(result['episode_return_std'])}, {describe_return(result['episode_return_min'])} to "
-        f"{describe_return(result['episode_return_max'])}), length {result['episode_length_mean']:.1f}, "
+        f"({_describe_interval(result['episode_return_interval'])}std {describe_return(result['episode_return_std'])}, "
+        f"{describe_return(result['episode_return_min'])} to {describe_return(result['episode_return_max'])}), "
+        + (f"{describe_share(result, 'success_rate')} successes, " if "success_rate" in result else "")
+        + f"length {result['episode_length_mean']:.1f}, "
         f"{result['env_steps']} steps in {result['seconds']:.1f} s, checkpoint of iteration {result['iteration']}"
         + (f", {result['ticks_mean']:.2f} ticks per step" if "ticks_mean" in result else "")
         + (f", {result['env_faults']} env faults tolerated" if "env_faults" in result else "")
@@ -213,6 +230,14 @@ def to_text(result: dict[str, Any]) -> str:
         )
         + describe_points(result, _describe_point)
     )
+
+
+def _describe_interval(interval: Sequence[float] | None) -> str:
+    """The interval of a mean return; nothing where one episode has none."""
+    if interval is None:
+        return ""
+    low, high = map(describe_return, interval)
+    return f"95 % interval {low} to {high}, "
 
 
 def _describe_point(point: dict[str, Any]) -> str:

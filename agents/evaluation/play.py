@@ -12,11 +12,14 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ctm_rl.agents.experiments.acting import EnvConfig
 from ctm_rl.agents.rllib.environment import make_env
-from ctm_rl.agents.rllib.finished_episodes import FAULT
+from ctm_rl.agents.rllib.finished_episodes import FAULT, FinishedEpisode, read_success
+from ctm_rl.agents.rllib.iteration import report
 from ctm_rl.agents.rllib.spaces import fit
 from ctm_rl.agents.rllib.vector_loop import VectorLoop
+from ctm_rl.config import PolicyConfig
 from ctm_rl.errors import UserError
 from ctm_rl.inference.policy import Policy
+from ctm_rl.metrics import mean_interval, wilson_interval
 from ctm_rl.spaces.actions import Actions
 from ctm_rl.spaces.observations import Layout
 
@@ -50,11 +53,25 @@ def seeds_of_episodes(seed: int, num_episodes: int) -> list[int]:
 
 
 def play_all(
-    policy: Policy, config: EnvConfig, seeds: list[int], options: PlayOptions, thresholds: Sequence[float | None]
+    policy: Policy, config: EnvConfig, seeds: list[int], options: PlayOptions, thresholds: Sequence[float | None] = ()
 ) -> dict[str, Any]:
-    """Plays one episode for each seed, and again for each certainty of the halting curve."""
-    episodes = len(seeds)
-    shares = [_Share(_make_fitting(config, policy), options.max_episode_steps) for _ in range(min(episodes, MAX_ENVS))]
+    """Plays one episode for each seed, and again for each certainty of the halting curve.
+
+    Args:
+        policy: the policy; its state is its caller's.
+        config: the environment, which is made for this call.
+        seeds: of the episodes, see ``seeds_of_episodes``.
+        options: how actions are chosen.
+        thresholds: certainties of the halting curve.
+
+    Returns:
+        The part of the result of ``evaluate`` that the episodes determine.
+
+    Raises:
+        UserError: the environment cannot be made, does not fit the policy, or fails.
+    """
+    num_envs = min(len(seeds), MAX_ENVS)
+    shares = [_Share(_make_fitting(config, policy), options.max_episode_steps) for _ in range(num_envs)]
     vector = SyncVectorEnv([lambda share=share: share for share in shares], autoreset_mode=AutoresetMode.SAME_STEP)
     loop = VectorLoop(vector, policy.layout)
     started = time.perf_counter()
@@ -62,49 +79,76 @@ def play_all(
     # The products are too small for several threads, which take ten times as long on a busy machine.
     torch.set_num_threads(1)
     try:
-        returns, lengths, ticks = _play(policy, shares, loop, seeds, options)
+        episodes, ticks = _play(policy, shares, loop, seeds, options)
         seconds = time.perf_counter() - started
         halting = [_play_halting(policy, shares, loop, seeds, options._replace(halt_certainty=at)) for at in thresholds]
     finally:
         torch.set_num_threads(num_threads)
         vector.close()
+    num_steps = sum(episode.length for episode in episodes)
     return {
-        "episodes": episodes,
-        "episode_return_mean": float(returns.mean()),
-        "episode_return_std": float(returns.std()),
-        "episode_return_min": float(returns.min()),
-        "episode_return_max": float(returns.max()),
-        "episode_length_mean": float(lengths.mean()),
-        "env_steps": int(lengths.sum()),
+        **_summary(episodes),
+        "env_steps": num_steps,
         "seconds": round(seconds, 3),
         **_incidents(shares),
-        **_ticks_taken(options, ticks / int(lengths.sum())),
+        **_ticks_taken(options, ticks / num_steps),
         **({"halting": halting} if halting else {}),
     }
 
 
-def _make_fitting(config: EnvConfig, policy: Policy) -> gym.Env:
-    """Creates an environment and checks that it fits the policy."""
+def _summary(episodes: Sequence[FinishedEpisode]) -> dict[str, Any]:
+    """Means over episodes with their 95 % intervals; a success rate where the environment says what a success is."""
+    returns = np.array([episode.episode_return for episode in episodes])
+    successes = [episode.is_success for episode in episodes if episode.is_success is not None]
+    rate = sum(successes) / max(1, len(successes))
+    return {
+        "episodes": len(episodes),
+        "episode_return_mean": float(returns.mean()),
+        "episode_return_interval": mean_interval(torch.from_numpy(returns)),
+        "episode_return_std": float(returns.std()),
+        "episode_return_min": float(returns.min()),
+        "episode_return_max": float(returns.max()),
+        "episode_length_mean": float(np.mean([episode.length for episode in episodes])),
+        **({"success_rate": rate, "success_rate_interval": wilson_interval(rate, len(successes))} if successes else {}),
+    }
+
+
+def make_fitting(config: EnvConfig, model: PolicyConfig, layout: Layout, actions: Actions, name: str) -> gym.Env:
+    """Creates an environment and checks that it fits a policy.
+
+    Args:
+        config: the environment.
+        model: the policy's configuration.
+        layout: what it sees.
+        actions: what it does.
+        name: what it is called in messages.
+
+    Raises:
+        UserError: the environment cannot be made, or has other spaces.
+    """
     env = make_env(config)
     try:
-        fitted = fit(policy.agent.config, env.observation_space, env.action_space)
+        fitted = fit(model, env.observation_space, env.action_space)
     except UserError as error:
         env.close()
-        raise UserError(f"the checkpoint's policy cannot act on {config.id}: {error}") from error
-    if fitted.layout != policy.layout or fitted.actions != policy.actions:
+        raise UserError(f"{name} cannot act on {config.id}: {error}") from error
+    if fitted.layout != layout or fitted.actions != actions:
         env.close()
-        raise UserError(
-            f"the checkpoint's policy was trained on other spaces than those of {config.id}: "
-            f"{_difference(policy, fitted.layout, fitted.actions)}."
-        )
+        difference = _difference(layout, actions, fitted.layout, fitted.actions)
+        raise UserError(f"{name} was trained on other spaces than those of {config.id}: {difference}.")
     return env
 
 
-def _difference(policy: Policy, layout: Layout, actions: Actions) -> str:
+def _make_fitting(config: EnvConfig, policy: Policy) -> gym.Env:
+    """The same for a policy of a checkpoint."""
+    return make_fitting(config, policy.agent.config, policy.layout, policy.actions, "the checkpoint's policy")
+
+
+def _difference(layout: Layout, actions: Actions, env_layout: Layout, env_actions: Actions) -> str:
     """How an environment's spaces differ from the policy's."""
-    if actions != policy.actions:
-        return f"it acts by {policy.actions}, and the environment takes {actions}"
-    for one, other in itertools.zip_longest(policy.layout.parts, layout.parts):
+    if actions != env_actions:
+        return f"it acts by {actions}, and the environment takes {env_actions}"
+    for one, other in itertools.zip_longest(layout.parts, env_layout.parts):
         if one != other:
             return f"it sees {one}, and the environment shows {other}"
     raise AssertionError("they are the same")
@@ -120,6 +164,7 @@ class _Share(gym.Wrapper[Any, Any, Any, Any]):
     Attributes:
         num_truncated: how many episodes were truncated so.
         num_faults: how many faults were tolerated.
+        is_success: whether the last episode was a success; ``None``: the environment does not say.
     """
 
     def __init__(self, env: gym.Env, max_steps: int) -> None:
@@ -127,6 +172,7 @@ class _Share(gym.Wrapper[Any, Any, Any, Any]):
         self._max_steps = max_steps
         self.num_truncated = self.num_faults = 0
         self._is_broken = False
+        self.is_success: bool | None = None
 
     def begin(self, seeds: Iterable[int]) -> None:
         """Sets the seeds of the next episodes."""
@@ -160,16 +206,18 @@ class _Share(gym.Wrapper[Any, Any, Any, Any]):
         if self._num_steps == self._max_steps and not (is_terminated or is_truncated):
             self.num_truncated += 1
             is_truncated = True
+        if is_terminated or is_truncated:
+            self.is_success = read_success(info)
         return self._observation, reward, is_terminated, is_truncated, {}
 
 
 def _play(
     policy: Policy, shares: Sequence[_Share], loop: VectorLoop, seeds: list[int], options: PlayOptions
-) -> tuple[np.ndarray, np.ndarray, int]:
+) -> tuple[list[FinishedEpisode], int]:
     """Plays one episode for each seed: environment i those of places i, i + n, i + 2 n, and so on.
 
     Returns:
-        Returns and lengths, in the order of the seeds, and how many ticks all these steps took.
+        The episodes, in the order of the seeds, and how many ticks all their steps took.
     """
     num_envs, num_episodes = len(shares), len(seeds)
     for index, share in enumerate(shares):
@@ -191,18 +239,20 @@ def _play(
         )
         return actions
 
-    returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, dtype=np.int64)
+    episodes: dict[int, FinishedEpisode] = {}
     episode_of = np.arange(num_envs)  # which episode each environment plays; after its last one: num_episodes or more
     num_ticks = 0
     steps = loop.steps(choose)
     while (is_playing := episode_of < num_episodes).any():
+        report("evaluation episodes", len(episodes), num_episodes)
         taken = next(steps)
         num_ticks += int(policy.ticks[is_playing].sum())
-        rows = np.flatnonzero(taken.is_last).tolist()
-        ended = np.array([row for row in rows if not shares[row].pop_broken()], dtype=np.int64)
-        returns[episode_of[ended]], lengths[episode_of[ended]] = taken.returns[ended], taken.lengths[ended]
-        episode_of[ended] += num_envs
-    return returns, lengths, num_ticks
+        for row in np.flatnonzero(taken.is_last).tolist():
+            if not shares[row].pop_broken():
+                whole = float(taken.returns[row]), int(taken.lengths[row]), shares[row].is_success
+                episodes[int(episode_of[row])] = FinishedEpisode(*whole)
+                episode_of[row] += num_envs
+    return [episodes[index] for index in range(num_episodes)], num_ticks
 
 
 def _play_halting(
@@ -210,13 +260,13 @@ def _play_halting(
 ) -> dict[str, Any]:
     """Plays one episode for each seed with halting; returns a point of the halting curve."""
     started = time.perf_counter()
-    returns, lengths, num_ticks = _play(policy, shares, loop, seeds, options)
-    num_steps = int(lengths.sum())
+    episodes, num_ticks = _play(policy, shares, loop, seeds, options)
+    num_steps = sum(episode.length for episode in episodes)
     return {
         "threshold": options.halt_certainty,
         "ticks_mean": num_ticks / num_steps,
-        "episode_return_mean": float(returns.mean()),
-        "episode_length_mean": float(lengths.mean()),
+        "episode_return_mean": float(np.mean([episode.episode_return for episode in episodes])),
+        "episode_length_mean": float(np.mean([episode.length for episode in episodes])),
         "seconds_per_step": (time.perf_counter() - started) / num_steps,
     }
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ctm_rl.checkpoints import schema
-from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.checkpoints import schema, store
+from ctm_rl.checkpoints.best import find
 from ctm_rl.checkpoints.store import CheckpointError
 from ctm_rl.config import AnswerConfig
 from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, build_model
@@ -17,12 +17,15 @@ MODEL_ENTRY = "model"
 """Key under which a checkpoint holds the model of a run that learned to answer."""
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> ContinuousThoughtMachine | FeedForwardModel:
+def load_model(
+    path: str | Path, device: str | torch.device = "cpu", *, checkpoint: str | int | None = None
+) -> ContinuousThoughtMachine | FeedForwardModel:
     """Loads the model of a run that learned to answer.
 
     Args:
-        path: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
+        path: a run's directory or one checkpoint in it.
         device: where the model computes.
+        checkpoint: of a run: best, last, or the number of an iteration; ``None``: the last one.
 
     Returns:
         The model, in evaluation mode. ``models.preprocessing.model_inputs`` makes its inputs from observations.
@@ -30,14 +33,14 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Continuo
     Raises:
         CheckpointError: there is no usable checkpoint, or it holds no such model.
     """
-    return checkpoint.read_newest(Path(path), rebuild_model).to(device)
+    return store.read_newest(find(Path(path), checkpoint), rebuild_model).to(device)
 
 
 def rebuild_model(place: Path, state: Mapping[str, Any]) -> ContinuousThoughtMachine | FeedForwardModel:
     """Rebuilds the model that a checkpoint's state describes; see ``load_model``."""
     if MODEL_ENTRY not in state:
         raise CheckpointError(f"{place} holds no model that answers; Policy.from_checkpoint loads one that acts.")
-    with checkpoint.rebuilding("model", place):
+    with store.rebuilding("model", place):
         config, weights = _described(state[MODEL_ENTRY])
         return schema.rebuild_model(lambda: build_model(config), config, weights).eval()
 
