@@ -1,9 +1,11 @@
 """Settings that every run has, of a policy or of a single-step task: budget, directory and machines."""
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ctm_rl.agents.experiments.json_option import JsonObject
 from ctm_rl.agents.experiments.storage_url import check_storage
 from ctm_rl.agents.experiments.validation import check_number
 
@@ -31,6 +33,50 @@ class BudgetConfig:
         check_number("budget.env_steps", self.env_steps, at_least=1, at_most=MAX_STEPS)
         if self.minutes is not None:
             check_number("budget.minutes", self.minutes, above=0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalSettings:
+    """Evaluations during training. A run that answers is tested on its held-out samples, and takes every alone."""
+
+    every: int | None = None
+    """Iterations between two evaluations, and one after the last iteration; None: none, and of a run that answers as
+    held_out says."""
+    episodes: int = 20
+    """Episodes of an evaluation."""
+    deterministic: bool = False
+    """Take the most probable action instead of drawing one."""
+    seed: int = 1
+    """The same episodes are played in every evaluation; training plays none of them, and ctm-rl evaluate others unless
+    it is given this seed."""
+    env: str | None = None
+    """Gymnasium's id of the environment, with the run's wrappers and eval.kwargs; None: the run's own."""
+    kwargs: JsonObject = field(default_factory=dict)
+    """Arguments of the environment that differ from those in training, such as '{"size": 15}'."""
+    max_episode_steps: int = 100_000
+    """Truncate an episode after so many steps."""
+
+    def __post_init__(self) -> None:
+        """Refuses evaluations of nothing, and settings without evaluations."""
+        if self.every is not None:
+            check_number("eval.every", self.every, at_least=1)
+        for name in ("episodes", "max_episode_steps"):
+            check_number(f"eval.{name}", getattr(self, name), at_least=1, at_most=MAX_STEPS)
+        check_number("eval.seed", self.seed, at_least=0, at_most=MAX_SEED)
+        if self.env is not None and not self.env.strip():
+            raise ValueError("eval.env must name an environment, such as CartPole-v1; it is empty.")
+        if self.every is None and self.changed:
+            raise ValueError(
+                f"eval.{self.changed[0]} has no effect without eval.every, the number of iterations between two "
+                "evaluations; set it, such as to 10."
+            )
+
+    @property
+    def changed(self) -> list[str]:
+        """The fields that are not at their defaults, beside ``every``."""
+        fields = {item.name: item for item in dataclasses.fields(self) if item.name not in ("every", "kwargs")}
+        changed = [name for name, item in fields.items() if getattr(self, name) != item.default]
+        return [*changed, *(["kwargs"] if self.kwargs else [])]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +113,10 @@ class RunSettings:
     """Minutes between two checkpoints; one more is written at every stop."""
     checkpoint_iterations: int | None = None
     """Iterations between two checkpoints, instead of minutes."""
+    keep_checkpoints: int | None = 3
+    """How many of the newest checkpoints are kept, beside the best one; None: all."""
+    eval: EvalSettings = field(default_factory=EvalSettings)
+    """Evaluations during training."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run on any machine."""
@@ -87,6 +137,8 @@ class RunSettings:
         check_number("checkpoint_minutes", self.checkpoint_minutes, above=0)
         if self.checkpoint_iterations is not None:
             check_number("checkpoint_iterations", self.checkpoint_iterations, at_least=1)
+        if self.keep_checkpoints is not None:
+            check_number("keep_checkpoints", self.keep_checkpoints, at_least=1)
         if self.placement is not None and (self.num_env_runners < 1 or self.num_cpus_per_env_runner == 0):
             raise ValueError(
                 "placement has no effect without num_env_runners and num_cpus_per_env_runner; set both above 0, or "

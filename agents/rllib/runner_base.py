@@ -14,7 +14,7 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from ctm_rl.agents.rllib.count_faults import FAULTS, NOTES, FaultCounter, pop_notes
-from ctm_rl.agents.rllib.finished_episodes import LENGTHS, RETURNS, FinishedEpisode
+from ctm_rl.agents.rllib.finished_episodes import LENGTHS, RETURNS, SUCCESSES, FinishedEpisode
 
 Module = TypeVar("Module", bound=TorchRLModule)
 
@@ -60,6 +60,8 @@ class ResumableRunner(EnvRunner):
         for episode in episodes:
             self.metrics.log_value(RETURNS, episode.episode_return, reduce="item_series")
             self.metrics.log_value(LENGTHS, episode.length, reduce="item_series")
+            if episode.is_success is not None:
+                self.metrics.log_value(SUCCESSES, float(episode.is_success), reduce="item_series")
         for entry in pop_notes(self.env):
             self.metrics.log_value(NOTES, entry, reduce="item_series")
         self.metrics.log_value(FAULTS, 0 if self._faults is None else self._faults.pop(), reduce="sum")

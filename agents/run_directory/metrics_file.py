@@ -49,9 +49,9 @@ class MetricsWriter:
         self._events = EventWriter(path / TENSORBOARD_FOLDER, iteration)
 
     def write(self, row: dict[str, float | None]) -> None:
-        """Appends one complete line; its keys must be exactly those of the run's metrics."""
-        assert set(row) == set(self._metrics)
-        ordered = {name: _finite(row[name]) for name in self._metrics}
+        """Appends one complete line; its keys are those of the run's metrics, or some of them."""
+        assert set(row) <= set(self._metrics)
+        ordered = {name: _finite(row[name]) for name in self._metrics if name in row}
         self._iteration = int(row["iteration"] or 0)
         self._pending += json.dumps(ordered, allow_nan=False).encode() + b"\n"
         self._flush()

@@ -59,6 +59,7 @@ def run_claims(experiment: AnyExperiment) -> list[Claim]:
     ``auto`` is the cluster of this machine, or of its environment variables, and not a choice of the configuration.
     """
     claims = env_claims(experiment.env)
+    claims += value_claims({"--eval.env": experiment.eval.env or "", "--eval.kwargs": experiment.eval.kwargs})
     if experiment.address not in (None, "auto"):
         claims.append(Claim("--address", "join the Ray cluster at {}", str(experiment.address)))
     if experiment.storage is not None:

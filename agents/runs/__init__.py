@@ -1,4 +1,4 @@
 """Training runs: building the algorithm, iterating, writing checkpoints, resuming.
 
-Imports the algorithms, ``run_directory`` and ``cluster``; imported by ``tuning`` and ``bench``.
+Imports the algorithms, ``evaluation``, ``run_directory`` and ``cluster``; imported by ``tuning`` and ``bench``.
 """

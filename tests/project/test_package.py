@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agents.evaluation": {*CORE, *AGENTS, "agents.run_directory", "agents.supervised"},
     "agents.cluster": AGENTS,
     "agents.runs": {*CORE, *AGENTS, "agents.ppo", "agents.stock", "agents.supervised", "agents.bandit"}
-    | {"agents.run_directory", "agents.cluster"},
+    | {"agents.run_directory", "agents.cluster", "agents.evaluation"},
     "agents.tuning": {*CORE, "agents.experiments", "agents.run_directory", "agents.cluster", "agents.runs"},
     "agents.bench": {*CORE, *AGENTS, "agents.run_directory", "agents.cluster", "agents.runs", "agents.supervised"},
     "agents.bench.cluster": {"agents.bench", *AGENTS, "agents.cluster", "agents.ppo"},
