@@ -114,6 +114,7 @@ class Storage:
 
     def _copy(self, run_dir: Path, path: Path) -> None:
         """Copies a checkpoint, with the run's configuration and metrics so far."""
+        self._files.create_dir(self._at(checkpoint.FOLDER), recursive=True)
         for name in (CONFIG_FILE, METRICS_FILE):
             if (run_dir / name).is_file():
                 self._write(run_dir / name, name)
