@@ -83,6 +83,7 @@ def test_the_best_checkpoint_is_uploaded_once_and_fetched(
     run_dir: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = Storage(url, "a", num_kept=1)
+    storage.prepare(is_new=True)
     written: list[str] = []
     write = Storage._write
     monkeypatch.setattr(Storage, "_write", lambda self, source, name: (written.append(name), write(self, source, name)))
@@ -104,6 +105,7 @@ def test_the_best_checkpoint_is_uploaded_once_and_fetched(
 
 def test_a_best_checkpoint_that_is_not_whole_is_left_in_the_storage(run_dir: Path, place: Path) -> None:
     storage = Storage(str(place / "store"), "a")
+    storage.prepare(is_new=True)
     save_best(run_dir, {"weights": torch.ones(3)}, iteration=1, metric="accuracy", value=0.5)
     storage.put(run_dir, save(run_dir, 1))
     tensors = place / "store/a/checkpoints/best/iteration-000001/tensors.safetensors"
