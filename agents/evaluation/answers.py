@@ -90,7 +90,8 @@ def evaluate_answers(
 
     Returns:
         ``task``, ``episodes``, ``accuracy`` (share of correct elements) and ``accuracy_whole`` (share of samples with
-        all elements correct), at the most certain tick; the results of the fitting scores of ``ctm_rl.metrics``;
+        all elements correct), at the most certain tick, with ``accuracy_interval`` and ``accuracy_whole_interval``,
+        which hold the true share with 95 %; the results of the fitting scores of ``ctm_rl.metrics``;
         for mazes ``solved_by_reapplying``, the share solved when each route continues from the end of the last one;
         with thresholds ``halting``, see ``halting_curve``.
 
@@ -235,6 +236,12 @@ def describe_answers(result: dict[str, Any]) -> str:
 def _describe_accuracy(result: dict[str, Any]) -> str:
     """Both accuracies of a result or of a point of its halting curve."""
     return (
-        f"{100 * result['accuracy']:.1f} % of elements correct, "
-        f"{100 * result['accuracy_whole']:.1f} % of samples in full"
+        f"{describe_share(result, 'accuracy')} of elements correct, "
+        f"{describe_share(result, 'accuracy_whole')} of samples in full"
     )
+
+
+def describe_share(result: dict[str, Any], name: str) -> str:
+    """A share in percent, with its 95 % interval."""
+    low, high = result[f"{name}_interval"]
+    return f"{100 * result[name]:.1f} % ({100 * low:.1f} to {100 * high:.1f})"

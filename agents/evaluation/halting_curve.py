@@ -19,6 +19,7 @@ HALT_THRESHOLDS = (
 """Certainties of a curve; ``None``: all ticks are taken."""
 
 
+_ACCURACIES = ("accuracy", "accuracy_interval", "accuracy_whole", "accuracy_whole_interval")
 _NUM_JOINED = 4
 """Number of batches that are joined."""
 _SMALL = 4096
@@ -73,7 +74,8 @@ def halting_curve(
 
     Returns:
         For each threshold ``threshold``, ``ticks_mean``, ``accuracy`` (share of correct elements), ``accuracy_whole``
-        (share of samples with all elements correct), both after the row's last tick, and ``seconds_per_sample``.
+        (share of samples with all elements correct), both after the row's last tick and with their intervals, and
+        ``seconds_per_sample``.
     """
     assert isinstance(model, ContinuousThoughtMachine)
     scores = [AnswerScores() for _ in thresholds]
@@ -95,8 +97,7 @@ def halting_curve(
         {
             "threshold": threshold,
             "ticks_mean": ticks[index] / num_samples,
-            "accuracy": summaries[index]["accuracy"],
-            "accuracy_whole": summaries[index]["accuracy_whole"],
+            **{name: summaries[index][name] for name in _ACCURACIES},
             "seconds_per_sample": seconds[index] / num_samples,
         }
         for index, threshold in enumerate(thresholds)

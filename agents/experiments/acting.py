@@ -1,5 +1,6 @@
 """The configuration of a run that trains a policy; loads neither torch nor ray."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -176,6 +177,14 @@ class ActingExperiment(RunSettings):
             check_ahead(collect_ahead=self.ppo.collect_ahead, num_env_runners=self.num_env_runners, prefix="ppo.")
         else:
             _check_stock(self)
+
+    @property
+    def evaluated_env(self) -> EnvConfig:
+        """The environment of evaluations during training."""
+        own, given = self.env, self.eval
+        if given.env is not None:
+            return dataclasses.replace(own, id=given.env, kwargs=given.kwargs)
+        return dataclasses.replace(own, kwargs={**own.kwargs, **given.kwargs})
 
     @property
     def num_envs(self) -> int:

@@ -141,7 +141,7 @@ class HeldOutSettings:
     num_samples: int = 1000
     """Held-out samples of a test; of a finite data set, at most all of it."""
     num_iterations: int = 10
-    """Iterations between two tests; there is always one after the last iteration."""
+    """Iterations between two tests, unless eval.every is set; there is always one after the last iteration."""
     seed: int = 0
     """The same seed makes the same samples; training uses none of them."""
 
@@ -185,6 +185,11 @@ class AnsweringExperiment(RunSettings):
                 f"learning.batch_size {learning.batch_size} must be a multiple of {max(1, self.num_learners)} learners "
                 f"x {learning.num_accumulated} parts; the nearest that work: "
                 f"{f'{below} or {above}' if below else above}."
+            )
+        if self.eval.changed:
+            raise ValueError(
+                f"eval.{self.eval.changed[0]} has no effect on a run that answers: its tests use held-out samples, see "
+                "held_out.num_samples and held_out.seed; leave it out."
             )
         _check_signal(self)
         _check_ticks(self)

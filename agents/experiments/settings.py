@@ -1,9 +1,11 @@
 """Settings that every run has, of a policy or of a single-step task: budget, directory and machines."""
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ctm_rl.agents.experiments.json_option import JsonObject
 from ctm_rl.agents.experiments.storage_url import check_storage
 from ctm_rl.agents.experiments.validation import check_number
 
@@ -57,6 +59,50 @@ class StopSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EvalSettings:
+    """Evaluations during training. A run that answers is tested on its held-out samples, and takes every alone."""
+
+    every: int | None = None
+    """Iterations between two evaluations, and one after the last iteration; None: none, and of a run that answers as
+    held_out says."""
+    episodes: int = 20
+    """Episodes of an evaluation."""
+    deterministic: bool = False
+    """Take the most probable action instead of drawing one."""
+    seed: int = 1
+    """The same episodes are played in every evaluation; training plays none of them, and ctm-rl evaluate others unless
+    it is given this seed."""
+    env: str | None = None
+    """Gymnasium's id of the environment, with the run's wrappers and eval.kwargs; None: the run's own."""
+    kwargs: JsonObject = field(default_factory=dict)
+    """Arguments of the environment that differ from those in training, such as '{"size": 15}'."""
+    max_episode_steps: int = 100_000
+    """Truncate an episode after so many steps."""
+
+    def __post_init__(self) -> None:
+        """Refuses evaluations of nothing, and settings without evaluations."""
+        if self.every is not None:
+            check_number("eval.every", self.every, at_least=1)
+        for name in ("episodes", "max_episode_steps"):
+            check_number(f"eval.{name}", getattr(self, name), at_least=1, at_most=MAX_STEPS)
+        check_number("eval.seed", self.seed, at_least=0, at_most=MAX_SEED)
+        if self.env is not None and not self.env.strip():
+            raise ValueError("eval.env must name an environment, such as CartPole-v1; it is empty.")
+        if self.every is None and self.changed:
+            raise ValueError(
+                f"eval.{self.changed[0]} has no effect without eval.every, the number of iterations between two "
+                "evaluations; set it, such as to 10."
+            )
+
+    @property
+    def changed(self) -> list[str]:
+        """The fields that are not at their defaults, beside ``every``."""
+        fields = {item.name: item for item in dataclasses.fields(self) if item.name not in ("every", "kwargs")}
+        changed = [name for name, item in fields.items() if getattr(self, name) != item.default]
+        return [*changed, *(["kwargs"] if self.kwargs else [])]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
     """The settings that every run has."""
 
@@ -104,6 +150,10 @@ class RunSettings:
     profile: bool = False
     """Measure where an iteration's time goes: shares at the end, and trace.json in the run's directory, which Perfetto
     (ui.perfetto.dev) opens."""
+    keep_checkpoints: int | None = 3
+    """How many of the newest checkpoints are kept, beside the best one; None: all."""
+    eval: EvalSettings = field(default_factory=EvalSettings)
+    """Evaluations during training."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run on any machine."""
@@ -128,6 +178,8 @@ class RunSettings:
             raise ValueError("init_from must name a run or a checkpoint; it is empty.")
         if len(set(self.logger)) < len(self.logger):
             raise ValueError(f"logger must name each logger once, got {' '.join(self.logger)}.")
+        if self.keep_checkpoints is not None:
+            check_number("keep_checkpoints", self.keep_checkpoints, at_least=1)
         if self.placement is not None and (self.num_env_runners < 1 or self.num_cpus_per_env_runner == 0):
             raise ValueError(
                 "placement has no effect without num_env_runners and num_cpus_per_env_runner; set both above 0, or "

@@ -13,7 +13,7 @@ from ctm_rl.agents.ppo.episode_callbacks import EpisodeCallbacks
 from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.rllib.divergence import explain_samples, largest_of
-from ctm_rl.agents.rllib.finished_episodes import RAW_RETURN, FinishedEpisode, seeds_of_envs
+from ctm_rl.agents.rllib.finished_episodes import RAW_RETURN, SUCCESS, FinishedEpisode, read_success, seeds_of_envs
 from ctm_rl.agents.rllib.iteration import report
 from ctm_rl.agents.rllib.module import fields_of
 from ctm_rl.agents.rllib.spans import POLICY, span
@@ -185,5 +185,14 @@ def _finished_episodes(taken: VectorStep) -> list[FinishedEpisode]:
     infos = taken.infos.get("final_info", taken.infos)
     if RAW_RETURN in infos:
         returns = np.where(infos[f"_{RAW_RETURN}"], infos[RAW_RETURN], returns)
-    done = zip(returns[ended].tolist(), taken.lengths[ended].tolist(), strict=True)
+    done = zip(returns[ended].tolist(), taken.lengths[ended].tolist(), _successes(infos, ended), strict=True)
     return [FinishedEpisode(*episode) for episode in done]
+
+
+def _successes(infos: dict[str, Any], ended: np.ndarray) -> list[bool | None]:
+    """Whether the episodes that ended were successes, as far as their environments say so."""
+    values, has_value = infos.get(SUCCESS), infos.get(f"_{SUCCESS}")
+    if values is None or has_value is None:
+        return [None] * int(ended.sum())
+    found = zip(np.asarray(values)[ended], np.asarray(has_value)[ended], strict=True)
+    return [read_success({SUCCESS: value}) if is_there else None for value, is_there in found]

@@ -1,5 +1,6 @@
 """Finished episodes and the seeds of environments, the same for all environment runners."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,10 @@ RETURNS = "episode_returns"
 """Key in a result's ``env_runners``: returns of the episodes that ended."""
 LENGTHS = "episode_lengths"
 """Key in a result's ``env_runners``: their lengths."""
+SUCCESSES = "episode_successes"
+"""Key in a result's ``env_runners``: whether they were successes, of those whose environment says so."""
+SUCCESS = "is_success"
+"""Key in the information of an episode's last step: whether it was a success, as robotics environments say it."""
 FAULT = "env_fault"
 """Key in the information of an episode's last step: the fault that ended it; such an episode is not counted."""
 RAW_RETURN = "raw_return"
@@ -25,6 +30,17 @@ class FinishedEpisode(NamedTuple):
     """Sum of the environment's own rewards."""
     length: int
     """Environment steps."""
+    is_success: bool | None = None
+    """Whether the environment calls it a success; ``None``: it says nothing."""
+
+
+def read_success(info: Mapping[str, Any]) -> bool | None:
+    """Whether an episode was a success, from the information of its last step; ``None``: it does not say."""
+    value = info.get(SUCCESS)
+    try:
+        return None if value is None else bool(value)
+    except (TypeError, ValueError):  # an array of several values
+        return None
 
 
 def finished_episodes(result: dict[str, Any]) -> list[FinishedEpisode]:

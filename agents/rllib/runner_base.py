@@ -15,7 +15,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.count_faults import FAULTS, NOTES, FaultCounter, pop_notes
-from ctm_rl.agents.rllib.finished_episodes import LENGTHS, RETURNS, FinishedEpisode
+from ctm_rl.agents.rllib.finished_episodes import LENGTHS, RETURNS, SUCCESSES, FinishedEpisode
 from ctm_rl.agents.rllib.spans import SPANS, pop_spans
 
 Module = TypeVar("Module", bound=TorchRLModule)
@@ -64,6 +64,8 @@ class ResumableRunner(EnvRunner):
             self.metrics.log_value(LENGTHS, episode.length, reduce="item_series")
         for spans in pop_spans(self.worker_index):
             self.metrics.log_value(SPANS, spans, reduce="item_series")
+            if episode.is_success is not None:
+                self.metrics.log_value(SUCCESSES, float(episode.is_success), reduce="item_series")
         for entry in pop_notes(self.env):
             self.metrics.log_value(NOTES, entry, reduce="item_series")
         self.metrics.log_value(FAULTS, 0 if self._faults is None else self._faults.pop(), reduce="sum")

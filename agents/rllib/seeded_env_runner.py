@@ -6,7 +6,7 @@ from typing import Any
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from ctm_rl.agents.rllib import private
-from ctm_rl.agents.rllib.finished_episodes import CUT_SHORT, RAW_RETURN, FinishedEpisode, seeds_of_envs
+from ctm_rl.agents.rllib.finished_episodes import CUT_SHORT, RAW_RETURN, FinishedEpisode, read_success, seeds_of_envs
 from ctm_rl.agents.rllib.runner_base import ResumableRunner
 from ctm_rl.agents.rllib.spans import COLLECT, span
 from ctm_rl.errors import EnvFault
@@ -59,7 +59,7 @@ class SeededEnvRunner(ResumableRunner, SingleAgentEnvRunner):
             info = pieces[0].get_infos(-1)
             if not any(key in info for key in CUT_SHORT):
                 total = info.get(RAW_RETURN, sum(piece.get_return() for piece in pieces))
-                finished.append(FinishedEpisode(float(total), pieces[0].t))
+                finished.append(FinishedEpisode(float(total), pieces[0].t, read_success(info)))
         self._log_finished(finished)
         return super().get_metrics()
 

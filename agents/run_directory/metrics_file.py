@@ -47,9 +47,10 @@ class MetricsWriter:
         self._flush()
 
     def write(self, row: dict[str, float | None]) -> dict[str, float | None]:
-        """Appends one complete line, and returns it; the row has at least the keys of the run's metrics."""
-        assert set(row) >= set(self._metrics)
-        ordered = {name: _finite(row[name]) for name in dict.fromkeys((*self._metrics, *row))}
+        """Appends one complete line, and returns it: the run's metrics as far as the row has them, then its others."""
+        names = dict.fromkeys((*(name for name in self._metrics if name in row), *row))
+        ordered = {name: _finite(row[name]) for name in names}
+        self._iteration = int(row["iteration"] or 0)
         self._pending += json.dumps(ordered, allow_nan=False).encode() + b"\n"
         self._flush()
         return ordered

@@ -27,10 +27,12 @@ from ctm_rl.agents.run_directory.directory import (
     read_config,
 )
 from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.checkpoints.best import BEST, BEST_FILE, folder_of, read_best
 from ctm_rl.errors import UserError, expand, user_errors
 
 ANSWER_SECONDS = 30.0
 """How long a storage may take to answer before it counts as out of reach."""
+_BEST_FOLDER = posixpath.join(checkpoint.FOLDER, BEST)
 _CHUNK = 2**23
 _PARTIAL = ".partial-"
 _LOG = logging.getLogger(__name__)
@@ -48,15 +50,16 @@ class Storage:
     Args:
         url: a directory of runs: a path, or a URL that pyarrow or fsspec support.
         name: the run's own directory in it.
+        num_kept: how many checkpoints are kept there, beside the best one; ``None``: all.
 
     Raises:
         UserError: it holds credentials, no installed library supports such a URL, or the storage is out of reach.
     """
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, num_kept: int | None = checkpoint.NUM_KEPT) -> None:
         with user_errors():
             check_storage(url)
-        self.url, self.name = url, name
+        self.url, self.name, self._num_kept = url, name, num_kept
         self._files, self._base = with_timeout(url, lambda: _connect(url))
         self.place = posixpath.join(self._base, name)
         # In a directory that others write to as well, a name that nobody can have prepared, as a link.
@@ -81,7 +84,9 @@ class Storage:
         return self._is_local and Path(self.place).resolve() == path.resolve()
 
     def put(self, run_dir: Path, path: Path) -> None:
-        """Copies a checkpoint there, with the run's configuration and metrics so far; removes older checkpoints.
+        """Copies a checkpoint there, with the run's configuration and metrics so far, and the best one if it is new.
+
+        Older checkpoints are removed.
 
         Where there is no room, the superseded ones are removed first: all but the newest complete one.
 
@@ -103,17 +108,48 @@ class Storage:
                 raise
             self._remove(others)
             self._copy(run_dir, path)
-        self._remove(checkpoint.newest_first(self._list(checkpoint.FOLDER))[checkpoint.NUM_KEPT :])
+        if self._num_kept is not None:
+            self._remove(checkpoint.newest_first(self._list(checkpoint.FOLDER))[self._num_kept :])
+        self._copy_best(run_dir)
 
     def _copy(self, run_dir: Path, path: Path) -> None:
         """Copies a checkpoint, with the run's configuration and metrics so far."""
-        folder = posixpath.join(checkpoint.FOLDER, path.name)
-        self._files.create_dir(self._at(folder), recursive=True)
+        self._files.create_dir(self._at(checkpoint.FOLDER), recursive=True)
         for name in (CONFIG_FILE, METRICS_FILE):
             if (run_dir / name).is_file():
                 self._write(run_dir / name, name)
+        self._copy_checkpoint(path, checkpoint.FOLDER)
+
+    def _copy_checkpoint(self, path: Path, folder: str) -> None:
+        """Copies a checkpoint into a folder."""
+        folder = posixpath.join(folder, path.name)
+        self._files.create_dir(self._at(folder), recursive=True)
         for name in (checkpoint.TENSORS_FILE, checkpoint.STATE_FILE):
             self._write(path / name, posixpath.join(folder, name))
+
+    def _copy_best(self, run_dir: Path) -> None:
+        """Copies the best checkpoint, unless it is there; ``best.json`` follows it, and names the one before till then.
+
+        The run may replace it meanwhile: it is then copied with the next checkpoint.
+        """
+        pointer, file = posixpath.join(_BEST_FOLDER, BEST_FILE), folder_of(run_dir) / BEST_FILE
+        try:
+            best = read_best(run_dir)
+            if best is None or self._read(pointer) == (text := file.read_bytes()):
+                return
+            self._copy_checkpoint(best.path, _BEST_FOLDER)
+            if file.read_bytes() != text:
+                return
+        except checkpoint.CheckpointError as error:
+            _LOG.debug("%s", error)
+            return
+        except FileNotFoundError:
+            if best is not None and best.path.is_dir():
+                raise
+            return
+        self._write(file, pointer)
+        others = set(checkpoint.newest_first(self._list(_BEST_FOLDER))) - {best.path.name}
+        self._remove(others, _BEST_FOLDER)
 
     def fetch(self, run_dir: Path, check: Callable[[AnyExperiment], None] = lambda _: None) -> None:
         """Creates a run directory with the newest complete checkpoint of the storage.
@@ -142,6 +178,7 @@ class Storage:
                 if metrics is not None:
                     directory.files.append(METRICS_FILE)
                     (run_dir / METRICS_FILE).write_bytes(metrics)
+                self._fetch_best(run_dir)
                 directory.keep()
         except UserError:
             raise
@@ -201,9 +238,7 @@ class Storage:
         for name in names:
             folder = posixpath.join(checkpoint.FOLDER, name)
             target = run_dir / folder
-            target.mkdir(parents=True)
-            for file in (checkpoint.TENSORS_FILE, checkpoint.STATE_FILE):
-                (target / file).write_bytes(self._read(f"{folder}/{file}") or b"")
+            self._fetch_checkpoint(folder, target)
             try:
                 checkpoint.latest(run_dir)
             except checkpoint.CheckpointError:
@@ -214,10 +249,34 @@ class Storage:
             else:
                 return
 
-    def _remove(self, names: Iterable[str]) -> None:
+    def _fetch_checkpoint(self, folder: str, target: Path) -> None:
+        """Copies the files of a checkpoint into a new directory."""
+        target.mkdir(parents=True)
+        for file in (checkpoint.TENSORS_FILE, checkpoint.STATE_FILE):
+            (target / file).write_bytes(self._read(f"{folder}/{file}") or b"")
+
+    def _fetch_best(self, run_dir: Path) -> None:
+        """Copies the best checkpoint, if there is one; without one that is whole, the run begins to compare again."""
+        pointer = self._read(posixpath.join(_BEST_FOLDER, BEST_FILE))
+        if pointer is None:
+            return
+        folder = folder_of(run_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / BEST_FILE).write_bytes(pointer)
+        try:
+            for name in checkpoint.newest_first(self._list(_BEST_FOLDER)):
+                self._fetch_checkpoint(posixpath.join(_BEST_FOLDER, name), folder / name)
+            best = read_best(run_dir)
+            assert best is not None
+            checkpoint.load(best.path)
+        except Exception as error:  # the driver of a file system may raise anything
+            shutil.rmtree(folder)
+            _LOG.warning("the best checkpoint of %s cannot be fetched: %s.", self.place, describe_error(error))
+
+    def _remove(self, names: Iterable[str], parent: str = checkpoint.FOLDER) -> None:
         """Removes checkpoints; without its first file one no longer counts. What cannot be removed is reported once."""
         for name in names:
-            folder = posixpath.join(checkpoint.FOLDER, name)
+            folder = posixpath.join(parent, name)
             try:
                 if checkpoint.STATE_FILE in self._list(folder):
                     self._files.delete_file(self._at(f"{folder}/{checkpoint.STATE_FILE}"))

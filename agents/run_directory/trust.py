@@ -26,6 +26,7 @@ def run_claims(experiment: AnyExperiment) -> list[Claim]:
     """
     claims = [*env_claims(experiment.env), *encoder_claims(experiment.model)]
     claims += value_claims({"--callbacks": experiment.callbacks, "--logger": experiment.logger})
+    claims += value_claims({"--eval.env": experiment.eval.env or "", "--eval.kwargs": experiment.eval.kwargs})
     if experiment.address not in (None, "auto"):
         claims.append(Claim("--address", "join the Ray cluster at {}", str(experiment.address)))
     if experiment.storage is not None:

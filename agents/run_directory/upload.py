@@ -104,7 +104,7 @@ def uploader_for(experiment: RunSettings, run_dir: Path, *, is_new: bool) -> Upl
     """
     if experiment.storage is None:
         return None
-    storage = Storage(experiment.storage, run_dir.name)
+    storage = Storage(experiment.storage, run_dir.name, experiment.keep_checkpoints)
     if storage.is_at(run_dir):
         raise UserError(
             f"--storage {storage.url} is where {run_dir} itself is; name another place, or none (--storage None)."

@@ -1,4 +1,5 @@
 """Training runs: building the algorithm, iterating, writing checkpoints, resuming.
 
-Imports the algorithms, ``run_directory``, ``callbacks`` and ``cluster``; imported by ``tuning`` and ``bench``.
+Imports the algorithms, ``evaluation``, ``run_directory``, ``callbacks``, ``loggers`` and ``cluster``; imported by
+``tuning`` and ``bench``.
 """

@@ -1,12 +1,17 @@
 """A run on a single-step task: its metrics are accuracies on held-out samples, and the losses of its learner."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.run_directory.progress import Row
+from ctm_rl.agents.runs.best_checkpoint import Candidate
+from ctm_rl.agents.runs.snapshot import copy_values
 from ctm_rl.agents.runs.task import COMMON_METRICS, MODULE, peak_memory_mb, read_losses
 
 TESTED = ("accuracy", "accuracy_whole", "held_out_loss")
+EVAL_ITERATION = "eval_iteration"
+"""One more key of a run with ``eval.every``: the iteration whose weights were tested last."""
 _LOSSES = ("total_loss", "gradient_norm", "lr")
 _BANDIT_LOSSES = ("total_loss", "policy_loss", "value_loss", "entropy", "kl", "clip_fraction", "gradient_norm", "lr")
 _RLLIB_NAMES = {"value_loss": "vf_loss"}
@@ -33,11 +38,14 @@ class AnsweringTask:
         self._is_bandit = experiment.signal == "reward"
         self._tested: Row = dict.fromkeys(TESTED)
         self._num_iterations = 0
+        self._tested_iteration: int | None = None
+        self._candidates: list[Candidate] = []
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Keys of a line of metrics, in their order."""
-        return BANDIT_METRICS if self._is_bandit else ANSWERING_METRICS
+        """Keys of a line of metrics, in their order; ``EVAL_ITERATION`` with ``eval.every`` only."""
+        metrics = BANDIT_METRICS if self._is_bandit else ANSWERING_METRICS
+        return (*metrics, EVAL_ITERATION) if self._has_eval else metrics
 
     def describe(self, algorithm: Any) -> dict[str, Any]:
         """Returns the part of a checkpoint that rebuilds the model, weights included."""
@@ -48,26 +56,50 @@ class AnsweringTask:
     def read(self, algorithm: Any, result: dict[str, Any], *, is_last: bool) -> Row:
         """Returns the losses; every few iterations tests the model on held-out samples."""
         self._num_iterations += 1
-        if is_last or self._num_iterations % self._experiment.held_out.num_iterations == 0:
+        every = self._experiment.eval.every or self._experiment.held_out.num_iterations
+        if is_last or self._num_iterations % every == 0:
             scores = algorithm.test()
             sums = scores.elements, scores.whole, scores.loss
             self._tested = {name: total / scores.num_samples for name, total in zip(TESTED, sums, strict=True)}
             if self._is_bandit:
                 self._tested["held_out_loss"] = None
+            self._tested_iteration = self._num_iterations
+            accuracy = scores.elements / scores.num_samples
+            model = copy_values(self.describe(algorithm))
+            self._candidates.append(Candidate(self._num_iterations, "accuracy", accuracy, model))
         names = ("reward_mean", *_BANDIT_LOSSES) if self._is_bandit else _LOSSES
         return {
             **self._tested,
             **read_losses(result["learners"][MODULE], names, _RLLIB_NAMES),
             "memory_mb": peak_memory_mb(),
+            **({EVAL_ITERATION: self._tested_iteration} if self._has_eval else {}),
         }
 
+    def pop_candidates(self) -> list[Candidate]:
+        """Returns the weights that have been tested since the last call, with their accuracy."""
+        candidates, self._candidates = self._candidates, []
+        return candidates
+
+    def candidate_of(self, content: Mapping[str, Any]) -> None:
+        """Returns nothing: the best weights are chosen among those that have been tested, not among checkpoints."""
+
+    def close(self) -> None:
+        """Does nothing: no test is under way between iterations."""
+
+    @property
+    def _has_eval(self) -> bool:
+        """Whether ``eval.every`` says how often the model is tested."""
+        return self._experiment.eval.every is not None
+
     def get_memory(self) -> dict[str, Any]:
-        """Returns the results of the last test, and the number of iterations so far."""
-        return {"tested": self._tested, "num_iterations": self._num_iterations}
+        """Returns the results of the last test with its iteration, and the number of iterations so far."""
+        tested = {"tested_iteration": self._tested_iteration} if self._has_eval else {}
+        return {"tested": self._tested, "num_iterations": self._num_iterations, **tested}
 
     def set_memory(self, memory: dict[str, Any]) -> None:
         """Restores what ``get_memory`` returned."""
         self._tested, self._num_iterations = dict(memory["tested"]), int(memory["num_iterations"])
+        self._tested_iteration = memory.get("tested_iteration")
 
 
 def _first_module(algorithm: Any) -> Any:

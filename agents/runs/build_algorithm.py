@@ -10,6 +10,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from ctm_rl.agents.bandit.config import BanditConfig
 from ctm_rl.agents.bandit.module import BanditModule
+from ctm_rl.agents.evaluation.play import make_fitting
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
@@ -99,6 +100,8 @@ def _fit_policy(experiment: ActingExperiment) -> PolicyConfig:
     finally:
         env.close()
     _check_own_encoder(config, lambda: build_observation_encoder(layout, config.feature_dim, config.encoder))
+    if experiment.evaluated_env != experiment.env:
+        make_fitting(experiment.evaluated_env, config, layout, actions, "a policy of this run (--eval.env)").close()
     if experiment.algorithm != "ppo":
         check_stock_spaces(layout, actions)
     return config

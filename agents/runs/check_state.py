@@ -16,6 +16,7 @@ from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json
 from ctm_rl.agents.runs.acting_task import WINDOW
 from ctm_rl.agents.runs.answering_task import TESTED
+from ctm_rl.agents.runs.evaluations import EVAL_METRICS
 from ctm_rl.agents.runs.task import MODULE
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.schema import (
@@ -90,14 +91,25 @@ def check_position(value: object, iteration: int, *, is_answering: bool) -> None
     check_whole("position.env_steps", position["env_steps"])
     check_real("position.seconds", position["seconds"], at_least=0)
     if is_answering:
-        memory = check_mapping("position.memory", position["memory"], keys=("tested", "num_iterations"))
+        memory = {"tested_iteration": None, **check_mapping("position.memory", position["memory"])}
+        check_mapping("position.memory", memory, keys=("tested", "num_iterations", "tested_iteration"))
+        if memory["tested_iteration"] is not None:
+            check_whole("position.memory.tested_iteration", memory["tested_iteration"], 0, iteration)
         check_whole("position.memory.num_iterations", memory["num_iterations"])
         for name, score in check_mapping("position.memory.tested", memory["tested"], keys=TESTED).items():
             if score is not None:
                 check_real(f"position.memory.tested.{name}", score)
         return
-    memory = {"num_faults": 0, **check_mapping("position.memory", position["memory"])}
-    check_mapping("position.memory", memory, keys=("returns", "lengths", "num_faults"))
+    absent = {"num_faults": 0, "successes": [], "evaluated": dict.fromkeys(EVAL_METRICS)}
+    memory = {**absent, **check_mapping("position.memory", position["memory"])}
+    check_mapping("position.memory", memory, keys=("returns", "lengths", *absent))
+    successes = check_list("position.memory.successes", memory["successes"])
+    check_whole("the number of successes in position.memory", len(successes), 0, WINDOW)
+    for success in successes:
+        check_real("position.memory.successes", success, at_least=0, at_most=1)
+    for name, value in check_mapping("position.memory.evaluated", memory["evaluated"], keys=EVAL_METRICS).items():
+        if value is not None:
+            check_real(f"position.memory.evaluated.{name}", value)
     check_whole("position.memory.num_faults", memory["num_faults"])
     returns, lengths = (check_list(f"position.memory.{name}", memory[name]) for name in ("returns", "lengths"))
     check_whole("the number of returns in position.memory", len(returns), len(lengths), min(len(lengths), WINDOW))

@@ -55,6 +55,11 @@ class Snapshot:
             self._due_at = ended if self._seconds <= CHEAP_SECONDS else ended + self._seconds / MAX_SHARE
 
 
+def copy_values(value: Any) -> Any:
+    """Returns a copy of nested values, with tensors on the CPU."""
+    return _copy(value, None)
+
+
 def _copy(value: Any, old: Any) -> Any:
     """Copies nested values, tensors and arrays into the memory of an older copy where shapes and types are equal."""
     if isinstance(value, torch.Tensor):

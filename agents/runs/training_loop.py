@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ctm_rl.agents.callbacks.callback import Callback, RunView
@@ -28,6 +29,7 @@ from ctm_rl.agents.run_directory.upload import MAX_SECONDS, Uploader, finishing_
 from ctm_rl.agents.run_directory.working_directory import num_threads
 from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
+from ctm_rl.agents.runs.best_checkpoint import BestCheckpoint, Candidate
 from ctm_rl.agents.runs.profile import Profile, closing_profile
 from ctm_rl.agents.runs.snapshot import Snapshot
 from ctm_rl.agents.runs.task import MODULE
@@ -122,6 +124,7 @@ class Run:
         self._saved_at = time.monotonic()
         self._num_lost_learners = 0
         self._snapshot = Snapshot()
+        self._best = BestCheckpoint(directory.path, directory.restore)
         self._is_broken_off = False
         self._saving = threading.RLock()
         self._request: StopRequest | None = None
@@ -149,6 +152,7 @@ class Run:
                 self._algorithm = self._config.build_algo()
             stack.callback(self._algorithm.stop)
             stack.callback(self._kill_silent_actors)
+            stack.callback(self._task.close)
             if self._profile is not None:
                 self._profile.attach(self._algorithm)
                 stack.callback(stop_recording)
@@ -234,24 +238,38 @@ class Run:
             self._snapshot.take(content, self._position.iteration, began)
 
     def _write(self) -> None:
-        """Writes a checkpoint from memory, unless there is one of this iteration, or a later one; in any thread.
+        """Writes a checkpoint from memory, and the best weights if there are better ones; in any thread.
 
         Raises:
             CheckpointError: it cannot be written; the last one remains.
             Diverged: weights or optimiser are not finite; the last one remains.
         """
+        try:
+            path = self._write_checkpoint()
+        finally:
+            self._best.write(is_forced=True)
+        if self._uploader is not None and path is not None:
+            self._uploader.put(path)
+
+    def _offer(self, candidate: Candidate) -> None:
+        """Keeps weights if they are the best so far."""
+        self._best.offer(candidate._replace(content={"experiment": self._settings, **candidate.content}))
+
+    def _write_checkpoint(self) -> Path | None:
+        """Writes a checkpoint from memory, unless there is one of this iteration, or a later one; returns its path."""
         with self._saving:
             content, iteration = self._snapshot.content, self._snapshot.iteration
             if content is None or iteration <= self._saved_iteration:
-                return
+                return None
             if (name := find_not_finite(learned_part(content))) is not None:
                 raise self._located(Diverged(f"{name} is not finite; lower the learning rate."), iteration)
             content["position"]["seconds"] = time.monotonic() - self._started
-            path = checkpoint.save(self.run_dir, iteration, content)
+            path = checkpoint.save(self.run_dir, iteration, content, self._experiment.keep_checkpoints)
             self._saved_iteration = iteration
             self._saved_at = time.monotonic()
-        if self._uploader is not None:
-            self._uploader.put(path)
+            if (candidate := self._task.candidate_of(content)) is not None:
+                self._offer(candidate)
+            return path
 
     def _rescue(self) -> bool:
         """Writes a checkpoint from memory, if there is a newer one; returns whether it has the last whole iteration."""
@@ -586,13 +604,17 @@ class Run:
         self._position.iteration += 1
         self._position.env_steps += steps
         self._position.seconds = ended - self._started
-        return {
+        row = {
             "iteration": self._position.iteration,
             "env_steps": self._position.env_steps,
             "seconds": round(self._position.seconds, 3),
             "env_steps_per_second": round(steps / (ended - began), 1),
             **self._task.read(self._algorithm, result, is_last=self.is_over),
         }
+        for candidate in self._task.pop_candidates():
+            self._offer(candidate)
+        self._best.write()
+        return row
 
 
 def _first_line(error: Exception) -> str:

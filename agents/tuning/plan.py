@@ -10,7 +10,7 @@ from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, build, from_json
 from ctm_rl.agents.run_directory.directory import SWEEP_FILE, config_of
 from ctm_rl.agents.run_directory.trust import Claim, run_claims, value_claims
-from ctm_rl.agents.runs.acting_task import ACTING_METRICS
+from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
 from ctm_rl.agents.tuning.options import DEFAULT_NUM_SAMPLES, TuneOptions
 from ctm_rl.agents.tuning.search_space import Config, Search, check_searches, parse_search, with_values
@@ -61,9 +61,10 @@ class Sweep:
         if self.experiment.placement is not None:
             raise UserError("--placement is for a single run; Ray Tune places the trials of a sweep.")
         check_searches(self.experiment, self.searches)
-        metrics = ACTING_METRICS
         if isinstance(self.experiment, AnsweringExperiment):
             metrics = AnsweringTask(self.experiment).metrics
+        else:
+            metrics = ActingTask(self.experiment).metrics
         if self.options.metric is not None and self.options.metric not in metrics:
             raise UserError(f"--metric must be one of {', '.join(metrics)}; got {self.options.metric!r}.")
         if self.options.scheduler == "pbt":

@@ -90,7 +90,7 @@ class SweepTrial(Trainable):
         self._last = {name: value for name, value in row.items() if name != self._sweep.metric}
         share = used_share(self._experiment.budget, row)
         result = {**self._last, USED_SHARE: share, FINISHED: is_over, "done": is_over}
-        value = row[self._sweep.metric]
+        value = row.get(self._sweep.metric)
         if value is not None and math.isfinite(value):
             result[self._sweep.metric] = value
         if self._sweep.is_pbt:

@@ -37,7 +37,8 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Numbers of the errors of a full disk, and of a used-up quota."""
 
 _ITERATION = re.compile(r"iteration-(\d+)")
-_PARTIAL = ".partial-"
+PARTIAL = ".partial-"
+"""How the names of files and directories begin that are not whole; the next write beside them removes them."""
 _RENAMED_ENTRIES = {"thinker": "model"}
 """Keys of a state in version 0.1.0, and their present names."""
 _MALFORMED = (
@@ -56,7 +57,7 @@ class CheckpointError(UserError):
     """A checkpoint is missing, or cannot be read or written."""
 
 
-def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int = NUM_KEPT) -> Path:
+def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int | None = NUM_KEPT) -> Path:
     """Writes a checkpoint under another name, syncs it to the disk and renames it; then removes older ones.
 
     On a full disk the superseded checkpoints make room: all but the newest undamaged one are removed first.
@@ -66,7 +67,7 @@ def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int = N
         iteration: number of training iterations so far; names the checkpoint.
         state: nested dicts (keys are strings or integers), lists and tuples of tensors, numpy arrays, numbers, strings,
             booleans and None. Tensors are loaded on the CPU, numpy numbers as Python's.
-        num_kept: how many checkpoints are kept, this one included.
+        num_kept: how many checkpoints are kept, this one included; ``None``: all.
 
     Returns:
         The checkpoint's directory.
@@ -76,24 +77,38 @@ def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int = N
         TypeError: ``state`` holds a value of another type.
     """
     target = path_of(run_dir, iteration)
-    folder = target.parent
+    try:
+        write(target, state)
+    except CheckpointError as error:
+        if not _is_disk_full(error.__cause__) or not _free_superseded(run_dir):
+            raise
+        write(target, state)
+    if num_kept is not None:
+        for old in _all(run_dir)[num_kept:]:
+            remove(old)
+    _remove_partial(target.parent)
+    return target
+
+
+def write(target: Path, state: dict[str, Any]) -> None:
+    """Writes one checkpoint under another name, syncs it to the disk and renames it; removes no other.
+
+    Args:
+        target: the checkpoint's directory.
+        state: see ``save``.
+
+    Raises:
+        CheckpointError: it cannot be written.
+        TypeError: ``state`` holds a value of another type.
+    """
     tensors: dict[str, torch.Tensor] = {}
     tree = _encode(state, "", tensors)
     try:
-        try:
-            _write(folder, target, tree, tensors)
-        except (OSError, SafetensorError) as error:
-            if not _is_disk_full(error) or not _free_superseded(run_dir):
-                raise
-            _write(folder, target, tree, tensors)
+        _write(target.parent, target, tree, tensors)
     except (OSError, SafetensorError) as error:
-        _remove_partial(folder)  # what was written so far takes space
+        _remove_partial(target.parent)  # what was written so far takes space
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CheckpointError(f"checkpoint {target} cannot be written: {reason}.") from error
-    for old in _all(run_dir)[num_kept:]:
-        _remove(old)
-    _remove_partial(folder)
-    return target
 
 
 def _write(folder: Path, target: Path, tree: Any, tensors: dict[str, torch.Tensor]) -> None:
@@ -101,7 +116,7 @@ def _write(folder: Path, target: Path, tree: Any, tensors: dict[str, torch.Tenso
     folder.mkdir(parents=True, exist_ok=True)
     _remove_partial(folder)
     # A name that nobody can have prepared: safetensors would follow a link.
-    partial = folder / f"{_PARTIAL}{target.name}-{secrets.token_hex(8)}"
+    partial = folder / f"{PARTIAL}{target.name}-{secrets.token_hex(8)}"
     partial.mkdir()
     save_file(tensors, partial / TENSORS_FILE)
     head = {
@@ -118,15 +133,15 @@ def _write(folder: Path, target: Path, tree: Any, tensors: dict[str, torch.Tenso
         partial / STATE_FILE, partial / TENSORS_FILE
     )  # safetensors writes files that only the owner can read
     for path in (partial / TENSORS_FILE, partial / STATE_FILE, partial):
-        _sync(path)
+        sync(path)
     if os.path.lexists(target):
         # only a checkpoint that could not be read is ever written again
         _set_aside(target)
     os.replace(partial, target)
-    _sync(folder)
+    sync(folder)
 
 
-def _is_disk_full(error: Exception) -> bool:
+def _is_disk_full(error: BaseException | None) -> bool:
     """Whether a write failed for want of space, or of a quota; safetensors reports it as a text."""
     if isinstance(error, OSError):
         return error.errno in DISK_FULL
@@ -144,11 +159,11 @@ def _free_superseded(run_dir: Path) -> bool:
         return False
     others = [path for path in _all(run_dir) if path != newest]
     for path in others:
-        _remove(path)
+        remove(path)
     return bool(others)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Removes a checkpoint, or the link to one; if it cannot, the log reports it once, and the next save tries again.
 
     It loses its name first, so that no half of it is ever found.
@@ -164,7 +179,7 @@ def _remove(path: Path) -> None:
 
 def _set_aside(path: Path) -> Path:
     """Renames a checkpoint that is to be removed, and returns its new path."""
-    aside = path.with_name(f"{_PARTIAL}old-{path.name}-{secrets.token_hex(8)}")
+    aside = path.with_name(f"{PARTIAL}old-{path.name}-{secrets.token_hex(8)}")
     os.replace(path, aside)
     return aside
 
@@ -179,7 +194,7 @@ def _delete(path: Path) -> None:
 
 def _remove_partial(folder: Path) -> None:
     """Removes checkpoints that were begun and never finished, and those that could not be removed before."""
-    for leftover in folder.glob(f"{_PARTIAL}*"):
+    for leftover in folder.glob(f"{PARTIAL}*"):
         with contextlib.suppress(OSError):
             _delete(leftover)
 
@@ -189,7 +204,7 @@ def remove_all(run_dir: Path) -> None:
     folder = run_dir / FOLDER
     if folder.is_symlink():
         return
-    for path in [*folder.glob("iteration-*"), *folder.glob(f"{_PARTIAL}*"), folder]:
+    for path in [*folder.glob("iteration-*"), *folder.glob(f"{PARTIAL}*"), folder]:
         with contextlib.suppress(OSError):
             if path != folder and not path.is_symlink():
                 for name in (STATE_FILE, TENSORS_FILE):
@@ -293,6 +308,11 @@ def iteration_of(path: Path) -> int:
     return int(match.group(1))
 
 
+def iterations_of(run_dir: Path) -> list[int]:
+    """The iterations of a run's checkpoints, newest first, damaged ones too."""
+    return [iteration_of(path) for path in _all(run_dir)]
+
+
 def newest_first(names: Iterable[str]) -> list[str]:
     """Those names that are names of checkpoints, newest first."""
     return sorted(filter(_ITERATION.fullmatch, names), key=lambda name: iteration_of(Path(name)), reverse=True)
@@ -369,7 +389,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Waits until a file or directory is written to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -17,7 +17,7 @@ ctm-rl: train, evaluate and compare Continuous Thought Machines
   ctm-rl train --config FILE                train the experiment in a run's config.json
   ctm-rl tune EXPERIMENT --search F=VALUES  train many variants that differ in the searched fields
   ctm-rl resume DIR                         continue a run or a sweep from its last checkpoints
-  ctm-rl evaluate DIR --episodes N          play episodes with a run's policy; --json for programs
+  ctm-rl evaluate DIR [--checkpoint best]   play episodes with a run's policy; --json for programs
   ctm-rl import FILE --run-dir DIR          make a run of a published checkpoint
   ctm-rl cluster-check [--address auto]     show versions, size and speed of every node of a Ray cluster
   ctm-rl bench                              compare the speed of training with other libraries; --json for programs
@@ -114,8 +114,10 @@ class EvaluateOptions:
 
     dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """The run's directory, or one checkpoint in it."""
-    episodes: int = 100
-    """How many episodes, or samples."""
+    checkpoint: str | None = None
+    """Which checkpoint of the run: best, last, or the number of an iteration; None: the last one."""
+    episodes: int | None = None
+    """How many episodes, or samples; None: 100 episodes, or 2,000 samples (all of a smaller held-out set)."""
     seed: int = 0
     """The same seed plays the same episodes; training uses none of them."""
     deterministic: bool = False

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ctm_rl.checkpoints import schema
-from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.checkpoints import schema, store
+from ctm_rl.checkpoints.best import find
 from ctm_rl.checkpoints.store import CheckpointError
 from ctm_rl.config import AnswerConfig, check_own_encoders
 from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, build_model
@@ -19,13 +19,18 @@ MODEL_ENTRY = "model"
 
 
 def load_model(
-    path: str | Path, device: str | torch.device = "cpu", *, trust: bool = False
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    checkpoint: str | int | None = None,
+    trust: bool = False,
 ) -> ContinuousThoughtMachine | FeedForwardModel:
     """Loads the model of a run that learned to answer.
 
     Args:
-        path: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
+        path: a run's directory or one checkpoint in it.
         device: where the model computes.
+        checkpoint: of a run: best, last, or the number of an iteration; ``None``: the last one.
         trust: whether an encoder may be imported from the current folder although no run of this user on this machine
             has named it.
 
@@ -36,7 +41,8 @@ def load_model(
         CheckpointError: there is no usable checkpoint, or it holds no such model.
         CodeError: its encoder is not trusted.
     """
-    return checkpoint.read_newest(Path(path), lambda place, state: rebuild_model(place, state, trust=trust)).to(device)
+    place = find(Path(path), checkpoint)
+    return store.read_newest(place, lambda place, state: rebuild_model(place, state, trust=trust)).to(device)
 
 
 def rebuild_model(
@@ -45,7 +51,7 @@ def rebuild_model(
     """Rebuilds the model that a checkpoint's state describes; see ``load_model``."""
     if MODEL_ENTRY not in state:
         raise CheckpointError(f"{place} holds no model that answers; Policy.from_checkpoint loads one that acts.")
-    with checkpoint.rebuilding("model", place):
+    with store.rebuilding("model", place):
         config, weights = _described(state[MODEL_ENTRY])
         check_encoders(config, place, is_trusted=trust)
         return schema.rebuild_model(lambda: build_model(config), config, weights).eval()

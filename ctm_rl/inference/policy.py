@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.checkpoints import store
+from ctm_rl.checkpoints.best import find
 from ctm_rl.checkpoints.published import OfficialModel, rebuild
 from ctm_rl.checkpoints.schema import check_actions, check_layout, check_mapping, check_settings, outline, rebuild_model
 from ctm_rl.checkpoints.store import CheckpointError
@@ -34,7 +35,7 @@ class Policy:
         iteration: number of training iterations so far; 0 for an imported policy.
 
     Example:
-        >>> policy = Policy.from_checkpoint("runs/a")  # doctest: +SKIP
+        >>> policy = Policy.from_checkpoint("runs/a", checkpoint="best")  # doctest: +SKIP
         >>> state = policy.initial_state()
         >>> action, state = policy.act(observation, state)
     """
@@ -48,12 +49,20 @@ class Policy:
         """Number of ticks each row took in the last step, [B]."""
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu", *, trust: bool = False) -> "Policy":
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        *,
+        checkpoint: str | int | None = None,
+        trust: bool = False,
+    ) -> "Policy":
         """Reads a policy from disk.
 
         Args:
-            path: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
+            path: a run's directory or one checkpoint in it.
             device: where the policy computes.
+            checkpoint: of a run: best, last, or the number of an iteration; ``None``: the last one.
             trust: whether an encoder may be imported from the current folder although no run of this user on this
                 machine has named it.
 
@@ -63,8 +72,8 @@ class Policy:
         Raises:
             UserError: there is no checkpoint, it is damaged, holds no policy, or its encoder is not trusted.
         """
-        return checkpoint.read_newest(
-            Path(path), lambda place, state: cls.from_state(place, state, device, trust=trust)
+        return store.read_newest(
+            find(Path(path), checkpoint), lambda place, state: cls.from_state(place, state, device, trust=trust)
         )
 
     @classmethod
@@ -89,7 +98,7 @@ class Policy:
                 f"{place} holds a model for {official.task}, which answers and does not act; "
                 "episodes are played by reinforcement learning policies only."
             )
-        return cls(agent.to(device), checkpoint.iteration_of(place))
+        return cls(agent.to(device), store.iteration_of(place))
 
     @property
     def agent(self) -> ActorCritic:
@@ -215,7 +224,7 @@ def official_of(place: Path, state: Mapping[str, Any]) -> OfficialModel | None:
     """
     if OFFICIAL_ENTRY not in state:
         return None
-    with checkpoint.rebuilding("model", place):
+    with store.rebuilding("model", place):
         entry = check_mapping(OFFICIAL_ENTRY, state[OFFICIAL_ENTRY], keys=("args", "weights"))
         return rebuild(entry["weights"], entry["args"])
 
@@ -237,7 +246,7 @@ def outline_policy(entry: object, wanted: PolicyConfig) -> ActorCritic:
 
 def _own(place: Path, state: Mapping[str, Any], *, trust: bool) -> ActorCritic:
     """Rebuilds the policy of a training run."""
-    with checkpoint.rebuilding("policy", place):
+    with store.rebuilding("policy", place):
         if POLICY_ENTRY not in state:
             raise ValueError("it has no such entry; load_model loads a model that answers")
         config, build, weights = _described(state[POLICY_ENTRY])

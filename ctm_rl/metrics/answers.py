@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from ctm_rl.metrics.intervals import share_interval
 from ctm_rl.metrics.sums import Sums, shares
 
 
@@ -79,6 +80,7 @@ class AnswerScores:
             whole=is_right.all(1).sum(0),
             chosen_elements=is_chosen_right.sum(),
             chosen_whole=is_chosen_right.all(1).sum(),
+            chosen_squares=is_chosen_right.sum(1).square().sum(),
             certainty=certainties.double().sum(0),
         )
 
@@ -87,7 +89,8 @@ class AnswerScores:
 
         Returns:
             ``num_samples``; at the most certain tick ``accuracy`` (share of right elements) and ``accuracy_whole``
-            (share of samples right in every element); the same at the last tick, ``accuracy_last`` and
+            (share of samples right in every element), each with its interval, ``accuracy_interval`` and
+            ``accuracy_whole_interval``, [low, high]; the same shares at the last tick, ``accuracy_last`` and
             ``accuracy_whole_last``; after each tick, K numbers each, ``accuracy_by_tick``, ``accuracy_whole_by_tick``
             and ``certainty_by_tick`` (mean).
 
@@ -97,10 +100,14 @@ class AnswerScores:
         num_samples, num_elements = self._sums.count(), self._sums.count("num_elements")
         by_tick = shares(self._sums["elements"], num_elements)
         whole_by_tick = shares(self._sums["whole"], num_samples)
+        elements, whole = int(self._sums["chosen_elements"]), int(self._sums["chosen_whole"])
+        squares, size = int(self._sums["chosen_squares"]), num_elements // num_samples
         return {
             "num_samples": num_samples,
-            "accuracy": int(self._sums["chosen_elements"]) / num_elements,
-            "accuracy_whole": int(self._sums["chosen_whole"]) / num_samples,
+            "accuracy": elements / num_elements,
+            "accuracy_interval": share_interval(elements, squares, num_samples, size),
+            "accuracy_whole": whole / num_samples,
+            "accuracy_whole_interval": share_interval(whole, whole, num_samples, 1),
             "accuracy_last": by_tick[-1],
             "accuracy_whole_last": whole_by_tick[-1],
             "accuracy_by_tick": by_tick,

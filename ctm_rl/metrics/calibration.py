@@ -8,13 +8,12 @@ from torch import Tensor
 
 from ctm_rl.config import check_at_least, check_share
 from ctm_rl.metrics.answers import at_tick, most_certain_tick
+from ctm_rl.metrics.intervals import bootstrap_means
 from ctm_rl.metrics.sums import Sums, require_samples, share
 
 NUM_BINS = 15
 READINGS = ("last", "most_certain", "averaged")
 """How an answer is read: at the last tick, at the most certain one, or as the mean probabilities of all ticks."""
-CHUNK_SIZE = 2**22
-"""Number of draws of the bootstrap that are held at once."""
 
 
 def read_probabilities(
@@ -72,33 +71,6 @@ def brier_scores(probabilities: Float[Tensor, "B G C"], targets: Int[Tensor, "B 
     """
     truth = torch.zeros_like(probabilities).scatter_(2, targets.long()[..., None], 1.0)
     return (probabilities - truth).square().sum(2).mean(1)
-
-
-def bootstrap_means(
-    values: Float[Tensor, "N V"], num_resamples: int, generator: torch.Generator
-) -> Float[Tensor, "R V"]:
-    """Means of bootstrap resamples: N out of N samples with replacement, all values of a sample together.
-
-    Args:
-        values: of each sample, [N, V].
-        num_resamples: R, number of resamples.
-        generator: of the draws, on the CPU.
-
-    Returns:
-        One mean for each resample and value, float64, [R, V].
-    """
-    num_samples = len(values)
-    values = values.double()
-    means = []
-    # count how often each sample was drawn, then one product; in parts, as the draws of all resamples would not fit
-    per_chunk = max(CHUNK_SIZE // num_samples, 1)
-    for start in range(0, num_resamples, per_chunk):
-        num_rows = min(per_chunk, num_resamples - start)
-        drawn = torch.randint(num_samples, (num_rows, num_samples), generator=generator)
-        counts = torch.zeros(num_rows, num_samples, dtype=torch.float64)
-        counts.scatter_add_(1, drawn, torch.ones((), dtype=torch.float64).expand_as(drawn))
-        means.append(counts @ values / num_samples)
-    return torch.cat(means)
 
 
 class CalibrationScores:

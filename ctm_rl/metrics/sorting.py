@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ctm_rl.metrics.intervals import share_interval
 from ctm_rl.metrics.sums import Sums, share
 
 GAP_EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -89,6 +90,7 @@ class SortingScores:
             num_samples=torch.tensor(len(targets)),
             num_elements=torch.tensor(targets.numel()),
             elements=is_right.sum(),
+            squares=is_right.sum(1).square().sum(),
             whole=(is_right.all(1) & (counts == length)).sum(),
             place_count=is_emitted.sum(0),
             place_wait=waits.sum(0),
@@ -115,7 +117,8 @@ class SortingScores:
 
         Returns:
             ``num_samples``; ``accuracy``, the share of places at which the right index was emitted (missing ones are
-            wrong); ``accuracy_whole``, the share of samples that emitted exactly the order; ``wait_by_place``, N mean
+            wrong); ``accuracy_whole``, the share of samples that emitted exactly the order; the interval of each,
+            ``accuracy_interval`` and ``accuracy_whole_interval``, [low, high]; ``wait_by_place``, N mean
             waiting times, of all emissions at that place, right or wrong; and ``wait_by_gap``, for each bin of the gap
             between a number and the next smaller one its edges ``low`` and ``high`` (None for the last), ``count``
             and mean ``wait``, of emissions that are right and follow a right one. A mean of nothing is None.
@@ -123,14 +126,17 @@ class SortingScores:
         Raises:
             ValueError: no sample was added.
         """
-        num_samples = self._sums.count()
+        num_samples, num_elements = self._sums.count(), self._sums.count("num_elements")
+        elements, squares, whole = (int(self._sums[name]) for name in ("elements", "squares", "whole"))
         bins = zip(
             self.gap_edges, [*self.gap_edges[1:], None], self._sums["gap_wait"], self._sums["gap_count"], strict=True
         )
         return {
             "num_samples": num_samples,
-            "accuracy": int(self._sums["elements"]) / self._sums.count("num_elements"),
-            "accuracy_whole": int(self._sums["whole"]) / num_samples,
+            "accuracy": elements / num_elements,
+            "accuracy_interval": share_interval(elements, squares, num_samples, num_elements // num_samples),
+            "accuracy_whole": whole / num_samples,
+            "accuracy_whole_interval": share_interval(whole, whole, num_samples, 1),
             "wait_by_place": [
                 share(wait, count)
                 for wait, count in zip(self._sums["place_wait"], self._sums["place_count"], strict=True)

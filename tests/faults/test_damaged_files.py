@@ -28,7 +28,7 @@ from image_files import random_images, write_cifar, write_folder, write_idx, wri
 from paths import GOLDEN, TESTS
 from PIL import Image
 
-from ctm_rl.agents.evaluation.evaluate import load_trained
+from ctm_rl.agents.evaluation.load import load_trained
 from ctm_rl.agents.experiments.serialise import to_json
 from ctm_rl.agents.run_directory.directory import load_config, read_config
 from ctm_rl.agents.runs.train_and_resume import load_training_state

@@ -14,7 +14,7 @@ import torch
 from damaged_files import Checkpoint, Memory
 from paths import GOLDEN
 
-from ctm_rl.agents.evaluation.evaluate import load_trained
+from ctm_rl.agents.evaluation.load import load_trained
 from ctm_rl.agents.run_directory.directory import load_config, read_config
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.runs.train_and_resume import load_training_state

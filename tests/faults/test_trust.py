@@ -1,6 +1,7 @@
 """Runs from somebody else: what their configuration names is neither imported, nor joined, nor written unasked."""
 
 import argparse
+import dataclasses
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from ctm_rl.agents import resume
 from ctm_rl.agents.evaluation.evaluate import evaluate
 from ctm_rl.agents.experiments.acting import EnvConfig
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
+from ctm_rl.agents.experiments.settings import EvalSettings
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.run_directory import trust
 from ctm_rl.agents.run_directory.directory import SWEEP_FILE, read_config
@@ -179,6 +181,14 @@ def test_a_logger_of_this_folder_is_not_imported_and_an_evaluation_needs_none(
 
 
 @pytest.mark.usefixtures("place")
+def test_a_module_that_evaluations_would_import_is_asked_for(place: Path) -> None:
+    experiment = load("cartpole")
+    for option, changes in (("--eval.env", {"env": "evil:Roll-v0"}), ("--eval.kwargs", {"kwargs": {"env": "evil:A"}})):
+        changed = dataclasses.replace(experiment, eval=EvalSettings(every=5, **changes))
+        assert [(claim.option, claim.value) for claim in trust.run_claims(changed)] == [(option, "evil")]
+    assert not (place / "executed").exists()
+
+
 def test_a_trusted_run_is_evaluated_and_not_remembered(capsys: pytest.CaptureFixture[str]) -> None:
     foreign("theirs", env={"id": "evil:Roll-v0", "wrappers": ["hide-velocities=1,3"]})
     assert main(["evaluate", "theirs", "--episodes", "2", "--trust"]) == 0

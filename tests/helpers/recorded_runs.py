@@ -86,8 +86,9 @@ def evaluated(name: str) -> list[str]:
 
 
 def comparable_evaluation(output: str) -> dict[str, object]:
-    """What an evaluation wrote, timings aside."""
-    return {key: value for key, value in json.loads(output).items() if "seconds" not in key and "ms" not in key}
+    """What an evaluation wrote, timings and intervals aside, which version 0.1.0 did not have."""
+    aside = ("seconds", "ms", "interval")
+    return {key: value for key, value in json.loads(output).items() if not any(word in key for word in aside)}
 
 
 def resumed(name: str) -> list[dict[str, float | None]]:

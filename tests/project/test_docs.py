@@ -16,6 +16,8 @@ from paths import GOLDEN, ROOT
 from shell_commands import COMMANDS, understand
 from tiny_runs import TINY_ACTING
 
+from ctm_rl.checkpoints import store
+from ctm_rl.checkpoints.best import save_best
 from ctm_rl.cli.main import main
 from ctm_rl.errors import UserError
 
@@ -136,13 +138,23 @@ def test_the_readme_is_short_and_not_wrapped_by_hand() -> None:
 # --- code and commands ---
 
 
+@pytest.fixture(scope="session")
+def acting_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has a best checkpoint."""
+    run = tmp_path_factory.mktemp("runs") / "acting"
+    shutil.copytree(GOLDEN / "runs" / "acting", run)
+    newest = store.latest(run)
+    save_best(run, store.load(newest), iteration=store.iteration_of(newest), metric="eval_return_mean", value=1.0)
+    return run
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(tmp_path: Path, acting_run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory that leaves no trace in this process, with the runs that documents speak of."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     for name in ("a", "first"):
-        shutil.copytree(GOLDEN / "runs" / "acting", tmp_path / "runs" / name)
+        shutil.copytree(acting_run, tmp_path / "runs" / name)
     shutil.copytree(GOLDEN / "runs" / "answering", tmp_path / "runs" / "parity")
     shutil.copy(GOLDEN / "ctm_parity_random.pt", tmp_path / "checkpoint.pt")
     yield tmp_path

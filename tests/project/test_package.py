@@ -43,7 +43,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agents.evaluation": {*CORE, *AGENTS, "agents.run_directory", "agents.supervised"},
     "agents.cluster": AGENTS,
     "agents.runs": {*CORE, *AGENTS, "agents.ppo", "agents.stock", "agents.supervised", "agents.bandit"}
-    | {"agents.run_directory", "agents.cluster", "agents.callbacks", "agents.loggers"},
+    | {"agents.run_directory", "agents.cluster", "agents.callbacks", "agents.loggers"}
+    | {"agents.evaluation"},
     "agents.tuning": {*CORE, "agents.experiments", "agents.run_directory", "agents.cluster", "agents.runs"}
     | {"agents.callbacks", "agents.loggers"},
     "agents.bench": {*CORE, *AGENTS, "agents.run_directory", "agents.cluster", "agents.runs", "agents.supervised"},

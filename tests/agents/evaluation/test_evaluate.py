@@ -16,6 +16,7 @@ from ctm_rl.agents.evaluation import evaluate as evaluation
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.run_directory.directory import config_of, write_config
 from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.checkpoints.best import folder_of, save_best
 from ctm_rl.config import PolicyConfig
 from ctm_rl.errors import UserError
 from ctm_rl.inference.policy import POLICY_ENTRY, Policy, describe
@@ -149,6 +150,60 @@ def test_a_policy_that_does_not_fit_the_environment_is_refused(run: Path) -> Non
 
 def test_one_checkpoint_of_a_run_can_be_named(run: Path) -> None:
     assert evaluation.evaluate(checkpoint.latest(run), episodes=2)["iteration"] == 4
+
+
+def test_a_mean_return_has_an_interval_and_one_episode_has_none(run: Path) -> None:
+    result = evaluation.evaluate(run, episodes=30, seed=3)
+    low, high = result["episode_return_interval"]
+    assert low < result["episode_return_mean"] < high
+    half = 1.96 * result["episode_return_std"] / 30**0.5
+    assert (high - low) / 2 == pytest.approx(half, rel=0.15)
+    assert f"(95 % interval {low:.3f} to " in evaluation.to_text(result)
+    assert "success" not in evaluation.to_text(result)
+    alone = evaluation.evaluate(run, episodes=1)
+    assert alone["episode_return_interval"] is None
+    assert "1 episodes: return" in evaluation.to_text(alone)
+
+
+def test_successes_are_those_of_the_last_steps_of_episodes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = SeedRecordingEnv.step
+
+    def judged(self: SeedRecordingEnv, action: int) -> tuple[Any, ...]:
+        *taken, info = step(self, action)
+        is_last = self._steps_left == 0
+        return *taken, {**info, "is_success": np.bool_(self.is_short) if is_last else True}
+
+    def begun(self: SeedRecordingEnv, *, seed: int | None = None, options: Any = None) -> Any:
+        result = reset(self, seed=seed, options=options)
+        self.is_short = self._steps_left <= 3
+        return result
+
+    reset = SeedRecordingEnv.reset
+    monkeypatch.setattr(SeedRecordingEnv, "step", judged)
+    monkeypatch.setattr(SeedRecordingEnv, "reset", begun)
+    result = evaluation.evaluate(run, episodes=40, seed=3)
+    short = [1 + seed % 7 <= 3 for seed in SeedRecordingEnv.seeds]
+    assert len(short) == 40
+    assert result["success_rate"] == sum(short) / 40
+    low, high = result["success_rate_interval"]
+    assert 0 < low < result["success_rate"] < high < 1
+    assert (
+        f"{100 * result['success_rate']:.1f} % ({100 * low:.1f} to {100 * high:.1f}) successes"
+        in evaluation.to_text(result)
+    )
+
+
+def test_a_checkpoint_is_named_by_its_iteration_or_as_the_best(run: Path) -> None:
+    state = checkpoint.load(checkpoint.latest(run))
+    checkpoint.save(run, 6, state)
+    save_best(run, state, iteration=5, metric="eval_return_mean", value=1.0)
+    found = [evaluation.evaluate(run, checkpoint=which, episodes=2)["iteration"] for which in ("best", "last", 4, "5")]
+    assert found == [5, 6, 4, 5]
+    assert evaluation.evaluate(folder_of(run), episodes=2)["iteration"] == 5
+    assert evaluation.evaluate(run, episodes=2)["iteration"] == 6
+    assert Policy.from_checkpoint(run, checkpoint="best").iteration == 5
+    with pytest.raises(UserError, match="has no checkpoint of iteration 9; kept are 4, 6"):
+        evaluation.evaluate(run, checkpoint=9)
 
 
 def test_a_policy_acts_as_its_network_says_alone_and_in_a_batch(run: Path) -> None:

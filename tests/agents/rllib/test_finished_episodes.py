@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctm_rl.agents.rllib.finished_episodes import LENGTHS, RETURNS, FinishedEpisode, finished_episodes, series_of
+from ctm_rl.agents.rllib.finished_episodes import LENGTHS, RETURNS, finished_episodes, series_of
 
 
 @pytest.mark.parametrize(
@@ -19,8 +19,9 @@ from ctm_rl.agents.rllib.finished_episodes import LENGTHS, RETURNS, FinishedEpis
         ([7.0, -1.5], [3, 4], [(7.0, 3), (-1.5, 4)]),
     ],
 )
-def test_every_episode_is_found_a_single_one_too(returns: Any, lengths: Any, expected: list[FinishedEpisode]) -> None:
-    assert finished_episodes({"env_runners": {RETURNS: returns, LENGTHS: lengths}}) == expected
+def test_every_episode_is_found_a_single_one_too(returns: Any, lengths: Any, expected: list[tuple[float, int]]) -> None:
+    found = finished_episodes({"env_runners": {RETURNS: returns, LENGTHS: lengths}})
+    assert [(episode.episode_return, episode.length) for episode in found] == expected
 
 
 def test_a_result_may_have_none() -> None:

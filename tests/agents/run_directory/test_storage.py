@@ -17,6 +17,7 @@ from ctm_rl.agents.run_directory.directory import read_config, write_config
 from ctm_rl.agents.run_directory.storage import Storage, find_run, join
 from ctm_rl.agents.run_directory.upload import Uploader
 from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.checkpoints.best import read_best, save_best
 from ctm_rl.cli.main import main
 from ctm_rl.configs import load
 from ctm_rl.errors import UserError
@@ -76,6 +77,41 @@ def test_the_newest_checkpoints_are_uploaded_and_fetched_again(run_dir: Path, ur
     assert read_config(fetched) == read_config(run_dir)
     with pytest.raises(UserError, match="already has a run a; name another --run-dir"):
         storage.prepare(is_new=True)
+
+
+def test_the_best_checkpoint_is_uploaded_once_and_fetched(
+    run_dir: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(url, "a", num_kept=1)
+    storage.prepare(is_new=True)
+    written: list[str] = []
+    write = Storage._write
+    monkeypatch.setattr(Storage, "_write", lambda self, source, name: (written.append(name), write(self, source, name)))
+    for iteration, value in ((1, 1.0), (2, 1.0), (3, 2.0)):
+        if iteration != 2:
+            state = {"policy": {"weights": {"a": torch.full((2,), value)}}}
+            save_best(run_dir, state, iteration=iteration, metric="eval_return_mean", value=value)
+        storage.put(run_dir, save(run_dir, iteration))
+    assert written.count("checkpoints/best/best.json") == 2
+    assert written.index("checkpoints/best/best.json") > written.index("checkpoints/best/iteration-000001/state.json")
+    assert sorted(storage._list("checkpoints/best")) == ["best.json", "iteration-000003"]
+    assert sorted(storage._list("checkpoints")) == ["best", "iteration-000003"]
+    storage.fetch(run_dir.with_name("b"))
+    best = read_best(run_dir.with_name("b"))
+    assert best is not None
+    assert (best.iteration, best.value) == (3, 2.0)
+    assert checkpoint.load(best.path)["policy"]["weights"]["a"].tolist() == [2.0, 2.0]
+
+
+def test_a_best_checkpoint_that_is_not_whole_is_left_in_the_storage(run_dir: Path, place: Path) -> None:
+    storage = Storage(str(place / "store"), "a")
+    storage.prepare(is_new=True)
+    save_best(run_dir, {"weights": torch.ones(3)}, iteration=1, metric="accuracy", value=0.5)
+    storage.put(run_dir, save(run_dir, 1))
+    tensors = place / "store/a/checkpoints/best/iteration-000001/tensors.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-1] + b"x")
+    storage.fetch(place / "b")
+    assert names(place / "b" / "checkpoints") == ["iteration-000001"]
 
 
 def stop_at(name: str, write: Callable[..., None]) -> Callable[..., None]:

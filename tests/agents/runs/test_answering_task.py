@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,10 @@ from ctm_rl.agents.runs import train_and_resume as run
 from ctm_rl.agents.runs.answering_task import ANSWERING_METRICS
 from ctm_rl.agents.runs.build_algorithm import fit_model
 from ctm_rl.agents.runs.training_loop import Run
+from ctm_rl.agents.supervised.algorithm import Supervised
+from ctm_rl.agents.supervised.scoring import Tally
 from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.checkpoints.best import read_best
 from ctm_rl.cli.main import main
 from ctm_rl.config import AnswerConfig
 from ctm_rl.configs import load, names
@@ -52,6 +56,34 @@ def train(*arguments: str, iterations: int, run_dir: str) -> int:
 
 
 @pytest.mark.usefixtures("ray_session", "place")
+def test_tests_come_as_often_as_eval_every_says_and_the_best_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accuracies = iter((0.5, 0.7, 0.6))
+    monkeypatch.setattr(Supervised, "test", lambda self: Tally(10, 10 * next(accuracies), 1.0, 5.0))
+    kept = ("--checkpoint-iterations", "1", "--keep-checkpoints", "9")
+    assert train("--eval.every", "3", *kept, iterations=7, run_dir="a") == 0
+    rows = read_metrics(Path("a"))
+    assert [list(row) for row in rows] == [[*ANSWERING_METRICS, "eval_iteration"]] * 7
+    assert [row["eval_iteration"] for row in rows] == [None, None, 3, 3, 3, 6, 7]
+    assert [row["accuracy"] for row in rows][2:] == [0.5, 0.5, 0.5, 0.7, 0.6]
+    best, same = load_model("a", checkpoint="best").state_dict(), load_model("a", checkpoint=6).state_dict()
+    assert all(torch.equal(value, same[name]) for name, value in best.items())
+    capsys.readouterr()
+    assert main(["evaluate", "a", "--checkpoint", "best", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["iteration"], result["episodes"]) == (6, 2000)
+    low, high = result["accuracy_interval"]
+    assert 0 < low < result["accuracy"] < high < 1
+    assert main(["evaluate", "a", "--episodes", "40"]) == 0
+    assert re.search(r"40 samples of parity: [\d.]+ % \([\d.]+ to [\d.]+\) of elements", capsys.readouterr().out)
+    assert train("--eval.every", "3", "--eval.episodes", "5", iterations=1, run_dir="b") == 2
+    assert (
+        "eval.episodes has no effect on a run that answers: its tests use held-out samples" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.usefixtures("ray_session", "place")
 def test_a_run_leaves_metrics_and_a_model_that_is_evaluated_and_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     assert train(iterations=3, run_dir="a") == 0
     output, error = capsys.readouterr()
@@ -71,6 +103,10 @@ def test_a_run_leaves_metrics_and_a_model_that_is_evaluated_and_loaded(capsys: p
         assert main(["evaluate", "a", "--episodes", "130", "--json", *arguments]) == 0
         return {**json.loads(capsys.readouterr().out), "seconds": 0.0}
 
+    best = read_best(Path("a"))
+    assert best is not None
+    assert (best.metric, best.value) == ("accuracy", max(row["accuracy"] or 0 for row in rows))
+    assert best.iteration == next(row["iteration"] for row in rows if row["accuracy"] == best.value)
     first = evaluated("--seed", "5")
     assert (first["episodes"], first["iteration"], first["task"]) == (130, 3, "parity")
     assert 0 < first["accuracy"] < 1

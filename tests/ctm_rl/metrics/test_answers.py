@@ -10,7 +10,9 @@ from ctm_rl.metrics import (
     at_tick,
     most_certain_tick,
     right_by_tick,
+    share_interval,
     stopping_ticks,
+    wilson_interval,
 )
 
 B, G, C, K = 13, 3, 4, 5
@@ -79,6 +81,8 @@ def test_answer_scores_equal_a_loop_over_samples(num_ticks: int) -> None:
         "num_samples": B,
         "accuracy": sum(chosen) / (B * G),
         "accuracy_whole": sum(one == G for one in chosen) / B,
+        "accuracy_interval": share_interval(sum(chosen), sum(one * one for one in chosen), B, G),
+        "accuracy_whole_interval": wilson_interval(sum(one == G for one in chosen) / B, B),
         "accuracy_last": sum(row[-1] for row in right) / (B * G),
         "accuracy_whole_last": sum(row[-1] == G for row in right) / B,
         "accuracy_by_tick": [sum(column) / (B * G) for column in zip(*right, strict=True)],

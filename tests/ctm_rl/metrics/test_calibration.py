@@ -101,7 +101,7 @@ def test_sure_answers_are_calibrated_when_right_and_have_the_largest_error_when_
 
 
 def test_resampled_means_equal_means_of_the_drawn_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctm_rl.metrics.calibration.CHUNK_SIZE", 20)  # two resamples at once, the last one alone
+    monkeypatch.setattr("ctm_rl.metrics.intervals.CHUNK_SIZE", 20)  # two resamples at once, the last one alone
     values = torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
     means = bootstrap_means(values, 5, torch.Generator().manual_seed(2))
     generator = torch.Generator().manual_seed(2)

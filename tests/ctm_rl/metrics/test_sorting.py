@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctm_rl.metrics import SortingScores, emissions
+from ctm_rl.metrics import SortingScores, emissions, share_interval
 
 B, N, K = 30, 4, 9
 
@@ -63,13 +63,13 @@ def test_sorting_scores_equal_a_loop_over_emissions(num_ticks: int) -> None:
     scores = SortingScores(edges)
     for part in torch.arange(B).split([4, 0, 26]):
         scores.add(one_hot(rows[part]), numbers[part], targets[part])
-    whole, elements = 0, 0
+    whole, elements, squares = 0, 0, 0
     by_place: list[list[int]] = [[] for _ in range(N)]
     by_gap: list[list[int]] = [[] for _ in edges]
     for row, values, target in zip(rows.tolist(), numbers.tolist(), targets.tolist(), strict=True):
         emitted = emit(row)
         whole += [index for index, _ in emitted] == target
-        before = -1
+        before, others = -1, elements
         for place, (index, tick) in enumerate(emitted[:N]):
             elements += index == target[place]
             by_place[place].append(tick - before - 1)
@@ -80,9 +80,12 @@ def test_sorting_scores_equal_a_loop_over_emissions(num_ticks: int) -> None:
                     if gap >= edges[bin_index]:
                         by_gap[bin_index].append(by_place[place][-1])
                         break
+        squares += (elements - others) ** 2
     assert scores.summary() == {
         "num_samples": B,
         "accuracy": elements / (B * N),
+        "accuracy_interval": share_interval(elements, squares, B, N),
+        "accuracy_whole_interval": share_interval(whole, whole, B, 1),
         "accuracy_whole": whole / B,
         "wait_by_place": [sum(waits) / len(waits) if waits else None for waits in by_place],
         "wait_by_gap": [
