@@ -193,10 +193,15 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _only_here(module: str) -> str | None:
-    """The current folder, if a module is there and is neither imported yet nor installed."""
+    """The current folder, if a module is there and is neither installed nor imported yet from elsewhere."""
     here, top = _current_folder(), module.partition(".")[0]
-    if here is None or not top.isidentifier() or module in sys.modules or PathFinder.find_spec(top, [here]) is None:
+    found = PathFinder.find_spec(top, [here]) if here is not None and top.isidentifier() else None
+    if here is None or found is None:
         return None
+    if module in sys.modules:
+        # What a command line names may have been looked at already.
+        is_from_here = here in _added_folders and found.origin == getattr(sys.modules[top], "__file__", None)
+        return os.path.realpath(here) if is_from_here and found.origin is not None else None
     before = sys.path
     try:
         sys.path = installed_path()
