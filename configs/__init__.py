@@ -5,6 +5,8 @@ core's configurations; loads neither PyTorch nor Ray.
 """
 
 from ctm_rl.configs.registry import describe as describe
+from ctm_rl.configs.registry import for_data as for_data
 from ctm_rl.configs.registry import for_env as for_env
+from ctm_rl.configs.registry import for_task as for_task
 from ctm_rl.configs.registry import load as load
 from ctm_rl.configs.registry import names as names

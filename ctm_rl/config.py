@@ -174,6 +174,9 @@ class AnswerConfig(CoreConfig):
     """F: width of keys, values and of what attention reads."""
     num_heads: int = 4
     """Attention heads; 0: the input itself is concatenated, without attention."""
+    num_action_sync_neurons: int = 0
+    """Neurons (random-pairing: pairs) whose synchronisation queries the data; 0: with attention as many as
+    num_output_sync_neurons, as far as pairing leaves enough neurons."""
     num_groups: int = 1
     """Separate distributions in one answer: positions of a sequence, steps of a route."""
     num_classes: int = 10
@@ -185,21 +188,30 @@ class AnswerConfig(CoreConfig):
     ticks_per_input: int = 1
     """Questions about digits: for how many ticks each digit and each part of the question is the input."""
     num_answer_ticks: int = 0
-    """Questions about digits: ticks for answering, without any input."""
+    """Questions about digits: ticks for answering, without any input; 0: as many as ticks_per_input."""
     is_emitted: bool = False
     """The answer is emitted over the ticks (sorting); kind mlp then returns the logits of all ticks in one pass."""
     pixel_mean: tuple[float, ...] = (0.5,)
     """Images of bytes are divided by 255; then this is subtracted, for each channel or for all."""
     pixel_std: tuple[float, ...] = (0.5,)
     """Images are divided by this after pixel_mean is subtracted, for each channel or for all."""
+    vector_mean: tuple[float, ...] = ()
+    """Subtracted from vectors of input_dim numbers; empty: nothing."""
+    vector_std: tuple[float, ...] = ()
+    """Vectors are divided by this after vector_mean is subtracted; empty: by nothing."""
     use_graph: bool = True
     """Learning on a GPU: capture the model as a CUDA graph; if that fails, the log reports it."""
 
     def __post_init__(self) -> None:
-        """Checks that the parts fit together."""
+        """Settles the fields whose default follows from others, and checks that the parts fit together."""
+        if _has_query(self) and self.num_action_sync_neurons == 0:
+            object.__setattr__(self, "num_action_sync_neurons", _default_action_sync(self))
+        if self.encoder == "digits" and self.num_answer_ticks == 0 and not _is_plain_network(self):
+            object.__setattr__(self, "num_answer_ticks", self.ticks_per_input)
         CoreConfig.__post_init__(self)
         check_choice("kind", self.kind, get_args(ModelKind))
         _check_pixels(self)
+        _check_vectors(self)
         check_encoder("encoder", self.encoder, INPUT_ENCODERS)
         if any(size < 1 for size in self.input_shape) or math.prod(self.input_shape) > MAX_NUMBERS:
             raise ValueError(f"input_shape must be sizes of at least 1, at most {MAX_NUMBERS:,} numbers in all.")
@@ -216,13 +228,30 @@ class AnswerConfig(CoreConfig):
         check_at_least("num_heads", self.num_heads, 0)
         check_at_least("num_answer_ticks", self.num_answer_ticks, 0)
         _check_width(self.baseline_dim)
-        if self.kind == "mlp" and self.baseline_dim is not None:
-            return  # it has no ticks and does not attend
+        if _is_plain_network(self):
+            return
         if self.encoder == "digits":
             check_at_least("num_answer_ticks with the digits encoder", self.num_answer_ticks, 1)
         elif self.num_answer_ticks or self.ticks_per_input > 1:
             raise ValueError("ticks_per_input and num_answer_ticks only apply to the digits encoder.")
         _check_reader(self)
+
+
+def _is_plain_network(config: AnswerConfig) -> bool:
+    """Whether a model has no ticks, does not attend, and need not be as large as the machine."""
+    return config.kind == "mlp" and config.baseline_dim is not None
+
+
+def _has_query(config: AnswerConfig) -> bool:
+    """Whether the machine's synchronisation makes a query: in the machine, or in a baseline made as large as it."""
+    return config.num_heads > 0 and (config.kind == "ctm" or config.baseline_dim is None)
+
+
+def _default_action_sync(config: AnswerConfig) -> int:
+    """As many neurons for the query as for the output, or those that are left."""
+    if config.pairing in ("random", "random-pairing"):
+        return config.num_output_sync_neurons
+    return max(1, min(config.num_output_sync_neurons, config.num_neurons - config.num_output_sync_neurons))
 
 
 def _check_width(baseline_dim: int | None) -> None:
@@ -241,6 +270,18 @@ def _check_pixels(config: AnswerConfig) -> None:
         raise ValueError(f"pixel_std must be above 0, got {config.pixel_std}.")
 
 
+def _check_vectors(config: AnswerConfig) -> None:
+    """Checks mean and standard deviation of vectors: one number for each of their places, or none."""
+    for name in ("vector_mean", "vector_std"):
+        count = len(getattr(config, name))
+        if count not in (0, config.input_dim):
+            raise ValueError(f"{name} must have {config.input_dim} numbers (input_dim), or none, got {count}.")
+    if len(config.vector_mean) != len(config.vector_std):
+        raise ValueError("vector_mean and vector_std belong together; give both, or none.")
+    if min(config.vector_std, default=1.0) <= 0:
+        raise ValueError(f"vector_std must be above 0, got {min(config.vector_std)}.")
+
+
 def _check_reader(config: AnswerConfig) -> None:
     """Checks attention: heads must divide the features, and there must be a query; without it, no encoder or query."""
     if config.num_heads == 0:
@@ -251,10 +292,6 @@ def _check_reader(config: AnswerConfig) -> None:
         return
     if config.feature_dim % config.num_heads:
         raise ValueError(f"feature_dim must be a multiple of num_heads = {config.num_heads}, got {config.feature_dim}.")
-    # without a width, a baseline is made as large as the machine
-    has_machine = config.kind == "ctm" or config.baseline_dim is None
-    if has_machine and config.num_action_sync_neurons == 0:
-        raise ValueError("num_action_sync_neurons must be at least 1 with attention: it makes the query.")
     check_choice(f"positions for the {config.encoder} encoder", config.positions, _positions_of(config.encoder))
 
 

@@ -160,10 +160,13 @@ def fixed_import_path(folder: Path) -> Iterator[None]:
 def only_here(module: str, *, even_if_imported: bool = False) -> str | None:
     """Returns the current folder, if a module is there and is neither installed nor, unless that counts, imported."""
     here, top = _current_folder(), module.partition(".")[0]
-    if here is None or not top.isidentifier() or (module in sys.modules and not even_if_imported):
+    found = PathFinder.find_spec(top, [here]) if here is not None and top.isidentifier() else None
+    if here is None or found is None:
         return None
-    if PathFinder.find_spec(top, [here]) is None:
-        return None
+    if module in sys.modules and not even_if_imported:
+        # What a command line names may have been looked at already.
+        is_from_here = here in _added_folders and found.origin == getattr(sys.modules[top], "__file__", None)
+        return os.path.realpath(here) if is_from_here and found.origin is not None else None
     before = sys.path
     try:
         sys.path = installed_path()

@@ -51,6 +51,9 @@ class EnvConfig:
     """Seconds that a step or a reset may take before it counts as a fault; None: no limit."""
     check_bounds: bool = False
     """Observations outside the bounds that their space declares are faults; otherwise the first one is warned about."""
+    target: Literal["ignore", "ask"] = "ignore"
+    """What to do with an environment of one step whose info holds the right answer under "target": learn to act, from
+    the reward alone (ignore), or refuse the run, which says how to learn from the answers (ask)."""
     tolerate_faults: bool = False
     """After a fault (an error, a number that is not finite, an observation outside its space, a step that takes too
     long) create the environment again, count the fault and go on, unless faults end more than half of an environment's

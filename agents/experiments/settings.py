@@ -16,6 +16,8 @@ MAX_PROCESSES = 10_000
 MAX_THREADS = 1024
 """More than any machine has cores; the operating system refuses many times as many, and ends the process."""
 _ADDRESS = re.compile(r"auto|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
+_NAMES = {"run_dir": "a directory", "storage": "a directory or a URL", "init_from": "a run or a checkpoint"}
+"""Fields that name a place, which must not be empty."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -160,10 +162,9 @@ class RunSettings:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"name must be letters, digits, dots, dashes and underscores, got {self.name!r}.")
         check_number("seed", self.seed, at_least=0, at_most=MAX_SEED)
-        if self.run_dir is not None and not self.run_dir.strip():
-            raise ValueError("run_dir must name a directory; it is empty.")
-        if self.storage is not None and not self.storage.strip():
-            raise ValueError("storage must name a directory or a URL; it is empty.")
+        for name, what in _NAMES.items():
+            if getattr(self, name) == "" or str(getattr(self, name)).isspace():
+                raise ValueError(f"{name} must name {what}; it is empty.")
         if self.storage is not None:
             check_storage(self.storage)
         check_number("num_env_runners", self.num_env_runners, at_least=0, at_most=MAX_PROCESSES)
@@ -172,14 +173,11 @@ class RunSettings:
         check_number("num_threads", self.num_threads, at_least=1, at_most=MAX_THREADS)
         check_number("num_gpus_per_learner", self.num_gpus_per_learner, at_least=0, at_most=1)
         check_number("checkpoint_minutes", self.checkpoint_minutes, above=0)
-        if self.checkpoint_iterations is not None:
-            check_number("checkpoint_iterations", self.checkpoint_iterations, at_least=1)
-        if self.init_from is not None and not self.init_from.strip():
-            raise ValueError("init_from must name a run or a checkpoint; it is empty.")
+        for name in ("checkpoint_iterations", "keep_checkpoints"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), at_least=1)
         if len(set(self.logger)) < len(self.logger):
             raise ValueError(f"logger must name each logger once, got {' '.join(self.logger)}.")
-        if self.keep_checkpoints is not None:
-            check_number("keep_checkpoints", self.keep_checkpoints, at_least=1)
         if self.placement is not None and (self.num_env_runners < 1 or self.num_cpus_per_env_runner == 0):
             raise ValueError(
                 "placement has no effect without num_env_runners and num_cpus_per_env_runner; set both above 0, or "

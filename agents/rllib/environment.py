@@ -1,10 +1,7 @@
 """Creates the environments that an experiment or an RLlib configuration names."""
 
-import contextlib
 import functools
-import traceback
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, cast
 
 import gymnasium as gym
@@ -12,8 +9,8 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
 from ctm_rl.agents.experiments.acting import ENVPOOL, EnvConfig
+from ctm_rl.agents.experiments.make_task import reporting_failures
 from ctm_rl.agents.rllib import private
-from ctm_rl.errors import UserError
 
 WRAPPED = "ctm_rl.envs:ctm_rl/Wrapped-v0"
 """Registered id of the environment that creates any other, with wrappers and a guard."""
@@ -123,32 +120,3 @@ def make_vector(
     # RLlib's rule: a function gets the whole context, with worker_index and other values.
     spec = EnvSpec(_OWN_ID, entry_point=functools.partial(cast(Any, env), arguments))
     return gym.make_vec(spec, num_envs, vectorization)
-
-
-@contextlib.contextmanager
-def reporting_failures(env_id: str) -> Iterator[None]:
-    """Reports in one line that an environment cannot be created.
-
-    Args:
-        env_id: its name in the experiment.
-
-    Raises:
-        UserError: the body has raised an error.
-    """
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"env.id {env_id!r} cannot be made: {error}") from error
-    except (gym.error.Error, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"env.id {env_id!r} cannot be made: {reason}{'' if reason.endswith(('.', '?')) else '.'} "
-            "Any registered id is allowed, and module:Name: an id that the module registers, or a class or function."
-        ) from error
-    except (Exception, SystemExit) as error:  # a user's environment may raise anything
-        cause = error.__cause__ or error
-        frame = traceback.extract_tb(cause.__traceback__)[-1]
-        folder = f", in the folder {Path.cwd()}" if isinstance(cause, OSError) else ""
-        place = f"{type(cause).__name__} in {Path(frame.filename).name}, line {frame.lineno}{folder}"
-        reason = " ".join(str(error).split())[:300] or "it gives no reason"
-        raise UserError(f"env.id {env_id!r} cannot be made: {reason} ({place}).") from error

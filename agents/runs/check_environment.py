@@ -125,16 +125,23 @@ def try_out_on_a_worker(experiment: AnyExperiment, request: StopRequest) -> None
 
 
 def try_out(env: EnvConfig) -> str | None:
-    """Makes an environment, resets it and takes one step; returns what is wrong with it."""
+    """Makes an environment, resets it and takes one step; returns what is wrong with it, or what must be chosen."""
     from ctm_rl.agents.rllib.environment import make_env
 
     try:
         with contextlib.closing(make_env(env)) as one:
-            one.reset(seed=0)
+            _, info = one.reset(seed=0)
             one.action_space.seed(0)
-            one.step(one.action_space.sample())
+            _, _, is_terminated, is_truncated, _ = one.step(one.action_space.sample())
+            is_task = "target" in info and one.action_space.contains(info["target"]) and is_terminated | is_truncated
     except UserError as error:
         return str(error)
+    if env.target == "ask" and is_task:
+        return (
+            f'{env.id} ends after one step, and its info["target"] holds the right answer; choose: ctm-rl train '
+            f"--task {env.id} learns from the answers, ctm-rl train --env {env.id} --env.target ignore from the "
+            "reward alone."
+        )
     return None
 
 

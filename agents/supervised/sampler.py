@@ -5,15 +5,15 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 
 from ctm_rl.agents.experiments.answering import TaskConfig
+from ctm_rl.agents.experiments.make_task import count_samples, make_samples_env, task_of
 from ctm_rl.agents.rllib.columns import join, map_arrays
-from ctm_rl.agents.rllib.environment import WRAPPED, reporting_failures
 from ctm_rl.agents.rllib.iteration import report
 from ctm_rl.describe_space import describe_space
 from ctm_rl.errors import UserError
-from ctm_rl.named_code import is_code_name
 
 OBSERVATIONS = "obs"
 TARGETS = "targets"
@@ -157,7 +157,7 @@ class Sampler:
     @property
     def task(self) -> Any:
         """The object that makes the held-out samples, in our own environments; ``None`` in others."""
-        return _task_of(self._env(_HELD_OUT))
+        return task_of(self._env(_HELD_OUT))
 
     def _env(self, role: int) -> VectorEnv:
         if role not in self._envs:
@@ -165,44 +165,19 @@ class Sampler:
         return self._envs[role]
 
 
-def make_samples_env(config: TaskConfig, num_rows: int, *, is_held_out: bool = False) -> VectorEnv:
-    """Creates the vector environment of a task.
-
-    Args:
-        config: the environment and its arguments.
-        num_rows: number of environments.
-        is_held_out: whether to use the arguments for held-out samples.
-
-    Returns:
-        The environments, not reset yet.
-
-    Raises:
-        UserError: they cannot be made.
-    """
-    kwargs = {**config.kwargs, **(config.held_out_kwargs if is_held_out else {})}
-    env_id = config.id
-    if is_code_name(env_id.replace("::", ":", 1)):  # a class or function of the user's, which is not registered
-        env_id, kwargs = WRAPPED, {"env_id": env_id, "arguments": kwargs}
-    with reporting_failures(config.id):
-        return gym.make_vec(env_id, num_rows, vectorization_mode=None, **kwargs)
-
-
-def count_samples(env: VectorEnv) -> int | None:
-    """Number of different samples; ``None`` if it is unlimited."""
-    return getattr(_task_of(env), "num_samples", None)
-
-
-def _task_of(env: VectorEnv) -> Any:
-    return getattr(env.unwrapped, "task", None)
-
-
 def check_samples(env: VectorEnv) -> None:
-    """Checks the targets of one reset.
+    """Checks the observations and targets of one reset.
 
     Raises:
-        UserError: the environment fails, has no targets, or has targets outside its action space.
+        UserError: the environment fails, has no targets, or has observations or targets outside its spaces.
     """
-    _, targets = _reset(env, seed=0)
+    observations, targets = _reset(env, seed=0)
+    wanted, given = env.single_observation_space, observations
+    if isinstance(wanted, Box) and (np.shape(given)[1:] != wanted.shape or (wanted.dtype == np.uint8 != given.dtype)):
+        raise UserError(
+            f"inputs of {_name(env)} must be {list(wanted.shape)} of {wanted.dtype}, its observation space, got "
+            f"{list(np.shape(given)[1:])} of {np.asarray(given).dtype}."
+        )
     space = env.single_action_space
     if targets.dtype.kind not in "iu" or not all(space.contains(target) for target in targets):
         raise UserError(
@@ -211,8 +186,8 @@ def check_samples(env: VectorEnv) -> None:
 
 
 def _name(env: VectorEnv) -> str:
-    """The environment's registered name."""
-    return env.spec.id if env.spec is not None else str(env)
+    """The environment's registered name, or that of its class."""
+    return str(env) if env.spec is None else env.spec.kwargs.get("task_name", env.spec.id)
 
 
 def _reset(env: VectorEnv, seed: int | None, options: dict[str, Any] | None = None) -> tuple[Any, np.ndarray]:

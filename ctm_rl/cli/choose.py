@@ -1,16 +1,20 @@
-"""Finds the experiment of a command line: by name, by environment, or in a file; and the fields it changes."""
+"""Finds the experiment of a command line, by name, environment, data, task or in a file, and the fields it changes."""
 
+import contextlib
 import dataclasses
+import json
 from typing import Any
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.run_directory.trust import check_trusted, file_claims, import_from_current_folder
 from ctm_rl.cli.check_arguments import parse
-from ctm_rl.configs import for_env, load, names
-from ctm_rl.errors import UserError, expand, user_errors
+from ctm_rl.configs import for_data, for_env, for_task, load, names
+from ctm_rl.errors import UserError, escape_controls, expand, user_errors
 from ctm_rl.named_code import is_code_name
 
-SOURCES = ("--env", "--config")
+SOURCES = {"--env": "an environment", "--data": "a folder, a file or module:function", "--task": "module:Class"}
+SOURCES |= {"--config": "a file"}
+"""What names an experiment, beside its name, with what follows."""
 TRUST = "--trust"
 """Flag of ``--config``: the file is trusted, wherever it comes from."""
 SHORT = {"--env-kwargs": "--env.kwargs", "--tolerate-env-faults": "--env.tolerate-faults"}
@@ -36,7 +40,7 @@ def read_experiment(command: str, arguments: list[str], also: type[Any] | None =
 def choose(
     command: str, arguments: list[str], default: AnyExperiment | None = None
 ) -> tuple[AnyExperiment, list[str], str]:
-    """Finds the experiment of a command line: by name, by environment (``--env``), or in a file (``--config``).
+    """Finds the experiment of a command line: by name, or by one of ``SOURCES``.
 
     Args:
         command: the command, for messages.
@@ -54,7 +58,8 @@ def choose(
         return default, rest, f"ctm-rl {command}"
     if not choices:
         raise UserError(
-            f"{command} needs an experiment first ({', '.join(names())}), or --env ID, or --config FILE; none is given."
+            f"{command} needs an experiment first ({', '.join(names())}), or --env ID, --data PATH, "
+            "--task module:Class, or --config FILE; none is given."
         )
     if len(choices) > 1:
         given = " and ".join(" ".join(filter(None, choice)) for choice in choices)
@@ -64,6 +69,10 @@ def choose(
     if option == "--env":
         with user_errors():
             experiment = for_env(value)
+        experiment = dataclasses.replace(experiment, env=dataclasses.replace(experiment.env, target="ask"))
+    elif option in ("--data", "--task"):
+        import_from_current_folder()
+        experiment = _own(option, value, rest)
     elif option == "--config":
         from ctm_rl.agents.run_directory.directory import load_config
 
@@ -77,6 +86,21 @@ def choose(
         experiment = load(value)
     import_from_current_folder()
     return experiment, rest, prog
+
+
+def _own(option: str, value: str, rest: list[str]) -> AnyExperiment:
+    """The experiment of the user's own data or task, which is looked at with the arguments of the command line."""
+    given: Any = {}
+    for place, argument in enumerate(rest):
+        name, equals, text = argument.partition("=")
+        if name.replace("_", "-") == "--env.kwargs":
+            with contextlib.suppress(ValueError, IndexError):  # what is no JSON is reported with the other options
+                given = json.loads(text if equals else rest[place + 1])
+    given = given if isinstance(given, dict) else {}
+    if option == "--task":
+        return for_task(value, **given)
+    is_help = {"-h", "--help"} & set(rest)
+    return for_data(value, report=lambda line: None if is_help else print(escape_controls(line), flush=True), **given)
 
 
 def _check_file(file: str, experiment: AnyExperiment, rest: list[str], *, is_trusted: bool) -> None:
@@ -104,7 +128,7 @@ def _split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
             continue
         if not equals:
             if not remaining or remaining[0].startswith("--"):
-                raise UserError(f"{option} needs a value: {'an environment' if option == '--env' else 'a file'}.")
+                raise UserError(f"{option} needs a value: {SOURCES[option]}.")
             value = remaining.pop(0)
         choices.append((option, value))
     return choices, rest

@@ -14,6 +14,8 @@ ctm-rl: train, evaluate and compare Continuous Thought Machines
   ctm-rl list                               list the experiments
   ctm-rl train EXPERIMENT [--FIELD VALUE]   train an experiment; any of its fields can be changed by name
   ctm-rl train --env ID                     train on any Gymnasium environment (also module:ID)
+  ctm-rl train --data PATH                  learn the classes of own images or numbers (folder, .npz, .parquet)
+  ctm-rl train --task module:Class          learn a single-step task of one's own
   ctm-rl train --config FILE                train the experiment in a run's config.json
   ctm-rl tune EXPERIMENT --search F=VALUES  train many variants that differ in the searched fields
   ctm-rl resume DIR                         continue a run or a sweep from its last checkpoints
@@ -27,7 +29,7 @@ ctm-rl: train, evaluate and compare Continuous Thought Machines
 """
 
 TRAIN_USAGE = """\
-ctm-rl train EXPERIMENT | --env ID | --config FILE  [--FIELD VALUE ...]
+ctm-rl train EXPERIMENT | --env ID | --data PATH | --task module:Class | --config FILE  [--FIELD VALUE ...]
 
 {experiments}
 
@@ -43,7 +45,8 @@ to write elsewhere.
 """
 
 TUNE_USAGE = """\
-ctm-rl tune EXPERIMENT | --env ID | --config FILE  --search FIELD=VALUES ...  [--OPTION VALUE ...]  [--FIELD VALUE ...]
+ctm-rl tune EXPERIMENT | --env ID | --data PATH | --task module:Class | --config FILE
+            --search FIELD=VALUES ...  [--OPTION VALUE ...]  [--FIELD VALUE ...]
 
 Runs an experiment many times with different values of the searched fields, as many trials at a time as fit, and stops
 those early that do worse than others. Each trial is a run in the sweep's directory (--run-dir) that can be evaluated,

@@ -67,7 +67,7 @@ class ContinuousThoughtMachine(nn.Module):
 
         Args:
             inputs: images [B, I, H, W]; sequences of -1 and 1 [B, S]; digits one after the other [B, N, 1, H, W];
-                or the features themselves [B, F].
+                or the features themselves [B, F], without an encoder.
             question: with digits only: index, operator, index, ... [B, N]; an operator is -1 (plus) or -2 (minus).
             record: whether to keep what happens inside each tick.
 
@@ -289,5 +289,5 @@ def _thought(config: AnswerConfig, predictions: Float[Tensor, "B O K"], recordin
 
 
 def _tokens(feature_map: Float[Tensor, "B C *places"]) -> Float[Tensor, "B S C"]:
-    """A map as tokens, one for each of its places."""
-    return feature_map.flatten(2).transpose(1, 2)
+    """A map as tokens, one for each of its places; a vector is one token."""
+    return feature_map[:, None] if feature_map.dim() == 2 else feature_map.flatten(2).transpose(1, 2)

@@ -37,7 +37,7 @@ def model_inputs(config: AnswerConfig, observations: Observations) -> tuple[Tens
         return images, observations["question"][:, :length]
     if observations.dtype == torch.uint8 and observations.dim() == 4:
         return pixels(config, observations), None
-    return observations.float(), None
+    return vectors(config, observations), None
 
 
 def pixels(config: AnswerConfig, images: UInt8[Tensor, "B H W C"]) -> Float[Tensor, "B C H W"]:
@@ -46,6 +46,14 @@ def pixels(config: AnswerConfig, images: UInt8[Tensor, "B H W C"]) -> Float[Tens
     # (x / 255 - mean) / std as one product and one sum
     scale, shift = 1.0 / (255.0 * std), mean / std
     return (images.float() * scale - shift).movedim(-1, -3).contiguous()
+
+
+def vectors(config: AnswerConfig, numbers: Tensor) -> Float[Tensor, "B ..."]:
+    """Vectors or sequences as float32, shifted and scaled place by place where the model has been told how."""
+    if not config.vector_mean:
+        return numbers.float()
+    mean, std = (torch.tensor(values, device=numbers.device) for values in (config.vector_mean, config.vector_std))
+    return (numbers.float() - mean) / std
 
 
 def _same(counts: Tensor, what: str) -> int:

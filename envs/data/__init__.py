@@ -1,4 +1,4 @@
-"""Data sets of images: folders, parquet, IDX and binary files, the Hugging Face hub; crops and augmentation.
+"""Data sets of images (folders, parquet, IDX, binary files, the Hugging Face hub), and a user's own; augmentation.
 
 Imports no other folder.
 """

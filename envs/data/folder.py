@@ -187,6 +187,7 @@ def read_folder(split_folder: Path, class_folder: Path | None = None, num_classe
     labels = np.repeat([number[name] for name in found], [len(of_class) for of_class in found.values()])
     count = len(number) if num_classes is None else num_classes
     images = EncodedImages(labels, count, str(split_folder), paths.__getitem__)
+    images.class_names = classes
     images.check_kinds(range(0, len(paths), -(-len(paths) // _NUM_SAMPLED)))
     return images
 

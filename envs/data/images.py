@@ -43,10 +43,14 @@ class ImageSet:
         labels: the class of each image, counted from 0, [N].
         num_classes: how many classes there are; some may have no image here.
         source: where the images come from, for messages.
+
+    Attributes:
+        class_names: the name of each class; None: they are numbers.
     """
 
     def __init__(self, labels: np.ndarray, num_classes: int, source: str) -> None:
         self.labels = np.asarray(labels, np.int64)
+        self.class_names: list[str] | None = None
         self.num_classes = num_classes
         self.source = source = printable(source)
         if len(self.labels) == 0:

@@ -82,6 +82,7 @@ def read_parquet(
     labels, words = rows.labels()
     if num_classes is None and words is None:
         num_classes = rows.num_named_classes()
+    class_words: list[str] | None = None
     if num_classes is None or words is not None:
         other_paths = None if class_paths == paths else class_paths
         every, class_words = (labels, words) if other_paths is None else _Rows(other_paths).labels()
@@ -91,6 +92,7 @@ def read_parquet(
         num_classes = num_found if num_classes is None else num_classes
     source = f"{paths[0].parent} ({paths[0].name}{' and so on' if len(paths) > 1 else ''})"
     images = EncodedImages(labels, num_classes, source, rows.image_bytes)
+    images.class_names = None if words is None else sorted(class_words or [])
     images.check_kinds(range(min(len(images), rows.num_first, _NUM_SAMPLED)))
     return images
 
@@ -273,19 +275,34 @@ class _Rows:
         return column
 
 
-def _open_files(paths: Sequence[Path]) -> tuple[list[Any], tuple[str, str]]:
-    """Opens files; returns them with the names of the columns of images and of classes."""
+def import_parquet(path: str | Path) -> Any:
+    """Imports ``pyarrow.parquet``.
+
+    Args:
+        path: what is to be read, for the message.
+
+    Raises:
+        ValueError: it is missing, or of a version that runs code that a file holds.
+    """
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise ValueError(f"reading {printable(paths[0])} needs pyarrow: pip install pyarrow.") from error
+        raise ValueError(f"reading {printable(path)} needs pyarrow: pip install pyarrow.") from error
     if tuple(int(part) for part in pyarrow.__version__.split(".")[:3]) < _SAFE_PYARROW:
         safe = ".".join(map(str, _SAFE_PYARROW))
         raise ValueError(
-            f"reading {printable(paths[0])} needs pyarrow {safe} or newer, here is {pyarrow.__version__}, which runs "
+            f"reading {printable(path)} needs pyarrow {safe} or newer, here is {pyarrow.__version__}, which runs "
             "code that a file holds: pip install --upgrade pyarrow."
         )
+    return parquet
+
+
+def _open_files(paths: Sequence[Path]) -> tuple[list[Any], tuple[str, str]]:
+    """Opens files; returns them with the names of the columns of images and of classes."""
+    parquet = import_parquet(paths[0])
+    import pyarrow
+
     files: list[Any] = []
     images: list[set[str]] = []
     labels: list[set[str]] = []
@@ -301,7 +318,7 @@ def _open_files(paths: Sequence[Path]) -> tuple[list[Any], tuple[str, str]]:
                 f"{printable(path.parent)} has a damaged parquet file ({printable(error)}); download it again."
             ) from error
         files.append(file)
-        images.append({name for name, kind in kinds.items() if _is_bytes(kind)})
+        images.append({name for name, kind in kinds.items() if is_bytes(kind)})
         labels.append({name for name, kind in kinds.items() if _is_label(kind)})
     available = {field.name: str(field.type) for field in files[0].schema_arrow}
     columns = [
@@ -314,8 +331,8 @@ def _open_files(paths: Sequence[Path]) -> tuple[list[Any], tuple[str, str]]:
     return files, (columns[0], columns[1])
 
 
-def _is_bytes(kind: Any) -> bool:
-    """Whether values of a type are bytes, or structures with a field ``bytes`` of them; never a path to open."""
+def is_bytes(kind: Any) -> bool:
+    """Tells whether values of a type are bytes, or structures with a field ``bytes`` of them; never a path to open."""
     from pyarrow import types
 
     if types.is_struct(kind):

@@ -79,17 +79,17 @@ class SingleStepTask(abc.ABC):
         is_correct = np.asarray(answers) == targets
         return is_correct.reshape(len(is_correct), -1).mean(1)
 
-    def _draw(self, rng: np.random.Generator, num_samples: int, options: dict[str, Any] | None) -> Samples:
+    def _draw(self, rng: np.random.Generator, num_samples: int, options: dict[str, Any] | None = None) -> Samples:
         """Samples for a reset, whose options may contain ``indices``, or ``index`` for a single one."""
         requested = (options or {}).get("indices", (options or {}).get("index"))
         if requested is None:
-            return self.sample(rng, num_samples)
+            return _checked(self.sample(rng, num_samples))
         indices = np.atleast_1d(np.asarray(requested))
         if indices.shape != (num_samples,):
             raise ValueError(f"options must name {num_samples} samples, got {len(indices)}.")
         if self.num_samples is not None and ((indices < 0) | (indices >= self.num_samples)).any():
             raise ValueError(f"there are {self.num_samples} samples, counted from 0, got {indices.tolist()}.")
-        return self.take(rng, indices)
+        return _checked(self.take(rng, indices))
 
 
 class SingleStepEnv(gym.Env[Any, Any]):
@@ -156,15 +156,19 @@ class SingleStepVectorEnv(VectorEnv[Any, Any, Any]):
     chooses inputs.
 
     Args:
+        *args: as of ``SingleStepEnv``, the task or the arguments of the ``task_class``, then ``num_envs``; before them
+            in earlier versions, which still works. In a subclass with a ``task_class``, the first one is ``num_envs``
+            unless that is named.
         num_envs: N.
-        *args: the task; in a subclass with a ``task_class`` its arguments.
         **kwargs: arguments of the ``task_class``.
     """
 
     task_class: ClassVar[type[SingleStepTask] | None] = None
     """The task of a subclass, which is then made by its constructor."""
 
-    def __init__(self, num_envs: int, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, num_envs: int | None = None, **kwargs: Any) -> None:
+        if num_envs is None:
+            num_envs, args = _count_envs(args, is_last=self.task_class is None)
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
         self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
@@ -209,7 +213,7 @@ class SingleStepVectorEnv(VectorEnv[Any, Any, Any]):
             raise gym.error.ResetNeeded("reset the environments before answering.")
         answered = self._samples
         rewards = self.task.score(np.asarray(actions), answered.targets)
-        self._samples = self.task.sample(self.np_random, self.num_envs)
+        self._samples = self.task._draw(self.np_random, self.num_envs)
         all_rows, no_rows = np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool)
         infos = {
             **_info(self._samples),
@@ -227,7 +231,29 @@ def _make_task(task_class: type[SingleStepTask] | None, *args: Any, **kwargs: An
         return task_class(*args, **kwargs)
     if kwargs or len(args) != 1 or not isinstance(args[0], SingleStepTask):
         raise TypeError("a single-step environment takes one SingleStepTask.")
+    if not hasattr(args[0], "observation_space"):
+        name = type(args[0]).__name__
+        raise TypeError(f"{name} has no spaces; call super().__init__(observation_space, action_space) in its own.")
     return args[0]
+
+
+def _checked(drawn: Any) -> Samples:
+    """What a task has drawn; a plain pair will do, and truth values as targets."""
+    if not isinstance(drawn, tuple) or len(drawn) != 2:
+        raise TypeError(f"a task must give Samples(inputs, targets), got {type(drawn).__name__}.")
+    inputs, targets = drawn
+    targets = np.asarray(targets)
+    return Samples(inputs, targets.astype(np.int64) if targets.dtype == bool else targets)
+
+
+def _count_envs(args: tuple[Any, ...], *, is_last: bool) -> tuple[int, tuple[Any, ...]]:
+    """Takes the number of environments out of positional arguments; where it may be the last, its type tells."""
+    places = (-1, 0) if is_last else (0,)
+    place = next((place for place in places if args and isinstance(args[place], (int, np.integer))), None)
+    if place is None:
+        raise TypeError("a vector of single-step environments needs num_envs, how many there are.")
+    rest = args[:-1] if place == -1 else args[1:]
+    return int(args[place]), rest
 
 
 def _first(inputs: Inputs) -> Any:

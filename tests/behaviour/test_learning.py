@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from image_files import write_folder
 
 from ctm_rl.cli.main import main
+from ctm_rl.envs.data.arrays import read_mnist_subset
 
 # Without memory a policy reached 52 in these 150,000 steps (measured on two CPU cores).
 BAR = 150.0
@@ -55,3 +57,32 @@ def test_without_memory_the_bar_is_out_of_reach(
     monkeypatch.chdir(tmp_path)
     result = train_and_evaluate("a", capsys, "cartpole", "--model.is-state-carried", "False")
     assert result["episode_return_mean"] < BAR / 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_folder_of_images_is_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "test"):
+        digits = read_mnist_subset(split)
+        write_folder(tmp_path / "digits", split, digits.array, digits.labels.tolist())
+    assert main(["train", "--data", "digits", "--budget.env-steps", "64000", "--run-dir", "a"]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("data: 5,000 images of 28 x 28 x 1, 10 classes, 1,000 held out; pixel mean 0.13")
+    assert main(["evaluate", "a", "--episodes", "1000", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] >= 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_matching_brackets_are_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--task", "own_tasks:Brackets", "--budget.env-steps", "64000", "--run-dir", "a"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "a", "--episodes", "2000", "--json"]) == 0
+    # 58 % of the sequences match, which is what the most frequent answer reaches
+    assert json.loads(capsys.readouterr().out)["accuracy"] >= 0.9

@@ -1,11 +1,11 @@
 """Configurations refuse invalid sizes, in one line that describes what is allowed."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
 
-from ctm_rl.config import AnswerConfig, CoreConfig, PolicyConfig
+from ctm_rl.config import INPUT_ENCODERS, AnswerConfig, CoreConfig, PolicyConfig
 
 ATTENDED: dict[str, Any] = {"num_action_sync_neurons": 4}
 WRONG: list[tuple[type[CoreConfig], dict[str, Any], str]] = [
@@ -25,12 +25,21 @@ WRONG: list[tuple[type[CoreConfig], dict[str, Any], str]] = [
     (AnswerConfig, {"positions": "absolute"}, "positions must be one of none, fourier"),
     (AnswerConfig, {"kind": "ff"}, "kind must be one of ctm, lstm, gru, mlp; got 'ff'."),
     (AnswerConfig, {**ATTENDED, "kind": "mlp", "baseline_dim": 0}, "baseline_dim must be at least 1, got 0."),
-    (AnswerConfig, {"kind": "gru"}, "num_action_sync_neurons must be at least 1 with attention"),
     (AnswerConfig, {**ATTENDED, "feature_dim": 6}, "feature_dim must be a multiple of num_heads = 4, got 6."),
-    (AnswerConfig, {}, "num_action_sync_neurons must be at least 1 with attention"),
     (AnswerConfig, {**ATTENDED, "num_heads": 0}, "must be 0 without attention"),
     (AnswerConfig, {**ATTENDED, "num_heads": 0, "encoder": "parity"}, "set encoder to none, or num_heads above 0"),
-    (AnswerConfig, {**ATTENDED, "encoder": "digits"}, "num_answer_ticks with the digits encoder must be at least 1"),
+    (AnswerConfig, {**ATTENDED, "encoder": "digits", "num_answer_ticks": -1}, "num_answer_ticks must be at least 0"),
+    (
+        AnswerConfig,
+        {"vector_mean": (1.0, 2.0), "vector_std": (1.0, 2.0)},
+        "vector_mean must have 3 numbers",
+    ),
+    (AnswerConfig, {"input_dim": 1, "vector_mean": (1.0,)}, "vector_mean and vector_std belong together"),
+    (
+        AnswerConfig,
+        {"input_dim": 1, "vector_mean": (1.0,), "vector_std": (0.0,)},
+        "vector_std must be above 0",
+    ),
     (AnswerConfig, {**ATTENDED, "num_answer_ticks": 2}, "only apply to the digits encoder"),
     (AnswerConfig, {**ATTENDED, "positions": "fourier"}, "positions for the none encoder must be one of none; got"),
     (AnswerConfig, {**ATTENDED, "encoder": "parity", "positions": "rotational"}, "must be one of none, rotational-1d"),
@@ -60,3 +69,21 @@ def test_a_config_cannot_be_changed_afterwards() -> None:
     config = CoreConfig()
     with pytest.raises(FrozenInstanceError):
         config.num_ticks = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("encoder", INPUT_ENCODERS)
+@pytest.mark.parametrize("kind", ["ctm", "lstm", "gru", "mlp"])
+def test_every_encoder_has_defaults_that_work(kind: Any, encoder: str) -> None:
+    config = AnswerConfig(kind=kind, encoder=encoder, num_classes=10)
+    assert config.num_action_sync_neurons == config.num_output_sync_neurons == 16
+    assert config.num_answer_ticks == (1 if encoder == "digits" else 0)
+    assert replace(config, num_ticks=3) == AnswerConfig(kind=kind, encoder=encoder, num_classes=10, num_ticks=3)
+
+
+def test_the_query_takes_the_neurons_that_are_left() -> None:
+    assert AnswerConfig(num_neurons=20).num_action_sync_neurons == 4
+    assert AnswerConfig(num_neurons=20, pairing="random").num_action_sync_neurons == 16
+    assert AnswerConfig(num_heads=0).num_action_sync_neurons == 0
+    assert AnswerConfig(kind="lstm", baseline_dim=8).num_action_sync_neurons == 0
+    with pytest.raises(ValueError, match=r"num_neurons must be at least .* = 17"):
+        AnswerConfig(num_neurons=16)

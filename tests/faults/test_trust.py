@@ -29,7 +29,7 @@ from ctm_rl.agents.run_directory.directory import SWEEP_FILE, read_config
 from ctm_rl.agents.runs import train_and_resume
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
-from ctm_rl.configs import load
+from ctm_rl.configs import for_data, load
 from ctm_rl.envs.data.hub import PREFIX
 from ctm_rl.errors import UserError
 
@@ -212,6 +212,34 @@ def test_data_of_the_network_is_not_loaded(place: Path, capsys: pytest.CaptureFi
     foreign("theirs", "answering", env={"held_out_kwargs": {"path": "hf:somebody/digits"}})
     assert "load the data set hf:somebody/digits from the network" in refused(capsys, "evaluate", "theirs")
     assert trust.HUB == PREFIX
+
+
+@pytest.mark.parametrize(
+    "env",
+    [{"kwargs": {"path": "evil:load"}}, {"id": "evil:Task"}, {"held_out_kwargs": {"path": "evil:load"}}],
+    ids=["data", "task", "held-out data"],
+)
+@pytest.mark.parametrize("command", [("evaluate", "theirs"), ("train", "--config", "theirs/config.json")])
+def test_own_data_and_tasks_of_this_folder_are_not_imported(
+    env: dict[str, Any], command: tuple[str, ...], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign("theirs", "answering", env={"id": "ctm_rl.envs:ctm_rl/Data-v0", **env})
+    assert f"import evil from {place}" in refused(capsys, *command)
+    assert "--trust" in refused(capsys, *command)
+
+
+def test_what_a_command_line_has_looked_at_is_remembered(place: Path) -> None:
+    (place / "evil.py").write_text("def load():\n    return [[1.0], [2.0]] * 10, ['a', 'b'] * 10\n")
+    trust.import_from_current_folder()
+    experiment = for_data("evil:load")
+    assert "evil" in sys.modules
+    claims = trust.run_claims(experiment)
+    assert [(claim.option, claim.value, claim.folder) for claim in claims] == [("--env.kwargs", "evil", str(place))]
+    forget()
+    with pytest.raises(UserError, match="asks to import evil from"):
+        trust.check_trusted(claims, "theirs")
+    trust.remember(claims)
+    trust.check_trusted(trust.run_claims(experiment), "mine")
 
 
 def test_neither_a_cluster_is_joined_nor_a_storage_written(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

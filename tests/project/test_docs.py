@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import make_docs
+import numpy as np
 import pytest
 import yaml
+from image_files import random_images, write_folder
 from own_modules import forget_modules
 from paths import GOLDEN, ROOT
 from shell_commands import COMMANDS, understand
@@ -30,6 +32,7 @@ CHEAP = ("list", "--help", "--version")
 """Commands that are run wherever they stand."""
 RUN_FOR_REAL = (
     "first-ten-minutes.md",
+    "data.md",
     "environment.md",
     "encoder.md",
     "task.md",
@@ -41,7 +44,7 @@ RUN_FOR_REAL = (
 SHORT_ACTING = (*TINY_ACTING, "--model.max-seq-len", "4", "--ppo.num-rollout-steps", "10", "--budget.env-steps", "30")
 SHORT_ANSWERING = (
     *("--model.num-neurons", "16", "--model.history-length", "3", "--model.num-ticks", "2"),
-    *("--model.num-output-sync-neurons", "4", "--model.num-action-sync-neurons", "4"),
+    *("--model.num-output-sync-neurons", "4"),
     *("--learning.batch-size", "8", "--learning.num-steps-per-iteration", "2", "--budget.env-steps", "16"),
     *("--held-out.num-samples", "8"),
 )
@@ -150,15 +153,25 @@ def acting_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path, acting_run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working directory that leaves no trace in this process, with the runs that documents speak of."""
+    """A working directory that leaves no trace in this process, with the runs and data that documents speak of."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     for name in ("a", "first"):
         shutil.copytree(acting_run, tmp_path / "runs" / name)
     shutil.copytree(GOLDEN / "runs" / "answering", tmp_path / "runs" / "parity")
     shutil.copy(GOLDEN / "ctm_parity_random.pt", tmp_path / "checkpoint.pt")
+    for name in ("one", "two"):
+        write_folder(tmp_path / "digits", name, random_images(5, 8, 8, 1), [0] * 5)
+    np.savez(tmp_path / "points.npz", x=np.arange(40.0).reshape(20, 2), y=["a", "b"] * 10)
     yield tmp_path
     forget_modules(tmp_path)
+
+
+def write_modules(page: Path, folder: Path) -> None:
+    """Saves the modules that a page shows."""
+    for block in blocks_of(page):
+        if block.title is not None:
+            (folder / block.title).write_text(block.code)
 
 
 PYTHON = [page for page in WRITTEN if any(block.language == "python" and not block.title for block in blocks_of(page))]
@@ -176,11 +189,11 @@ def test_python_in_a_document_runs(page: Path) -> None:
         names["algorithm"].stop()
 
 
-@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(("block", "line"), LINES, ids=[f"{block}-{line[:40]}" for block, line in LINES])
 def test_a_line_of_shell_is_a_command_that_would_be_accepted(
-    block: Block, line: str, capsys: pytest.CaptureFixture[str]
+    block: Block, line: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_modules(block.page, place)
     program, *words = shlex.split(line)
     assert program == "ctm-rl", f"{block}: say why {line!r} is not run: <!-- not run: REASON -->"
     if words[-1] in CHEAP:
@@ -201,10 +214,9 @@ def test_a_command_that_would_be_refused_is_found() -> None:
 def test_the_commands_of_a_page_run_one_after_the_other(name: str, place: Path) -> None:
     (page,) = (page for page in PAGES if page.name == name and page.parent != ROOT)
     shutil.rmtree(place / "runs")
+    write_modules(page, place)
     num_trained = 0
     for block in blocks_of(page):
-        if block.title is not None:
-            (place / block.title).write_text(block.code)
         if block.language != "bash" or block.reason is not None:
             continue
         for line in block.code.splitlines():
@@ -224,7 +236,8 @@ def shortened(words: list[str], number: int) -> tuple[str, ...]:
     if words[0] != "train":
         return ()
     run_dir = () if "--run-dir" in words else ("--run-dir", f"runs/{number}")
-    return (*(SHORT_ANSWERING if words[1] in ("parity", "mnist") else SHORT_ACTING), *run_dir)
+    is_answering = words[1] in ("parity", "mnist", "--data", "--task")
+    return (*(SHORT_ANSWERING if is_answering else SHORT_ACTING), *run_dir)
 
 
 # --- links and paths ---

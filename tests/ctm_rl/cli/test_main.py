@@ -125,6 +125,18 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         "num_learners must be at least 0 and at most 10000, got -1",
     ),
     "config not named": (("train", "--config"), "--config needs a value"),
+    "data missing": (("train", "--data", "none.npz"), "--data none.npz: it does not exist; --data takes a folder of"),
+    "data without classes": (("train", "--data", "empty"), "--data empty: it holds neither images"),
+    "data not named": (("train", "--data"), "--data needs a value: a folder, a file or module:function"),
+    "task missing": (("train", "--task", "own_tasks:Nothing"), "--task own_tasks:Nothing: own_tasks has no Nothing"),
+    "task's arguments": (
+        ("train", "--task", "own_tasks:Brackets", "--env.kwargs", '{"size": 3}'),
+        "unexpected keyword argument 'size'",
+    ),
+    "data and task": (
+        ("train", "--data", "empty", "--task", "a:B"),
+        "takes one experiment, got --data empty and",
+    ),
     "run dir not empty": (("train", "cartpole", "--run-dir", "imported"), "is not empty; name a new directory, or"),
     "run dir a file": (("train", "cartpole", "--run-dir", "file"), "is a file; name a new or empty directory"),
     "run dir in a file": (("train", "cartpole", "--run-dir", "file/a"), "file is a file; name another directory"),

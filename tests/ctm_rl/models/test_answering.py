@@ -11,6 +11,7 @@ from torch import Tensor
 from ctm_rl.config import AnswerConfig
 from ctm_rl.machine.certainty import certainty
 from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, Thought, build_model
+from ctm_rl.models.preprocessing import model_inputs
 
 B, K = 3, 5
 SMALL = AnswerConfig(
@@ -178,3 +179,26 @@ def test_a_feed_forward_network_answers_at_a_single_tick() -> None:
         ContinuousThoughtMachine(model.config)
     with pytest.raises(ValueError, match="needs kind mlp"):
         FeedForwardModel(dataclasses.replace(SMALL, **PARITY))
+
+
+INPUTS: dict[str, tuple[torch.Tensor, ...]] = {
+    "conv": (torch.zeros(2, 3, 8, 8),),
+    "parity": (torch.ones(2, 3),),
+    "digits": (torch.zeros(2, 1, 1, 8, 8), torch.zeros(2, 1, dtype=torch.long)),
+    "none": (torch.zeros(2, 3),),
+    "resnet18-1": (torch.zeros(2, 3, 8, 8),),
+}
+
+
+@pytest.mark.parametrize("encoder", INPUTS)
+def test_a_model_of_an_encoder_and_defaults_answers(encoder: str) -> None:
+    model = build_model(AnswerConfig(encoder=encoder, num_classes=10)).eval()
+    assert model(*INPUTS[encoder]).predictions.shape[:2] == (2, 10)
+
+
+def test_vectors_are_shifted_and_scaled_place_by_place() -> None:
+    config = AnswerConfig(num_heads=0, input_dim=2, vector_mean=(1.0, -2.0), vector_std=(2.0, 0.5))
+    inputs, question = model_inputs(config, torch.tensor([[3.0, -2.0], [1, 1]], dtype=torch.float64))
+    assert question is None
+    assert inputs.tolist() == [[1.0, 0.0], [0.0, 6.0]]
+    assert inputs.dtype == torch.float32

@@ -1,11 +1,14 @@
 """Single-step environments: observations, scores, and Gymnasium's check."""
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Discrete
 from gymnasium.utils.env_checker import check_env
 
-from ctm_rl.envs.tasks.parity import ParityEnv, ParityTask
+from ctm_rl.envs.tasks.parity import ParityEnv, ParityTask, ParityVectorEnv
 from ctm_rl.envs.tasks.single_step import Samples, SingleStepEnv, SingleStepTask, SingleStepVectorEnv
 from ctm_rl.envs.tasks.sorting import SortingEnv, SortingTask
 
@@ -126,6 +129,54 @@ def test_samples_can_be_chosen_by_index() -> None:
         ParityEnv(3).reset(options={"index": 0})
     with pytest.raises(TypeError, match="takes one SingleStepTask"):
         SingleStepEnv(10)
+
+
+def test_a_vector_takes_its_arguments_in_the_same_order_and_in_the_old_one() -> None:
+    task = CountingTask()
+    made = (
+        SingleStepVectorEnv(task, 3),
+        SingleStepVectorEnv(task, num_envs=3),
+        SingleStepVectorEnv(3, task),
+        ParityVectorEnv(5, num_envs=3),
+        ParityVectorEnv(3, 5),
+        ParityVectorEnv(num_envs=3, length=5),
+    )
+    assert [envs.num_envs for envs in made] == [3] * 6
+    assert [envs.single_observation_space.shape for envs in made[3:]] == [(5,)] * 3
+    with pytest.raises(TypeError, match="needs num_envs, how many there are"):
+        SingleStepVectorEnv(task)
+    with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
+        SingleStepVectorEnv(task, 0)
+
+
+class PairTask(SingleStepTask):
+    """Gives a plain pair, with truth values as targets."""
+
+    def __init__(self) -> None:
+        super().__init__(Box(0, 1, (2,), np.float32), Discrete(2))
+
+    def sample(self, rng: np.random.Generator, num_samples: int) -> Any:
+        inputs = rng.random((num_samples, 2), np.float32)
+        return inputs, inputs[:, 0] > inputs[:, 1]
+
+
+def test_a_task_may_give_a_plain_pair() -> None:
+    envs = SingleStepVectorEnv(PairTask(), 4)
+    inputs, info = envs.reset(seed=1)
+    assert info["target"].dtype == np.int64
+    assert info["target"].tolist() == (inputs[:, 0] > inputs[:, 1]).tolist()
+    assert envs.step(info["target"])[1].tolist() == [1.0] * 4
+    assert SingleStepEnv(PairTask()).reset(seed=1)[1]["target"] in (0, 1)
+
+
+def test_what_a_task_lacks_is_named() -> None:
+    task = PairTask()
+    task.sample = lambda rng, num_samples: [1, 2, 3]
+    with pytest.raises(TypeError, match=r"a task must give Samples\(inputs, targets\), got list"):
+        SingleStepEnv(task).reset()
+    bare = PairTask.__new__(PairTask)
+    with pytest.raises(TypeError, match=r"PairTask has no spaces; call super\(\).__init__"):
+        SingleStepEnv(bare)
 
 
 def test_an_input_is_answered_once() -> None:
