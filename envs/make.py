@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 
 from ctm_rl.envs.guard.env_guard import EnvGuard
 from ctm_rl.envs.guard.vector_guard import GuardedAsyncVectorEnv, GuardedSyncVectorEnv, VectorGuard
+from ctm_rl.envs.wrappers.action_masks import show_action_masks
 from ctm_rl.envs.wrappers.by_name import ATARI, HIDE_VELOCITIES, TIME_LIMIT, Named, parse, wrap
 from ctm_rl.envs.wrappers.hide_velocity import HideVelocityVector
 from ctm_rl.errors import UserError
@@ -128,7 +129,7 @@ def _make(env_id: str, wrappers: Sequence[str], arguments: dict[str, Any]) -> gy
     if any(wrapper.name == ATARI for wrapper in named):
         arguments = {"frameskip": 1, **arguments}  # the wrapper skips frames itself
     # The guard checks every step; Gymnasium's own checker would add a wrapper that checks the first step only.
-    return wrap(_call(gym.make, env_id, disable_env_checker=True, **arguments), wrappers)
+    return show_action_masks(wrap(_call(gym.make, env_id, disable_env_checker=True, **arguments), wrappers))
 
 
 def _call(make: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -22,7 +22,7 @@ from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.experiments.settings import MAX_SEED
 from ctm_rl.agents.rllib.environment import make_env
 from ctm_rl.agents.rllib.finished_episodes import FAULT
-from ctm_rl.agents.rllib.spaces import fit
+from ctm_rl.agents.rllib.spaces import check_masks, fit
 from ctm_rl.agents.rllib.vector_loop import VectorLoop
 from ctm_rl.agents.run_directory.directory import check_is_run, read_config
 from ctm_rl.agents.run_directory.progress import describe_return
@@ -167,7 +167,7 @@ def _play_all(
     episodes = len(seeds)
     shares = [_Share(_make_fitting(config, policy), options.max_episode_steps) for _ in range(min(episodes, MAX_ENVS))]
     vector = SyncVectorEnv([lambda share=share: share for share in shares], autoreset_mode=AutoresetMode.SAME_STEP)
-    loop = VectorLoop(vector, policy.layout)
+    loop = VectorLoop(vector, policy.layout, policy.actions)
     started = time.perf_counter()
     num_threads = torch.get_num_threads()
     # The products are too small for several threads, which take ten times as long on a busy machine.
@@ -296,6 +296,7 @@ def _make_fitting(config: EnvConfig, policy: Policy) -> gym.Env:
     """Creates an environment and checks that it fits the policy."""
     env = make_env(config)
     try:
+        check_masks(policy.actions, env.observation_space)
         fitted = fit(policy.agent.config, env.observation_space, env.action_space)
     except UserError as error:
         env.close()
@@ -397,6 +398,7 @@ def _play(
             generator=generator,
             halt_certainty=options.halt_certainty,
             num_ticks=options.num_ticks,
+            masks=loop.masks,
         )
         return actions
 

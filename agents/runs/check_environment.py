@@ -127,12 +127,13 @@ def try_out_on_a_worker(experiment: AnyExperiment, request: StopRequest) -> None
 def try_out(env: EnvConfig) -> str | None:
     """Makes an environment, resets it and takes one step; returns what is wrong with it."""
     from ctm_rl.agents.rllib.environment import make_env
+    from ctm_rl.envs.wrappers.action_masks import sample_legal
 
     try:
         with contextlib.closing(make_env(env)) as one:
-            one.reset(seed=0)
+            observation, _ = one.reset(seed=0)
             one.action_space.seed(0)
-            one.step(one.action_space.sample())
+            one.step(sample_legal(one.action_space, observation))
     except UserError as error:
         return str(error)
     return None

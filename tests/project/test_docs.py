@@ -25,7 +25,7 @@ WRITTEN = [page for page in PAGES if page.parent.name != "api"]
 """Those that people write; the pages of the API hold nothing but names for mkdocstrings."""
 CHEAP = ("list", "--help", "--version")
 """Commands that are run wherever they stand."""
-RUN_FOR_REAL = ("first-ten-minutes.md", "environment.md", "task.md")
+RUN_FOR_REAL = ("first-ten-minutes.md", "environment.md", "task.md", "action-masks.md")
 """Pages whose commands are run one after the other, with models and budgets made tiny."""
 SHORT_ACTING = (*TINY_ACTING, "--model.max-seq-len", "4", "--ppo.num-rollout-steps", "10", "--budget.env-steps", "30")
 SHORT_ANSWERING = (
