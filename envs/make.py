@@ -11,6 +11,7 @@ from ctm_rl.describe_space import describe_space
 from ctm_rl.envs.guard.env_guard import EnvGuard
 from ctm_rl.envs.guard.vector_guard import GuardedAsyncVectorEnv, GuardedSyncVectorEnv, VectorGuard
 from ctm_rl.envs.own_env import find_own, import_for, make_own, make_registered
+from ctm_rl.envs.wrappers.action_masks import show_action_masks
 from ctm_rl.envs.wrappers.by_name import ATARI, HIDE_VELOCITIES, TIME_LIMIT, Named, parse, wrap
 from ctm_rl.envs.wrappers.hide_velocity import HideVelocityVector
 from ctm_rl.envs.wrappers.time_limit import find_time_limit
@@ -133,9 +134,9 @@ def _make(env_id: str, wrappers: Sequence[str], arguments: dict[str, Any]) -> gy
         arguments = {"frameskip": 1, **arguments}  # the wrapper skips frames itself
     own = find_own(env_id)
     if own is not None:
-        return wrap(make_own(env_id, own, arguments), wrappers)
+        return show_action_masks(wrap(make_own(env_id, own, arguments), wrappers))
     # The guard checks every step; Gymnasium's own checker would add a wrapper that checks the first step only.
-    return wrap(make_registered(gym.make, env_id, disable_env_checker=True, **arguments), wrappers)
+    return show_action_masks(wrap(make_registered(gym.make, env_id, disable_env_checker=True, **arguments), wrappers))
 
 
 def _make_pool(num_envs: int, env_id: str, names: Sequence[str], arguments: dict[str, Any]) -> VectorEnv:

@@ -14,7 +14,7 @@ from ctm_rl.agents.experiments.acting import EnvConfig
 from ctm_rl.agents.rllib.environment import make_env
 from ctm_rl.agents.rllib.finished_episodes import FAULT, FinishedEpisode, read_success
 from ctm_rl.agents.rllib.iteration import report
-from ctm_rl.agents.rllib.spaces import fit
+from ctm_rl.agents.rllib.spaces import check_masks, fit
 from ctm_rl.agents.rllib.vector_loop import VectorLoop
 from ctm_rl.config import PolicyConfig
 from ctm_rl.errors import UserError
@@ -73,7 +73,7 @@ def play_all(
     num_envs = min(len(seeds), MAX_ENVS)
     shares = [_Share(_make_fitting(config, policy), options.max_episode_steps) for _ in range(num_envs)]
     vector = SyncVectorEnv([lambda share=share: share for share in shares], autoreset_mode=AutoresetMode.SAME_STEP)
-    loop = VectorLoop(vector, policy.layout)
+    loop = VectorLoop(vector, policy.layout, policy.actions)
     started = time.perf_counter()
     num_threads = torch.get_num_threads()
     # The products are too small for several threads, which take ten times as long on a busy machine.
@@ -128,6 +128,7 @@ def make_fitting(config: EnvConfig, model: PolicyConfig, layout: Layout, actions
     """
     env = make_env(config)
     try:
+        check_masks(actions, env.observation_space)
         fitted = fit(model, env.observation_space, env.action_space)
     except UserError as error:
         env.close()
@@ -236,6 +237,7 @@ def _play(
             generator=generator,
             halt_certainty=options.halt_certainty,
             num_ticks=options.num_ticks,
+            masks=loop.masks,
         )
         return actions
 

@@ -5,13 +5,10 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-import gymnasium as gym
 import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_AGENT_ID, DEFAULT_MODULE_ID
-from ray.rllib.env.env_context import EnvContext
 from ray.rllib.utils import force_list
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.framework import get_device
@@ -40,7 +37,6 @@ from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.ppo.vector_player import VectorPlayer
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.callbacks import EPISODE_CALLBACKS, is_given
-from ctm_rl.agents.rllib.environment import make_vector
 from ctm_rl.agents.rllib.finished_episodes import FinishedEpisode
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.agents.rllib.runner_base import PlainEnvRunner, ResumableRunner, check_arguments, load_weights
@@ -89,28 +85,8 @@ class ColumnarEnvRunner(ResumableRunner, PlainEnvRunner):
 
     def make_env(self) -> None:
         """Creates the environments again from the configuration; the next sample begins new episodes."""
-        self.stop()
-        env_config = self.config.env_config
-        context = env_config
-        if not isinstance(env_config, EnvContext):
-            context = EnvContext(env_config, worker_index=self.worker_index or 0, num_workers=self.num_workers)
-        mode = gym.VectorizeMode(self.config.gym_env_vectorize_mode)
-        self.env = make_vector(cast(Any, self.config.env), self.config.num_envs_per_env_runner, mode, context)
-        self.num_envs = self.env.num_envs
-        self._count_faults()
         self._player = None
-        self._needs_initial_reset = True
-        make_callback(
-            "on_environment_created",
-            callbacks_objects=self._callbacks,
-            callbacks_functions=list(force_list(self.config.callbacks_on_environment_created)),
-            kwargs={
-                "env_runner": self,
-                "metrics_logger": self.metrics,
-                "env": self.env.unwrapped,
-                "env_context": context,
-            },
-        )
+        self._make_vector()
 
     def make_module(self) -> None:
         """Creates the module again from the configuration."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ray.rllib.core.columns import Columns
 
-from ctm_rl.agents.rllib.module import IS_FIRST, TICKS
+from ctm_rl.agents.rllib.module import ACTION_MASKS, IS_FIRST, TICKS
 
 VALUES = "values"
 NEXT_VALUES = "next_values"
@@ -46,6 +46,9 @@ class RolloutFragment:
     """Whether the episode ended with it, terminated or truncated, [B, T], bool."""
     ticks: np.ndarray | None = None
     """With ``train_random_ticks``, how many ticks each step took, the same in all environments, [B, T], int64."""
+    masks: np.ndarray | None = None
+    """With action masks, which options were legal before each step, as bits, [B, T, bytes], uint8; see
+    ``spaces.action_masks.pack_masks``."""
     state: dict[str, np.ndarray]
     """The recurrent state before the first step, by field, [B, ...] each."""
 
@@ -77,6 +80,7 @@ class RolloutFragment:
             IS_LAST: self.is_last,
             Columns.STATE_IN: self.state,
             **({} if self.ticks is None else {TICKS: self.ticks}),
+            **({} if self.masks is None else {ACTION_MASKS: self.masks}),
         }
 
 

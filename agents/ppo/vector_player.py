@@ -20,6 +20,7 @@ from ctm_rl.agents.rllib.spans import POLICY, span
 from ctm_rl.agents.rllib.vector_loop import VectorLoop, VectorStep
 from ctm_rl.errors import Diverged
 from ctm_rl.inference.batched_actor import Actor
+from ctm_rl.spaces.action_masks import pack_masks
 
 
 class VectorPlayer:
@@ -47,7 +48,7 @@ class VectorPlayer:
         self._normaliser = normaliser
         self._callbacks = callbacks
         self._layout, self._actions = actor.agent.layout, actor.agent.actions
-        self._loop = VectorLoop(env, self._layout)
+        self._loop = VectorLoop(env, self._layout, self._actions)
         self._finished: list[FinishedEpisode] = []
 
     def reset(self, seed: int | None, position: int) -> None:
@@ -79,6 +80,7 @@ class VectorPlayer:
 
         Raises:
             Diverged: the policy's outputs are not finite; the environments have not been stepped with them.
+            EnvFault: an action mask forbids every action.
         """
         self._device = self.actor.device  # once for all steps: reading it visits the policy's modules
         shape = self._env.num_envs, num_steps
@@ -86,14 +88,20 @@ class VectorPlayer:
         actions = np.empty((*shape, *self._actions.column_shape), self._actions.column_dtype)
         logp, values, rewards, next_values, final_values = (np.zeros(shape, np.float32) for _ in range(5))
         is_first, is_valid, is_last, is_terminated = (np.zeros(shape, bool) for _ in range(4))
+        masks: list[np.ndarray] = []
         state = {name: part.detach().cpu().numpy().copy() for name, part in fields_of(self.actor.state).items()}
 
         def choose(observed: np.ndarray, begins: np.ndarray) -> np.ndarray:
             observations[:, step], is_first[:, step] = observed, begins
             num_ticks = None if ticks is None else ticks[step]
             inputs, is_fresh = self._to_torch(observed, begins)
+            legal = None
+            if self._loop.masks is not None:
+                self._loop.check_masks()
+                masks.append(pack_masks(self._loop.masks))
+                (legal,) = self._to_torch(self._loop.masks)
             with span(POLICY):
-                outputs, estimates = self.actor.step(inputs, is_fresh, num_ticks)
+                outputs, estimates = self.actor.step(inputs, is_fresh, num_ticks, legal)
                 outputs = outputs.cpu()
             if not np.isfinite(outputs.numpy()).all():
                 raise Diverged(self._explain(observed))
@@ -130,6 +138,7 @@ class VectorPlayer:
             is_valid=is_valid,
             is_last=is_last,
             ticks=None if ticks is None else np.tile(np.asarray(ticks, np.int64), (len(actions), 1)),
+            masks=np.stack(masks, 1) if masks else None,
             state=state,
         )
 

@@ -1,4 +1,4 @@
 """What all algorithms share: the RLModule, environments and their loop, distributions, episodes, faults, private RLlib.
 
-Imports ``agents.experiments`` and the core; every algorithm imports it.
+Imports ``agents.experiments``, the core and ``envs.wrappers``; every algorithm imports it.
 """

@@ -9,6 +9,7 @@ from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorica
 from torch import Tensor
 
 from ctm_rl.errors import UserError
+from ctm_rl.spaces.action_masks import MASK
 from ctm_rl.spaces.actions import Actions, Choices, Numbers
 from ctm_rl.spaces.observations import Layout
 
@@ -135,6 +136,16 @@ def check_stock_spaces(layout: Layout, actions: Actions) -> None:
         raise UserError(f"RLlib's own algorithms do not support text; {way_out}use algorithm ppo.")
     if isinstance(actions, Numbers) and actions.has_mixed_bounds:
         raise UserError(_MIXED_BOUNDS)
+
+
+def mask_tensors(observations: Any) -> Tensor:
+    """The masks in observations as RLlib batches them, as one tensor [B, T, O] of bool; see ``spaces.action_masks``."""
+    return torch.cat([part.flatten(2) != 0 for part in _tensors_of(observations[MASK])], -1)
+
+
+def _tensors_of(value: Any) -> list[Tensor]:
+    """The tensors in nested tuples, in their order."""
+    return [tensor for part in value for tensor in _tensors_of(part)] if isinstance(value, (tuple, list)) else [value]
 
 
 def pack_tensors(layout: Layout, observations: Any) -> Tensor:

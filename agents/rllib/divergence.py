@@ -46,8 +46,9 @@ def explain_samples(columns: Mapping[str, Any], axes: Sequence[str], layout: Lay
 
 def _find_too_large(column: Any, name: str, axes: Sequence[str], layout: Layout | None) -> str | None:
     """The largest number of a column and its place, if it is too large; ``None`` if all are fine."""
-    if isinstance(column, Mapping):
-        found = (_find_too_large(part, f"{name}.{key}", axes, None) for key, part in column.items())
+    if isinstance(column, (Mapping, tuple, list)):
+        parts = column.items() if isinstance(column, Mapping) else enumerate(column)
+        found = (_find_too_large(part, f"{name}.{key}", axes, None) for key, part in parts)
         return next((text for text in found if text is not None), None)
     values = column.detach().cpu().float().numpy() if isinstance(column, Tensor) else np.asarray(column)
     if values.dtype.kind != "f" or not values.size:

@@ -1,5 +1,6 @@
 """Creates the environments that an experiment or an RLlib configuration names."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, cast
@@ -11,6 +12,7 @@ from gymnasium.vector import VectorEnv
 from ctm_rl.agents.experiments.acting import ENVPOOL, EnvConfig
 from ctm_rl.agents.experiments.make_task import reporting_failures
 from ctm_rl.agents.rllib import private
+from ctm_rl.envs.wrappers.action_masks import show_action_masks
 
 WRAPPED = "ctm_rl.envs:ctm_rl/Wrapped-v0"
 """Registered id of the environment that creates any other, with wrappers and a guard."""
@@ -99,7 +101,7 @@ def make_vector(
         arguments: of the environment.
 
     Returns:
-        The environments, not reset yet.
+        The environments, not reset yet; those with a method ``action_masks`` show its masks in their observations.
 
     Raises:
         ValueError: no environment is configured.
@@ -108,15 +110,18 @@ def make_vector(
         raise ValueError("there is no environment; set one with config.environment('CartPole-v1').")
     if isinstance(env, str):
         env = private.registered_env(env) or env
-    # With None, Gymnasium takes the vector class if there is one, and otherwise steps them in turn.
-    vectorization = None if mode == gym.VectorizeMode.VECTOR_ENTRY_POINT else mode
     if isinstance(env, str):
-        try:
-            return gym.make_vec(env, num_envs, vectorization, **arguments)
-        except gym.error.UnregisteredEnv as error:
-            if not env.startswith("ALE/"):
-                raise
-            raise ValueError(f"{error} Games of Atari need pip install ale-py, and the name ale_py:{env}.") from error
-    # RLlib's rule: a function gets the whole context, with worker_index and other values.
-    spec = EnvSpec(_OWN_ID, entry_point=functools.partial(cast(Any, env), arguments))
-    return gym.make_vec(spec, num_envs, vectorization)
+        spec = env
+        if mode == gym.VectorizeMode.VECTOR_ENTRY_POINT:
+            with contextlib.suppress(gym.error.Error):  # it has no vector class, or it fails below too
+                return gym.make_vec(env, num_envs, mode, **arguments)
+    else:
+        # RLlib's rule: a function gets the whole context, with worker_index and other values.
+        spec, arguments = EnvSpec(_OWN_ID, entry_point=functools.partial(cast(Any, env), arguments)), {}
+    mode = gym.VectorizeMode.SYNC if mode == gym.VectorizeMode.VECTOR_ENTRY_POINT else mode
+    try:
+        return gym.make_vec(spec, num_envs, mode, wrappers=cast(Any, [show_action_masks]), **arguments)
+    except gym.error.UnregisteredEnv as error:
+        if not str(env).startswith("ALE/"):
+            raise
+        raise ValueError(f"{error} Games of Atari need pip install ale-py, and the name ale_py:{env}.") from error

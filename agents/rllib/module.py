@@ -15,12 +15,13 @@ from ray.rllib.core.rl_module.apis import (
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
-from ctm_rl.agents.rllib.distributions import distribution_of, pack_tensors
+from ctm_rl.agents.rllib.distributions import distribution_of, mask_tensors, pack_tensors
 from ctm_rl.agents.rllib.spaces import fit
 from ctm_rl.config import PolicyConfig
 from ctm_rl.machine.state import AnyState
 from ctm_rl.models.actor_critic import ActorCritic, Unrolled
 from ctm_rl.models.rebuild_config import rebuild_config
+from ctm_rl.spaces.actions import Choices, is_masked
 
 NUM_STEPS = "num_steps"
 """Field of the state: environment steps taken so far in the episode; 0 marks its beginning."""
@@ -28,6 +29,8 @@ IS_FIRST = "is_first"
 """Optional column that marks the first steps of episodes, [B, T], instead of ``num_steps``."""
 TICKS = "ticks"
 """Optional column with the number of ticks of each step, [B, T], equal in all rows."""
+ACTION_MASKS = "action_mask_bits"
+"""Column of our own runners with the masks of the legal actions, as bits, [B, T, bytes]."""
 
 ADDED_BY_RLLIB = frozenset({"vf_share_layers"})
 """Keys that PPO and APPO add to every ``model_config``; they have no meaning here."""
@@ -43,7 +46,8 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
     so that these are trained by RLlib's own learners too.
 
     Args of the constructor are RLlib's. ``model_config`` holds the fields of ``PolicyConfig``; observations and
-    actions must be of spaces that ``ctm_rl.agents.rllib.spaces.fit`` supports, texts excepted.
+    actions must be of spaces that ``ctm_rl.agents.rllib.spaces.fit`` supports, texts excepted. With an ``action_mask``
+    in a Dict observation, the action distribution is that over the legal actions.
 
     Example:
         >>> from dataclasses import asdict
@@ -131,7 +135,16 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
             # RLlib starts a new sequence at every episode's start, so that only its first step can begin one.
             is_first = torch.zeros(observations.shape[:2], dtype=torch.bool, device=observations.device)
             is_first[0] = num_steps == 0
-        return agent.unroll(observations, is_first, self._state_type(**state), _ticks_of(batch))
+        before = self._state_type(**state)
+        return agent.unroll(observations, is_first, before, _ticks_of(batch), _masks_of(agent, batch))
+
+
+def _masks_of(agent: ActorCritic, batch: dict[str, Any]) -> Tensor | None:
+    """Which actions are legal, [T, B, O]; ``None``: observations come without masks."""
+    if not isinstance(agent.actions, Choices) or not is_masked(agent.actions):
+        return None
+    own = agent.actions.unpack_masks(batch[ACTION_MASKS]) if IS_FIRST in batch else mask_tensors(batch[Columns.OBS])
+    return own.transpose(0, 1)
 
 
 def _ticks_of(batch: dict[str, Any]) -> list[int] | None:

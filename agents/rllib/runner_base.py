@@ -1,20 +1,25 @@
 """Base classes of our environment runners: what RLlib needs of them, and what resuming and progress need."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, cast
 
 import gymnasium as gym
 import ray
 from gymnasium.vector import VectorEnv
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils import force_list
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.count_faults import FAULTS, NOTES, FaultCounter, pop_notes
+from ctm_rl.agents.rllib.environment import make_vector
 from ctm_rl.agents.rllib.finished_episodes import LENGTHS, RETURNS, SUCCESSES, FinishedEpisode
 from ctm_rl.agents.rllib.spans import SPANS, pop_spans
 
@@ -27,6 +32,7 @@ class ResumableRunner(EnvRunner):
     _start_iteration: int | None = None
     """Number of finished iterations at the last restart; ``None``: it was never restarted."""
     _faults: FaultCounter | None = None
+    _callbacks: list[RLlibCallback]
 
     def restart(self, iteration: int, num_env_steps: int) -> None:
         """Prepares to resume: new episodes, seeded by the iteration; the next weights are always accepted.
@@ -52,6 +58,35 @@ class ResumableRunner(EnvRunner):
         """Drops finished episodes that have not been reported."""
         raise NotImplementedError
 
+    def _make_vector(self, wrap: Callable[[VectorEnv], VectorEnv] = lambda env: env) -> None:
+        """Creates the environments again from the configuration; the next sample begins new episodes.
+
+        Args:
+            wrap: wraps all of them.
+        """
+        if self.env is not None:
+            self.env.close()
+        context = self.config.env_config
+        if not isinstance(context, EnvContext):
+            context = EnvContext(context, worker_index=self.worker_index or 0, num_workers=self.num_workers)
+        mode = gym.VectorizeMode(self.config.gym_env_vectorize_mode)
+        num_envs = cast(int, self.config.num_envs_per_env_runner)
+        self.env = wrap(make_vector(cast(Any, self.config.env), num_envs, mode, context))
+        self.num_envs = self.env.num_envs
+        self._count_faults()
+        self._needs_initial_reset = True
+        make_callback(
+            "on_environment_created",
+            callbacks_objects=self._callbacks,
+            callbacks_functions=list(force_list(self.config.callbacks_on_environment_created)),
+            kwargs={
+                "env_runner": self,
+                "metrics_logger": self.metrics,
+                "env": self.env.unwrapped,
+                "env_context": context,
+            },
+        )
+
     def _count_faults(self) -> None:
         """Counts the faults of new environments from 0."""
         is_tolerant = bool(self.config.env_config.get("tolerate_faults"))
@@ -62,10 +97,10 @@ class ResumableRunner(EnvRunner):
         for episode in episodes:
             self.metrics.log_value(RETURNS, episode.episode_return, reduce="item_series")
             self.metrics.log_value(LENGTHS, episode.length, reduce="item_series")
-        for spans in pop_spans(self.worker_index):
-            self.metrics.log_value(SPANS, spans, reduce="item_series")
             if episode.is_success is not None:
                 self.metrics.log_value(SUCCESSES, float(episode.is_success), reduce="item_series")
+        for spans in pop_spans(self.worker_index):
+            self.metrics.log_value(SPANS, spans, reduce="item_series")
         for entry in pop_notes(self.env):
             self.metrics.log_value(NOTES, entry, reduce="item_series")
         self.metrics.log_value(FAULTS, 0 if self._faults is None else self._faults.pop(), reduce="sum")

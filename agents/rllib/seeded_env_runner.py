@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from gymnasium.wrappers.vector import DictInfoToList
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from ctm_rl.agents.rllib import private
@@ -20,9 +21,8 @@ class SeededEnvRunner(ResumableRunner, SingleAgentEnvRunner):
     """
 
     def make_env(self) -> None:
-        """Creates the environments again, with a new count of faults."""
-        super().make_env()
-        self._count_faults()
+        """Creates the environments again, as our own runner does, with a new count of faults."""
+        self._make_vector(DictInfoToList)
 
     def sample(self, **kwargs: Any) -> Any:
         """Samples as RLlib does, but raises an ``EnvFault`` as such, which RLlib wraps in a RuntimeError.

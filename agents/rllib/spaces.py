@@ -14,7 +14,8 @@ from ctm_rl.encoders.conv import is_image
 from ctm_rl.encoders.grid import SIZES
 from ctm_rl.encoders.patches import is_large_image
 from ctm_rl.errors import UserError
-from ctm_rl.spaces.actions import Actions, Choices, Numbers
+from ctm_rl.spaces.action_masks import MASK, METHOD
+from ctm_rl.spaces.actions import Actions, Choices, Numbers, is_masked
 from ctm_rl.spaces.observations import Layout, Part
 
 MINIGRID_SHAPE = (7, 7, 3)
@@ -51,6 +52,9 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
     name. An encoder of the user's reads any of these, packed as for the encoder of ours; one for an observation with
     parts gets them all.
 
+    The entry ``action_mask`` of a Dict is no such part but says which actions are legal, unless ``config.encoder``
+    names it.
+
     Args:
         config: the requested policy.
         observation_space: of one environment.
@@ -63,7 +67,11 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
         UserError: a space is not supported, or not by the requested encoder.
     """
     named = encoders_by_part(config.encoder)
+    actions = actions_of(action_space)
     parts = list(_parts_of(observation_space, ()))
+    if _shows_masks(observation_space) and not any(_is_of_mask(name) for name in named):
+        actions = _with_masks(actions, observation_space, action_space)
+        parts = [(path, space) for path, space in parts if path[0] != MASK]
     known = {_name_of(path) for path, _ in parts}
     if len(known) < len(parts):
         names = [_name_of(path) for path, _ in parts]
@@ -84,7 +92,7 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
         )
     fitted, own = [], {}
     for path, space in parts:
-        encoder = named.get(_name_of(path), "auto") if path else whole
+        encoder = named.get(_name_of(path), whole)
         if is_own_encoder(encoder):
             own[_name_of(path)] = encoder
             encoder = "auto"
@@ -97,7 +105,20 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
         names += [(name, SKIP) for name, encoder in named.items() if encoder == SKIP]
         chosen = [f"{quote_part(name)}={encoder}" if name else encoder for name, encoder in names]
         config = replace(config, encoder=",".join(chosen))
-    return Fitted(config, Layout(tuple(fitted)), actions_of(action_space))
+    return Fitted(config, Layout(tuple(fitted)), actions)
+
+
+def check_masks(actions: Actions, observation_space: gym.Space) -> None:
+    """Refuses an environment without action masks for a policy that was trained with them.
+
+    Raises:
+        UserError: it is one.
+    """
+    if is_masked(actions) and not _shows_masks(observation_space):
+        raise UserError(
+            f"it was trained with action masks, and the environment shows none: it needs {MASK} in a Dict observation, "
+            f"or a method {METHOD}."
+        )
 
 
 def actions_of(space: gym.Space) -> Actions:
@@ -161,6 +182,43 @@ def _parts_of(space: gym.Space, path: tuple[str | int, ...]) -> Iterator[tuple[t
             yield from _parts_of(inner, (*path, place))
     else:
         yield path, space
+
+
+def _shows_masks(space: gym.Space) -> bool:
+    """Whether observations have an action mask."""
+    return isinstance(space, Dict) and MASK in space.spaces
+
+
+def _is_of_mask(name: str) -> bool:
+    """Whether this is the name of the action mask, or of a part of it."""
+    return name == MASK or name.startswith(f"{MASK}.")
+
+
+def _with_masks(actions: Actions, observation_space: gym.Space, action_space: gym.Space) -> Choices:
+    """The actions with the masks that observations have.
+
+    Raises:
+        UserError: the mask does not fit the actions.
+    """
+    assert isinstance(observation_space, Dict)
+    shown = describe_space(action_space)
+    if not isinstance(actions, Choices):
+        raise UserError(
+            f"the observation has an {MASK}, and the action space {shown} is continuous: masks are for Discrete, "
+            f"MultiDiscrete and MultiBinary actions; model.encoder {MASK}=control reads it as numbers, {MASK}={SKIP} "
+            "leaves it out."
+        )
+    if len(observation_space.spaces) == 1:
+        raise UserError(f"the observation has nothing but its {MASK}; a policy needs something to see beside it.")
+    parts = list(_parts_of(observation_space[MASK], ()))
+    entries = [int(np.prod(part.shape or ())) for _, part in parts]
+    if any(isinstance(key, str) for path, _ in parts for key in path):
+        raise UserError(f"{MASK} of the observation is a Dict; it must be an array, or a Tuple of one for each choice.")
+    if sum(entries) != actions.num_outputs or (len(entries) > 1 and tuple(entries) != actions.sizes):
+        wanted = f"one for each option ({' + '.join(map(str, actions.sizes[:8]))}{' + ...' * (len(actions.sizes) > 8)})"
+        found = f"{' + '.join(map(str, entries[:8]))} entries"
+        raise UserError(f"{MASK} of the observation has {found}, and the action space {shown} needs {wanted}.")
+    return replace(actions, is_masked=True)
 
 
 def _name_of(path: tuple[str | int, ...]) -> str:

@@ -8,6 +8,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from ctm_rl.agents.rllib.finished_episodes import CUT_SHORT
 from ctm_rl.agents.rllib.spans import ENVIRONMENT, span
+from ctm_rl.errors import EnvFault
+from ctm_rl.spaces.action_masks import MASK, find_forbidden, read_masks
+from ctm_rl.spaces.actions import Actions, Choices, is_masked
 from ctm_rl.spaces.observations import Layout
 
 
@@ -52,12 +55,16 @@ class VectorLoop:
     Args:
         env: the environments; ended ones must reset by themselves, in the same step or in the next.
         layout: how observations are packed.
+        actions: the action space, which says whether observations come with action masks; ``None``: they do not.
 
     Raises:
         ValueError: ended environments do not reset by themselves.
     """
 
-    def __init__(self, env: VectorEnv, layout: Layout) -> None:
+    masks: np.ndarray | None = None
+    """With action masks: which options are legal in the next step, [B, O] of bool; in autoreset steps all."""
+
+    def __init__(self, env: VectorEnv, layout: Layout, actions: Actions | None = None) -> None:
         # Read once: environments of one class share their metadata, and a later vector may have written there.
         mode = env.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
@@ -69,6 +76,7 @@ class VectorLoop:
         self.env = env
         self.resets_in_same_step = mode == AutoresetMode.SAME_STEP
         self._layout = layout
+        self._sizes = actions.sizes if isinstance(actions, Choices) and is_masked(actions) else None
 
     def reset(self, seed: Any = None) -> None:
         """Begins new episodes in all environments.
@@ -87,6 +95,7 @@ class VectorLoop:
         self._is_valid = np.ones(num_envs, dtype=bool)
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
+        self._read_masks(self.shown)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -118,7 +127,30 @@ class VectorLoop:
                 # An autoreset step follows an episode's end, and a new episode follows an autoreset step.
                 self._is_first, self._is_valid = ~is_valid, ~is_last
             self.observations = self._pack(self.shown)
+            self._read_masks(self.shown)
             yield VectorStep(is_valid, rewards, is_last, terminated, truncated, returns, lengths, infos)
 
     def _pack(self, observations: Any) -> np.ndarray:
         return self._layout.pack(observations, self.env.num_envs)
+
+    def check_masks(self) -> None:
+        """Refuses masks that leave an environment nothing to do, in the next step.
+
+        Raises:
+            EnvFault: a mask forbids every option.
+        """
+        if self.masks is None or self._sizes is None:
+            return
+        if (forbidden := find_forbidden(self.masks, self._sizes)) is not None:
+            name = "" if self.env.spec is None else f" {self.env.spec.id}"
+            step = self._lengths[forbidden.row] + 1
+            raise EnvFault(
+                f"environment{name} shows an {MASK} that {forbidden.describe(self._sizes)}, before step {step} of an "
+                f"episode in row {forbidden.row}."
+            )
+
+    def _read_masks(self, observations: Any) -> None:
+        """Reads the masks, if there are any; what an episode's last observation forbids does not matter."""
+        if self._sizes is not None:
+            masks = read_masks(observations[MASK], self._sizes, self.env.num_envs)
+            self.masks = masks | ~self._is_valid[:, None]

@@ -133,6 +133,7 @@ class Storage:
         The run may replace it meanwhile: it is then copied with the next checkpoint.
         """
         pointer, file = posixpath.join(_BEST_FOLDER, BEST_FILE), folder_of(run_dir) / BEST_FILE
+        best = None
         try:
             best = read_best(run_dir)
             if best is None or self._read(pointer) == (text := file.read_bytes()):

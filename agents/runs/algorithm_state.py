@@ -23,11 +23,15 @@ from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.learner import RecurrentPPOLearner
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.generators import read_generators, write_generators
+from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.agents.rllib.seeded_env_runner import SeededEnvRunner
+from ctm_rl.agents.runs.task import MODULE
 from ctm_rl.agents.stock.learner import CTMAPPOTorchLearner
 from ctm_rl.agents.supervised.algorithm import Supervised
 from ctm_rl.agents.supervised.env_runner import SampleRunner
 from ctm_rl.agents.supervised.learner import SupervisedLearner
+from ctm_rl.checkpoints.schema import check_actions
+from ctm_rl.checkpoints.store import CheckpointError
 
 _OURS = (RecurrentPPOLearner, SupervisedLearner, CTMAPPOTorchLearner)
 """Learners with state of their own, see ``get_own_state``."""
@@ -68,6 +72,25 @@ def learner_state(algorithm: Algorithm) -> dict[str, Any]:
         "own": learners[0]["own"],
         "playing": _read_playing(algorithm, of_env_runners),
     }
+
+
+def check_spaces(algorithm: Algorithm, policy: Mapping[str, Any]) -> None:
+    """Refuses an environment whose spaces have changed since a policy was trained on it.
+
+    Args:
+        algorithm: freshly built.
+        policy: a checkpoint's entry of the policy.
+
+    Raises:
+        CheckpointError: it takes other actions, or no longer shows action masks.
+    """
+    module = algorithm.get_module(MODULE)
+    trained = check_actions(policy["actions"])
+    if isinstance(module, CTMModule) and module.agent.actions != trained:
+        raise CheckpointError(
+            f"the run's policy acts by {trained}, and the environment now takes {module.agent.actions}; "
+            "continue on the environment that it began with."
+        )
 
 
 def restore(algorithm: Algorithm, state: Mapping[str, Any]) -> None:

@@ -127,12 +127,13 @@ def try_out_on_a_worker(experiment: AnyExperiment, request: StopRequest) -> None
 def try_out(env: EnvConfig) -> str | None:
     """Makes an environment, resets it and takes one step; returns what is wrong with it, or what must be chosen."""
     from ctm_rl.agents.rllib.environment import make_env
+    from ctm_rl.envs.wrappers.action_masks import sample_legal
 
     try:
         with contextlib.closing(make_env(env)) as one:
-            _, info = one.reset(seed=0)
+            observation, info = one.reset(seed=0)
             one.action_space.seed(0)
-            _, _, is_terminated, is_truncated, _ = one.step(one.action_space.sample())
+            _, _, is_terminated, is_truncated, _ = one.step(sample_legal(one.action_space, observation))
             is_task = "target" in info and one.action_space.contains(info["target"]) and is_terminated | is_truncated
     except UserError as error:
         return str(error)

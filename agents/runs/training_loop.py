@@ -341,8 +341,11 @@ class Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restores the algorithm from a checkpoint."""
-        from ctm_rl.agents.runs.algorithm_state import restore
+        from ctm_rl.agents.runs.algorithm_state import check_spaces, restore
+        from ctm_rl.inference.policy import POLICY_ENTRY
 
+        if POLICY_ENTRY in state:
+            check_spaces(self._algorithm, state[POLICY_ENTRY])
         restore(self._algorithm, state["learner"])
         self._is_resumed = True
         self._saved_iteration = self._position.iteration

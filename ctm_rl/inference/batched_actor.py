@@ -19,7 +19,7 @@ from ctm_rl.machine.halting import CoreTicking, tick_until_certain
 from ctm_rl.machine.state import AnyState, CoreState, rows_of_state, select_rows, take_rows
 from ctm_rl.machine.synchronisation import sync_of
 from ctm_rl.models.actor_critic import ActorCritic
-from ctm_rl.spaces.actions import Choices
+from ctm_rl.spaces.actions import Choices, is_masked
 
 _ROOM = 32
 """Environment steps after which histories are moved back to the beginning of their buffers."""
@@ -29,7 +29,7 @@ class ActedStep(NamedTuple):
     """One environment step of B rows."""
 
     logits: Float[Tensor, "B A"]
-    """Outputs of the policy head after the row's last tick."""
+    """Outputs of the policy head after the row's last tick; those of illegal options have no probability."""
     state: AnyState
     """The state after each row's last tick, B rows."""
     ticks: Int[Tensor, " B"]
@@ -71,6 +71,21 @@ def check_can_take(agent: ActorCritic, num_ticks: int | None) -> None:
         raise ValueError(f"num_ticks must be from 1 to {agent.config.num_ticks}, as trained, got {num_ticks}.")
 
 
+def check_masks(agent: ActorCritic, masks: object | None) -> None:
+    """Raises for masks that are missing, or that have no meaning.
+
+    Raises:
+        ValueError: the policy was trained with action masks and gets none, or its actions are numbers and it gets some.
+    """
+    if masks is None and is_masked(agent.actions):
+        raise ValueError(
+            "this policy was trained with action masks and needs one with every observation: action_mask in a Dict "
+            "observation, or Policy.act(..., action_mask=env.get_wrapper_attr('action_masks')())."
+        )
+    if masks is not None and not isinstance(agent.actions, Choices):
+        raise ValueError(f"an action mask needs actions that are chosen; this policy's are {agent.actions}.")
+
+
 class Actor:
     """Takes environment steps with an agent, without gradient, by the fastest path there is.
 
@@ -101,10 +116,12 @@ class Actor:
         state: AnyState,
         halt_certainty: float | None = None,
         num_ticks: int | None = None,
+        masks: Bool[Tensor, "B O"] | None = None,
     ) -> ActedStep:
         """Takes one environment step; a row that is certain enough stops ticking and costs nothing from then on.
 
-        The certainty of a policy is ``1 - H(pi) / log A``: 0 where all actions are equally likely, 1 where one is sure.
+        The certainty of a policy is ``1 - H(pi) / log A`` over the A legal actions: 0 where all are equally likely, 1
+        where one is sure, or the only one.
 
         Args:
             observations: as ``agent.unroll`` takes them, without the axis of steps.
@@ -112,22 +129,24 @@ class Actor:
             state: the state before the step; left as it was.
             halt_certainty: the certainty at which a row stops, from 0 to 1; ``None``: all ticks are taken.
             num_ticks: K, the most ticks that a row takes; ``None``: as trained.
+            masks: which options are legal; ``None``: all, for a policy that was trained without masks.
 
         Returns:
             Logits, state and number of ticks of each row.
 
         Raises:
-            ValueError: the agent cannot halt, or cannot take so many ticks.
+            ValueError: the agent cannot halt, cannot take so many ticks, or lacks its masks.
         """
         agent, config = self.agent, self.agent.config
         check_can_take(agent, num_ticks)
+        check_masks(agent, masks)
         limit = config.num_ticks if num_ticks is None else num_ticks
         if halt_certainty is not None:
             check_can_halt(agent)
         is_buffered = runs_in_buffers(agent.core, observations.device.type)
         if halt_certainty is None and not is_buffered:
             each = None if num_ticks is None else [num_ticks]
-            unrolled = agent.unroll(observations[None], is_first[None], state, each)
+            unrolled = agent.unroll(observations[None], is_first[None], state, each, _one_step(masks))
             return ActedStep(unrolled.logits[0], unrolled.state, torch.full((len(is_first),), limit))
         if not config.is_state_carried or is_first.any():
             fresh = agent.initial_state(len(is_first))
@@ -137,12 +156,12 @@ class Actor:
             ticking = _BufferedTicking(self._prepare(), state, limit)
             ticking.inputs = ticking.prepared.project(observations)
             if halt_certainty is None:
-                logits = agent.policy(ticking.advance(limit))
+                logits = agent.choose(ticking.advance(limit), masks)
                 return ActedStep(logits, ticking.state, torch.full((len(is_first),), limit))
         else:
             assert isinstance(agent.core, Core)
             ticking = CoreTicking(agent.core, state, [ConstantReading(agent.encoder(observations))] * limit)
-        choosing = _Choosing(agent, ticking)
+        choosing = _Choosing(agent, ticking, masks)
         (logits, *parts), ticks, _ = tick_until_certain(choosing, len(is_first), limit, halt_certainty)
         remaining = iter(parts)
         last = type(state)._make(None if part is None else next(remaining) for part in state)
@@ -171,7 +190,11 @@ class Actor:
 
     @torch.no_grad()
     def step(
-        self, observations: Shaped[Tensor, "B ..."], is_first: Bool[Tensor, " B"], num_ticks: int | None = None
+        self,
+        observations: Shaped[Tensor, "B ..."],
+        is_first: Bool[Tensor, " B"],
+        num_ticks: int | None = None,
+        masks: Bool[Tensor, "B O"] | None = None,
     ) -> tuple[Float[Tensor, "B A"], Float[Tensor, " B"]]:
         """Takes one environment step in every row that the actor holds.
 
@@ -179,23 +202,25 @@ class Actor:
             observations: packed, [B, *layout.shape].
             is_first: whether this starts an episode, [B]; the row's state is then replaced by the start state.
             num_ticks: how many ticks the step takes, from 1 to K; ``None``: K.
+            masks: which options are legal; ``None``: all, for a policy that was trained without masks.
 
         Returns:
             Outputs of the policy head, [B, O], and values, [B].
         """
+        check_masks(self.agent, masks)
         most = self.agent.config.num_ticks
         if num_ticks is not None and not 1 <= num_ticks <= most:
             raise ValueError(f"ticks must be from 1 to num_ticks = {most}, got {num_ticks}.")
         ticking = self._held_ticking()
         if ticking is None:
             each = None if num_ticks is None else [num_ticks]
-            unrolled = self.agent.unroll(observations[None], is_first[None], self.state, each)
+            unrolled = self.agent.unroll(observations[None], is_first[None], self.state, each, _one_step(masks))
             self._state = unrolled.state
             return unrolled.logits[0], unrolled.values[0]
         ticking.inputs = ticking.prepared.project(observations)
         restarts = [row for row, starts in enumerate(is_first.tolist()) if starts]
         sync = ticking.advance(most if num_ticks is None else num_ticks, restarts)
-        return self.agent.policy(sync), self.agent.value(sync).squeeze(-1)
+        return self.agent.choose(sync, masks), self.agent.value(sync).squeeze(-1)
 
     @torch.no_grad()
     def peek(self, observations: Shaped[Tensor, "R ..."], rows: Int[Tensor, " R"] | None = None) -> Float[Tensor, " R"]:
@@ -237,6 +262,11 @@ class Actor:
                 project = Projection(encoder, folded.features, folded.bias)
                 self._prepared = _Prepared(_Parameters(self.agent, core, encoder), core, folded, project)
         return self._prepared
+
+
+def _one_step(masks: Bool[Tensor, "B O"] | None) -> Bool[Tensor, "1 B O"] | None:
+    """The masks of a step, with the axis of steps."""
+    return None if masks is None else masks[None]
 
 
 class _Prepared(NamedTuple):
@@ -346,20 +376,25 @@ class _Choosing:
     Args:
         agent: the agent whose policy head chooses.
         ticking: the rows.
+        masks: which options are legal, of which alone the certainty is; ``None``: all.
     """
 
-    def __init__(self, agent: ActorCritic, ticking: CoreTicking | _BufferedTicking) -> None:
+    def __init__(
+        self, agent: ActorCritic, ticking: CoreTicking | _BufferedTicking, masks: Bool[Tensor, "B O"] | None
+    ) -> None:
         assert isinstance(agent.actions, Choices)
-        self._agent, self._actions, self._ticking = agent, agent.actions, ticking
+        self._agent, self._actions, self._ticking, self._masks = agent, agent.actions, ticking, masks
 
     def tick(self) -> Float[Tensor, " b"]:
         """See ``machine.halting.Deciding``."""
-        self._logits = self._agent.policy(self._ticking.tick())
-        return certainty(self._actions.grouped(self._logits), sizes=self._actions.sizes)
+        self._logits = self._agent.choose(self._ticking.tick(), self._masks)
+        sizes = self._actions.sizes if self._masks is None else self._actions.count_legal(self._masks)
+        return certainty(self._actions.grouped(self._logits), sizes=sizes)
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
         """See ``machine.halting.Deciding``."""
         self._ticking.keep(rows)
+        self._masks = None if self._masks is None else self._masks[rows]
 
     def outcome(self, rows: Int[Tensor, " n"]) -> list[Tensor]:
         """See ``machine.halting.Deciding``: logits, then the parts of the state."""

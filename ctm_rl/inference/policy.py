@@ -15,10 +15,11 @@ from ctm_rl.checkpoints.published import OfficialModel, rebuild
 from ctm_rl.checkpoints.schema import check_actions, check_layout, check_mapping, check_settings, outline, rebuild_model
 from ctm_rl.checkpoints.store import CheckpointError
 from ctm_rl.config import PolicyConfig, check_own_encoders
-from ctm_rl.inference.batched_actor import Actor
+from ctm_rl.inference.batched_actor import Actor, check_masks
 from ctm_rl.machine.state import AnyState
 from ctm_rl.models.actor_critic import ActorCritic
-from ctm_rl.spaces.actions import to_plain
+from ctm_rl.spaces.action_masks import MASK, OBSERVATION, find_forbidden, read_masks
+from ctm_rl.spaces.actions import Choices, is_masked, to_plain
 from ctm_rl.trust import check_encoders
 
 POLICY_ENTRY = "policy"
@@ -133,12 +134,14 @@ class Policy:
         generator: torch.Generator | None = None,
         halt_certainty: float | None = None,
         num_ticks: int | None = None,
+        action_mask: Any = None,
     ) -> tuple[Any, AnyState]:
         """Chooses actions for one step.
 
         Args:
             observation: one observation as the environment returns it (an array, a number, a dictionary, ...), or a
-                batch of them as a vector environment returns it.
+                batch of them as a vector environment returns it. A policy that was trained with action masks reads the
+                mask from it (a dictionary's ``action_mask``), unless ``action_mask`` is given.
             state: as ``initial_state`` or the last call returned it, with as many rows; left as it was.
             is_first: which rows begin a new episode, [B]; they take the start state. ``None``: none.
             deterministic: take the likeliest action instead of sampling.
@@ -146,17 +149,23 @@ class Policy:
             halt_certainty: each row stops ticking once it is this certain (``1 - H(pi) / log A``), from 0 to 1; only of
                 a policy trained with ``train_random_ticks``. ``None``: it takes all of its ticks.
             num_ticks: for such a policy: the number of ticks, or the most ticks where rows halt. ``None``: as trained.
+            action_mask: 1 for each legal option and 0 for the others, as ``action_masks()`` of the environment returns
+                them, for a batch one row for each observation; with any policy whose actions are chosen. In a batch, a
+                row without a legal action, as after an episode's end, gets any action.
 
         Returns:
             The action as the environment takes it: for one observation an ``int`` (Discrete) or an array, for a batch
             an array [B, ...]; and the state for the next step.
 
         Raises:
-            ValueError: the observation has a wrong shape or not as many rows as the state, or the policy cannot halt or
-                take so many ticks.
+            ValueError: the observation or the mask has a wrong shape or not as many rows as the state, the mask is
+                missing or forbids every action, or the policy cannot halt or take so many ticks.
         """
         num_rows = len(state[0])
-        if self.layout.is_batched(observation):
+        if is_masked(self.actions) and not isinstance(observation, Mapping):
+            observation = {OBSERVATION: observation}  # as it is beside the mask of a method
+        is_batched = self.layout.is_batched(observation)
+        if is_batched:
             packed = self.layout.pack(observation, num_rows)
         elif num_rows == 1:
             packed = self.layout.pack_one(observation)[None]
@@ -170,8 +179,9 @@ class Policy:
             generator=generator,
             halt_certainty=halt_certainty,
             num_ticks=num_ticks,
+            masks=self._read_masks(observation, action_mask, num_rows, is_batched=is_batched),
         )
-        if self.layout.is_batched(observation):
+        if is_batched:
             return actions, state
         return (actions[0] if self.actions.shape else int(actions[0])), state
 
@@ -186,17 +196,36 @@ class Policy:
         generator: torch.Generator | None = None,
         halt_certainty: float | None = None,
         num_ticks: int | None = None,
+        masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, AnyState]:
-        """As ``act``, for a batch of packed observations, [B, *layout.shape]; returns actions [B, ...]."""
+        """As ``act``, for a batch of packed observations, [B, *layout.shape], and masks, [B, O] of bool.
+
+        Returns:
+            Actions, [B, ...], and the state for the next step.
+        """
         batch = torch.as_tensor(packed, device=self.device)
         num_rows = len(batch)
         fresh = torch.zeros(num_rows, dtype=torch.bool) if is_first is None else torch.as_tensor(is_first)
         is_fresh = fresh.to(self.device).reshape(num_rows).bool()
-        acted = self._actor.act(batch, is_fresh, state, halt_certainty, num_ticks)
+        legal = None if masks is None else torch.as_tensor(masks, device=self.device)
+        acted = self._actor.act(batch, is_fresh, state, halt_certainty, num_ticks, legal)
         self.ticks = acted.ticks.cpu().numpy()
         outputs = acted.logits.float().cpu()
         actions = self.actions.mode(outputs) if deterministic else self.actions.sample(outputs, generator)
         return self.actions.to_env(actions.numpy()), acted.state
+
+    def _read_masks(self, observation: Any, action_mask: Any, num_rows: int, *, is_batched: bool) -> np.ndarray | None:
+        """The masks of an observation or of a batch of them, [B, O]; ``None``: there are none."""
+        if action_mask is None and is_masked(self.actions):
+            action_mask = observation.get(MASK)
+        check_masks(self.agent, action_mask)
+        if action_mask is None:
+            return None
+        assert isinstance(self.actions, Choices)
+        masks = read_masks(action_mask, self.actions.sizes, num_rows)
+        if not is_batched and (forbidden := find_forbidden(masks, self.actions.sizes)) is not None:
+            raise ValueError(f"{MASK} {forbidden.describe(self.actions.sizes)}: there is nothing to choose from.")
+        return masks
 
 
 def describe(agent: ActorCritic) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from ctm_rl.config import PolicyConfig
@@ -19,7 +19,7 @@ from ctm_rl.machine.state import AnyState
 from ctm_rl.models.answering import build_core
 from ctm_rl.models.baseline_width import settle_width
 from ctm_rl.models.feed_forward import MLPCore
-from ctm_rl.spaces.actions import Actions, Numbers
+from ctm_rl.spaces.actions import Actions, Choices, Numbers
 from ctm_rl.spaces.observations import Layout
 
 
@@ -27,8 +27,8 @@ class Unrolled(NamedTuple):
     """An agent's outputs over T environment steps of B environments."""
 
     logits: Float[Tensor, "T B A"]
-    """Outputs of the policy head: logits of choices, or means and logarithms of standard
-    deviations."""
+    """Outputs of the policy head: logits of choices, those of illegal options without probability, or means and
+    logarithms of standard deviations."""
     values: Float[Tensor, "T B"]
     """Estimated returns."""
     sync: Float[Tensor, "T B P"]
@@ -72,6 +72,7 @@ class ActorCritic(nn.Module):
         is_first: Shaped[Tensor, "T B"],
         state: AnyState,
         ticks: Sequence[int] | None = None,
+        masks: Bool[Tensor, "T B O"] | None = None,
     ) -> Unrolled:
         """Runs T environment steps of K ticks each, or of a given number of ticks for each step.
 
@@ -81,6 +82,7 @@ class ActorCritic(nn.Module):
                 start state before the step, whatever it held.
             state: the state before the first step, B rows; left as it was.
             ticks: how many ticks each step takes, the same in all rows, [T]; ``None``: K.
+            masks: which options are legal, [T, B, O]; ``None``: all, or the logits do not matter.
 
         Returns:
             Logits [T, B, A], values [T, B], what the heads read [T, B, P], and the state after the last step.
@@ -93,7 +95,17 @@ class ActorCritic(nn.Module):
             encode = partial(self._encode, observations, shape)
             project = partial(self._project, observations, shape) if reads_grid(self.encoder) else None
             sync, state = self._episodes.run(self.core, encode, project, is_first, state, ticks)
-        return Unrolled(self.policy(sync), self.value(sync).squeeze(-1), sync, state)
+        return Unrolled(self.choose(sync, masks), self.value(sync).squeeze(-1), sync, state)
+
+    def choose(
+        self, sync: Float[Tensor, "*batch P"], masks: Bool[Tensor, "*batch O"] | None
+    ) -> Float[Tensor, "*batch O"]:
+        """Outputs of the policy head for what it reads; those of illegal options have no probability."""
+        outputs = self.policy(sync)
+        if masks is None:
+            return outputs
+        assert isinstance(self.actions, Choices)
+        return self.actions.masked(outputs, masks)
 
     def _encode(self, observations: Shaped[Tensor, "T B *obs"], shape: torch.Size) -> Float[Tensor, "T B F"]:
         """The features of every step."""

@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 _LOG_STD_LIMITS = (-5.0, 2.0)
 _NO_CHANCE = -1e9
 """Logit that pads choices of unequal sizes; its probability is 0, and 0 times its logarithm is 0, not NaN."""
+_ILLEGAL = -1e8
+"""Logit of an option that a mask forbids. Where it forbids all of them, as after an episode's end, they are equally
+likely, and the padding still has no probability."""
 
 
 class Chosen(NamedTuple):
@@ -54,11 +57,14 @@ class Choices:
     """Of one action in the environment; empty for a Discrete space."""
     dtype: str = "int64"
     """Of an action in the environment."""
+    is_masked: bool = False
+    """Whether every observation comes with a mask of the legal options, see ``spaces.action_masks``."""
 
     def __str__(self) -> str:
         """The text for messages."""
         counted = f"one of {self.sizes[0]}" if len(set(self.sizes)) == 1 else f"of {', '.join(map(str, self.sizes))}"
-        return f"{len(self.sizes)} choice{'s' if len(self.sizes) > 1 else ''}, {counted}"
+        masked = ", with action masks" if self.is_masked else ""
+        return f"{len(self.sizes)} choice{'s' if len(self.sizes) > 1 else ''}, {counted}{masked}"
 
     @property
     def num_outputs(self) -> int:
@@ -81,6 +87,23 @@ class Choices:
             return outputs.unflatten(-1, (len(self.sizes), self.sizes[0]))
         padding = outputs.new_full((*outputs.shape[:-1], 1), _NO_CHANCE)
         return torch.cat((outputs, padding), -1)[..., self._index.to(outputs.device)]
+
+    def masked(self, outputs: Float[Tensor, "*batch O"], masks: Bool[Tensor, "*batch O"]) -> Float[Tensor, "*batch O"]:
+        """Outputs of the distribution over the legal options alone: the others have no probability and no gradient.
+
+        ``pi(a) = exp(y_a) / sum_{b legal} exp(y_b)`` for each choice. Source: arXiv:2006.14171.
+        """
+        return outputs.masked_fill(~masks, _ILLEGAL)
+
+    def count_legal(self, masks: Bool[Tensor, "*batch O"]) -> Int[Tensor, "*batch N"]:
+        """Number of legal options of each choice."""
+        return torch.stack([of_choice.sum(-1) for of_choice in masks.split(list(self.sizes), -1)], -1)
+
+    def unpack_masks(self, packed: UInt8[Tensor, "*batch bytes"]) -> Bool[Tensor, "*batch O"]:
+        """Inverse of ``action_masks.pack_masks``."""
+        places = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+        bits = packed[..., None].bitwise_right_shift(places).bitwise_and(1)
+        return bits.flatten(-2)[..., : self.num_outputs].bool()
 
     def sample(self, outputs: Float[Tensor, "B O"], generator: torch.Generator | None) -> Tensor:
         """Samples actions, [B, *column_shape]."""
@@ -219,7 +242,15 @@ Actions = Choices | Numbers
 
 def to_plain(actions: Actions) -> dict[str, Any]:
     """The action space in plain values, for a checkpoint; ``checkpoints.schema.check_actions`` is the inverse."""
-    return {"kind": "choices" if isinstance(actions, Choices) else "numbers", **asdict(actions)}
+    plain = {"kind": "choices" if isinstance(actions, Choices) else "numbers", **asdict(actions)}
+    if not plain.get("is_masked", True):
+        del plain["is_masked"]  # versions without masks read the others
+    return plain
+
+
+def is_masked(actions: Actions) -> bool:
+    """Whether every observation comes with a mask of the legal actions."""
+    return isinstance(actions, Choices) and actions.is_masked
 
 
 def _moments(outputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
 """Environments that fail: errors, timeouts and values outside their space are detected, reported or survived.
 
-Imports no other folder.
+Imports ``spaces``.
 """

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from ctm_rl.envs.guard.describe_fault import FAULTS, Misbehaviour, describe, is_stop, observed, short
+from ctm_rl.envs.guard.mask_check import make_mask_check
 from ctm_rl.envs.guard.space_check import LARGEST, make_reader
 from ctm_rl.envs.guard.step_values import PLAIN_FLAGS, read_flag, read_info, read_reward
 from ctm_rl.envs.guard.timeout import StepTimer
@@ -35,10 +36,11 @@ _LOG = logging.getLogger(__name__)
 class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
     """Checks every step of one environment: errors, timeouts and values that are not finite or outside their space.
 
-    Everything that a step or a reset returns comes out in the form that Gymnasium documents; what had another one is
-    noted once. A strict guard raises ``EnvFault``. A tolerant one recreates the environment: it ends the episode as
-    truncated, with the last good observation and ``info["env_fault"]``, and counts it in ``num_faults``; a failed reset
-    is repeated. The new environment's seed is derived from that of the old one.
+    An action mask that forbids every action, although the episode goes on, is a fault too. Everything that a step
+    or a reset returns comes out in the form that Gymnasium documents; what had another one is noted once. A strict
+    guard raises ``EnvFault``. A tolerant one recreates the environment: it ends the episode as truncated, with the
+    last good observation and ``info["env_fault"]``, and counts it in ``num_faults``; a failed reset is repeated.
+    The new environment's seed is derived from that of the old one.
 
     Args:
         make: makes the environment.
@@ -76,6 +78,7 @@ class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
             make_reader(self.env.observation_space, self._note_observation, has_bounds=has_bounds, is_quick=is_quick)
             for is_quick in (False, True)
         )
+        self._check_mask = make_mask_check(self.env.observation_space, self.env.action_space)
         self._num_in_row = 0
         self._num_begun = 0
         self._seed: int | None = None
@@ -104,6 +107,8 @@ class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
                     result = self.env.reset(seed=used, options=options)
                 _check_size(result, 2, "reset", "observation, info")
                 observation, info = self._read(result[0]), read_info(result[1], self._note)
+                if self._check_mask is not None:
+                    self._check_mask(observation, None)
                 break
             except EnvFault:
                 raise
@@ -136,6 +141,8 @@ class EnvGuard(gym.Wrapper[Any, Any, Any, Any]):
                 is_terminated = read_flag("terminated", is_terminated, self._note)
                 is_truncated = read_flag("truncated", is_truncated, self._note)
                 info = read_info(info, self._note)
+            if self._check_mask is not None and not (is_terminated or is_truncated):
+                self._check_mask(observation, None)
         except EnvFault:
             raise
         except FAULTS as error:  # an environment may raise anything

@@ -9,10 +9,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Dict, Text, Tuple
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.async_vector_env import AsyncState
 
 from ctm_rl.envs.guard.describe_fault import FAULTS, Misbehaviour, describe, is_stop, observed
+from ctm_rl.envs.guard.mask_check import make_mask_check
 from ctm_rl.envs.guard.space_check import LARGEST, Read, make_reader, to_array
 from ctm_rl.envs.guard.step_values import read_info
 from ctm_rl.envs.guard.timeout import StepTimer
@@ -40,6 +41,8 @@ class VectorGuard(VectorWrapper):
             make_reader(env.observation_space, self._note_observations, has_bounds=has_bounds, is_quick=is_quick)
             for is_quick in (False, True)
         )
+        self._check_mask = make_mask_check(env.single_observation_space, env.single_action_space)
+        self._resets_in_same_step = env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP
         self._seed: Any = None
         self._num_steps = 0
 
@@ -52,6 +55,7 @@ class VectorGuard(VectorWrapper):
         self._seed, self._num_steps = seed if seed is not None else self._seed, 0
         self._timer.prepare()
         observations, infos = self._run(self._read, lambda: self.env.reset(seed=seed, options=options))
+        self._check_masks(observations, np.zeros(self.num_envs, bool))
         return observations, read_info(infos, self._note)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -76,6 +80,9 @@ class VectorGuard(VectorWrapper):
             terminated = self._numbers("terminated", terminated) != 0
         if not _are_flags(truncated, shape):
             truncated = self._numbers("truncated", truncated) != 0
+        if self._check_mask is not None:
+            # what has reset already goes on
+            self._check_masks(observations, (terminated | truncated) & (not self._resets_in_same_step))
         return observations, rewards, terminated, truncated, read_info(infos, self._note)
 
     def _run(self, read: Read, call: Callable[[], Any]) -> Any:
@@ -87,6 +94,19 @@ class VectorGuard(VectorWrapper):
         except FAULTS as error:  # an environment may raise anything
             if is_stop(error):
                 raise
+            raise self._fault(error) from error
+
+    def _check_masks(self, observations: Any, has_ended: np.ndarray) -> None:
+        """Checks the action masks, if there are any.
+
+        Raises:
+            EnvFault: one forbids every action.
+        """
+        if self._check_mask is None:
+            return
+        try:
+            self._check_mask(observations, has_ended)
+        except Misbehaviour as error:
             raise self._fault(error) from error
 
     def _numbers(self, name: str, values: Any) -> np.ndarray:

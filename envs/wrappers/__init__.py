@@ -1,4 +1,4 @@
-"""Wrappers of environments, by name for the command line: hidden velocities, frame skip, MiniGrid's views, envpool.
+"""Wrappers of environments, most by name for the command line: hidden velocities, frame skip, MiniGrid's views, masks.
 
-Imports no other folder.
+Imports ``guard`` and ``spaces``.
 """

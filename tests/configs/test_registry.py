@@ -1,11 +1,10 @@
 """Experiments by name: those of this package, of others by entry points, and of the user's by module:function."""
 
-from collections.abc import Iterator
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from own_modules import forget_modules
 
 from ctm_rl.cli.choose import choose
 from ctm_rl.cli.main import main
@@ -32,7 +31,7 @@ def fails():
 
 
 @pytest.fixture(autouse=True)
-def declared(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def declared(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that declares an experiment, and another that cannot be imported any more."""
     (place / "own_experiments.py").write_text(SOURCE)
     points = {
@@ -40,9 +39,7 @@ def declared(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for name, value in (("quick", "own_experiments:quick"), ("gone", "gone_package:gone"))
     }
     monkeypatch.setattr(registry, "declared_code", lambda group: points)
-    monkeypatch.syspath_prepend(place)
-    yield
-    forget_modules(place)
+    sys.path.insert(0, str(place))
 
 
 def test_a_declared_experiment_is_listed_and_loaded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ BOUNDED = Box(np.array([-4.5, -np.inf], np.float32), np.array([4.5, 2.0], np.flo
         (BOUNDED, "Box of shape (2,), float32 from -inf to 4.5"),
         (Box(0, 1, (0,)), "Box of shape (0,), float32"),
         (Dict(a=Discrete(3), b=Tuple((Discrete(2),))), "Dict(a: Discrete(3), b: Tuple(Discrete(2)))"),
-        (MultiDiscrete([[2, 3], [4, 5]]), "MultiDiscrete([[2 3] [4 5]])"),
+        (MultiDiscrete(np.array([[2, 3], [4, 5]])), "MultiDiscrete([[2 3] [4 5]])"),
     ],
 )
 def test_a_space_in_words(space: Space, text: str) -> None:

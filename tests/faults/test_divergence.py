@@ -123,6 +123,8 @@ def test_samples_are_explained_by_field_and_value() -> None:
     assert explain_samples(named, ("sample",)) == (
         "the observation.eye[1] is nan in sample 0; scale it in the environment."
     )
+    of_unequal_parts = {"obs": {"eyes": (torch.zeros(1, 3), torch.tensor([[0.0, torch.inf]]))}}
+    assert (explain_samples(of_unequal_parts, ("sample",)) or "").startswith("the observation.eyes.1[1] is inf")
     assert explain_samples({"obs": np.full((1, 2), 255, np.uint8)}, axes) is None
 
 

@@ -183,9 +183,12 @@ def test_a_logger_of_this_folder_is_not_imported_and_an_evaluation_needs_none(
 @pytest.mark.usefixtures("place")
 def test_a_module_that_evaluations_would_import_is_asked_for(place: Path) -> None:
     experiment = load("cartpole")
-    for option, changes in (("--eval.env", {"env": "evil:Roll-v0"}), ("--eval.kwargs", {"kwargs": {"env": "evil:A"}})):
-        changed = dataclasses.replace(experiment, eval=EvalSettings(every=5, **changes))
-        assert [(claim.option, claim.value) for claim in trust.run_claims(changed)] == [(option, "evil")]
+    for option, settings in (
+        ("--eval.env", EvalSettings(every=5, env="evil:Roll-v0")),
+        ("--eval.kwargs", EvalSettings(every=5, kwargs={"env": "evil:A"})),
+    ):
+        claims = trust.run_claims(dataclasses.replace(experiment, eval=settings))
+        assert [(claim.option, claim.value) for claim in claims] == [(option, "evil")]
     assert not (place / "executed").exists()
 
 

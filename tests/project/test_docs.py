@@ -39,6 +39,7 @@ RUN_FOR_REAL = (
     "callbacks.md",
     "fine-tuning.md",
     "logs.md",
+    "action-masks.md",
 )
 """Pages whose commands are run one after the other, with models and budgets made tiny."""
 SHORT_ACTING = (*TINY_ACTING, "--model.max-seq-len", "4", "--ppo.num-rollout-steps", "10", "--budget.env-steps", "30")

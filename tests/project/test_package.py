@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inference": {"checkpoints", "encoders", "engine", "machine", "models", "spaces"},
     "agents": {"agents.*"},
     "agents.experiments": set(),
-    "agents.rllib": {*CORE, "agents.experiments"},
+    "agents.rllib": {*CORE, "agents.experiments", "envs.wrappers"},
     "agents.ppo": {*CORE, *AGENTS},
     "agents.stock": {*CORE, *AGENTS},
     "agents.supervised": {*CORE, *AGENTS},
@@ -44,15 +44,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agents.cluster": AGENTS,
     "agents.runs": {*CORE, *AGENTS, "agents.ppo", "agents.stock", "agents.supervised", "agents.bandit"}
     | {"agents.run_directory", "agents.cluster", "agents.callbacks", "agents.loggers"}
-    | {"agents.evaluation"},
+    | {"agents.evaluation", "envs.wrappers"},
     "agents.tuning": {*CORE, "agents.experiments", "agents.run_directory", "agents.cluster", "agents.runs"}
     | {"agents.callbacks", "agents.loggers"},
     "agents.bench": {*CORE, *AGENTS, "agents.run_directory", "agents.cluster", "agents.runs", "agents.supervised"},
     "agents.bench.cluster": {"agents.bench", *AGENTS, "agents.cluster", "agents.ppo"},
     "envs": {"envs.*"},
     "envs.data": set(),
-    "envs.guard": set(),
-    "envs.wrappers": set(),
+    "envs.guard": {"spaces"},
+    "envs.wrappers": {"envs.guard", "spaces"},
     "envs.tasks": {"envs.data"},
     "configs": {"agents.experiments"},
     "cli": {*CORE, "agents.*", "envs.*", "configs"},

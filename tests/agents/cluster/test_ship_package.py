@@ -1,6 +1,7 @@
 """The user's own modules go with a run to the nodes of a cluster."""
 
 import importlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,10 +28,8 @@ def folder(place: Path) -> Iterator[Path]:
     forget_modules(place)
 
 
-def test_files_and_packages_that_were_imported_from_the_folder_are_sent(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(folder / "site-packages")
+def test_files_and_packages_that_were_imported_from_the_folder_are_sent(folder: Path) -> None:
+    sys.path.insert(0, str(folder / "site-packages"))
     assert users_modules() == []
     with remembered():
         assert users_modules() == []

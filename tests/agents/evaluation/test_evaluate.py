@@ -43,6 +43,7 @@ class SeedRecordingEnv(gym.Env[np.ndarray, int]):
     action_space = gym.spaces.Discrete(3)
     seeds: list[int] = []  # noqa: RUF012 - shared by all instances on purpose
     episodes: dict[int, int] = {}  # noqa: RUF012
+    is_short: bool
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)

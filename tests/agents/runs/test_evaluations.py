@@ -244,14 +244,15 @@ def test_a_core_is_free_or_runners_have_time(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_nothing_is_waited_for_in_the_training_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def play(*_: Any) -> dict[str, float]:
-        np.random.rand(), torch.rand(1)
+        np.random.rand()
+        torch.rand(1)
         return {"episode_return_mean": 1.0}
 
     monkeypatch.setattr(evaluator, "evaluate_weights", play)
     one = Evaluator(ActingExperiment(name="a", env=EnvConfig(id="CartPole-v1")), is_beside=False)
-    before = np.random.get_state()[2], torch.get_rng_state()
+    before = np.random.get_state(legacy=True), torch.get_rng_state()
     one.start(1, {})
     assert one.is_done
     assert one.wait() == {"episode_return_mean": 1.0}
-    assert before[0] == np.random.get_state()[2]
+    np.testing.assert_equal(before[0], np.random.get_state(legacy=True))
     assert torch.equal(before[1], torch.get_rng_state())

@@ -42,7 +42,7 @@ def test_a_better_checkpoint_takes_the_place_of_the_one_before(tmp_path: Path) -
     assert len(os.listdir(folder_of(tmp_path))) == 2
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(9))
 def test_whenever_a_process_is_killed_the_best_is_whole(
     tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,7 +102,7 @@ def test_it_gets_scaled_floats_of_images_and_whole_numbers_of_categories() -> No
     agent, seen = agent_of("own_nets:All", BOTH), []
     assert isinstance(agent.encoder, OwnEncoder)
     agent.encoder.module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    observation = {"image": np.full((12, 12, 3), 51, np.uint8), "kind": 4, "vector": np.float32([1, 2, 3])}
+    observation = {"image": np.full((12, 12, 3), 51, np.uint8), "kind": 4, "vector": np.array([1, 2, 3], np.float32)}
     agent.encoder(torch.from_numpy(agent.layout.pack_one(observation))[None])
     assert {name: (part.shape, part.dtype) for name, part in seen[0].items()} == {
         "image": ((1, 12, 12, 3), torch.float32),
