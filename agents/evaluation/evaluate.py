@@ -1,13 +1,12 @@
 """Evaluates a trained policy on an exact number of episodes, or a model that answers on held-out samples."""
 
-import dataclasses
 import itertools
 import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -16,8 +15,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ctm_rl.agents.evaluation.answers import EvaluationTask, describe_answers, evaluate_answers, evaluation_task_of
 from ctm_rl.agents.evaluation.halting_curve import HALT_THRESHOLDS, describe_points
+from ctm_rl.agents.evaluation.run_environment import changed_env, held_out_task
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
-from ctm_rl.agents.experiments.answering import AnsweringExperiment, TaskConfig
+from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.experiments.settings import MAX_SEED
 from ctm_rl.agents.rllib.environment import make_env
@@ -40,7 +40,6 @@ from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel
 from ctm_rl.spaces.actions import Actions
 from ctm_rl.spaces.observations import Layout
 
-Env = TypeVar("Env", EnvConfig, TaskConfig)
 Trained = Policy | ContinuousThoughtMachine | FeedForwardModel | OfficialModel
 
 MAX_ENVS = 32
@@ -135,7 +134,7 @@ def evaluate(
                 "num_ticks is for policies that act; for a model that answers, --json prints accuracy_by_tick."
             )
         model, task = _answering(trained, experiment)
-        task = task._replace(env=_changed(task.env, env_kwargs))
+        task = task._replace(env=changed_env(task.env, env_kwargs))
         if decay_rate is not None:
             _set_decay_rates(model, decay_rate)
         people = None if human is None else torch.from_numpy(human)
@@ -150,7 +149,7 @@ def evaluate(
     policy = trained
     _checked(lambda: check_can_take(policy.agent, num_ticks))
     assert isinstance(experiment, ActingExperiment)
-    env = _changed(experiment.env, env_kwargs)
+    env = changed_env(experiment.env, env_kwargs)
     seeds = [_SEED_FLOOR + int(word) // 2 for word in np.random.SeedSequence(seed).generate_state(episodes)]
     if thresholds:
         _checked(lambda: check_can_halt(policy.agent))
@@ -271,13 +270,7 @@ def _answering(
         assert not isinstance(trained.model, ActorCritic)
         return trained.model, evaluation_task_of(trained)
     assert isinstance(experiment, AnsweringExperiment)
-    held_out = dataclasses.replace(_changed(experiment.env, experiment.env.held_out_kwargs), held_out_kwargs={})
-    return trained, EvaluationTask(held_out, experiment.learning.loss, experiment.name)
-
-
-def _changed(env: Env, kwargs: Mapping[str, Any] | None) -> Env:
-    """The environment with other arguments."""
-    return dataclasses.replace(env, kwargs={**env.kwargs, **(kwargs or {})})
+    return trained, EvaluationTask(held_out_task(experiment), experiment.learning.loss, experiment.name)
 
 
 def _set_decay_rates(model: torch.nn.Module, rate: float) -> None:

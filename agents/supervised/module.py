@@ -111,8 +111,10 @@ def _input_dim(config: AnswerConfig, space: gym.Space) -> int:
         wanted = "a vector"
     else:
         if isinstance(space, Box) and len(space.shape) == 3 and space.dtype == np.uint8:
-            if config.positions == "rotational" and space.shape[0] != space.shape[1]:
+            # The smaller of the first and the last axis is that of channels, as for images that a policy sees.
+            *sides, channels = space.shape if space.shape[2] <= space.shape[0] else (*space.shape[1:], space.shape[0])
+            if config.positions == "rotational" and sides[0] != sides[1]:
                 raise UserError(f"model.positions rotational needs square images, got observations {space}.")
-            return space.shape[2]
-        wanted = "an image of bytes, [height, width, channels]"
+            return channels
+        wanted = "an image of bytes, [height, width, channels] or [channels, height, width]"
     raise UserError(f"model.encoder {encoder} reads {wanted}, got observations {space}; choose another.")

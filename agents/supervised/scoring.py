@@ -9,8 +9,8 @@ from torch.nn.functional import pad
 
 from ctm_rl.agents.experiments.answering import LearningSettings
 from ctm_rl.config import AnswerConfig
-from ctm_rl.metrics import at_tick, emissions, most_certain_tick
-from ctm_rl.models.answering import Thought, group
+from ctm_rl.metrics import emissions
+from ctm_rl.models.answers import Thought, most_certain_answer
 from ctm_rl.models.losses import answer_loss, sorting_loss
 
 
@@ -51,26 +51,6 @@ def _uses_most_certain(settings: LearningSettings, config: AnswerConfig) -> bool
         return settings.use_most_certain
     is_image = config.num_groups == 1 and config.encoder not in ("digits", "parity", "none")
     return config.kind == "ctm" or is_image
-
-
-def answering_ticks(config: AnswerConfig, thought: Thought) -> Thought:
-    """The predictions and certainties of the ticks that answer: the last ``num_answer_ticks``, or all."""
-    last = slice(-config.num_answer_ticks if config.num_answer_ticks else None, None)
-    return Thought(thought.predictions[..., last], thought.certainties[:, last])
-
-
-def most_certain_answer(config: AnswerConfig, thought: Thought) -> Float[Tensor, "B G C"]:
-    """Reads each sample at its most certain tick, among those that answer.
-
-    Args:
-        config: of the model.
-        thought: the model's answers.
-
-    Returns:
-        Logits of the G classes of an answer, [B, G, C].
-    """
-    thought = answering_ticks(config, thought)
-    return at_tick(group(thought.predictions, config.num_groups), most_certain_tick(thought.certainties))
 
 
 class Tally(NamedTuple):

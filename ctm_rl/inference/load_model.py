@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ctm_rl.checkpoints import schema
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.store import CheckpointError
 from ctm_rl.config import AnswerConfig
 from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, build_model
+from ctm_rl.models.preprocessing import check_observations, check_scaled, is_scaled, model_inputs
 
 MODEL_ENTRY = "model"
 """Key under which a checkpoint holds the model of a run that learned to answer."""
@@ -25,12 +27,32 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Continuo
         device: where the model computes.
 
     Returns:
-        The model, in evaluation mode. ``models.preprocessing.model_inputs`` makes its inputs from observations.
+        The model, in evaluation mode. ``model.answer(observations)`` takes what the environment shows; so does
+        ``model(observations)``, which returns the logits of all ticks and refuses images that were scaled otherwise
+        than in training.
 
     Raises:
         CheckpointError: there is no usable checkpoint, or it holds no such model.
     """
-    return checkpoint.read_newest(Path(path), rebuild_model).to(device)
+    model = checkpoint.read_newest(Path(path), rebuild_model).to(device)
+    model.register_forward_pre_hook(_prepare, with_kwargs=True)
+    return model
+
+
+def _prepare(
+    model: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call of a loaded model: observations become inputs, and inputs are checked."""
+    assert isinstance(model, ContinuousThoughtMachine | FeedForwardModel)
+    names = dict(zip(("inputs", "question"), arguments, strict=False)) | named
+    inputs = names.get("inputs")
+    if is_scaled(inputs, model.config):
+        check_scaled(model.config, inputs)
+    else:
+        device = next(model.parameters()).device
+        inputs, question = model_inputs(model.config, check_observations(model.config, inputs, device))
+        names |= {"inputs": inputs} if question is None else {"inputs": inputs, "question": question}
+    return (), names
 
 
 def rebuild_model(place: Path, state: Mapping[str, Any]) -> ContinuousThoughtMachine | FeedForwardModel:
