@@ -1,18 +1,20 @@
 """A model that answers, as an RLModule: predictions and certainties of every tick for a batch of inputs."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
 from ctm_rl.agents.experiments.answering import LossKind
+from ctm_rl.agents.rllib.plain_checkpoint import PlainlySavedModule, weights_of
 from ctm_rl.config import AnswerConfig
 from ctm_rl.engine.dispatch import ModelDispatch
 from ctm_rl.errors import UserError
+from ctm_rl.inference.load_model import MODEL_ENTRY, describe
 from ctm_rl.models.answering import Thought, build_model
 from ctm_rl.models.preprocessing import model_inputs
 from ctm_rl.models.rebuild_config import rebuild_config
@@ -22,7 +24,7 @@ CERTAINTIES = "certainties"
 """Keys of the outputs of ``forward_train``."""
 
 
-class AnsweringModule(TorchRLModule):
+class AnsweringModule(PlainlySavedModule):
     """A ``ContinuousThoughtMachine`` or a baseline, for supervised learning.
 
     The constructor's arguments are RLlib's. ``model_config`` holds the fields of ``AnswerConfig``, which must fit the
@@ -42,6 +44,10 @@ class AnsweringModule(TorchRLModule):
         arguments = (inputs,) if question is None else (inputs, question)
         predictions, certainties = self._dispatch.run(self.model, *arguments)
         return Thought(predictions, certainties)
+
+    def _describe(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """See ``PlainlySavedModule``: the model."""
+        return {MODEL_ENTRY: {**describe(self.model), "weights": weights_of(self.model, weights, "model.")}}
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Answers: predictions [B, G x C, K] and certainties [B, K]."""

@@ -23,7 +23,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Continuo
     """Loads the model of a run that learned to answer.
 
     Args:
-        path: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
+        path: a run's directory (its newest checkpoint is taken), one checkpoint in it, or a checkpoint of RLlib that
+            ``Algorithm.save_to_path`` or ``save`` has made with one of our modules.
         device: where the model computes.
 
     Returns:

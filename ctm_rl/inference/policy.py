@@ -30,7 +30,7 @@ class Policy:
 
     Args:
         agent: the trained network; it is put into evaluation mode.
-        iteration: number of training iterations so far; 0 for an imported policy.
+        iteration: number of training iterations so far; 0 for an imported policy, or one from a checkpoint of RLlib.
 
     Example:
         >>> policy = Policy.from_checkpoint("runs/a")  # doctest: +SKIP
@@ -51,7 +51,8 @@ class Policy:
         """Reads a policy from disk.
 
         Args:
-            path: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
+            path: a run's directory (its newest checkpoint is taken), one checkpoint in it, or a checkpoint of RLlib
+                that ``Algorithm.save_to_path`` or ``save`` has made with one of our modules.
             device: where the policy computes.
 
         Returns:
