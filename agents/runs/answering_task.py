@@ -49,9 +49,7 @@ class AnsweringTask:
         """Returns the losses; every few iterations tests the model on held-out samples."""
         self._num_iterations += 1
         if is_last or self._num_iterations % self._experiment.held_out.num_iterations == 0:
-            scores = algorithm.test()
-            sums = scores.elements, scores.whole, scores.loss
-            self._tested = {name: total / scores.num_samples for name, total in zip(TESTED, sums, strict=True)}
+            self._tested = dict(algorithm.test().means())
             if self._is_bandit:
                 self._tested["held_out_loss"] = None
         names = ("reward_mean", *_BANDIT_LOSSES) if self._is_bandit else _LOSSES

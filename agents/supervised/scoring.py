@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -53,6 +53,15 @@ def _uses_most_certain(settings: LearningSettings, config: AnswerConfig) -> bool
     return config.kind == "ctm" or is_image
 
 
+class Right(NamedTuple):
+    """What is right in the answers to B samples."""
+
+    elements: Bool[Tensor, "B G"]
+    """Each element of an answer."""
+    whole: Bool[Tensor, " B"]
+    """All elements of it."""
+
+
 class Tally(NamedTuple):
     """Sums over samples; tallies of parts add up to that of the whole."""
 
@@ -63,6 +72,11 @@ class Tally(NamedTuple):
     """Number of samples that are right in every element."""
     loss: float
     """Sum over samples of the loss."""
+
+    def means(self) -> dict[str, float]:
+        """The means over the samples, by the names that they have in metrics."""
+        sums = {"accuracy": self.elements, "accuracy_whole": self.whole, "held_out_loss": self.loss}
+        return {name: total / self.num_samples for name, total in sums.items()}
 
     @staticmethod
     def sum(tallies: Iterable["Tally"]) -> "Tally":
@@ -83,13 +97,20 @@ def tally(settings: LearningSettings, config: AnswerConfig, thought: Thought, ta
         The sums.
     """
     loss = float(loss_of(settings, config, thought, targets)) * len(targets)
+    right = find_right(settings, config, thought, targets)
+    elements = float(right.elements.float().mean(1).sum())
+    return Tally(len(targets), elements, float(right.whole.sum()), loss)
+
+
+def find_right(
+    settings: LearningSettings, config: AnswerConfig, thought: Thought, targets: Int[Tensor, "B ..."]
+) -> Right:
+    """Compares answers with the right ones, see ``tally``; without a transfer from the device."""
     targets = targets.reshape(len(targets), -1)
     if settings.loss == "order":
         indices, _, counts = emissions(thought.predictions)
         length = targets.shape[1]
         is_right = pad(indices, (0, length), value=-1)[:, :length] == targets
-        is_whole = is_right.all(1) & (counts == length)
-    else:
-        is_right = most_certain_answer(config, thought).argmax(2) == targets
-        is_whole = is_right.all(1)
-    return Tally(len(targets), float(is_right.float().mean(1).sum()), float(is_whole.sum()), loss)
+        return Right(is_right, is_right.all(1) & (counts == length))
+    is_right = most_certain_answer(config, thought).argmax(2) == targets
+    return Right(is_right, is_right.all(1))
