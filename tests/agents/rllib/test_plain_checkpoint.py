@@ -69,7 +69,7 @@ def assert_same_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
 
 def test_a_policy_is_read_without_pickles_and_rllib_reads_the_same_directory(tmp_path: Path, request: Any) -> None:
     modules = saved(tmp_path, "default_policy")
-    again = MultiRLModuleSpec(rl_module_specs={"default_policy": POLICY_SPEC}).build()
+    again: Any = MultiRLModuleSpec(rl_module_specs={"default_policy": POLICY_SPEC}).build()
     again.restore_from_path(str(tmp_path / MODULE))
     assert_same_weights(modules["default_policy"], again["default_policy"])
     request.getfixturevalue("nothing_is_unpickled")
@@ -94,7 +94,7 @@ def save_model(place: Path) -> Path:
 
 
 def test_a_state_that_is_given_is_what_is_saved(tmp_path: Path) -> None:
-    module = POLICY_SPEC.build()
+    module: Any = POLICY_SPEC.build()
     state = {name: value + 1 if value.dtype.kind == "f" else value for name, value in module.get_state().items()}
     module.save_to_path(str(tmp_path), state=state)
     agent = Policy.from_checkpoint(tmp_path).agent
