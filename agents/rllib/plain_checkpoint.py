@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow.fs
 import torch
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
@@ -67,6 +68,11 @@ def weights_of(network: nn.Module, weights: Mapping[str, Any], prefix: str) -> d
         prefix: what comes before the names of the network.
     """
     return {
-        name: torch.as_tensor(weights[f"{prefix}{name}"]).to(own.dtype).reshape(own.shape)
+        name: _to_tensor(weights[f"{prefix}{name}"]).to(own.dtype).reshape(own.shape)
         for name, own in network.state_dict().items()
     }
+
+
+def _to_tensor(value: Any) -> Tensor:
+    """A tensor, an array or a number as a tensor; arrays of Ray's object store cannot be written to, and are copied."""
+    return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
