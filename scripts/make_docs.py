@@ -316,7 +316,8 @@ def notebook_page(notebook: Path) -> str:
     """A notebook as a page, with the place of the file."""
     parts = [GENERATED.replace("from the code", f"from {notebook.name}")]
     for number, cell in enumerate(json.loads(notebook.read_text())["cells"]):
-        text = "".join(cell["source"])
+        # a semicolon keeps a notebook from showing the last value
+        text = "".join(cell["source"]).removesuffix(";")
         parts.append(text if cell["cell_type"] == "markdown" else f"{RUN_AS_NOTEBOOK}\n```python\n{text}\n```")
         if number == 0:
             parts.append(f"[The notebook]({notebook.name}), to be run in Jupyter or an editor.")

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import make_docs
 import pytest
+from gymnasium.envs import registration
 from paths import GOLDEN, ROOT
 
 NOTEBOOKS = sorted((ROOT / make_docs.NOTEBOOKS).glob("*.ipynb"))
@@ -31,7 +31,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory with the runs that notebooks read, and no screen."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.envs.registration.registry))
+    monkeypatch.setattr(registration, "registry", dict(registration.registry))
     for name, source in (("first", "acting"), ("parity", "answering")):
         shutil.copytree(GOLDEN / "runs" / source, tmp_path / "runs" / name)
 
