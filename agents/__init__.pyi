@@ -1,6 +1,7 @@
 from ctm_rl.agents.callbacks.callback import Callback as Callback
 from ctm_rl.agents.callbacks.callback import RunView as RunView
 from ctm_rl.agents.evaluation.evaluate import evaluate as evaluate
+from ctm_rl.agents.evaluation.run_environment import environment_of as environment_of
 from ctm_rl.agents.experiments.acting import ActingExperiment as ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment as AnsweringExperiment
 from ctm_rl.agents.experiments.answering import HeldOutSettings as HeldOutSettings

@@ -2,8 +2,8 @@
 
 ``python scripts/make_docs.py`` writes them, ``--check`` only reports what is out of date. Tables stand in Markdown
 files between ``<!-- table: FILE NAME -->`` and ``<!-- end of table -->`` and come from ``docs/results/data/FILE.json``;
-the README's summary picks from the same data. The pages on the command line, the experiments and the API are generated
-whole.
+the README's summary picks from the same data. The pages on the command line, the experiments, the API and the notebooks
+are generated whole.
 """
 
 import ast
@@ -306,6 +306,30 @@ def api_pages() -> dict[Path, str]:
     return pages
 
 
+# --- the notebooks ---
+
+NOTEBOOKS = Path("docs", "notebooks")
+RUN_AS_NOTEBOOK = "<!-- not run: tests/project/test_notebooks.py runs the notebook -->"
+
+
+def notebook_page(notebook: Path) -> str:
+    """A notebook as a page, with the place of the file."""
+    parts = [GENERATED.replace("from the code", f"from {notebook.name}")]
+    for number, cell in enumerate(json.loads(notebook.read_text())["cells"]):
+        # a semicolon keeps a notebook from showing the last value
+        text = "".join(cell["source"]).removesuffix(";")
+        parts.append(text if cell["cell_type"] == "markdown" else f"{RUN_AS_NOTEBOOK}\n```python\n{text}\n```")
+        if number == 0:
+            parts.append(f"[The notebook]({notebook.name}), to be run in Jupyter or an editor.")
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def notebook_pages(root: Path) -> dict[Path, str]:
+    """The pages of all notebooks."""
+    notebooks = sorted((root / NOTEBOOKS).glob("*.ipynb"))
+    return {NOTEBOOKS / f"{notebook.stem}.md": notebook_page(notebook) for notebook in notebooks}
+
+
 PAGES = {
     Path("docs", "reference", "command-line.md"): command_line_page,
     Path("docs", "reference", "experiments.md"): experiments_page,
@@ -315,7 +339,7 @@ PAGES = {
 
 def generate(root: Path = ROOT) -> dict[Path, str]:
     """Every file that has generated parts, with the text that it should have."""
-    texts = {path: make() for path, make in PAGES.items()} | api_pages() | curves(root)
+    texts = {path: make() for path, make in PAGES.items()} | api_pages() | notebook_pages(root) | curves(root)
     for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
         text = path.read_text()
         if TABLE.search(text):

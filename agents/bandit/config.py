@@ -16,7 +16,8 @@ class BanditConfig(SupervisedConfig):
 
     The environment is a single-step environment. Environment runners answer with the newest weights; in an iteration
     they answer ``learning.num_steps_per_iteration`` batches of ``learning.batch_size`` inputs, over all learners, and
-    learners pass over these ``bandit.num_epochs`` times. Labels are only read by the test on held-out samples.
+    learners pass over these ``bandit.num_epochs`` times. Labels are only read by the test on held-out samples, whose
+    accuracy is in the results as with ``SupervisedConfig``; learners log ``reward_mean`` instead.
 
     Example:
         >>> from ctm_rl.agents.bandit.config import BanditConfig

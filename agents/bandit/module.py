@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from ctm_rl.agents.rllib.divergence import explain_samples
 from ctm_rl.agents.supervised.module import AnsweringModule
-from ctm_rl.agents.supervised.scoring import most_certain_answer
 from ctm_rl.errors import Diverged
-from ctm_rl.models.answering import Thought
+from ctm_rl.models.answers import Thought, most_certain_answer
 from ctm_rl.spaces.actions import Chosen, chosen
 
 LOGITS = "logits"

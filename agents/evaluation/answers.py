@@ -14,7 +14,6 @@ from ctm_rl.agents.experiments.answering import LossKind, TaskConfig
 from ctm_rl.agents.rllib.columns import to_device
 from ctm_rl.agents.supervised.module import fit_answer_config
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS, Sampler
-from ctm_rl.agents.supervised.scoring import answering_ticks, most_certain_answer
 from ctm_rl.checkpoints.published import OfficialModel
 from ctm_rl.config import AnswerConfig
 from ctm_rl.errors import UserError
@@ -116,13 +115,13 @@ def evaluate_answers(
     for chunk in range(-(-episodes // BATCH_SIZE)):
         made = sampler.held_out(chunk, episodes)
         samples = to_device(made.as_dict(), device)
-        scores.add(_answer(model, samples[OBSERVATIONS]), samples, first)
+        scores.add(_thought(model, samples[OBSERVATIONS]), samples, first)
         if thresholds:
             targets = samples[TARGETS]
             batches.append(Batch(*model_inputs(model.config, samples[OBSERVATIONS]), targets.reshape(len(targets), -1)))
         first += len(samples[TARGETS])
         if reapply is not None:
-            num_solved += int(reapply(made.observations, lambda observed: _most_certain(model, observed, device)).sum())
+            num_solved += int(reapply(made.observations, lambda observed: _most_certain(model, observed)).sum())
     sampler.close()
     return {
         "episodes": episodes,
@@ -147,20 +146,15 @@ def _check_fits(config: AnswerConfig, spaces: tuple[gym.Space, gym.Space], task:
 
 
 @torch.no_grad()
-def _answer(model: ContinuousThoughtMachine | FeedForwardModel, observations: Any) -> Thought:
+def _thought(model: ContinuousThoughtMachine | FeedForwardModel, observations: Any) -> Thought:
     """The predictions of the ticks that answer."""
-    return answering_ticks(model.config, model(*model_inputs(model.config, observations)))
+    return model.thought(observations)
 
 
-def _most_certain(
-    model: ContinuousThoughtMachine | FeedForwardModel, observations: np.ndarray, device: torch.device
-) -> np.ndarray:
+def _most_certain(model: ContinuousThoughtMachine | FeedForwardModel, observations: np.ndarray) -> np.ndarray:
     """Predicted classes at the most certain tick, [N, G]."""
-    parts = []
-    for rows in np.array_split(observations, -(-len(observations) // BATCH_SIZE)):
-        answers = most_certain_answer(model.config, _answer(model, torch.from_numpy(rows).to(device)))
-        parts.append(answers.argmax(2).cpu().numpy())
-    return np.concatenate(parts)
+    parts = np.array_split(observations, -(-len(observations) // BATCH_SIZE))
+    return np.concatenate([model.answer(rows).classes.reshape(len(rows), -1) for rows in parts])
 
 
 class _Scores:

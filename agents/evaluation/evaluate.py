@@ -1,11 +1,10 @@
 """Evaluates a trained policy on an exact number of episodes, or a model that answers on held-out samples."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +19,9 @@ from ctm_rl.agents.evaluation.answers import (
 from ctm_rl.agents.evaluation.halting_curve import HALT_THRESHOLDS, describe_points
 from ctm_rl.agents.evaluation.load import check_device, load_trained
 from ctm_rl.agents.evaluation.play import MAX_EPISODE_STEPS, PlayOptions, play_all, seeds_of_episodes
-from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
-from ctm_rl.agents.experiments.answering import AnsweringExperiment, TaskConfig
+from ctm_rl.agents.evaluation.run_environment import changed_env, held_out_task
+from ctm_rl.agents.experiments.acting import ActingExperiment
+from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.experiments.settings import MAX_SEED
 from ctm_rl.agents.run_directory.directory import check_is_run
@@ -37,8 +37,6 @@ from ctm_rl.machine.halting import check_halt_certainty
 from ctm_rl.machine.synchronisation import Synchronisation
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel
-
-Env = TypeVar("Env", EnvConfig, TaskConfig)
 
 _NUM_EPISODES, _NUM_SAMPLES = 100, 2000
 """Episodes of a policy, and samples of a model that answers, unless another number is given."""
@@ -117,7 +115,7 @@ def evaluate(
                 "num_ticks is for policies that act; for a model that answers, --json prints accuracy_by_tick."
             )
         model, task = _answering(trained, experiment)
-        task = task._replace(env=_changed(task.env, env_kwargs))
+        task = task._replace(env=changed_env(task.env, env_kwargs))
         if decay_rate is not None:
             _set_decay_rates(model, decay_rate)
         people = None if human is None else torch.from_numpy(human)
@@ -133,7 +131,7 @@ def evaluate(
     policy = trained
     _checked(lambda: check_can_take(policy.agent, num_ticks))
     assert isinstance(experiment, ActingExperiment)
-    env = _changed(experiment.env, env_kwargs)
+    env = changed_env(experiment.env, env_kwargs)
     seeds = seeds_of_episodes(seed, _NUM_EPISODES if episodes is None else episodes)
     if thresholds:
         _checked(lambda: check_can_halt(policy.agent))
@@ -164,13 +162,7 @@ def _answering(
         assert not isinstance(trained.model, ActorCritic)
         return trained.model, evaluation_task_of(trained)
     assert isinstance(experiment, AnsweringExperiment)
-    held_out = dataclasses.replace(_changed(experiment.env, experiment.env.held_out_kwargs), held_out_kwargs={})
-    return trained, EvaluationTask(held_out, experiment.learning.loss, experiment.name)
-
-
-def _changed(env: Env, kwargs: Mapping[str, Any] | None) -> Env:
-    """The environment with other arguments."""
-    return dataclasses.replace(env, kwargs={**env.kwargs, **(kwargs or {})})
+    return trained, EvaluationTask(held_out_task(experiment), experiment.learning.loss, experiment.name)
 
 
 def _set_decay_rates(model: torch.nn.Module, rate: float) -> None:

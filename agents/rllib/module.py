@@ -1,6 +1,7 @@
 """A policy as a stateful RLModule, for our PPO and for RLlib's own algorithms."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,12 +13,13 @@ from ray.rllib.core.rl_module.apis import (
     TargetNetworkAPI,
     ValueFunctionAPI,
 )
-from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
 from ctm_rl.agents.rllib.distributions import distribution_of, mask_tensors, pack_tensors
+from ctm_rl.agents.rllib.plain_checkpoint import PlainlySavedModule, weights_of
 from ctm_rl.agents.rllib.spaces import fit
 from ctm_rl.config import PolicyConfig
+from ctm_rl.inference.policy import POLICY_ENTRY, describe
 from ctm_rl.machine.state import AnyState
 from ctm_rl.models.actor_critic import ActorCritic, Unrolled
 from ctm_rl.models.rebuild_config import rebuild_config
@@ -36,7 +38,7 @@ ADDED_BY_RLLIB = frozenset({"vf_share_layers"})
 """Keys that PPO and APPO add to every ``model_config``; they have no meaning here."""
 
 
-class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnlyAPI):
+class CTMModule(PlainlySavedModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnlyAPI):
     """A policy with a value function, for PPO, APPO, IMPALA and other algorithms with the same needs.
 
     The state is ``{pre_history, post_activation, alpha, beta, num_steps}``, with ``sync_window`` also
@@ -120,6 +122,10 @@ class CTMModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnly
             Columns.ACTION_DIST_INPUTS: unrolled.logits.transpose(0, 1),
             Columns.EMBEDDINGS: unrolled.values.transpose(0, 1),
         }
+
+    def _describe(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """See ``PlainlySavedModule``: the policy."""
+        return {POLICY_ENTRY: {**describe(self.agent), "weights": weights_of(self.agent, weights, "agent.")}}
 
     def _unroll(self, agent: ActorCritic, batch: dict[str, Any]) -> Unrolled:
         """Runs an agent over a batch of sequences [B, T, ...]; in the result, time is the first axis."""

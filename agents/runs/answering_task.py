@@ -59,8 +59,7 @@ class AnsweringTask:
         every = self._experiment.eval.every or self._experiment.held_out.num_iterations
         if is_last or self._num_iterations % every == 0:
             scores = algorithm.test()
-            sums = scores.elements, scores.whole, scores.loss
-            self._tested = {name: total / scores.num_samples for name, total in zip(TESTED, sums, strict=True)}
+            self._tested = dict(scores.means())
             if self._is_bandit:
                 self._tested["held_out_loss"] = None
             self._tested_iteration = self._num_iterations

@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
@@ -54,6 +55,23 @@ class Supervised(Algorithm):
             self.metrics.log_value((ENV_RUNNER_RESULTS, key), num_samples, reduce=reduce)
         update_learners(self, data)
 
+    def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
+        """Evaluates the held-out samples, as RLlib does every ``evaluation_interval`` iterations.
+
+        Args:
+            parallel_train_future: not used: evaluation never runs beside training.
+
+        Returns:
+            ``accuracy`` (share of right elements at the most certain tick), ``accuracy_whole`` (share of samples that
+            are right in every element), ``held_out_loss`` and ``num_samples``; in the result of ``train`` under
+            ``evaluation``.
+        """
+        self._call_back("on_evaluate_start")
+        scores = self.test()
+        results = {**scores.means(), "num_samples": scores.num_samples}
+        self._call_back("on_evaluate_end", evaluation_metrics=results)
+        return results
+
     def test(self) -> Tally:
         """Evaluates the held-out samples, divided over runners and learners; returns the sums over all of them."""
         with span(TEST):
@@ -74,6 +92,13 @@ class Supervised(Algorithm):
             job = functools.partial(_score, chunks=self._held_out(window, following, num_samples))
             tallies += private.call_learners(self.learner_group, job)
         return Tally.sum(tallies)
+
+    def _call_back(self, name: str, **arguments: Any) -> None:
+        """Calls a callback of the user's, as RLlib does around its own evaluation."""
+        arguments |= {"algorithm": self, "metrics_logger": self.metrics}
+        functions = getattr(self._settings, f"callbacks_{name}")
+        objects: Any = self.callbacks
+        make_callback(name, callbacks_objects=objects, callbacks_functions=functions, kwargs=arguments)
 
     @property
     def _settings(self) -> SupervisedConfig:

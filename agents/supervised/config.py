@@ -23,6 +23,10 @@ class SupervisedConfig(AlgorithmConfig):
     only make samples; learners take ``learning.num_steps_per_iteration`` optimiser steps in an iteration, each on
     ``learning.batch_size`` samples, all learners together.
 
+    In the result of ``train``, ``["learners"]["default_policy"]["accuracy"]`` is the share of right elements in the
+    batches, each before it was learned from. With ``evaluation(evaluation_interval=N)``,
+    ``["evaluation"]["accuracy"]`` is that of ``held_out``; so is ``evaluate()["accuracy"]``.
+
     Example:
         >>> from ctm_rl.agents import LearningSettings, SupervisedConfig
         >>> config = (
@@ -103,4 +107,9 @@ class SupervisedConfig(AlgorithmConfig):
                 raise ValueError(f"{name} has no effect here: samples are no episodes; use on_train_result.")
         if not isinstance(self.env, str):
             raise ValueError(f"the environment must be a name: environment('ctm_rl/Parity-v0'), got {self.env!r}.")
+        if self.evaluation_parallel_to_training or self.evaluation_num_env_runners:
+            raise ValueError(
+                "evaluation_parallel_to_training and evaluation_num_env_runners have no effect: the learners evaluate "
+                "held-out samples between two iterations; leave them out."
+            )
         super().validate()

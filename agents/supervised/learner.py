@@ -19,7 +19,7 @@ from ctm_rl.agents.rllib.iteration import report
 from ctm_rl.agents.supervised.module import CERTAINTIES, PREDICTIONS, AnsweringModule
 from ctm_rl.agents.supervised.optimisation import QuantileClipper, learning_rate, parameter_groups
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS
-from ctm_rl.agents.supervised.scoring import Tally, loss_of, tally
+from ctm_rl.agents.supervised.scoring import Tally, find_right, loss_of, tally
 from ctm_rl.machine.core import project_
 from ctm_rl.models.answering import Thought
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ctm_rl.agents.supervised.config import SupervisedConfig
 
 GRADIENT_NORM_KEY = "gradient_norm"
-"""Name of a metric, beside RLlib's own."""
+ACCURACY_KEY = "accuracy"
+"""Names of metrics, beside RLlib's own; the accuracy is that of the batches before they were learned from."""
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -43,6 +44,7 @@ class SupervisedLearner(ColumnLearner):
         """Builds the module, its optimiser, the gradient clipper and the loss scaler."""
         super().build()
         self.num_steps_taken = 0
+        self._shares: list[Tensor] = []
         settings = self.config.learning
         self._clipper = None
         if settings.clip_quantile is not None:
@@ -73,7 +75,10 @@ class SupervisedLearner(ColumnLearner):
         if least is not None:
             num_ticks = int(torch.randint(least, thought.certainties.shape[-1] + 1, ()))
             thought = Thought(thought.predictions[..., :num_ticks], thought.certainties[..., :num_ticks])
-        return loss_of(self.config.learning, self._answering_module.model.config, thought, batch[TARGETS])
+        settings, model = self.config.learning, self._answering_module.model.config
+        with torch.no_grad():
+            self._shares.append(find_right(settings, model, thought, batch[TARGETS]).elements.float().mean())
+        return loss_of(settings, model, thought, batch[TARGETS])
 
     def score(self, samples: Mapping[str, Any]) -> Tally:
         """Evaluates samples in evaluation mode.
@@ -137,6 +142,7 @@ class SupervisedLearner(ColumnLearner):
         """Takes an optimiser step for every batch, and logs the mean loss and norm."""
         settings = self.config.learning
         self._answering_module.train()
+        self._shares = []
         losses, norms = [], []
         for number, batch in enumerate(batches):
             report("batches", number, num_batches)
@@ -145,9 +151,10 @@ class SupervisedLearner(ColumnLearner):
             losses.append(loss)
             norms.append(norm)
             self.num_steps_taken += 1
+        columns = {Learner.TOTAL_LOSS_KEY: losses, GRADIENT_NORM_KEY: norms, ACCURACY_KEY: self._shares}
+        means = {name: torch.stack(values).mean().to(self._device) for name, values in columns.items() if values}
         # One transfer from the device for all.
-        loss, norm = torch.stack((torch.stack(losses).mean(), torch.stack(norms).mean().to(self._device))).tolist()
-        self._log_values({Learner.TOTAL_LOSS_KEY: loss, GRADIENT_NORM_KEY: norm})
+        self._log_values(dict(zip(means, torch.stack([*means.values()]).tolist(), strict=True)))
         return GradientSteps(losses, norms)
 
     def _step(self, batch: dict[str, Any], rate: float) -> tuple[Tensor, Tensor]:

@@ -1,19 +1,21 @@
 """A model that answers, as an RLModule: predictions and certainties of every tick for a batch of inputs."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
 from ctm_rl.agents.experiments.answering import LossKind
+from ctm_rl.agents.rllib.plain_checkpoint import PlainlySavedModule, weights_of
 from ctm_rl.config import AnswerConfig, is_own_encoder
 from ctm_rl.describe_space import describe_space
 from ctm_rl.engine.dispatch import ModelDispatch
 from ctm_rl.errors import UserError
+from ctm_rl.inference.load_model import MODEL_ENTRY, describe
 from ctm_rl.models.answering import Thought, build_model
 from ctm_rl.models.preprocessing import model_inputs
 from ctm_rl.models.rebuild_config import rebuild_config
@@ -23,7 +25,7 @@ CERTAINTIES = "certainties"
 """Keys of the outputs of ``forward_train``."""
 
 
-class AnsweringModule(TorchRLModule):
+class AnsweringModule(PlainlySavedModule):
     """A ``ContinuousThoughtMachine`` or a baseline, for supervised learning.
 
     The constructor's arguments are RLlib's. ``model_config`` holds the fields of ``AnswerConfig``, which must fit the
@@ -43,6 +45,10 @@ class AnsweringModule(TorchRLModule):
         arguments = (inputs,) if question is None else (inputs, question)
         predictions, certainties = self._dispatch.run(self.model, *arguments)
         return Thought(predictions, certainties)
+
+    def _describe(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """See ``PlainlySavedModule``: the model."""
+        return {MODEL_ENTRY: {**describe(self.model), "weights": weights_of(self.model, weights, "model.")}}
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Answers: predictions [B, G x C, K] and certainties [B, K]."""
@@ -118,12 +124,14 @@ def _input_dim(config: AnswerConfig, space: gym.Space) -> int:
         wanted = "a vector"
     else:
         if isinstance(space, Box) and len(space.shape) == 3 and space.dtype == np.uint8:
-            if config.positions == "rotational" and space.shape[0] != space.shape[1]:
+            # The smaller of the first and the last axis is that of channels, as for images that a policy sees.
+            *sides, channels = space.shape if space.shape[2] <= space.shape[0] else (*space.shape[1:], space.shape[0])
+            if config.positions == "rotational" and sides[0] != sides[1]:
                 raise UserError(
                     f"model.positions rotational needs square images, got observations {describe_space(space)}."
                 )
-            return space.shape[2]
-        wanted = "an image of bytes, [height, width, channels]"
+            return channels
+        wanted = "an image of bytes, [height, width, channels] or [channels, height, width]"
     raise UserError(
         f"model.encoder {encoder} reads {wanted}, got observations {describe_space(space)}; choose another."
     )
@@ -137,4 +145,5 @@ def _input_shape(space: gym.Space) -> tuple[int, ...]:
             "wrapper can turn them into one."
         )
     shape = tuple(map(int, space.shape))
-    return (shape[2], *shape[:2]) if len(shape) == 3 and space.dtype == np.uint8 else shape
+    has_channels_last = len(shape) == 3 and space.dtype == np.uint8 and shape[2] <= shape[0]
+    return (shape[2], *shape[:2]) if has_channels_last else shape

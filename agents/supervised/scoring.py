@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
 from ctm_rl.agents.experiments.answering import LearningSettings
 from ctm_rl.config import AnswerConfig
-from ctm_rl.metrics import at_tick, emissions, most_certain_tick
-from ctm_rl.models.answering import Thought, group
+from ctm_rl.metrics import emissions
+from ctm_rl.models.answers import Thought, most_certain_answer
 from ctm_rl.models.losses import answer_loss, sorting_loss
 
 
@@ -53,24 +53,13 @@ def _uses_most_certain(settings: LearningSettings, config: AnswerConfig) -> bool
     return config.kind == "ctm" or is_image
 
 
-def answering_ticks(config: AnswerConfig, thought: Thought) -> Thought:
-    """The predictions and certainties of the ticks that answer: the last ``num_answer_ticks``, or all."""
-    last = slice(-config.num_answer_ticks if config.num_answer_ticks else None, None)
-    return Thought(thought.predictions[..., last], thought.certainties[:, last])
+class Right(NamedTuple):
+    """What is right in the answers to B samples."""
 
-
-def most_certain_answer(config: AnswerConfig, thought: Thought) -> Float[Tensor, "B G C"]:
-    """Reads each sample at its most certain tick, among those that answer.
-
-    Args:
-        config: of the model.
-        thought: the model's answers.
-
-    Returns:
-        Logits of the G classes of an answer, [B, G, C].
-    """
-    thought = answering_ticks(config, thought)
-    return at_tick(group(thought.predictions, config.num_groups), most_certain_tick(thought.certainties))
+    elements: Bool[Tensor, "B G"]
+    """Each element of an answer."""
+    whole: Bool[Tensor, " B"]
+    """All elements of it."""
 
 
 class Tally(NamedTuple):
@@ -83,6 +72,11 @@ class Tally(NamedTuple):
     """Number of samples that are right in every element."""
     loss: float
     """Sum over samples of the loss."""
+
+    def means(self) -> dict[str, float]:
+        """The means over the samples, by the names that they have in metrics."""
+        sums = {"accuracy": self.elements, "accuracy_whole": self.whole, "held_out_loss": self.loss}
+        return {name: total / self.num_samples for name, total in sums.items()}
 
     @staticmethod
     def sum(tallies: Iterable["Tally"]) -> "Tally":
@@ -103,13 +97,20 @@ def tally(settings: LearningSettings, config: AnswerConfig, thought: Thought, ta
         The sums.
     """
     loss = float(loss_of(settings, config, thought, targets)) * len(targets)
+    right = find_right(settings, config, thought, targets)
+    elements = float(right.elements.float().mean(1).sum())
+    return Tally(len(targets), elements, float(right.whole.sum()), loss)
+
+
+def find_right(
+    settings: LearningSettings, config: AnswerConfig, thought: Thought, targets: Int[Tensor, "B ..."]
+) -> Right:
+    """Compares answers with the right ones, see ``tally``; without a transfer from the device."""
     targets = targets.reshape(len(targets), -1)
     if settings.loss == "order":
         indices, _, counts = emissions(thought.predictions)
         length = targets.shape[1]
         is_right = pad(indices, (0, length), value=-1)[:, :length] == targets
-        is_whole = is_right.all(1) & (counts == length)
-    else:
-        is_right = most_certain_answer(config, thought).argmax(2) == targets
-        is_whole = is_right.all(1)
-    return Tally(len(targets), float(is_right.float().mean(1).sum()), float(is_whole.sum()), loss)
+        return Right(is_right, is_right.all(1) & (counts == length))
+    is_right = most_certain_answer(config, thought).argmax(2) == targets
+    return Right(is_right, is_right.all(1))

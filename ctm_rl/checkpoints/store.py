@@ -33,12 +33,16 @@ NUM_KEPT = 3
 STATE_FILE = "state.json"
 TENSORS_FILE = "tensors.safetensors"
 FOLDER = "checkpoints"
+BESIDE_RLLIB = "ctm_rl"
+"""Folder with a checkpoint of ours, in the folder of a module in a checkpoint of RLlib."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Numbers of the errors of a full disk, and of a used-up quota."""
 
 _ITERATION = re.compile(r"iteration-(\d+)")
 PARTIAL = ".partial-"
 """How the names of files and directories begin that are not whole; the next write beside them removes them."""
+_RLLIB_FILES = ("rllib_checkpoint.json", "class_and_ctor_args.pkl", "algorithm_state.pkl")
+"""Files of a checkpoint of RLlib, of which it has at least one."""
 _RENAMED_ENTRIES = {"thinker": "model"}
 """Keys of a state in version 0.1.0, and their present names."""
 _MALFORMED = (
@@ -118,20 +122,7 @@ def _write(folder: Path, target: Path, tree: Any, tensors: dict[str, torch.Tenso
     # A name that nobody can have prepared: safetensors would follow a link.
     partial = folder / f"{PARTIAL}{target.name}-{secrets.token_hex(8)}"
     partial.mkdir()
-    save_file(tensors, partial / TENSORS_FILE)
-    head = {
-        "format": FORMAT,
-        "version": VERSION,
-        "tensors": {
-            "size": (partial / TENSORS_FILE).stat().st_size,
-            "sha256": _digest(partial / TENSORS_FILE),
-        },
-        "state_sha256": hashlib.sha256(_dump(tree)).hexdigest(),
-    }
-    (partial / STATE_FILE).write_text(json.dumps({**head, "state": tree}, allow_nan=False, indent=1) + "\n")
-    shutil.copymode(
-        partial / STATE_FILE, partial / TENSORS_FILE
-    )  # safetensors writes files that only the owner can read
+    _write_files(partial, tree, tensors)
     for path in (partial / TENSORS_FILE, partial / STATE_FILE, partial):
         sync(path)
     if os.path.lexists(target):
@@ -139,6 +130,34 @@ def _write(folder: Path, target: Path, tree: Any, tensors: dict[str, torch.Tenso
         _set_aside(target)
     os.replace(partial, target)
     sync(folder)
+
+
+def write_files(folder: Path, state: dict[str, Any]) -> None:
+    """Writes the two files of a checkpoint into a folder; ``load`` reads them there.
+
+    Args:
+        folder: which exists; who can write to it is trusted.
+        state: as of ``save``.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    _write_files(folder, _encode(state, "", tensors), tensors)
+
+
+def _write_files(folder: Path, tree: Any, tensors: dict[str, torch.Tensor]) -> None:
+    """Writes both files."""
+    save_file(tensors, folder / TENSORS_FILE)
+    head = {
+        "format": FORMAT,
+        "version": VERSION,
+        "tensors": {
+            "size": (folder / TENSORS_FILE).stat().st_size,
+            "sha256": _digest(folder / TENSORS_FILE),
+        },
+        "state_sha256": hashlib.sha256(_dump(tree)).hexdigest(),
+    }
+    (folder / STATE_FILE).write_text(json.dumps({**head, "state": tree}, allow_nan=False, indent=1) + "\n")
+    # safetensors writes files that only the owner can read
+    shutil.copymode(folder / STATE_FILE, folder / TENSORS_FILE)
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
@@ -264,7 +283,7 @@ def read_newest(path: Path, rebuild: Callable[[Path, dict[str, Any]], Result]) -
     over with a line in the log.
 
     Args:
-        path: a run's directory or one checkpoint in it.
+        path: a run's directory, one checkpoint in it, or a checkpoint of RLlib with modules of ours.
         rebuild: makes something of a checkpoint's path and state; raises ``CheckpointError`` if that cannot be used.
 
     Returns:
@@ -275,6 +294,8 @@ def read_newest(path: Path, rebuild: Callable[[Path, dict[str, Any]], Result]) -
     """
     if (path / STATE_FILE).is_file():
         return rebuild(path, load(path))
+    if (place := _beside_rllib(path)) is not None:
+        return rebuild(place, load(place))
     return _first(_all(path), lambda place: rebuild(place, load(place)), path)
 
 
@@ -295,13 +316,38 @@ def _first(places: Iterable[Path], read: Callable[[Path], Result], run_dir: Path
     raise CheckpointError(f"{run_dir} has no checkpoint; name a run that ctm-rl train or ctm-rl import has made.")
 
 
+def _beside_rllib(path: Path) -> Path | None:
+    """The checkpoint of the only module of ours in a checkpoint of RLlib; ``None``: it is none of RLlib.
+
+    Raises:
+        CheckpointError: there are several, or there is none.
+    """
+    bases = [path / base for base in ("learner_group/learner/rl_module", "learner/rl_module", "rl_module", ".")]
+    for places in (sorted(base.glob(f"*/{BESIDE_RLLIB}/{STATE_FILE}")) for base in bases):
+        if len(places) > 1:
+            names = ", ".join(str(place.parents[1].relative_to(path)) for place in places)
+            raise CheckpointError(f"{path} holds several modules; name the folder of one in it: {names}.")
+        if places:
+            return places[0].parent
+    if (path / BESIDE_RLLIB / STATE_FILE).is_file():
+        return path / BESIDE_RLLIB
+    if any((path / name).is_file() for name in _RLLIB_FILES):
+        raise CheckpointError(
+            f"{path} is a checkpoint of RLlib without the folder {BESIDE_RLLIB} that modules of ctm_rl write into it; "
+            "its other files are pickles, which are never read: save it again with this version and such a module."
+        )
+    return None
+
+
 def path_of(run_dir: Path, iteration: int) -> Path:
     """The directory of a run's checkpoint."""
     return run_dir / FOLDER / f"iteration-{iteration:06d}"
 
 
 def iteration_of(path: Path) -> int:
-    """The iteration in a checkpoint's name."""
+    """The iteration in a checkpoint's name; 0 for one beside RLlib's, which does not say."""
+    if path.name == BESIDE_RLLIB:
+        return 0
     match = _ITERATION.fullmatch(path.name)
     if match is None:
         raise CheckpointError(f"{path} is not a checkpoint: its name must be iteration-<number>.")

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ctm_rl.checkpoints import schema, store
 from ctm_rl.checkpoints.best import find
 from ctm_rl.checkpoints.store import CheckpointError
 from ctm_rl.config import AnswerConfig, check_own_encoders
 from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel, build_model
+from ctm_rl.models.preprocessing import check_observations, check_scaled, is_scaled, model_inputs
 from ctm_rl.trust import check_encoders
 
 MODEL_ENTRY = "model"
@@ -28,21 +30,42 @@ def load_model(
     """Loads the model of a run that learned to answer.
 
     Args:
-        path: a run's directory or one checkpoint in it.
+        path: a run's directory , one checkpoint in it, or a checkpoint of RLlib that
+            ``Algorithm.save_to_path`` or ``save`` has made with one of our modules.
         device: where the model computes.
         checkpoint: of a run: best, last, or the number of an iteration; ``None``: the last one.
         trust: whether an encoder may be imported from the current folder although no run of this user on this machine
             has named it.
 
     Returns:
-        The model, in evaluation mode. ``models.preprocessing.model_inputs`` makes its inputs from observations.
+        The model, in evaluation mode. ``model.answer(observations)`` takes what the environment shows; so does
+        ``model(observations)``, which returns the logits of all ticks and refuses images that were scaled otherwise
+        than in training.
 
     Raises:
         CheckpointError: there is no usable checkpoint, or it holds no such model.
         CodeError: its encoder is not trusted.
     """
     place = find(Path(path), checkpoint)
-    return store.read_newest(place, lambda place, state: rebuild_model(place, state, trust=trust)).to(device)
+    model = store.read_newest(place, lambda place, state: rebuild_model(place, state, trust=trust)).to(device)
+    model.register_forward_pre_hook(_prepare, with_kwargs=True)
+    return model
+
+
+def _prepare(
+    model: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call of a loaded model: observations become inputs, and inputs are checked."""
+    assert isinstance(model, ContinuousThoughtMachine | FeedForwardModel)
+    names = dict(zip(("inputs", "question"), arguments, strict=False)) | named
+    inputs = names.get("inputs")
+    if is_scaled(inputs, model.config):
+        check_scaled(model.config, inputs)
+    else:
+        device = next(model.parameters()).device
+        inputs, question = model_inputs(model.config, check_observations(model.config, inputs, device))
+        names |= {"inputs": inputs} if question is None else {"inputs": inputs, "question": question}
+    return (), names
 
 
 def rebuild_model(

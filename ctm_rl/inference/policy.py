@@ -33,7 +33,7 @@ class Policy:
 
     Args:
         agent: the trained network; it is put into evaluation mode.
-        iteration: number of training iterations so far; 0 for an imported policy.
+        iteration: number of training iterations so far; 0 for an imported policy, or one from a checkpoint of RLlib.
 
     Example:
         >>> policy = Policy.from_checkpoint("runs/a", checkpoint="best")  # doctest: +SKIP
@@ -61,7 +61,8 @@ class Policy:
         """Reads a policy from disk.
 
         Args:
-            path: a run's directory or one checkpoint in it.
+            path: a run's directory , one checkpoint in it, or a checkpoint of RLlib
+                that ``Algorithm.save_to_path`` or ``save`` has made with one of our modules.
             device: where the policy computes.
             checkpoint: of a run: best, last, or the number of an iteration; ``None``: the last one.
             trust: whether an encoder may be imported from the current folder although no run of this user on this

@@ -1,4 +1,5 @@
 """Whole networks: models that answer, actor-critics, feed-forward baselines, and the losses of answers.
 
-Imports ``machine``, ``engine``, ``encoders`` and ``spaces``; imported by ``checkpoints``, ``inference`` and ``agents``.
+Imports ``machine``, ``engine``, ``encoders``, ``metrics`` and ``spaces``; imported by ``checkpoints``, ``inference``
+and ``agents``.
 """

@@ -1,7 +1,8 @@
 """Models that answer: they attend to one input for many ticks and answer after each, or in one pass (feed-forward)."""
 
+import abc
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -17,25 +18,118 @@ from ctm_rl.engine.dispatch import answer_ticking, answer_ticks
 from ctm_rl.machine.attention import AttentionReader, AttentionReading, ConstantReading, Memory, RowReading
 from ctm_rl.machine.certainty import certainty
 from ctm_rl.machine.core import Core, CTMCore, project_
-from ctm_rl.machine.halting import Halted, Ticking, tick_until_certain
+from ctm_rl.machine.halting import Halted, Ticking, check_halt_certainty, tick_until_certain
 from ctm_rl.machine.recorder import Recorder, Recording
 from ctm_rl.machine.recurrent_baselines import GRUCore, LSTMCore
+from ctm_rl.models.answers import Answer, answer_of, answering_ticks, joined, read_answer
+from ctm_rl.models.answers import Thought as Thought
+from ctm_rl.models.answers import group as group
 from ctm_rl.models.baseline_width import settle_width
 from ctm_rl.models.feed_forward import MAP_SIDE, FeedForward, QuestionFeedForward
+from ctm_rl.models.preprocessing import check_observations, model_inputs, rows_of_equal_length
 
 
-class Thought(NamedTuple):
-    """The answers of a model after each tick; B rows, K ticks."""
+class AnsweringModel(nn.Module, abc.ABC):
+    """A model that answers observations: what the machine, its baselines and the feed-forward network share."""
 
-    predictions: Float[Tensor, "B O K"]
-    """Logits after each tick; O = G x C, all classes of the first group first."""
-    certainties: Float[Tensor, "B K"]
-    """1 minus the normalised entropy of each answer, mean over its groups."""
-    recording: Recording | None = None
-    """What happened inside each tick, if it was recorded."""
+    config: AnswerConfig
+    """All sizes and choices."""
+
+    @abc.abstractmethod
+    def forward(self, inputs: Tensor, question: Int[Tensor, "B N"] | None = None) -> Thought:
+        """Answers a batch of inputs after each tick."""
+
+    def thought(self, observations: Any, *, num_ticks: int | None = None, record: bool = False) -> Thought:
+        """Answers what an environment shows, after each tick; only the ticks that answer count.
+
+        Args:
+            observations: as of ``answer``.
+            num_ticks: K; ``None``: as configured.
+            record: whether to keep what happens inside each tick.
+
+        Returns:
+            Predictions [N, G x C, K] and certainties [N, K] of the ticks that answer, and the recording or None.
+
+        Raises:
+            ValueError: the observations are not what the model was trained on, see ``check_observations``.
+        """
+        checked = check_observations(self.config, observations, next(self.parameters()).device)
+        inputs = model_inputs(self.config, checked)
+        return answering_ticks(self.config, self._answer_all(*inputs, num_ticks, record))
+
+    @torch.no_grad()
+    def answer(
+        self,
+        observations: Any,
+        num_ticks: int | None = None,
+        halt_certainty: float | None = None,
+        record: bool = False,
+    ) -> Answer:
+        """Answers what an environment shows, in evaluation mode and without gradient.
+
+        Args:
+            observations: one observation or a batch of N, as arrays, tensors or lists, or these by name: images of
+                bytes with channels last or first, vectors, or a dictionary of digits and a question. One observation
+                counts as a batch of one.
+            num_ticks: K, the most ticks that are taken; ``None``: as trained. Not for questions, whose parts set it.
+            halt_certainty: read each row at the first tick that is as certain, from 0 to 1, or at its last one;
+                unless ``record`` is set, it takes no more ticks. ``None``: all ticks are taken, and each row is read
+                at its most certain one, as ``ctm-rl evaluate`` does.
+            record: whether to keep what happens inside each tick, see ``AnswerRecord``.
+
+        Returns:
+            Classes, probabilities, certainty and ticks of each row, as NumPy arrays.
+
+        Raises:
+            ValueError: one line that says what the model expects and what it got; or it is in training mode.
+        """
+        if self.training:
+            raise ValueError("a model answers in evaluation mode: call model.eval() first.")
+        check_halt_certainty(halt_certainty)
+        if halt_certainty is not None and self.config.is_emitted:
+            raise ValueError("halt_certainty needs an answer at every tick; an order is spread over all of them.")
+        checked = check_observations(self.config, observations, next(self.parameters()).device)
+        groups = rows_of_equal_length(checked)
+        if record and len(groups) > 1:
+            raise ValueError("record needs questions with equally many digits and operations in all rows of a batch.")
+        return joined(
+            [self._answer(*model_inputs(self.config, part), num_ticks, halt_certainty, record) for _, part in groups],
+            [rows for rows, _ in groups],
+        )
+
+    def _answer(
+        self,
+        inputs: Tensor,
+        question: Int[Tensor, "B N"] | None,
+        num_ticks: int | None,
+        halt_certainty: float | None,
+        record: bool,
+    ) -> Answer:
+        """The answers to inputs; see ``answer``."""
+        if halt_certainty is not None and not record:
+            return self._halt(inputs, question, num_ticks, halt_certainty)
+        thought = self._answer_all(inputs, question, num_ticks, record)
+        places = self._places_of(inputs, question) if record else ()
+        return read_answer(self.config, thought, halt_certainty, places)
+
+    @abc.abstractmethod
+    def _answer_all(
+        self, inputs: Tensor, question: Int[Tensor, "B N"] | None, num_ticks: int | None, record: bool
+    ) -> Thought:
+        """The answers after all ticks."""
+
+    @abc.abstractmethod
+    def _halt(
+        self, inputs: Tensor, question: Int[Tensor, "B N"] | None, num_ticks: int | None, halt_certainty: float
+    ) -> Answer:
+        """The answers of rows that stop when they are certain."""
+
+    @abc.abstractmethod
+    def _places_of(self, inputs: Tensor, question: Int[Tensor, "B N"] | None) -> tuple[int, ...]:
+        """The shape of the map that is attended to."""
 
 
-class ContinuousThoughtMachine(nn.Module):
+class ContinuousThoughtMachine(AnsweringModel):
     """The machine for data: encoder, reader, recurrent core, linear answer head. Source: arXiv:2505.05522.
 
     With ``config.kind`` ``lstm`` or ``gru``, that baseline replaces the core; everything else is the same. The
@@ -74,10 +168,7 @@ class ContinuousThoughtMachine(nn.Module):
         Returns:
             Predictions [B, G x C, K], certainties [B, K], and the recording or None.
         """
-        readings = self._readings_of(inputs, question)
-        recorder = Recorder() if record else None
-        logits = answer_ticks(self.core, readings, len(inputs), self.head, recorder)
-        return _thought(self.config, logits.transpose(1, 2), None if recorder is None else recorder.finish())
+        return self._answer_all(inputs, question, None, record)
 
     @torch.no_grad()
     def think(
@@ -119,6 +210,26 @@ class ContinuousThoughtMachine(nn.Module):
     def project_(self) -> None:
         """Brings decay rates back into their limits; call it after each optimiser step."""
         project_(self)
+
+    def _answer_all(
+        self, inputs: Tensor, question: Int[Tensor, "B N"] | None, num_ticks: int | None, record: bool
+    ) -> Thought:
+        readings = self._readings_of(inputs, question, num_ticks)
+        recorder = Recorder() if record else None
+        logits = answer_ticks(self.core, readings, len(inputs), self.head, recorder)
+        return _thought(self.config, logits.transpose(1, 2), None if recorder is None else recorder.finish())
+
+    def _halt(
+        self, inputs: Tensor, question: Int[Tensor, "B N"] | None, num_ticks: int | None, halt_certainty: float
+    ) -> Answer:
+        halted = self.think(inputs, question, halt_certainty=halt_certainty, num_ticks=num_ticks)
+        return answer_of(group(halted.predictions, self.config.num_groups), halted.certainty, halted.ticks)
+
+    def _places_of(self, inputs: Tensor, question: Int[Tensor, "B N"] | None) -> tuple[int, ...]:
+        if self.reader is None:
+            return ()
+        one = inputs[:1] if question is None else inputs[:1, 0]
+        return tuple(self.encoder(one).shape[2:])
 
     def _readings_of(self, inputs: Tensor, question: Tensor | None, num_ticks: int | None = None) -> list[RowReading]:
         """What is read at each tick; ``num_ticks``: K, or ``None`` for the configured K."""
@@ -192,7 +303,7 @@ class _Answering:
         return [self._logits[rows]]
 
 
-class FeedForwardModel(nn.Module):
+class FeedForwardModel(AnsweringModel):
     """The feed-forward baseline, which answers once: a ``Thought`` of a single tick.
 
     An answer that is emitted over the ticks also takes one pass, which returns the logits of all ticks. A ResNet's map
@@ -230,6 +341,23 @@ class FeedForwardModel(nn.Module):
     def project_(self) -> None:
         """Does nothing: a feed-forward network has no parameters with limits."""
 
+    def _answer_all(
+        self, inputs: Tensor, question: Int[Tensor, "B N"] | None, num_ticks: int | None, record: bool
+    ) -> Thought:
+        if num_ticks is not None or record:
+            raise ValueError(
+                "num_ticks and record need a model with ticks, which kind mlp does not have; leave them out."
+            )
+        return self.forward(inputs, question)
+
+    def _halt(
+        self, inputs: Tensor, question: Int[Tensor, "B N"] | None, num_ticks: int | None, halt_certainty: float
+    ) -> Answer:
+        raise ValueError("halt_certainty needs a model with ticks, which kind mlp does not have; leave it out.")
+
+    def _places_of(self, inputs: Tensor, question: Int[Tensor, "B N"] | None) -> tuple[int, ...]:
+        return ()
+
 
 def build_model(config: AnswerConfig) -> ContinuousThoughtMachine | FeedForwardModel:
     """The model that ``config.kind`` names."""
@@ -266,21 +394,6 @@ def _build_network(config: AnswerConfig) -> FeedForward | QuestionFeedForward:
         map_side = MAP_SIDE
     num_features *= map_side**2
     return FeedForward(encoder, num_features, config.baseline_dim, output_dim, config.dropout, map_side)
-
-
-def group(logits: Float[Tensor, "B O *ticks"], num_groups: int) -> Float[Tensor, "B G C *ticks"]:
-    """Splits an answer into its separate distributions.
-
-    Args:
-        logits: [B, G x C], all classes of the first group first; of all ticks [B, G x C, K].
-        num_groups: G.
-
-    Returns:
-        The same logits, [B, G, C] or [B, G, C, K].
-    """
-    if num_groups < 1 or logits.shape[1] % num_groups:
-        raise ValueError(f"num_groups must divide the {logits.shape[1]} logits of an answer, got {num_groups}.")
-    return logits.unflatten(1, (num_groups, -1))
 
 
 def _thought(config: AnswerConfig, predictions: Float[Tensor, "B O K"], recording: Recording | None = None) -> Thought:

@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "encoders": {"spaces"},
     "engine": {"machine"},
-    "models": {"encoders", "engine", "machine", "spaces"},
+    "models": {"encoders", "engine", "machine", "metrics", "spaces"},
     "checkpoints": {"machine", "models", "spaces"},
     "inference": {"checkpoints", "encoders", "engine", "machine", "models", "spaces"},
     "agents": {"agents.*"},

@@ -143,7 +143,7 @@ class Lengths(RLlibCallback):
     def on_episode_step(self, *, episode: Any, **arguments: Any) -> None:
         episode.custom_data.setdefault("angles", []).append(abs(episode.get_observations(-1)[2]))
 
-    def on_episode_end(self, *, episode: Any, metrics_logger: Any, **arguments: Any) -> None:
+    def on_episode_end(self, *, episode: Any, metrics_logger: Any = None, **arguments: Any) -> None:
         metrics_logger.log_value("widest_angle", max(episode.custom_data["angles"]), reduce="max")
         metrics_logger.log_value("own_length", len(episode), reduce="item_series")
 

@@ -172,7 +172,8 @@ def test_on_another_environment_what_was_not_taken_is_named(
     assert {"core", "core.nlm.layers.0", "policy.layers.0", "value.layers.2"} <= same
     # APPO's second network is the same.
     modules = checkpoint.load(Path("b/checkpoints/iteration-000000"))["learner"]["modules"]["default_policy"]
-    assert_same_state(*({n.split(".", 1)[1]: modules[n] for n in modules if n.startswith(p)} for p in ("ag", "ta")))
+    acting, target = ({n.split(".", 1)[1]: modules[n] for n in modules if n.startswith(p)} for p in ("ag", "ta"))
+    assert_same_state(acting, target)
 
     assert begin("c", "--model.kind", "lstm", "--init-from", str(ANSWERING)) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ctm-rl:")]
