@@ -3,6 +3,7 @@
 import ast
 import difflib
 import inspect
+import re
 from collections.abc import Callable
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
@@ -31,14 +32,15 @@ def load(name: str) -> AnyExperiment:
     """Returns the experiment of a name.
 
     Raises:
-        UserError: there is none; the message lists all names, the closest one first.
+        UserError: there is none; the message names the closest one, and lists all.
     """
     if name not in _EXPERIMENTS:
-        closest = difflib.get_close_matches(name, names(), n=len(_EXPERIMENTS))
-        ordered = [*closest, *(other for other in names() if other not in closest)]
-        raise UserError(
-            f"unknown experiment {name!r}; allowed are {', '.join(ordered)} (any environment: ctm-rl train --env ID)."
-        )
+        closest = difflib.get_close_matches(name, names(), n=1)
+        if re.search(r"-v\d+$|[:/]", name):
+            guess = f"an environment is given as --env {name}"
+        else:
+            guess = f"did you mean {closest[0]}?" if closest else "any environment can be given as --env ID"
+        raise UserError(f"unknown experiment {name!r}: {guess} (experiments: {', '.join(names())}).")
     return _EXPERIMENTS[name]()
 
 

@@ -368,9 +368,9 @@ class Run:
         if isinstance(error, EnvFault):
             is_tolerant = isinstance(self._experiment, ActingExperiment) and self._experiment.env.tolerate_faults
             hint = (
-                "too many faults for --tolerate-env-faults"
+                "too many faults for --env.tolerate-faults"
                 if is_tolerant
-                else "--tolerate-env-faults continues after faults"
+                else "--env.tolerate-faults continues after faults"
             )
             raise EnvFault(f"{error} {saved}; {hint}.") from error
         going_on = f"{saved}; continue with: ctm-rl resume {self.run_dir}"
