@@ -32,7 +32,7 @@ def load(name: str) -> AnyExperiment:
     """Returns the experiment of a name.
 
     Raises:
-        UserError: there is none; the message names the closest one, and lists all.
+        UserError: there is none; the message names the closest one, and how to list all.
     """
     if name not in _EXPERIMENTS:
         closest = difflib.get_close_matches(name, names(), n=1)
@@ -40,7 +40,7 @@ def load(name: str) -> AnyExperiment:
             guess = f"an environment is given as --env {name}"
         else:
             guess = f"did you mean {closest[0]}?" if closest else "any environment can be given as --env ID"
-        raise UserError(f"unknown experiment {name!r}: {guess} (experiments: {', '.join(names())}).")
+        raise UserError(f"unknown experiment {name!r}: {guess} (all are listed by ctm-rl list).")
     return _EXPERIMENTS[name]()
 
 

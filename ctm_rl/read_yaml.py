@@ -16,7 +16,10 @@ _FLOAT = re.compile(r"[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)([eE][-+]?\d+)?")
 """Numbers as Python and JSON write them; YAML 1.1 takes 1e6 for text."""
 
 
-def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
+_TAGS = [f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")]
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """Reads a YAML file without executing anything in it.
 
     Args:
@@ -50,6 +53,8 @@ def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError as error:
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep") from error
+    if not isinstance(content, dict):
+        raise ValueError("it must hold names with values, such as seed: 1")
     return content, lines
 
 
@@ -63,7 +68,7 @@ def to_yaml(values: Any) -> str:
 
 def _clause(error: Any) -> str:
     """What is wrong with a file, without a full stop."""
-    return " ".join(filter(None, (error.context, error.problem))).rstrip(".")
+    return ", ".join(filter(None, (error.problem, error.context))).rstrip(".")
 
 
 @functools.cache
@@ -112,13 +117,12 @@ def _content(loader: Any, node: Any, path: str, lines: dict[str, int], depth: in
     line = node.start_mark.line + 1
     if depth > MAX_DEPTH:
         raise ValueError(f"line {line}: it is nested more than {MAX_DEPTH} deep")
+    if node.tag not in _TAGS:
+        raise ValueError(f"line {line}: values of the kind {node.tag} are not read")
     if node.id == "sequence":
         return [_content(loader, item, path, lines, depth + 1) for item in node.value]
     if node.id == "scalar":
-        value = loader.construct_object(node)
-        if not isinstance(value, (str, int, float, bool, type(None))):
-            raise ValueError(f"line {line}: {node.value} is not a number, a text, true, false or null")
-        return value
+        return loader.construct_object(node)
     is_free = path.rpartition(".")[2] in FREE
     found: dict[str, Any] = {}
     for key_node, value_node in node.value:
@@ -132,16 +136,17 @@ def _content(loader: Any, node: Any, path: str, lines: dict[str, int], depth: in
         value = _content(loader, value_node, full, lines, depth + 1)
         for name in reversed(names[1:]):
             value = {name: value}
-        _put(found, names[0], value, full, line)
+        _put(found, names[0], value, path, line)
     return found
 
 
-def _put(found: dict[str, Any], name: str, value: Any, full: str, line: int) -> None:
-    """Adds a value to those of its group; groups are joined.
+def _put(found: dict[str, Any], name: str, value: Any, path: str, line: int) -> None:
+    """Adds a value to those of its group, whose full name is ``path``; groups are joined.
 
     Raises:
         ValueError: there is one already.
     """
+    full = f"{path}.{name}" if path else name
     if name not in found:
         found[name] = value
     elif isinstance(found[name], dict) and isinstance(value, dict):

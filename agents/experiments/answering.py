@@ -235,7 +235,9 @@ def _check_signal(experiment: AnsweringExperiment) -> None:
     learning = experiment.learning
     if experiment.signal == "label":
         if experiment.bandit != BanditSettings():
-            raise ValueError("bandit has no effect with signal label; leave it at its defaults.")
+            raise ValueError(
+                "bandit.* fields have no effect with signal label; set signal to reward, or leave them out."
+            )
         return
     if learning.loss == "order":
         raise ValueError(

@@ -393,7 +393,7 @@ def load_config(path: Path) -> AnyExperiment:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; name the config.json of a run.") from error
     except ValueError as error:
-        raise UserError(f"{path} is not {'YAML that is read here' if is_yaml else 'JSON'}: {error}.") from error
+        raise UserError(f"{path} {'cannot be read' if is_yaml else 'is not JSON'}: {error}.") from error
     if isinstance(values, dict) and "task" in values and "env" not in values:
         raise UserError(f"{path} describes an imported model for {values['task']}; it can be evaluated, not trained.")
     try:

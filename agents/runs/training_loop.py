@@ -28,7 +28,7 @@ from ctm_rl.agents.runs.task import MODULE
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.finite import find_not_finite, learned_part
 from ctm_rl.checkpoints.store import CheckpointError
-from ctm_rl.errors import Diverged, EnvFault, UserError
+from ctm_rl.errors import Diverged, EnvFault, UserError, sentence
 
 _LOG = logging.getLogger(__name__)
 
@@ -228,9 +228,11 @@ class Run:
             try:
                 last = checkpoint.iteration_of(checkpoint.latest(self.run_dir))
             except CheckpointError:
-                raise NotSaved(f"{error} What the run has learned is lost: it has no other checkpoint.") from error
+                raise NotSaved(
+                    f"{sentence(error)} What the run has learned is lost: it has no other checkpoint."
+                ) from error
             raise NotSaved(
-                f"{error} What {self.run_dir} has learned since its last checkpoint, iteration {last}, is lost; make "
+                f"{sentence(error)} What {self.run_dir} has learned since its last checkpoint, iteration {last}, is lost; make "
                 f"room, then continue with: ctm-rl resume {shlex.quote(str(self.run_dir))}"
             ) from error
 
@@ -364,7 +366,7 @@ class Run:
             self.save()
             saved = f"A checkpoint is saved in {self.run_dir}"
         except CheckpointError as problem:
-            saved = f"{problem} The last one in {self.run_dir} remains"
+            saved = f"{sentence(problem)} The last one in {self.run_dir} remains"
         if isinstance(error, EnvFault):
             is_tolerant = isinstance(self._experiment, ActingExperiment) and self._experiment.env.tolerate_faults
             hint = (
@@ -372,10 +374,10 @@ class Run:
                 if is_tolerant
                 else "--env.tolerate-faults continues after faults"
             )
-            raise EnvFault(f"{error} {saved}; {hint}.") from error
+            raise EnvFault(f"{sentence(error)} {saved}; {hint}.") from error
         going_on = f"{saved}; continue with: ctm-rl resume {self.run_dir}"
         if isinstance(error, UserError):
-            raise RunLost(f"{error} {going_on}") from error
+            raise RunLost(f"{sentence(error)} {going_on}") from error
         if is_of_ray:
             raise RunLost(f"Ray failed in iteration {iteration} ({_first_line(error)}). {going_on}") from error
         _LOG.error("iteration %d failed. %s", iteration, going_on)
@@ -383,7 +385,7 @@ class Run:
 
     def _located(self, error: Diverged, iteration: int) -> Diverged:
         """The error with where it happened, and where the run can be continued from."""
-        text = f"iteration {iteration} has diverged: {error}"
+        text = f"iteration {iteration} has diverged: {sentence(error)}"
         with contextlib.suppress(CheckpointError):  # there is none before the first
             last = checkpoint.iteration_of(checkpoint.latest(self.run_dir))
             text += (

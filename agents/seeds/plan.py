@@ -8,7 +8,7 @@ from typing import Any
 
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, build
-from ctm_rl.agents.run_directory.directory import METRICS_FILE, load_config
+from ctm_rl.agents.run_directory.directory import CONFIG_FILE, METRICS_FILE, load_config
 from ctm_rl.agents.run_directory.progress import Row, used_share
 from ctm_rl.agents.seeds.options import SeedOptions
 from ctm_rl.errors import UserError
@@ -41,6 +41,10 @@ class Seeds:
     def run_dir(self, seed: int) -> Path:
         """Returns the directory of a seed's run."""
         return self.directory / f"seed-{seed}"
+
+    def has_begun(self, seed: int) -> bool:
+        """Whether there is a run of a seed."""
+        return (self.run_dir(seed) / CONFIG_FILE).is_file()
 
     def log(self, seed: int) -> Path:
         """Returns the file of what a seed's process has written."""

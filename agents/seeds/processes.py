@@ -20,7 +20,6 @@ from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.experiments.settings import RunSettings
 from ctm_rl.agents.run_directory.directory import (
-    CONFIG_FILE,
     RunDirectory,
     config_of,
     created_directory,
@@ -186,17 +185,13 @@ class _Pool:
 
     def _keep_if_begun(self) -> None:
         """Keeps the directory once there is a run in it."""
-        if not self._held.is_kept and any(self._has_begun(seed) for seed in self._outcomes):
+        if not self._held.is_kept and any(self._seeds.has_begun(seed) for seed in self._outcomes):
             self._held.keep()
-
-    def _has_begun(self, seed: int) -> bool:
-        """Whether there is a run of a seed."""
-        return (self._seeds.run_dir(seed) / CONFIG_FILE).is_file()
 
     def _start(self, seed: int) -> None:
         """Starts the process of a seed."""
         run_dir = str(self._seeds.run_dir(seed))
-        if self._has_begun(seed):
+        if self._seeds.has_begun(seed):
             arguments = ["resume", run_dir]
         else:
             file = str(self._seeds.directory / EXPERIMENT_FILE)

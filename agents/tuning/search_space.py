@@ -98,6 +98,8 @@ def parse_search(text: str) -> Search:
     if kind not in FORMS:
         raise UserError(f"--search {field}: unknown function {kind!r}; allowed are {', '.join(FORMS.values())}.")
     arguments = tuple(_read_value(part, field) for part in _split(inside)) if inside.strip() else ()
+    if kind == "randint":  # 1e4 is a whole number too
+        arguments = tuple(int(item) if isinstance(item, float) and item.is_integer() else item for item in arguments)
     if kind in LISTED:
         if not arguments:
             raise UserError(f"--search {field}: {kind} needs at least one value, as in {FORMS[kind]}.")
@@ -228,5 +230,5 @@ def _check_field(name: str, known: dict[str, Any], experiment: AnyExperiment) ->
 def _help_command(experiment: AnyExperiment) -> str:
     """The command that lists the fields of experiments of this kind; the name of one need not be a command's."""
     if isinstance(experiment, ActingExperiment):
-        return f"ctm-rl train --env {shlex.quote(experiment.env.id)} --help"
-    return "ctm-rl train parity --help"
+        return f"ctm-rl train --env {shlex.quote(experiment.env.id)} --help-all"
+    return "ctm-rl train parity --help-all"

@@ -88,6 +88,8 @@ HINTS: dict[str, str] = {
     "--kl-coeff": "there is no penalty on the KL divergence; --ppo.target-kl ends an iteration's passes",
     "--norm-adv": "advantages are always normalised",
     "--cuda": _DEVICE,
+    "--gpu": _DEVICE,
+    "--gpus": _DEVICE,
     "--device": _DEVICE,
     "--num-gpus": _DEVICE,
     "--accelerator": _DEVICE,
@@ -124,6 +126,13 @@ _ALL_ENVIRONMENTS = ("--num-envs", "--n-envs")
 def alias_of(name: str, known: Collection[str]) -> str | None:
     """Returns the option of a command that means the same as another library's; ``None``: there is none."""
     return next((option for option in ALIASES.get(name, ()) if option in known), None)
+
+
+def closest_alias(name: str, known: Collection[str]) -> str | None:
+    """Returns the option behind the name of another library that is most like a misspelt one; ``None``: none is."""
+    usable = [alias for alias in ALIASES if alias_of(alias, known) is not None]
+    closest = difflib.get_close_matches(name, usable, n=1, cutoff=0.8)
+    return alias_of(closest[0], known) if closest else None
 
 
 def check_meaning(name: str, num_env_runners: int) -> None:

@@ -16,7 +16,7 @@ import tyro
 
 from ctm_rl.agents.experiments.fields import closest_field, fields_of
 from ctm_rl.agents.experiments.json_option import read_json_object
-from ctm_rl.cli.aliases import HINTS, alias_of, check_meaning
+from ctm_rl.cli.aliases import HINTS, alias_of, check_meaning, closest_alias
 from ctm_rl.errors import UserError
 
 Options = TypeVar("Options")
@@ -208,7 +208,7 @@ def _check(
             if not positional and last == "--seed" and "--seeds" in suggestions:
                 raise UserError(f"--seed takes one seed; several are given as --seeds, got another one, {argument!r}.")
             if not positional:
-                raise UserError(f"unexpected argument {argument!r}; options are --name value, see {prog} --help.")
+                raise UserError(_unexpected(argument, options, last, prog))
             missing.pop(positional.pop(0).name, None)
             result.append(argument)
             continue
@@ -217,7 +217,7 @@ def _check(
             result.append(name)
             continue
         if name not in options:
-            raise UserError(f"unknown option {name}; {_suggest(name, suggestions)} {prog} --help.")
+            raise UserError(f"unknown option {name}; {_suggest(name, suggestions)} {prog} {HELP_ALL}.")
         missing.pop(name, None)
         result += _take(options[name], argument, remaining)
     if missing:
@@ -311,8 +311,23 @@ def _describe(hint: Any) -> str:
 
 def _suggest(option: str, known: list[str]) -> str:
     """Names the option that was probably meant, if there is one."""
+    member = next((name for name in known if name.startswith(f"{option}.")), None)
+    if member is not None:
+        return f"it is a group of options, such as {member}; all are listed by"
     closest = closest_field(option.lstrip("-"), [name[2:] for name in known if name.startswith("--")])
-    return "all options are listed by" if closest is None else f"did you mean --{closest}? All are listed by"
+    guess = closest_alias(option, known) if closest is None else f"--{closest}"
+    return "all options are listed by" if guess is None else f"did you mean {guess}? All are listed by"
+
+
+def _unexpected(argument: str, options: dict[str, _Option], last: str, prog: str) -> str:
+    """What is wrong with an argument that belongs to no option, whose last one before it is ``last``."""
+    if last in options and options[last].hint is bool:
+        return f"{last} must be True or False, got {argument!r}."
+    name, equals, _ = argument.partition("=")
+    option = f"--{name.lstrip('-–—').replace('_', '-')}"  # dashes as text editors make them
+    if option in options or alias_of(option, options) is not None:
+        return f"unexpected argument {argument!r}; did you mean {option}{'=...' if equals else ''}?"
+    return f"unexpected argument {argument!r}; options are --name value, see {prog} --help."
 
 
 def _explain_refusal(stop: SystemExit, options: dict[str, _Option], prog: str) -> str:

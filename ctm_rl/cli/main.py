@@ -82,10 +82,12 @@ def _run(arguments: list[str]) -> int:
 
 def _dispatch(arguments: list[str]) -> None:
     """Finds the command and runs it."""
-    if not arguments or arguments[0] in (*HELP, HELP_ALL, "help"):
+    if arguments in ([], ["help"]) or arguments[0] in (*HELP, HELP_ALL):
         _write(USAGE)
         return
     name, *rest = arguments
+    if name == "help":
+        name, *rest = [*rest, HELP[0]]
     if name == "--version":
         _write(f"ctm-rl {ctm_rl.__version__}\n")
         return
@@ -349,8 +351,11 @@ def _evaluate_seeds(directory: Path, values: dict[str, Any], *, as_json: bool) -
     from ctm_rl.agents.seeds.plan import read_seeds
 
     seeds = read_seeds(directory)
+    begun = [seed for seed in seeds.options.seeds if seeds.has_begun(seed)]
+    if not begun:
+        raise UserError(f"no seed in {directory} has begun; continue them with: ctm-rl resume {directory}")
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
-        found = {seed: evaluation.evaluate(seeds.run_dir(seed), **values) for seed in seeds.options.seeds}
+        found = {seed: evaluation.evaluate(seeds.run_dir(seed), **values) for seed in begun}
     collected = results.collect_evaluations(found)
     lines = {seed: evaluation.to_text(result) for seed, result in found.items()}
     _write((evaluation.to_json(collected) if as_json else results.format_evaluations(collected, lines)) + "\n")

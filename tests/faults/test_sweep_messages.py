@@ -37,7 +37,7 @@ def test_the_hint_for_an_unknown_field_names_a_command_that_exists(
     experiment = load("parity") if name == "parity" else dataclasses.replace(for_env("Acrobot-v1"), name=name)
     with pytest.raises(UserError, match=r"ppo\.horizon_of_it: not a field of the experiment") as caught:
         check_searches(experiment, [parse_search("ppo.horizon_of_it=choice(1,2)")])
-    found = re.search(r"(ctm-rl train .* --help) lists all of them", str(caught.value))
+    found = re.search(r"(ctm-rl train .* --help-all) lists all of them", str(caught.value))
     assert found is not None
     _, *command = shlex.split(found[1])
     assert main(command) == 0
