@@ -92,7 +92,11 @@ def _classes() -> tuple[Any, Any]:
             return float(text) if _FLOAT.fullmatch(text) else super().construct_yaml_float(node)
 
     class Dumper(yaml.SafeDumper):
-        """Writes them."""
+        """Writes them, a list that occurs twice as two lists."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            """Writes no alias."""
+            return True
 
     Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_yaml_float)
     for kind in (Loader, Dumper):

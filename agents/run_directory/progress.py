@@ -248,11 +248,14 @@ def live_columns(
     """
     bar_width = 10 if width < 100 else 30
     to_go = _Fact(f"{_clock(_remaining(budget, row))} to go", 0)
-    facts = [*_facts(budget, row, words), _elapsed(row), to_go]
+    facts = [*_facts(budget, row, words), _elapsed(row)]
+    begin = ""
     if before is not None:
-        facts = [_Fact(before, 0), *(fact._replace(rank=fact.rank or 1) for fact in facts[:-1]), to_go]
+        begin = f"{before}; "
+        facts = [fact._replace(rank=fact.rank + 1) for fact in facts]
     bar = ProgressBar(total=1.0, completed=used_share(budget, row), width=bar_width)
-    return bar, Text(_fitted(facts, width - bar_width - 2), overflow="ellipsis")
+    text = begin + _fitted([*facts, to_go], width - bar_width - 2 - len(begin))
+    return bar, Text(text, overflow="ellipsis")
 
 
 def _fitted(facts: Sequence[_Fact], width: int) -> str:

@@ -228,11 +228,9 @@ class Run:
             try:
                 last = checkpoint.iteration_of(checkpoint.latest(self.run_dir))
             except CheckpointError:
-                raise NotSaved(
-                    f"{sentence(error)} What the run has learned is lost: it has no other checkpoint."
-                ) from error
+                raise NotSaved(f"{error} What the run has learned is lost: it has no other checkpoint.") from error
             raise NotSaved(
-                f"{sentence(error)} What {self.run_dir} has learned since its last checkpoint, iteration {last}, is lost; make "
+                f"{error} What {self.run_dir} has learned since its last checkpoint, iteration {last}, is lost; make "
                 f"room, then continue with: ctm-rl resume {shlex.quote(str(self.run_dir))}"
             ) from error
 
@@ -366,7 +364,7 @@ class Run:
             self.save()
             saved = f"A checkpoint is saved in {self.run_dir}"
         except CheckpointError as problem:
-            saved = f"{sentence(problem)} The last one in {self.run_dir} remains"
+            saved = f"{problem} The last one in {self.run_dir} remains"
         if isinstance(error, EnvFault):
             is_tolerant = isinstance(self._experiment, ActingExperiment) and self._experiment.env.tolerate_faults
             hint = (

@@ -23,6 +23,8 @@ Options = TypeVar("Options")
 
 HELP = ("-h", "--help")
 HELP_ALL = "--help-all"
+_DASHES = "-\u2013\u2014"
+"""What stands before an option; text editors make other dashes of two."""
 _DESCRIPTIONS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 
 
@@ -324,7 +326,7 @@ def _unexpected(argument: str, options: dict[str, _Option], last: str, prog: str
     if last in options and options[last].hint is bool:
         return f"{last} must be True or False, got {argument!r}."
     name, equals, _ = argument.partition("=")
-    option = f"--{name.lstrip('-–—').replace('_', '-')}"  # dashes as text editors make them
+    option = f"--{name.lstrip(_DASHES).replace('_', '-')}"
     if option in options or alias_of(option, options) is not None:
         return f"unexpected argument {argument!r}; did you mean {option}{'=...' if equals else ''}?"
     return f"unexpected argument {argument!r}; options are --name value, see {prog} --help."

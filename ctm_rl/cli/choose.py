@@ -68,8 +68,8 @@ def choose(
     if not choices:
         named = next((word for word in rest if word in names()), "cartpole")
         raise UserError(
-            f"{command} needs an experiment first, such as ctm-rl {command} {named} (all are listed by ctm-rl list), or "
-            "--env ID, or --config FILE; none is given."
+            f"{command} needs an experiment first, such as ctm-rl {command} {named} (all are listed by ctm-rl list), "
+            "or --env ID, or --config FILE; none is given."
         )
     if len(choices) > 1:
         given = " and ".join(" ".join(filter(None, choice)) for choice in choices)
