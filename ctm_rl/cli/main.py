@@ -132,7 +132,7 @@ def _train(arguments: list[str]) -> None:
     if arguments in ONLY_HELP:
         _write(TRAIN_USAGE.format(experiments=_listing(describe, names())))
         return
-    form, arguments = _split_form(arguments)
+    form, arguments = split_form(arguments)
     own, others = divide(SeedOptions, arguments)
     seeds = parse(SeedOptions, own, "ctm-rl train")
     experiment = read_experiment("train", others, also=SeedOptions)
@@ -156,7 +156,7 @@ def _train(arguments: list[str]) -> None:
     _report_finished(run_dir)
 
 
-def _split_form(arguments: list[str]) -> tuple[str | None, list[str]]:
+def split_form(arguments: list[str]) -> tuple[str | None, list[str]]:
     """Separates ``--print-config``: the form that the experiment is to be printed in, and the other arguments."""
     form, rest = None, []
     remaining = list(arguments)

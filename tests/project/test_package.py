@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agents.cluster": AGENTS,
     "agents.runs": {*CORE, *AGENTS, "agents.ppo", "agents.stock", "agents.supervised", "agents.bandit"}
     | {"agents.run_directory", "agents.cluster"},
+    "agents.seeds": {"agents.experiments", "agents.run_directory", "agents.cluster"},
     "agents.tuning": {*CORE, "agents.experiments", "agents.run_directory", "agents.cluster", "agents.runs"},
     "agents.bench": {*CORE, *AGENTS, "agents.run_directory", "agents.cluster", "agents.runs", "agents.supervised"},
     "agents.bench.cluster": {"agents.bench", *AGENTS, "agents.cluster", "agents.ppo"},
@@ -74,7 +75,12 @@ TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
 def folder_of(module: str) -> str:
-    """The folder that a module lies in, by its name inside the package: ``agents.ppo``; ctm_rl/ itself: empty."""
+    """The folder that a module lies in, by its name inside the package: ``agents.ppo``; ctm_rl/ itself: empty.
+
+    ``python -m ctm_rl`` is the command line.
+    """
+    if module == "ctm_rl.__main__":
+        return "cli"
     folder = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
     return folder.removeprefix("ctm_rl").removeprefix(".")
 
@@ -219,7 +225,10 @@ def heavy_modules_after(code: str, cwd: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("package", "loaded"),
-    [("ctm_rl", []), ("ctm_rl.agents", []), ("ctm_rl.configs", []), ("ctm_rl.envs", ["gymnasium"])],
+    [
+        *(("ctm_rl", []), ("ctm_rl.agents", []), ("ctm_rl.configs", []), ("ctm_rl.envs", ["gymnasium"])),
+        ("ctm_rl.agents.seeds.results", []),  # as long as the runs train, their parent takes no memory
+    ],
 )
 def test_importing_a_package_loads_nothing_heavy(package: str, loaded: list[str], tmp_path: Path) -> None:
     assert heavy_modules_after(f"import {package}", tmp_path) == loaded

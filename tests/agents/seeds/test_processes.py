@@ -172,6 +172,7 @@ def test_the_last_line_of_metrics_is_found_without_reading_all(tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_real_seeds_are_as_runs_alone_stop_on_ctrl_c_and_are_evaluated(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
