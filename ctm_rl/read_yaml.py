@@ -75,6 +75,7 @@ def _clause(error: Any) -> str:
 def _classes() -> tuple[Any, Any]:
     """PyYAML's safe loader and dumper, which know the same numbers and no dates."""
     import yaml
+    from yaml.composer import ComposerError
 
     class Loader(yaml.SafeLoader):
         """Reads plain values; refuses aliases, which can make a small file very large."""
@@ -83,7 +84,7 @@ def _classes() -> tuple[Any, Any]:
             """Refuses an alias."""
             if self.check_event(yaml.AliasEvent):
                 mark = self.peek_event().start_mark
-                raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read", mark)
+                raise ComposerError(None, None, "aliases (*name) are not read", mark)
             return super().compose_node(parent, index)
 
         def construct_yaml_float(self, node: Any) -> float:

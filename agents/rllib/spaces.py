@@ -173,7 +173,7 @@ def _part_of(path: tuple[str | int, ...], space: gym.Space, encoder: str) -> Par
         raise UserError(
             f"{what} is not supported: it must be {_SUPPORTED_OBSERVATIONS}; a wrapper can turn it into one of these "
             f"(gymnasium.wrappers.TransformObservation), and model.encoder {example}={SKIP} leaves a part "
-            " of a Dict or Tuple out."
+            "of a Dict or Tuple out."
         )
     encoder = fitting[0] if encoder == "auto" else encoder
     if encoder not in fitting:

@@ -34,8 +34,8 @@ from ctm_rl.agents.runs.training_loop import Position, Run, is_used_up
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.errors import UserError, expand, user_errors
 
-_MAY_CHANGE = {("env", name) for name in ("step_time_limit", "check_bounds", "tolerate_faults")}
-"""Fields of the environment that may differ when a run is resumed: how its faults are handled."""
+_MAY_CHANGE = {("env", name) for name in ("step_time_limit", "check_bounds", "tolerate_faults", "words")}
+"""Fields of the environment that may differ when a run is resumed: how its faults are handled, and its words."""
 
 
 def train(experiment: AnyExperiment, progress: Progress | None = None) -> Path:

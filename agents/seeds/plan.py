@@ -11,7 +11,7 @@ from ctm_rl.agents.experiments.serialise import AnyExperiment, build
 from ctm_rl.agents.run_directory.directory import CONFIG_FILE, METRICS_FILE, load_config
 from ctm_rl.agents.run_directory.progress import Row, used_share
 from ctm_rl.agents.seeds.options import SeedOptions
-from ctm_rl.errors import UserError
+from ctm_rl.errors import UserError, sentence
 from ctm_rl.read_json import read_json
 
 SEEDS_FILE = "seeds.json"
@@ -75,7 +75,7 @@ def read_seeds(directory: Path) -> Seeds:
     try:
         options = build(SeedOptions, read_json(file))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not a file that ctm-rl train --seeds has written: {error}") from error
+        raise UserError(f"{file} is not a file that ctm-rl train --seeds has written: {sentence(error)}") from error
     return Seeds(directory.absolute(), load_config(directory / EXPERIMENT_FILE), options)
 
 

@@ -15,7 +15,7 @@ from ctm_rl.agents.runs.acting_task import ACTING_METRICS
 from ctm_rl.agents.runs.answering_task import AnsweringTask
 from ctm_rl.agents.tuning.options import DEFAULT_NUM_SAMPLES, TuneOptions
 from ctm_rl.agents.tuning.search_space import Config, Search, check_searches, parse_search, with_values
-from ctm_rl.errors import UserError, user_errors
+from ctm_rl.errors import UserError, sentence, user_errors
 
 SWEEP_FILE = "sweep.json"
 TUNE_FOLDER = "tune"
@@ -145,7 +145,7 @@ def read_sweep(directory: Path) -> Sweep:
         values = json.loads(file.read_bytes())
         return Sweep(directory.absolute(), from_json(values["experiment"]), build(TuneOptions, values["options"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is not a file that ctm-rl tune has written: {error}") from error
+        raise UserError(f"{file} is not a file that ctm-rl tune has written: {sentence(error)}") from error
 
 
 def describe_trials(directory: Path, place: str) -> str:

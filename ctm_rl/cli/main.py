@@ -303,16 +303,21 @@ def _resume_seeds(given: ResumeOptions, arguments: list[str]) -> None:
     from ctm_rl.agents.seeds.plan import Seeds, read_seeds
 
     saved = read_seeds(expand(given.dir))
-    own = {name: getattr(saved.experiment, name) for name in ("budget", "address", "placement", "storage")}
+    own = {name: getattr(saved.experiment, name) for name in ("budget", "address", "placement")}
     options = parse(ResumeOptions, arguments, "ctm-rl resume", default=dataclasses.replace(given, **own))
-    if options.run_dir is not None:
-        raise UserError("--run-dir is for a run in a storage; leave it out for several seeds.")
-    named = {f"--{name}" for name in ("address", "storage") if getattr(given, name) is not None}
+    for name in ("run_dir", "storage"):
+        if getattr(given, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is for a single run; leave it out for several seeds.")
+    named = set() if given.address is None else {"--address"}
     check_trusted(run_claims(saved.experiment), given.dir, named=named, is_trusted=options.trust)
     with user_errors():
         experiment = dataclasses.replace(saved.experiment, **{name: getattr(options, name) for name in own})
-    # Every process gets the same options, but for the directory.
-    rest = [argument for argument in arguments if argument not in (given.dir, "--trust")]
+    changes = {f"--{name}": getattr(options, name) for name in ("address", "placement")}
+    if options.budget != saved.experiment.budget:
+        budget = dataclasses.asdict(options.budget)
+        changes |= {f"--budget.{name.replace('_', '-')}": str(value) for name, value in budget.items()}
+    rest = [word for option, value in changes.items() if value is not None for word in (option, value)]
+    rest += ["--env.tolerate-faults"] if options.env.tolerate_faults else []
     _run_seeds(Seeds(saved.directory, experiment, saved.options), is_new=False, options=rest)
 
 
@@ -417,6 +422,7 @@ def _bench(arguments: list[str]) -> None:
     if not isinstance(experiment, ActingExperiment):
         raise UserError(f"bench measures experiments that act, and {experiment.name} answers; name another experiment.")
     experiment = changed(experiment, rest, prog, also=BenchOptions)
+    assert isinstance(experiment, ActingExperiment)
     from ctm_rl.agents.bench.output import measure
 
     if kind == SCALING:

@@ -6,6 +6,7 @@ import graphlib
 import importlib
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 import time
@@ -168,6 +169,22 @@ def undocumented(module: str, tree: ast.Module | ast.ClassDef) -> Iterator[str]:
 
 def test_every_module_and_public_name_has_a_docstring() -> None:
     assert [name for module, tree in TREES.items() for name in undocumented(module, tree)] == []
+
+
+def messages(tree: ast.Module) -> Iterator[str]:
+    """The texts of all errors that a module raises; a value in them is one character."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+            parts = node.args[0].values if isinstance(node.args[0], ast.JoinedStr) else node.args[:1]
+            if re.search(r"Error$|Fault$|Diverged|Lost$|NotSaved|Failed$|NoResult", node.func.id):
+                texts = [str(part.value) if isinstance(part, ast.Constant) else "x" for part in parts]
+                yield "".join(texts).replace("...", "")
+
+
+@pytest.mark.parametrize("glued", [r"\.\.", r"\?\.", r"\.[;,]", r"  ", r"\n", r"[;,:]$"])
+def test_messages_are_whole_sentences_in_one_line(glued: str) -> None:
+    found = [(name, text) for name, tree in TREES.items() for text in messages(tree) if re.search(glued, text)]
+    assert found == []
 
 
 EXPORTING = ["ctm_rl", "ctm_rl.agents", "ctm_rl.envs"]
