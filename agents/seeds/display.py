@@ -37,6 +37,12 @@ class SeedsDisplay:
         """Writes a line that stays."""
         self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
+    def write_end(self, seed: int, how: str) -> None:
+        """Writes how a seed has ended, with its last metrics."""
+        row = self._seeds.last_row(seed)
+        facts = "" if row is None else f"; {describe_row(self._seeds.experiment.budget, row, self._words)}"
+        self.write(f"seed {seed}: {how.rstrip('.')}{facts}")
+
     def update(self, running: Iterable[int]) -> None:
         """Reads and shows the metrics of the seeds that train now."""
         self._rows = {seed: self._seeds.last_row(seed) for seed in running}

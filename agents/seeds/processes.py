@@ -177,7 +177,7 @@ class _Pool:
                         refusal = refusal or self._outcomes[seed].reason
                         waiting.clear()
                     else:
-                        self._display.write(f"seed {seed}: {self._outcomes[seed].in_words()}")
+                        self._display.write_end(seed, self._outcomes[seed].in_words())
                 self._display.update(self._running)
         if refusal is not None and not self._held.is_kept:
             raise UserError(refusal)
