@@ -31,7 +31,16 @@ from ctm_rl.agents.seeds.display import SeedsDisplay
 from ctm_rl.agents.seeds.plan import EXPERIMENT_FILE, SEEDS_FILE, Seeds, finished_before
 from ctm_rl.errors import UserError
 
-COMMAND = (sys.executable, "-P", "-m", "ctm_rl")
+_CHILD = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG: SIGTERM as soon as the parent has ended, however it does
+    if os.getppid() == 1:
+        sys.exit("ctm-rl: the process that started this one has ended.")
+from ctm_rl.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+COMMAND = (sys.executable, "-P", "-c", _CHILD)
 """The command line as a process; nothing of the current folder is imported in its place."""
 _POLL_SECONDS = 0.2
 _PREFIX = "ctm-rl: "

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import descendants, is_running
 from rich.console import Console
 from tiny_runs import CTM_RL, TINY, budget, comparable
 
 from ctm_rl.agents.cluster.signals import RunInterrupted
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
-from ctm_rl.agents.seeds import processes
+from ctm_rl.agents.seeds import processes as seed_processes
 from ctm_rl.agents.seeds.display import SeedsDisplay
 from ctm_rl.agents.seeds.options import SeedOptions
 from ctm_rl.agents.seeds.plan import Seeds, last_row, read_seeds
@@ -59,7 +60,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def install(what: dict[int, str] | None = None) -> None:
         command = (sys.executable, "-S", "-c", f"WHAT = {what or {}!r}\n{STAND_IN}")
-        monkeypatch.setattr(processes, "COMMAND", command)
+        monkeypatch.setattr(seed_processes, "COMMAND", command)
 
     return install
 
@@ -171,6 +172,27 @@ def test_the_last_line_of_metrics_is_found_without_reading_all(tmp_path: Path) -
     assert last_row(tmp_path) is None
 
 
+def stopped_by(signum: int, arguments: list[str]) -> int:
+    """Runs a command on two seeds in k, stops it once both have trained, and waits until their processes have ended."""
+    before = {seed: len(read_metrics(Path(f"k/seed-{seed}"))) for seed in (1, 2)}
+    process = subprocess.Popen([*CTM_RL, *arguments])
+    try:
+        deadline = time.monotonic() + 600
+        while any(len(read_metrics(Path(f"k/seed-{seed}"))) <= before[seed] + 1 for seed in (1, 2)):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        others = descendants(process.pid)
+        os.kill(process.pid, signum)
+        code = process.wait(300)
+        while any(map(is_running, others)):
+            assert time.monotonic() < deadline + 300, others
+            time.sleep(0.2)
+        return code
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_real_seeds_are_as_runs_alone_stop_on_ctrl_c_and_are_evaluated(
@@ -187,14 +209,8 @@ def test_real_seeds_are_as_runs_alone_stop_on_ctrl_c_and_are_evaluated(
     assert [one["train_seed"] for one in found["seeds"]] == [1, 2]
     assert found["metrics"]["episode_return_mean"]["num_seeds"] == 2
 
-    process = subprocess.Popen([*CTM_RL, "train", "cartpole", "--seeds", "1", "2", *TINY, "--run-dir", "k"])
-    deadline = time.monotonic() + 600
-    while not all(read_metrics(Path(f"k/seed-{seed}")) for seed in (1, 2)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    os.kill(process.pid, signal.SIGINT)
-    assert process.wait(300) == 130
-    for seed in (1, 2):
-        assert list(Path(f"k/seed-{seed}/checkpoints").iterdir())
-    last = read_metrics(Path("k/seed-1"))[-1]["env_steps"] or 0
-    assert main(["resume", "k", "--budget.env-steps", str(int(last) + 1)]) == 0
-    assert (read_metrics(Path("k/seed-1"))[-1]["env_steps"] or 0) > last
+    assert stopped_by(signal.SIGINT, ["train", "cartpole", "--seeds", "1", "2", *TINY, "--run-dir", "k"]) == 130
+    last = max(int(read_metrics(Path(f"k/seed-{seed}"))[-1]["env_steps"] or 0) for seed in (1, 2))
+    assert stopped_by(signal.SIGKILL, ["resume", "k"]) == -signal.SIGKILL
+    assert main(["resume", "k", "--budget.env-steps", str(4 * last)]) == 0
+    assert (read_metrics(Path("k/seed-1"))[-1]["env_steps"] or 0) >= 4 * last
