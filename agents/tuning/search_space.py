@@ -32,6 +32,7 @@ _SEARCH = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*=\s*(\w+)\s*\((.*)\)\s*", re.DOTA
 _WORD = re.compile(r"[\w.:/@+=-]+")
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 _SWEEP_FIELDS = ("name", "run_dir", "address", "storage", "placement")
+_SHARE_INSIDE = 0.1234567
 _NUM_ENUMERATED = 64
 """All whole numbers of a range are checked if there are at most this many."""
 _NUM_COMBINED = 2048
@@ -64,7 +65,9 @@ class Search:
         if self.kind == "quniform" and all(isinstance(number, int) for number in self.arguments):
             values = range(low, high + 1, step[0])
             return list(values) if len(values) <= _NUM_ENUMERATED else [low, high]
-        return [float(low), float(high)]
+        # A value inside that is no whole number, unless all are: a field for whole numbers then refuses it.
+        inside = low + (step[0] if step else _SHARE_INSIDE * (high - low))
+        return [float(low), float(inside), float(high)]
 
     def nearest(self, value: Any) -> Any:
         """Returns the possible value nearest to a number; a listed value is returned as it is."""
