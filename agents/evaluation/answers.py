@@ -127,7 +127,7 @@ def evaluate_answers(
     return {
         "episodes": episodes,
         "task": task.name,
-        "words": list(task.env.words),
+        **({"words": list(task.env.words)} if task.env.words else {}),
         **scores.summary(),
         **({} if reapply is None else {"solved_by_reapplying": num_solved / episodes}),
         **({"halting": halting_curve(model, joined(batches), thresholds)} if thresholds else {}),
