@@ -11,7 +11,7 @@ IMAGES = "ctm_rl.envs:ctm_rl/Images-v0"
 
 def _task(dataset: str) -> TaskConfig:
     """The environment of a data set; ``--env.kwargs`` names its directory."""
-    return TaskConfig(id=IMAGES, kwargs={"dataset": dataset}, held_out_kwargs={"split": "test"})
+    return TaskConfig(id=IMAGES, kwargs={"dataset": dataset}, held_out_kwargs={"split": "test"}, words=("images",))
 
 
 def mnist() -> AnsweringExperiment:

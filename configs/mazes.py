@@ -7,13 +7,14 @@ from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.config import AnswerConfig
 
 MAZE = "ctm_rl.envs:ctm_rl/Maze-v0"
+_WORDS = ("steps", "whole routes")
 
 
 def mazes() -> AnsweringExperiment:
     """Routes through mazes of 9 pixels, without position encoding, small enough for two CPU cores."""
     return AnsweringExperiment(
         name="mazes",
-        env=TaskConfig(id=MAZE, kwargs={"size": 9, "route_length": 30}),
+        env=TaskConfig(id=MAZE, kwargs={"size": 9, "route_length": 30}, words=_WORDS),
         model=AnswerConfig(
             encoder="resnet18-1",
             num_neurons=128,
@@ -40,7 +41,7 @@ def mazes_19() -> AnsweringExperiment:
     return replace(
         base,
         name="mazes-19",
-        env=TaskConfig(id=MAZE, kwargs={"size": 19, "route_length": 50}),
+        env=TaskConfig(id=MAZE, kwargs={"size": 19, "route_length": 50}, words=_WORDS),
         model=replace(
             base.model,
             num_neurons=1024,
@@ -66,7 +67,7 @@ def mazes_39() -> AnsweringExperiment:
     return replace(
         base,
         name="mazes-39",
-        env=TaskConfig(id=MAZE, kwargs={"size": 39, "route_length": 100}),
+        env=TaskConfig(id=MAZE, kwargs={"size": 39, "route_length": 100}, words=_WORDS),
         model=replace(
             base.model,
             encoder="resnet34-2",

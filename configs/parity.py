@@ -13,13 +13,14 @@ from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.config import AnswerConfig
 
 PARITY = "ctm_rl.envs:ctm_rl/Parity-v0"
+_WORDS = ("bits", "whole sequences")
 
 
 def parity() -> AnsweringExperiment:
     """Parity of every prefix of 16 values, small enough for two CPU cores."""
     return AnsweringExperiment(
         name="parity",
-        env=TaskConfig(id=PARITY, kwargs={"length": 16}),
+        env=TaskConfig(id=PARITY, kwargs={"length": 16}, words=_WORDS),
         model=AnswerConfig(
             encoder="parity",
             positions="rotational-1d",
@@ -45,7 +46,7 @@ def parity_64() -> AnsweringExperiment:
     return replace(
         base,
         name="parity-64",
-        env=TaskConfig(id=PARITY, kwargs={"length": 64}),
+        env=TaskConfig(id=PARITY, kwargs={"length": 64}, words=_WORDS),
         model=replace(
             base.model,
             num_neurons=1024,
@@ -67,7 +68,7 @@ def parity_bandit() -> AnsweringExperiment:
     return replace(
         base,
         name="parity-bandit",
-        env=TaskConfig(id=PARITY, kwargs={"length": 8}),
+        env=TaskConfig(id=PARITY, kwargs={"length": 8}, words=_WORDS),
         model=replace(
             base.model,
             num_neurons=64,

@@ -18,6 +18,7 @@ def qa_mnist() -> AnsweringExperiment:
             # half the batches ask for one digit: from sums alone, the parity of the answer is learned very late
             kwargs={"num_digits": [2, 2], "num_operations": [0, 1], "size": 16},
             held_out_kwargs={"split": "test", "num_operations": [1, 1]},
+            words=("answers",),
         ),
         model=AnswerConfig(
             encoder="digits",
@@ -48,7 +49,7 @@ def qa_mnist_10() -> AnsweringExperiment:
     return replace(
         base,
         name="qa-mnist-10",
-        env=TaskConfig(id=QA_MNIST, held_out_kwargs={"split": "test"}),
+        env=TaskConfig(id=QA_MNIST, held_out_kwargs={"split": "test"}, words=("answers",)),
         model=replace(
             base.model,
             num_neurons=1024,

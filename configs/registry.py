@@ -3,6 +3,7 @@
 import ast
 import difflib
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -39,16 +40,17 @@ def load(name: str) -> AnyExperiment:
     """Returns the experiment of a name; ``module:function`` names a function that returns one.
 
     Raises:
-        UserError: there is none; the message lists all names, the closest one first.
+        UserError: there is none; the message names the closest one, and how to list all.
     """
     if name not in _EXPERIMENTS and (is_code_name(name) or name in declared_code(OWN_EXPERIMENTS)):
         return _load_own(name)
     if name not in _EXPERIMENTS:
-        closest = difflib.get_close_matches(name, names(), n=len(_EXPERIMENTS))
-        ordered = [*closest, *(other for other in names() if other not in closest)]
-        raise UserError(
-            f"unknown experiment {name!r}; allowed are {', '.join(ordered)} (any environment: ctm-rl train --env ID)."
-        )
+        closest = difflib.get_close_matches(name, names(), n=1)
+        if re.search(r"-v\d+$|[:/]", name):
+            guess = f"an environment is given as --env {name}"
+        else:
+            guess = f"did you mean {closest[0]}?" if closest else "any environment can be given as --env ID"
+        raise UserError(f"unknown experiment {name!r}: {guess} (all are listed by ctm-rl list).")
     return _EXPERIMENTS[name]()
 
 

@@ -7,13 +7,14 @@ from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.config import AnswerConfig
 
 SORTING = "ctm_rl.envs:ctm_rl/Sorting-v0"
+_WORDS = ("places", "whole lists")
 
 
 def sorting() -> AnsweringExperiment:
     """The order of 8 numbers, small enough for two CPU cores."""
     return AnsweringExperiment(
         name="sorting",
-        env=TaskConfig(id=SORTING, kwargs={"length": 8}),
+        env=TaskConfig(id=SORTING, kwargs={"length": 8}, words=_WORDS),
         model=AnswerConfig(
             encoder="none",
             num_heads=0,
@@ -36,7 +37,7 @@ def sorting_30() -> AnsweringExperiment:
     return replace(
         base,
         name="sorting-30",
-        env=TaskConfig(id=SORTING, kwargs={"length": 30}),
+        env=TaskConfig(id=SORTING, kwargs={"length": 30}, words=_WORDS),
         model=replace(
             base.model,
             num_neurons=512,

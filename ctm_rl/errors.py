@@ -92,6 +92,12 @@ def expand(path: str | Path) -> Path:
         raise UserError(f"{path} cannot be found: {error} Name the directory itself.") from error
 
 
+def sentence(text: object) -> str:
+    """A message as a sentence, with a full stop unless it ends with a mark, so that another one can follow it."""
+    shown = str(text).rstrip()
+    return shown if shown.endswith((".", "?", "!")) else f"{shown}."
+
+
 def printable(text: object, max_length: int = 200) -> str:
     """A name or text of a foreign file as it may be written to a terminal.
 

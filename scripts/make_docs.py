@@ -197,6 +197,7 @@ def command_line_page() -> str:
     """The page on the command line."""
     from ctm_rl.agents import ActingExperiment, AnsweringExperiment
     from ctm_rl.agents.bench.settings import BenchOptions
+    from ctm_rl.agents.seeds.options import SeedOptions
     from ctm_rl.agents.tuning.options import TuneOptions
     from ctm_rl.cli import command_options as commands
 
@@ -213,18 +214,39 @@ def command_line_page() -> str:
         GENERATED,
         "# Command line\n\n",
         "Every field of an experiment is an option: `--model.num-ticks 4` sets `num_ticks` of the part `model`. "
-        "`ctm-rl train EXPERIMENT --help` shows all of them with their values in that experiment.\n\n",
+        "`ctm-rl train EXPERIMENT --help` shows those that matter most with their values in that experiment, "
+        "`--help-all` all of them. Whole numbers may be written `1000000`, `1_000_000` or `1e6`.\n\n",
         f"<!-- not run: this is the text of ctm-rl --help -->\n```text\n{commands.USAGE}```\n\n",
+        "`python -m ctm_rl` is the same command.\n\n",
         "Exit codes: 0 done; 1 learning or an environment went wrong; 2 a mistake in the command; 128 + N stopped "
         "by signal N, such as 130 (Ctrl-C) or 143 (SIGTERM), after a checkpoint.\n\n",
-        "## train: experiments that act\n\n",
+        "## train\n\n"
+        "`--print-config` prints the experiment as JSON, `--print-config yaml` as YAML, and trains nothing; `--config` "
+        "reads both again.\n\n",
+        option_table(SeedOptions),
+        "\n## train: experiments that act\n\n",
         "Defaults are those of the class; an experiment has values of its own.\n\n",
         option_table(ActingExperiment),
         "\n## train: experiments that answer\n\n",
         option_table(AnsweringExperiment),
     ]
+    parts += ["\n", names_page()]
     parts += [f"\n## {title}\n\n{inspect.getdoc(kind)}\n\n{option_table(kind)}" for title, kind in kinds.items()]
     return "".join(parts)
+
+
+def names_page() -> str:
+    """The section on the names that other libraries have for options."""
+    from ctm_rl.cli.aliases import ALIASES, HINTS
+
+    same = [[f"`{name}`", " or ".join(f"`{option}`" for option in options)] for name, options in ALIASES.items()]
+    hints = [[f"`{name}`", hint] for name, hint in HINTS.items()]
+    return (
+        "## Names of other libraries\n\n"
+        "These names of Stable-Baselines3, CleanRL, RLlib and Lightning, and earlier ones of this command, are "
+        f"accepted where a command has the option:\n\n{to_table(['name', 'option here'], same)}\n"
+        f"Others mean something else here; the command answers in one line:\n\n{to_table(['name', 'here'], hints)}"
+    )
 
 
 # --- the experiments, from the registry ---

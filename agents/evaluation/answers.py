@@ -12,6 +12,7 @@ from torch import Tensor
 from ctm_rl.agents.evaluation.halting_curve import Batch, check_can_halt_answers, describe_points, halting_curve, joined
 from ctm_rl.agents.experiments.answering import LossKind, TaskConfig
 from ctm_rl.agents.rllib.columns import to_device
+from ctm_rl.agents.run_directory.progress import describe_accuracy
 from ctm_rl.agents.supervised.module import fit_answer_config
 from ctm_rl.agents.supervised.sampler import OBSERVATIONS, TARGETS, Sampler
 from ctm_rl.checkpoints.published import OfficialModel
@@ -32,11 +33,11 @@ from ctm_rl.models.preprocessing import model_inputs
 
 BATCH_SIZE = 100
 
-_OFFICIAL: dict[str, tuple[str, LossKind]] = {
-    "parity": ("ctm_rl.envs:ctm_rl/Parity-v0", "classes"),
-    "sort": ("ctm_rl.envs:ctm_rl/Sorting-v0", "order"),
+_OFFICIAL: dict[str, tuple[str, LossKind, tuple[str, str]]] = {
+    "parity": ("ctm_rl.envs:ctm_rl/Parity-v0", "classes", ("bits", "whole sequences")),
+    "sort": ("ctm_rl.envs:ctm_rl/Sorting-v0", "order", ("places", "whole lists")),
 }
-"""Environments and losses of published tasks with generated samples."""
+"""Environments, losses and words of published tasks with generated samples."""
 
 
 class EvaluationTask(NamedTuple):
@@ -61,9 +62,9 @@ def evaluation_task_of(official: OfficialModel) -> EvaluationTask:
             f"a model for {official.task} needs its data set, which an imported checkpoint does not name; "
             f"{' and '.join(_OFFICIAL)} can be evaluated, and ctm_rl.load_official returns the model in Python."
         )
-    env_id, loss = _OFFICIAL[official.task]
+    env_id, loss, words = _OFFICIAL[official.task]
     length = official.config.num_groups if official.task == "parity" else official.config.input_dim
-    return EvaluationTask(TaskConfig(id=env_id, kwargs={"length": length}), loss, official.task)
+    return EvaluationTask(TaskConfig(id=env_id, kwargs={"length": length}, words=words), loss, official.task)
 
 
 def evaluate_answers(
@@ -126,6 +127,7 @@ def evaluate_answers(
     return {
         "episodes": episodes,
         "task": task.name,
+        **({"words": list(task.env.words)} if task.env.words else {}),
         **scores.summary(),
         **({} if reapply is None else {"solved_by_reapplying": num_solved / episodes}),
         **({"halting": halting_curve(model, joined(batches), thresholds)} if thresholds else {}),
@@ -217,22 +219,21 @@ def _scores_for(config: AnswerConfig, loss: LossKind, human: Tensor | None) -> _
 
 def describe_answers(result: dict[str, Any]) -> str:
     """The result as one line of text, and one more for each point of the halting curve."""
+    words = result.get("words", ())
     return (
-        f"{result['episodes']} samples of {result['task']}: {_describe_accuracy(result)}, in {result['seconds']:.1f} s"
+        f"{result['episodes']} samples of {result['task']}: {_describe(result, words)}, in {result['seconds']:.1f} s"
         + (f", halting after {result['ticks_mean']:.2f} ticks" if "ticks_mean" in result else "")
         + describe_points(
             result,
-            lambda point: f", {_describe_accuracy(point)}, {1e3 * point['seconds_per_sample']:.3f} ms per sample",
+            lambda point: f", {_describe(point, words)}, {1e3 * point['seconds_per_sample']:.3f} ms per sample",
         )
     )
 
 
-def _describe_accuracy(result: dict[str, Any]) -> str:
+def _describe(result: dict[str, Any], words: Sequence[str]) -> str:
     """Both accuracies of a result or of a point of its halting curve."""
-    return (
-        f"{describe_share(result, 'accuracy')} of elements correct, "
-        f"{describe_share(result, 'accuracy_whole')} of samples in full"
-    )
+    shares = [describe_share(result, name) for name in ("accuracy", "accuracy_whole")]
+    return ", ".join(describe_accuracy(*shares, words))
 
 
 def describe_share(result: dict[str, Any], name: str) -> str:

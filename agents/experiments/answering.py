@@ -26,11 +26,16 @@ class TaskConfig:
     """Arguments of the environment, such as '{"length": 16}'."""
     held_out_kwargs: JsonObject = field(default_factory=dict)
     """Arguments that differ for held-out samples, such as '{"split": "test"}'."""
+    words: tuple[str, ...] = ()
+    """What an element of an answer and a whole sample are called, such as bits and "whole sequences", or one word where
+    a sample has one element, such as images: progress and evaluate use them."""
 
     def __post_init__(self) -> None:
         """Refuses an empty id, and arguments that JSON cannot hold."""
         if not self.id.strip():
             raise ValueError("env.id must name an environment, such as ctm_rl/Parity-v0; it is empty.")
+        if len(self.words) > 2 or not all(word.strip() for word in self.words):
+            raise ValueError(f"env.words must be at most two, none of them empty, got {list(self.words)}.")
         for name in ("kwargs", "held_out_kwargs"):
             try:
                 json.dumps(getattr(self, name))
@@ -237,7 +242,9 @@ def _check_signal(experiment: AnsweringExperiment) -> None:
     learning = experiment.learning
     if experiment.signal == "label":
         if experiment.bandit != BanditSettings():
-            raise ValueError("bandit has no effect with signal label; leave it at its defaults.")
+            raise ValueError(
+                "bandit.* fields have no effect with signal label; set signal to reward, or leave them out."
+            )
         return
     if learning.loss == "order":
         raise ValueError(

@@ -102,6 +102,8 @@ def _convert(hint: Any, value: object, path: str) -> Any:
 def _convert_plain(hint: Any, value: object, path: str) -> Any:
     """Checks one JSON value against a plain type."""
     # bool is a subclass of int in Python.
+    if hint is int and isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e6 is a float in JSON and YAML
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(min(max(value, -(10**300)), 10**300))  # no float is larger than about 1e308
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

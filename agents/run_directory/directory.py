@@ -17,6 +17,7 @@ from typing import Any
 from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_json
 from ctm_rl.errors import UserError, expand
 from ctm_rl.read_json import read_json
+from ctm_rl.read_yaml import SUFFIXES, read_yaml
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
@@ -383,23 +384,32 @@ def read_config(path: Path) -> AnyExperiment:
 
 
 def load_config(path: Path) -> AnyExperiment:
-    """Reads an experiment from a JSON file.
+    """Reads an experiment from a JSON file, or a YAML file if its name ends so.
 
     Raises:
-        UserError: the file is missing, is not JSON, or its fields are wrong.
+        UserError: the file is missing, is not JSON or YAML, or its fields are wrong.
     """
+    is_yaml = path.suffix.lower() in SUFFIXES
     try:
-        values = read_json(path)
+        values, lines = read_yaml(path) if is_yaml else (read_json(path), {})
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; name the config.json of a run.") from error
     except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}.") from error
+        raise UserError(f"{path} {'cannot be read' if is_yaml else 'is not JSON'}: {error}.") from error
     if isinstance(values, dict) and "task" in values and "env" not in values:
         raise UserError(f"{path} describes an imported model for {values['task']}; it can be evaluated, not trained.")
     try:
         return from_json(values)
     except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{path}{_line_of(str(error), lines)}: {error}") from error
+
+
+def _line_of(message: str, lines: dict[str, int]) -> str:
+    """Where the field is that a message begins with, as ``, line 3``; empty if that is not known."""
+    name = message.partition(" ")[0].partition("[")[0].rstrip(":,")
+    while name and name not in lines:
+        name = name.rpartition(".")[0]
+    return f", line {lines[name]}" if name else ""
 
 
 @contextlib.contextmanager

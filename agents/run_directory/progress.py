@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from rich.console import Console
@@ -92,6 +92,7 @@ class TerminalProgress(Progress):
         budget: what the bar and the remaining time are computed from.
         console: where to write.
         on_stuck: see ``Progress.end_process``.
+        words: what a task calls its answers, see ``describe_accuracy``.
     """
 
     def __init__(
@@ -99,8 +100,10 @@ class TerminalProgress(Progress):
         budget: BudgetConfig,
         console: Console,
         on_stuck: Callable[[BaseException], None] = lambda reason: None,
+        words: Sequence[str] = (),
     ) -> None:
         self._budget = budget
+        self._words = words
         self._console = console
         self._on_stuck = on_stuck
         self._is_terminal = console.is_terminal  # rich asks the system each time
@@ -195,7 +198,7 @@ class TerminalProgress(Progress):
         """Writes the metrics as one plain line."""
         self._last_time = time.monotonic()
         self._last_row = None
-        self.write(f"iteration {row['iteration']}: {_facts(row)}, {self._steps(row)}, {_clock(row['seconds'] or 0)}")
+        self.write(f"iteration {row['iteration']}: {describe_row(self._budget, row, self._words)}")
 
     def __rich__(self) -> Table:
         """Returns the live line as it is now."""
@@ -204,30 +207,75 @@ class TerminalProgress(Progress):
         is_long = time.monotonic() - self._iteration_began >= SECONDS_BEFORE_PARTS
         if self._is_stopping:
             line.add_row("", Text(self._stopping))
-            return line
-        if part is not None and (is_long or row is None):
-            line.add_row("", Text(str(part) if row is None else f"{part}; {_facts(row)}, {self._steps(row)}"))
-            return line
-        if row is None:
-            return line
-        ending = f"{_clock(row['seconds'] or 0)}, {_clock(self._remaining(row))} to go"
-        bar = ProgressBar(
-            total=1.0, completed=used_share(self._budget, row), width=10 if self._console.width < 100 else 30
-        )
-        line.add_row(bar, Text(f"{_facts(row)}, {self._steps(row)}, {ending}"))
+        elif row is not None:
+            before = str(part) if part is not None and is_long else None
+            line.add_row(*live_columns(self._budget, row, self._words, self._console.width, before))
+        elif part is not None:
+            line.add_row("", Text(str(part)))
         return line
 
-    def _remaining(self, row: Row) -> float:
-        """An estimate of the seconds that are left."""
-        speed = row["env_steps_per_second"] or 0
-        remaining = max(0.0, self._budget.env_steps - (row["env_steps"] or 0)) / speed if speed else 0.0
-        if self._budget.minutes is not None:
-            remaining = min(remaining, max(0.0, self._budget.minutes * 60 - (row["seconds"] or 0)))
-        return remaining
 
-    def _steps(self, row: Row) -> str:
-        """Steps taken, and steps in the budget."""
-        return f"{_count(row['env_steps'] or 0)} of {_count(self._budget.env_steps)} steps"
+class _Fact(NamedTuple):
+    """A part of a line of progress."""
+
+    text: str
+    rank: int
+    """0: always shown; of the others those with the largest number are left out first."""
+
+
+def describe_row(budget: BudgetConfig, row: Row, words: Sequence[str] = ()) -> str:
+    """Returns a line of metrics in words, whole.
+
+    Args:
+        budget: of the run.
+        row: the metrics.
+        words: see ``describe_accuracy``.
+    """
+    return ", ".join(fact.text for fact in (*_facts(budget, row, words), _elapsed(row)))
+
+
+def live_columns(
+    budget: BudgetConfig, row: Row, words: Sequence[str], width: int, before: str | None = None
+) -> tuple[ProgressBar, Text]:
+    """Returns a bar and a line of metrics that fit a terminal: the result and the time to go always stay.
+
+    Args:
+        budget: of the run.
+        row: the metrics.
+        words: see ``describe_accuracy``.
+        width: of the terminal, in characters.
+        before: what the line begins with.
+    """
+    bar_width = 10 if width < 100 else 30
+    to_go = _Fact(f"{_clock(_remaining(budget, row))} to go", 0)
+    facts = [*_facts(budget, row, words), _elapsed(row)]
+    begin = ""
+    if before is not None:
+        begin = f"{before}; "
+        facts = [fact._replace(rank=fact.rank + 1) for fact in facts]
+    bar = ProgressBar(total=1.0, completed=used_share(budget, row), width=bar_width)
+    text = begin + _fitted([*facts, to_go], width - bar_width - 2 - len(begin))
+    return bar, Text(text, overflow="ellipsis")
+
+
+def _fitted(facts: Sequence[_Fact], width: int) -> str:
+    """The facts that fit a width, in their order."""
+    kept = list(facts)
+    while len(text := ", ".join(fact.text for fact in kept)) > width:
+        last = max(kept, key=lambda fact: fact.rank)
+        if last.rank == 0:
+            break
+        kept.remove(last)
+    return text
+
+
+def _remaining(budget: BudgetConfig, row: Row) -> float:
+    """An estimate of the seconds that are left."""
+    speed = row["env_steps_per_second"] or 0
+    remaining = max(0.0, budget.env_steps - (row["env_steps"] or 0)) / speed if speed else 0.0
+    if budget.minutes is not None:
+        remaining = min(remaining, max(0.0, budget.minutes * 60 - (row["seconds"] or 0)))
+    return remaining
 
 
 def used_share(budget: BudgetConfig, row: Row) -> float:
@@ -238,19 +286,50 @@ def used_share(budget: BudgetConfig, row: Row) -> float:
     return min(1.0, share)
 
 
-def _facts(row: Row) -> str:
-    """Returns or accuracy, and speed."""
+def _facts(budget: BudgetConfig, row: Row, words: Sequence[str]) -> list[_Fact]:
+    """Return or accuracy, speed, and the steps taken of those in the budget."""
+    unit = "steps"
     if "episode_return_mean" in row:
         value = row["episode_return_mean"]
-        shown = "no episode ended yet" if value is None else f"return {describe_return(value)}"
+        facts = [_Fact("no episode ended yet" if value is None else f"return {describe_return(value)}", 0)]
         if row.get("env_faults"):
-            shown += f", {row['env_faults']:.0f} env faults"
+            facts.append(_Fact(f"{row['env_faults']:.0f} env faults", 1))
     else:
+        unit = "samples"
         loss, accuracy, whole = (row[name] for name in ("total_loss", "accuracy", "accuracy_whole"))
-        shown = f"loss {loss or 0:.3f}"
-        if accuracy is not None:
-            shown += f", {100 * accuracy:.1f} % of elements right, {100 * (whole or 0):.1f} % of samples"
-    return f"{shown}, {row['env_steps_per_second'] or 0:,.0f} steps/s"
+        shares = [] if accuracy is None else describe_accuracy(percent(accuracy), percent(whole or 0), words)
+        facts = [_Fact(f"loss {loss or 0:.3f}", 6 if shares else 0)]
+        facts += [_Fact(share, rank) for rank, share in enumerate(shares)]
+    return [
+        *facts,
+        _Fact(f"{row['env_steps_per_second'] or 0:,.0f} {unit}/s", 4),
+        _Fact(f"{_count(row['env_steps'] or 0)} of {_count(budget.env_steps)} {unit}", 3),
+    ]
+
+
+def _elapsed(row: Row) -> _Fact:
+    """The time that a run has taken."""
+    return _Fact(_clock(row["seconds"] or 0), 5)
+
+
+def percent(share: float) -> str:
+    """A share in percent, with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def describe_accuracy(elements: str, whole: str, words: Sequence[str] = ()) -> list[str]:
+    """Returns shares of right answers in words, as "97.0 % of bits" and "90.1 % of whole sequences".
+
+    Args:
+        elements: the share of right elements, as text such as 97.0 %.
+        whole: the share of samples with all elements right, likewise.
+        words: what the task calls its elements and its whole samples; one word where a sample is one element; empty:
+            it has no words of its own.
+    """
+    if len(words) == 1:
+        return [f"{whole} of {words[0]}"]
+    names = words or ("elements", "whole samples")
+    return [f"{share} of {name}" for share, name in zip((elements, whole), names, strict=True)]
 
 
 def _count(number: float) -> str:

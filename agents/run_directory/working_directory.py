@@ -9,7 +9,6 @@ from typing import Any
 
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
-from ctm_rl.agents.run_directory.storage import is_url
 from ctm_rl.agents.run_directory.trust import fixed_import_path
 from ctm_rl.errors import expand
 
@@ -35,7 +34,11 @@ def with_absolute_paths(experiment: AnyExperiment) -> AnyExperiment:
 
 def with_absolute_storage(experiment: AnyExperiment) -> AnyExperiment:
     """Makes the storage's path absolute, unless it is a URL."""
-    if experiment.storage is None or is_url(experiment.storage):
+    if experiment.storage is None:
+        return experiment
+    from ctm_rl.agents.run_directory.storage import is_url  # loads torch
+
+    if is_url(experiment.storage):
         return experiment
     return dataclasses.replace(experiment, storage=str(expand(experiment.storage).absolute()))
 

@@ -42,7 +42,7 @@ from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.errors import UserError, expand, user_errors
 from ctm_rl.inference.policy import POLICY_ENTRY
 
-_MAY_CHANGE = {("env", name) for name in ("step_time_limit", "check_bounds", "tolerate_faults", "target")}
+_MAY_CHANGE = {("env", name) for name in ("step_time_limit", "check_bounds", "tolerate_faults", "target", "words")}
 """Fields of the environment that may differ when a run is resumed: they do not change what it learns."""
 
 

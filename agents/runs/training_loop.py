@@ -36,7 +36,7 @@ from ctm_rl.agents.runs.task import MODULE
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.finite import find_not_finite, learned_part
 from ctm_rl.checkpoints.store import CheckpointError
-from ctm_rl.errors import Diverged, EnvFault, UserError
+from ctm_rl.errors import Diverged, EnvFault, UserError, sentence
 
 if TYPE_CHECKING:
     from ctm_rl.agents.runs.init_from import Source
@@ -503,14 +503,14 @@ class Run:
         if isinstance(error, EnvFault):
             is_tolerant = isinstance(self._experiment, ActingExperiment) and self._experiment.env.tolerate_faults
             hint = (
-                "too many faults for --tolerate-env-faults"
+                "too many faults for --env.tolerate-faults"
                 if is_tolerant
-                else "--tolerate-env-faults continues after faults"
+                else "--env.tolerate-faults continues after faults"
             )
-            raise EnvFault(f"{error} {saved}; {hint}.") from error
+            raise EnvFault(f"{sentence(error)} {saved}; {hint}.") from error
         going_on = f"{saved}; continue with: ctm-rl resume {self.run_dir}"
         if isinstance(error, UserError):
-            raise RunLost(f"{error} {going_on}") from error
+            raise RunLost(f"{sentence(error)} {going_on}") from error
         if is_of_ray:
             raise RunLost(f"Ray failed in iteration {iteration} ({_first_line(error)}). {going_on}") from error
         _LOG.error("iteration %d failed. %s", iteration, going_on)
@@ -526,7 +526,7 @@ class Run:
 
     def _located(self, error: Diverged, iteration: int) -> Diverged:
         """The error with where it happened, and where the run can be continued from."""
-        text = f"iteration {iteration} has diverged: {error}"
+        text = f"iteration {iteration} has diverged: {sentence(error)}"
         with contextlib.suppress(CheckpointError):  # there is none before the first
             last = checkpoint.iteration_of(checkpoint.latest(self.run_dir))
             text += (

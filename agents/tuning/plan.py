@@ -2,19 +2,20 @@
 
 import dataclasses
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, build, from_json
-from ctm_rl.agents.run_directory.directory import SWEEP_FILE, config_of
+from ctm_rl.agents.run_directory.directory import CONFIG_FILE, SWEEP_FILE, config_of
 from ctm_rl.agents.run_directory.trust import Claim, run_claims, value_claims
 from ctm_rl.agents.runs.acting_task import ActingTask
 from ctm_rl.agents.runs.answering_task import AnsweringTask
 from ctm_rl.agents.tuning.options import DEFAULT_NUM_SAMPLES, TuneOptions
 from ctm_rl.agents.tuning.search_space import Config, Search, check_searches, parse_search, with_values
-from ctm_rl.errors import UserError, user_errors
+from ctm_rl.errors import UserError, sentence, user_errors
 
 TUNE_FOLDER = "tune"
 """Ray Tune's own files, which it resumes a sweep from."""
@@ -149,7 +150,35 @@ def read_sweep(directory: Path) -> Sweep:
         experiment = dataclasses.replace(experiment, logger=tuple(dict.fromkeys((*experiment.logger, *former))))
         return Sweep(directory.absolute(), experiment, build(TuneOptions, options))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is not a file that ctm-rl tune has written: {error}") from error
+        raise UserError(f"{file} is not a file that ctm-rl tune has written: {sentence(error)}") from error
+
+
+def describe_trials(directory: Path, place: str) -> str:
+    """Returns a line that names a sweep's trials with their last values, and how to evaluate the best one.
+
+    Args:
+        directory: the sweep's directory.
+        place: the same, for commands to type.
+
+    Raises:
+        UserError: its file cannot be read.
+    """
+    from ctm_rl.agents.run_directory.metrics_file import read_metrics
+
+    sweep = read_sweep(directory)
+    scores: dict[str, float | None] = {}
+    for trial in sorted(path.parent.name for path in directory.glob(f"trial-*/{CONFIG_FILE}")):
+        rows = read_metrics(directory / trial)
+        scores[trial] = rows[-1].get(sweep.metric) if rows else None
+    if not scores:
+        return f"{place} is a sweep without trials; continue it with: ctm-rl resume {shlex.quote(place)}"
+    named = ", ".join(name if value is None else f"{name} ({value:.4g})" for name, value in scores.items())
+    known = {name: value for name, value in scores.items() if value is not None}
+    best = (max if sweep.options.mode == "max" else min)(known or scores, key=lambda name: known.get(name, 0.0))
+    return (
+        f"{place} is a sweep, of which one trial can be evaluated: {named}, by {sweep.metric}; the best: "
+        f"ctm-rl evaluate {shlex.quote(f'{place}/{best}')}"
+    )
 
 
 def trial_name(trial_id: str) -> str:

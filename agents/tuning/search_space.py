@@ -32,6 +32,7 @@ _SEARCH = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*=\s*(\w+)\s*\((.*)\)\s*", re.DOTA
 _WORD = re.compile(r"[\w.:/@+=-]+")
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 _SWEEP_FIELDS = ("name", "run_dir", "address", "storage", "placement", "logger", "profile")
+_SHARE_INSIDE = 0.1234567
 _NUM_ENUMERATED = 64
 """All whole numbers of a range are checked if there are at most this many."""
 _NUM_COMBINED = 2048
@@ -64,7 +65,9 @@ class Search:
         if self.kind == "quniform" and all(isinstance(number, int) for number in self.arguments):
             values = range(low, high + 1, step[0])
             return list(values) if len(values) <= _NUM_ENUMERATED else [low, high]
-        return [float(low), float(high)]
+        # A value inside that is no whole number, unless all are: a field for whole numbers then refuses it.
+        inside = low + (step[0] if step else _SHARE_INSIDE * (high - low))
+        return [float(low), float(inside), float(high)]
 
     def nearest(self, value: Any) -> Any:
         """Returns the possible value nearest to a number; a listed value is returned as it is."""
@@ -98,6 +101,8 @@ def parse_search(text: str) -> Search:
     if kind not in FORMS:
         raise UserError(f"--search {field}: unknown function {kind!r}; allowed are {', '.join(FORMS.values())}.")
     arguments = tuple(_read_value(part, field) for part in _split(inside)) if inside.strip() else ()
+    if kind == "randint":  # 1e4 is a whole number too
+        arguments = tuple(int(item) if isinstance(item, float) and item.is_integer() else item for item in arguments)
     if kind in LISTED:
         if not arguments:
             raise UserError(f"--search {field}: {kind} needs at least one value, as in {FORMS[kind]}.")
@@ -228,5 +233,5 @@ def _check_field(name: str, known: dict[str, Any], experiment: AnyExperiment) ->
 def _help_command(experiment: AnyExperiment) -> str:
     """The command that lists the fields of experiments of this kind; the name of one need not be a command's."""
     if isinstance(experiment, ActingExperiment):
-        return f"ctm-rl train --env {shlex.quote(experiment.env.id)} --help"
-    return "ctm-rl train parity --help"
+        return f"ctm-rl train --env {shlex.quote(experiment.env.id)} --help-all"
+    return "ctm-rl train parity --help-all"

@@ -16,10 +16,15 @@ import tyro
 
 from ctm_rl.agents.experiments.fields import closest_field, fields_of
 from ctm_rl.agents.experiments.json_option import read_json_object
+from ctm_rl.cli.aliases import HINTS, alias_of, check_meaning, closest_alias
 from ctm_rl.errors import UserError
 
 Options = TypeVar("Options")
 
+HELP = ("-h", "--help")
+HELP_ALL = "--help-all"
+_DASHES = "-\u2013\u2014"
+"""What stands before an option; text editors make other dashes of two."""
 _DESCRIPTIONS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 
 
@@ -72,7 +77,10 @@ def parse(
         SystemExit: help was requested, and has been written.
     """
     options = _options_of(kind)
-    if not {"-h", "--help"} & set(arguments):
+    if is_help(arguments):
+        arguments = [HELP[0]]
+    else:
+        arguments = _translate(arguments, options, getattr(default, "num_env_runners", 0))
         suggestions = [*options, *([] if also is None else _options_of(also))]
         arguments = _check(arguments, options, prog, suggestions, has_default=default is not None)
     try:
@@ -84,6 +92,11 @@ def parse(
         if not stop.code:
             raise
         raise UserError(_explain_refusal(stop, options, prog)) from None
+
+
+def is_help(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for help, short or whole."""
+    return bool({*HELP, HELP_ALL} & set(arguments))
 
 
 def divide(kind: type[Any], arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -129,6 +142,39 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
+def _translate(arguments: Sequence[str], options: dict[str, _Option], num_env_runners: int) -> list[str]:
+    """Replaces the names that other libraries have for options by ours.
+
+    Raises:
+        UserError: such a name means something else here; one line says what to use.
+    """
+    negations = {option.negation for option in options.values() if option.hint is bool}
+    result: list[str] = []
+    for index, argument in enumerate(arguments):
+        name = _name_of(argument)
+        if argument == "--":
+            return [*result, *arguments[index:]]
+        if not _is_option(argument) or name in options or name in negations:
+            result.append(argument)
+            continue
+        alias = alias_of(name, {*options, *negations})
+        if alias is not None:
+            check_meaning(name, _number_given(arguments, "--num-env-runners", num_env_runners))
+        elif name in HINTS:
+            raise UserError(f"there is no {name}: {HINTS[name]}.")
+        result.append(argument if alias is None else alias + argument[len(name) :])
+    return result
+
+
+def _number_given(arguments: Sequence[str], option: str, default: int) -> int:
+    """The whole number that a command line gives an option; what is none is refused later."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if _name_of(argument) == option:
+            value = argument.partition("=")[2] or following
+            default = int(value) if value.isdecimal() else default
+    return default
+
+
 def _is_option(argument: str) -> bool:
     """Whether an argument names an option; -1 and -inf are values."""
     return argument.startswith("-") and argument.lstrip("-")[:1].isalpha() and argument not in ("-inf", "-nan")
@@ -153,6 +199,7 @@ def _check(
     remaining = list(arguments)
     result: list[str] = []
     is_ended = False
+    last = ""
     while remaining:
         argument = remaining.pop(0)
         if argument == "--" and not is_ended:  # the usual convention: what follows are not options
@@ -160,17 +207,19 @@ def _check(
             result.append(argument)
             continue
         if is_ended or not _is_option(argument):
+            if not positional and last == "--seed" and "--seeds" in suggestions:
+                raise UserError(f"--seed takes one seed; several are given as --seeds, got another one, {argument!r}.")
             if not positional:
-                raise UserError(f"unexpected argument {argument!r}; options are --name value, see {prog} --help.")
+                raise UserError(_unexpected(argument, options, last, prog))
             missing.pop(positional.pop(0).name, None)
             result.append(argument)
             continue
-        name = _name_of(argument)
+        name = last = _name_of(argument)
         if name in negations and "=" not in argument:
             result.append(name)
             continue
         if name not in options:
-            raise UserError(f"unknown option {name}; {_suggest(name, suggestions)} {prog} --help.")
+            raise UserError(f"unknown option {name}; {_suggest(name, suggestions)} {prog} {HELP_ALL}.")
         missing.pop(name, None)
         result += _take(options[name], argument, remaining)
     if missing:
@@ -191,7 +240,8 @@ def _take(option: _Option, argument: str, remaining: list[str]) -> list[str]:
     while remaining and not _is_option(remaining[0]) and (option.is_list or not values):
         values.append(remaining.pop(0))
     _check_values(option, values)
-    return [f"{option.name}={value}", *values[1:]] if equals else [option.name, *values]
+    values = [_plain(option.hint, value) for value in values]
+    return [f"{option.name}={values[0]}", *values[1:]] if equals else [option.name, *values]
 
 
 def _check_values(option: _Option, values: list[str]) -> None:
@@ -218,10 +268,33 @@ def _accepts(hint: Any, values: list[str]) -> bool:
     if hint is type(None):
         return value == "None"
     try:
-        read_json_object(values) if origin is dict else hint(value)
+        read_json_object(values) if origin is dict else _whole_number(value) if hint is int else hint(value)
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _whole_number(text: str) -> int:
+    """Reads a whole number as people write it: 1000000, 1_000_000 or 1e6.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise ValueError(f"{text} is not a whole number") from None
+        return int(number)
+
+
+def _plain(hint: Any, value: str) -> str:
+    """A checked value as tyro reads it: of a whole number its digits."""
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType, tuple) else (hint,)
+    if int not in parts or (type(None) in parts and value == "None"):
+        return value
+    return str(_whole_number(value))
 
 
 def _describe(hint: Any) -> str:
@@ -240,8 +313,23 @@ def _describe(hint: Any) -> str:
 
 def _suggest(option: str, known: list[str]) -> str:
     """Names the option that was probably meant, if there is one."""
+    member = next((name for name in known if name.startswith(f"{option}.")), None)
+    if member is not None:
+        return f"it is a group of options, such as {member}; all are listed by"
     closest = closest_field(option.lstrip("-"), [name[2:] for name in known if name.startswith("--")])
-    return "all options are listed by" if closest is None else f"did you mean --{closest}? All are listed by"
+    guess = closest_alias(option, known) if closest is None else f"--{closest}"
+    return "all options are listed by" if guess is None else f"did you mean {guess}? All are listed by"
+
+
+def _unexpected(argument: str, options: dict[str, _Option], last: str, prog: str) -> str:
+    """What is wrong with an argument that belongs to no option, whose last one before it is ``last``."""
+    if last in options and options[last].hint is bool:
+        return f"{last} must be True or False, got {argument!r}."
+    name, equals, _ = argument.partition("=")
+    option = f"--{name.lstrip(_DASHES).replace('_', '-')}"
+    if option in options or alias_of(option, options) is not None:
+        return f"unexpected argument {argument!r}; did you mean {option}{'=...' if equals else ''}?"
+    return f"unexpected argument {argument!r}; options are --name value, see {prog} --help."
 
 
 def _explain_refusal(stop: SystemExit, options: dict[str, _Option], prog: str) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.run_directory.trust import check_trusted, file_claims, import_from_current_folder
-from ctm_rl.cli.check_arguments import parse
+from ctm_rl.cli.aliases import ALIASES
+from ctm_rl.cli.check_arguments import HELP, is_help, parse
+from ctm_rl.cli.short_help import short_help
 from ctm_rl.configs import for_data, for_env, for_task, load, names
 from ctm_rl.errors import UserError, escape_controls, expand, user_errors
 from ctm_rl.named_code import is_code_name
@@ -15,10 +17,10 @@ from ctm_rl.named_code import is_code_name
 SOURCES = {"--env": "an environment", "--data": "a folder, a file or module:function", "--task": "module:Class"}
 SOURCES |= {"--config": "a file"}
 """What names an experiment, beside its name, with what follows."""
+SAME_SOURCES = {"--env-id": "--env"}
+"""Names that other libraries have for them."""
 TRUST = "--trust"
 """Flag of ``--config``: the file is trusted, wherever it comes from."""
-SHORT = {"--env-kwargs": "--env.kwargs", "--tolerate-env-faults": "--env.tolerate-faults"}
-"""Short names of options."""
 
 
 def read_experiment(command: str, arguments: list[str], also: type[Any] | None = None) -> AnyExperiment:
@@ -28,8 +30,20 @@ def read_experiment(command: str, arguments: list[str], also: type[Any] | None =
         command: the command, for messages.
         arguments: the command line after the command.
         also: a dataclass with other options of the command, see ``parse``.
+
+    Raises:
+        UserError: one line naming the option and what is allowed.
+        SystemExit: help was requested, and has been written.
     """
     experiment, rest, prog = choose(command, arguments)
+    return changed(experiment, rest, prog, also)
+
+
+def changed(experiment: AnyExperiment, rest: list[str], prog: str, also: type[Any] | None = None) -> AnyExperiment:
+    """Returns an experiment with the fields that a command line changes; see ``read_experiment``."""
+    if set(HELP) & set(rest):
+        print(escape_controls(short_help(experiment, prog)), end="")
+        raise SystemExit(0)
     default = experiment.env.kwargs
     experiment = parse(type(experiment), rest, prog, default=experiment, also=also)
     # The environment's arguments are merged: those that are not given keep their values.
@@ -57,9 +71,10 @@ def choose(
     if default is not None and not choices:
         return default, rest, f"ctm-rl {command}"
     if not choices:
+        named = next((word for word in rest if word in names()), "cartpole")
         raise UserError(
-            f"{command} needs an experiment first ({', '.join(names())}), or --env ID, --data PATH, "
-            "--task module:Class, or --config FILE; none is given."
+            f"{command} needs an experiment first, such as ctm-rl {command} {named} (all are listed by ctm-rl list), "
+            "or --env ID, --data PATH, --task module:Class, or --config FILE; none is given."
         )
     if len(choices) > 1:
         given = " and ".join(" ".join(filter(None, choice)) for choice in choices)
@@ -77,7 +92,7 @@ def choose(
         from ctm_rl.agents.run_directory.directory import load_config
 
         experiment = load_config(expand(value))
-        if not {"-h", "--help"} & set(rest):
+        if not is_help(rest):
             _check_file(value, experiment, rest, is_trusted=is_trusted)
         return experiment, rest, prog
     else:
@@ -99,13 +114,14 @@ def _own(option: str, value: str, rest: list[str]) -> AnyExperiment:
     given = given if isinstance(given, dict) else {}
     if option == "--task":
         return for_task(value, **given)
-    is_help = {"-h", "--help"} & set(rest)
-    return for_data(value, report=lambda line: None if is_help else print(escape_controls(line), flush=True), **given)
+    is_quiet = is_help(rest)
+    return for_data(value, report=lambda line: None if is_quiet else print(escape_controls(line), flush=True), **given)
 
 
 def _check_file(file: str, experiment: AnyExperiment, rest: list[str], *, is_trusted: bool) -> None:
     """Refuses a file that asks for what neither the command line nor an own run names."""
     options = {argument.partition("=")[0].replace("_", "-") for argument in rest if argument.startswith("--")}
+    options |= {option for name in options for option in ALIASES.get(name, ())}
     # Arguments of the environment are merged, so that the file's remain.
     named = options - {"--env.kwargs", "--env.held-out-kwargs"}
     check_trusted(file_claims(experiment), file, named=named, is_trusted=is_trusted)
@@ -123,8 +139,9 @@ def _split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     while remaining:
         argument = remaining.pop(0)
         option, equals, value = argument.partition("=")
+        option = SAME_SOURCES.get(option.replace("_", "-"), option)
         if option not in SOURCES:
-            rest.append(SHORT.get(option.replace("_", "-"), option) + equals + value)
+            rest.append(argument)
             continue
         if not equals:
             if not remaining or remaining[0].startswith("--"):

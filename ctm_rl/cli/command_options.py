@@ -12,41 +12,45 @@ USAGE = """\
 ctm-rl: train, evaluate and compare Continuous Thought Machines
 
   ctm-rl list                               list the experiments
-  ctm-rl train EXPERIMENT [--FIELD VALUE]   train an experiment; any of its fields can be changed by name
+  ctm-rl train EXPERIMENT [--OPTION VALUE]  train an experiment with any of its fields changed
   ctm-rl train --env ID                     train on any Gymnasium environment (also module:ID)
   ctm-rl train --data PATH                  learn the classes of own images or numbers (folder, .npz, .parquet)
   ctm-rl train --task module:Class          learn a single-step task of one's own
-  ctm-rl train --config FILE                train the experiment in a run's config.json
-  ctm-rl tune EXPERIMENT --search F=VALUES  train many variants that differ in the searched fields
-  ctm-rl resume DIR                         continue a run or a sweep from its last checkpoints
+  ctm-rl train --config FILE                train what a run's config.json or a YAML file describes
+  ctm-rl train EXPERIMENT --seeds 1 2 3     train it with several seeds, one table at the end
+  ctm-rl tune EXPERIMENT --search F=VALUES  train variants that differ in the searched fields
+  ctm-rl resume DIR                         continue a run, seeds or a sweep from their checkpoints
   ctm-rl evaluate DIR [--checkpoint best]   play episodes with a run's policy; --json for programs
   ctm-rl import FILE --run-dir DIR          make a run of a published checkpoint
-  ctm-rl cluster-check [--address auto]     show versions, size and speed of every node of a Ray cluster
-  ctm-rl bench                              compare the speed of training with other libraries; --json for programs
+  ctm-rl cluster-check [--address auto]     show the versions and speed of a Ray cluster's nodes
+  ctm-rl bench                              compare the speed of training with other libraries
 
-  ctm-rl COMMAND --help                     describe a command; ctm-rl train EXPERIMENT --help lists all fields
+  ctm-rl COMMAND --help                     describe a command
+  ctm-rl train EXPERIMENT --help            describe the options that matter; --help-all: all of them
   ctm-rl --version                          show the version
 """
 
 TRAIN_USAGE = """\
-ctm-rl train EXPERIMENT | --env ID | --data PATH | --task module:Class | --config FILE  [--FIELD VALUE ...]
+ctm-rl train EXPERIMENT | --env ID | --data PATH | --task module:Class | --config FILE  [--OPTION VALUE ...]
 
 {experiments}
 
-The most used fields; ctm-rl train EXPERIMENT --help lists all of them with their values in that experiment:
-  --seed N                     --run-dir DIR               --model.kind ctm|lstm|gru|mlp
-  --budget.env-steps N         --budget.minutes N          --model.num-ticks N
-  --ppo.lr RATE                --num-env-runners N         --address auto|HOST:PORT
-  --env-kwargs JSON            --env.wrappers NAME ...     --tolerate-env-faults
-  --storage PATH|URL           --placement pack|spread
+Every field of an experiment is an option:
+  ctm-rl train EXPERIMENT --help        the fields that matter most, with their values in that experiment
+  ctm-rl train EXPERIMENT --help-all    all of them
+and of the command:
+  --seeds N ...             train with these seeds, each in a directory of its own, and compare them
+  --parallel N              how many of them at a time; by default as many as the CPU cores allow
+  --print-config [yaml]     print the experiment as JSON or YAML, for --config, and train nothing
+  --trust                   a file of --config that comes from somebody else may import modules of this folder,
+                            join a cluster and write elsewhere
 
-A file of --config that comes from somebody else needs --trust to import modules of this folder, to join a cluster or
-to write elsewhere.
+The usual names of other libraries work too: --total-timesteps 1e6, --learning-rate, --num-envs, --num-steps, ...
 """
 
 TUNE_USAGE = """\
 ctm-rl tune EXPERIMENT | --env ID | --data PATH | --task module:Class | --config FILE
-            --search FIELD=VALUES ...  [--OPTION VALUE ...]  [--FIELD VALUE ...]
+            --search FIELD=VALUES ...  [--OPTION VALUE ...]
 
 Runs an experiment many times with different values of the searched fields, as many trials at a time as fit, and stops
 those early that do worse than others. Each trial is a run in the sweep's directory (--run-dir) that can be evaluated,
@@ -74,11 +78,27 @@ by name, as in ctm-rl train.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ResumedEnv:
+    """What may change about the environment of a run that is resumed."""
+
+    tolerate_faults: bool = False
+    """From now on, recreate the environment after a fault, count the fault and continue."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluatedEnv:
+    """What differs between evaluation and training."""
+
+    kwargs: JsonObject = field(default_factory=dict)
+    """Arguments of the environment that differ from those in training, such as '{"size": 15}'."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ResumeOptions:
-    """Continues a run, or the trials of a sweep, from the last checkpoints."""
+    """Continues a run, the runs of several seeds, or the trials of a sweep, from the last checkpoints."""
 
     dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """The directory of the run or sweep; or a run's path or URL in a storage, from which it is fetched."""
+    """The directory of the run, seeds or sweep; or a run's path or URL in a storage, from which it is fetched."""
     budget: BudgetConfig
     """How long the run trains in total, including the time before it is resumed; by default as before."""
     stop: StopSettings
@@ -92,8 +112,8 @@ class ResumeOptions:
     fetched from there."""
     run_dir: str | None = None
     """The directory, new or empty, that a run in a storage is fetched into; None: runs/ and its name."""
-    tolerate_env_faults: bool = False
-    """From now on, recreate the environment after a fault, count the fault and continue."""
+    env: ResumedEnv = field(default_factory=ResumedEnv)
+    """What may change about its environment."""
     trust: bool = False
     """The run may import modules of this folder, join its cluster and write to its storage, although no run that you
     have trained on this machine names them."""
@@ -116,7 +136,7 @@ class EvaluateOptions:
     """Plays episodes with a run's policy, or tests a model that answers on held-out samples."""
 
     dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """The run's directory, or one checkpoint in it."""
+    """The run's directory, one checkpoint in it, or the directory of several seeds."""
     checkpoint: str | None = None
     """Which checkpoint of the run: best, last, or the number of an iteration; None: the last one."""
     episodes: int | None = None
@@ -127,8 +147,8 @@ class EvaluateOptions:
     """Take the most probable action instead of drawing one."""
     device: str = "cpu"
     """Where the policy computes: cpu, cuda or cuda:N."""
-    env_kwargs: JsonObject = field(default_factory=dict)
-    """Arguments of the environment that differ from those in training, such as '{"size": 15}'."""
+    env: EvaluatedEnv = field(default_factory=EvaluatedEnv)
+    """What differs from training."""
     decay_rate: float | None = None
     """Models that answer: set every pair's decay rate; 15 leaves synchronisation practically without memory."""
     human_labels: str | None = None

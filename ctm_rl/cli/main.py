@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import shlex
 import sys
@@ -15,10 +16,12 @@ from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.experiments.storage_url import mask_secrets
 from ctm_rl.agents.run_directory.trust import check_trusted, installed_path, run_claims
+from ctm_rl.agents.seeds.options import SeedOptions
 from ctm_rl.agents.tuning.options import TuneOptions
 from ctm_rl.agents.tuning.search_space import FORMS
-from ctm_rl.cli.check_arguments import divide, parse
-from ctm_rl.cli.choose import choose, read_experiment
+from ctm_rl.cli.aliases import did_you_mean
+from ctm_rl.cli.check_arguments import HELP, HELP_ALL, divide, is_help, parse
+from ctm_rl.cli.choose import changed, choose, read_experiment
 from ctm_rl.cli.command_options import (
     BENCH_USAGE,
     TRAIN_USAGE,
@@ -36,7 +39,12 @@ from ctm_rl.errors import UserError, escape_controls, expand, shortened, user_er
 
 if TYPE_CHECKING:
     from ctm_rl.agents.run_directory.progress import TerminalProgress
+    from ctm_rl.agents.seeds.plan import Seeds
     from ctm_rl.agents.tuning.plan import Sweep
+
+ONLY_HELP = [[option] for option in (*HELP, HELP_ALL)]
+"""Arguments of a command that is to describe itself."""
+PRINT_CONFIG = "--print-config"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,19 +82,22 @@ def _run(arguments: list[str]) -> int:
 
 def _dispatch(arguments: list[str]) -> None:
     """Finds the command and runs it."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if arguments in ([], ["help"]) or arguments[0] in (*HELP, HELP_ALL):
         _write(USAGE)
         return
     name, *rest = arguments
+    if name == "help":
+        name, *rest = [*rest, HELP[0]]
     if name == "--version":
         _write(f"ctm-rl {ctm_rl.__version__}\n")
         return
     if name not in COMMANDS:
-        raise UserError(f"unknown command {name!r}; allowed are {', '.join(COMMANDS)}.")
+        guess = f"did you mean ctm-rl train {name}? " if name in names() else did_you_mean(name, COMMANDS)
+        raise UserError(f"unknown command {name!r}; {guess}Commands: {', '.join(COMMANDS)}.")
     _check_working_directory()
     # Only what is installed is imported, until a command line or an own run has named a module of this folder.
     sys.path[:] = installed_path()
-    if sys.flags.optimize > 1 and name != "list" and not {"-h", "--help"} & set(rest):
+    if sys.flags.optimize > 1 and name != "list" and not is_help(rest):
         raise UserError(
             "Ray needs the docstrings that Python drops with PYTHONOPTIMIZE=2 or -OO; set at most 1, or -O."
         )
@@ -105,7 +116,7 @@ def _check_working_directory() -> None:
 
 def _list(arguments: list[str]) -> None:
     """Lists the experiments."""
-    if arguments and arguments not in (["--help"], ["-h"]):
+    if arguments and arguments not in ONLY_HELP:
         raise UserError(f"list takes no arguments, got {shlex.join(arguments)}.")
     _write(_listing(describe, names()) + "\n")
 
@@ -118,12 +129,27 @@ def _listing(describe: Callable[[str], str], names: Collection[str]) -> str:
 
 def _train(arguments: list[str]) -> None:
     """Trains an experiment."""
-    if arguments in (["--help"], ["-h"]):
+    if arguments in ONLY_HELP:
         _write(TRAIN_USAGE.format(experiments=_listing(describe, names())))
         return
-    experiment = read_experiment("train", arguments)
-    from ctm_rl.agents.run_directory.directory import new_run_dir
+    form, arguments = split_form(arguments)
+    own, others = divide(SeedOptions, arguments)
+    seeds = parse(SeedOptions, own, "ctm-rl train")
+    # What is found in data is no part of a printed experiment.
+    with contextlib.redirect_stdout(sys.stdout if form is None else sys.stderr):
+        experiment = read_experiment("train", others, also=SeedOptions)
+    if own:
+        _check_seeds(seeds, others, form)
+    from ctm_rl.agents.run_directory.directory import config_of, new_run_dir
 
+    if form is not None:
+        _write(_in_form(form, config_of(experiment)))
+        return
+    if seeds.seeds:
+        from ctm_rl.agents.seeds.plan import Seeds
+
+        _run_seeds(Seeds(new_run_dir(experiment), experiment, seeds), is_new=True)
+        return
     new_run_dir(experiment)  # refused before anything else is loaded
     with _progress(experiment) as progress:
         from ctm_rl.agents.runs.train_and_resume import train
@@ -132,10 +158,67 @@ def _train(arguments: list[str]) -> None:
     _report_finished(run_dir)
 
 
+def split_form(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Separates ``--print-config``: the form that the experiment is to be printed in, and the other arguments."""
+    form, rest = None, []
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") != PRINT_CONFIG:
+            rest.append(argument)
+            continue
+        if not equals:
+            value = remaining.pop(0) if remaining and not remaining[0].startswith("-") else "json"
+        if value not in ("json", "yaml"):
+            raise UserError(f"{PRINT_CONFIG} must be json or yaml, got {value!r}.")
+        form = value
+    return form, rest
+
+
+def _in_form(form: str, values: dict[str, Any]) -> str:
+    """A configuration as text that ``--config`` reads."""
+    if form == "yaml":
+        from ctm_rl.read_yaml import to_yaml
+
+        return to_yaml(values)
+    return json.dumps(values, indent=2) + "\n"
+
+
+def _check_seeds(seeds: SeedOptions, others: list[str], form: str | None) -> None:
+    """Refuses options of ``--seeds`` that have no effect."""
+    if not seeds.seeds:
+        raise UserError("--seeds needs at least one whole number, as in --seeds 1 2 3.")
+    if form is not None:
+        raise UserError(f"{PRINT_CONFIG} prints one experiment; leave --seeds out.")
+    if any(argument.partition("=")[0] == "--seed" for argument in others):
+        raise UserError("--seed and --seeds exclude each other; name all seeds with --seeds.")
+
+
+def _run_seeds(seeds: "Seeds", *, is_new: bool, options: Sequence[str] = ()) -> None:
+    """Trains several seeds, and writes and shows their results."""
+    from rich.console import Console
+
+    from ctm_rl.agents.cluster.session import count_cpus
+    from ctm_rl.agents.seeds.display import SeedsDisplay
+    from ctm_rl.agents.seeds.processes import count_parallel, train_seeds
+
+    num_parallel = count_parallel(seeds, count_cpus())
+    display = SeedsDisplay(seeds, Console())
+    seeds, outcomes = train_seeds(seeds, display, num_parallel=num_parallel, is_new=is_new, options=options)
+    from ctm_rl.agents.seeds import results
+
+    found = results.collect(seeds, outcomes)
+    results.write_results(seeds, found)
+    place = shlex.quote(_short(seeds.directory))
+    _write(f"{results.format_results(found)}\ndone: {place}\nevaluate them: ctm-rl evaluate {place}\n")
+    results.check_outcomes(outcomes, place)
+
+
 def _tune(arguments: list[str]) -> None:
     """Searches for good values of an experiment's fields."""
     own, others = divide(TuneOptions, arguments)
-    if others in (["--help"], ["-h"]):
+    if others in ONLY_HELP:
         _write(TUNE_USAGE.format(forms=", ".join(FORMS.values())))
         parse(TuneOptions, ["--help"], "ctm-rl tune")
     options = parse(TuneOptions, own, "ctm-rl tune")
@@ -164,11 +247,15 @@ def _resume(arguments: list[str]) -> None:
     """Continues a run or a sweep."""
     from ctm_rl.agents.run_directory.directory import read_config
     from ctm_rl.agents.run_directory.storage import find_run
+    from ctm_rl.agents.seeds.plan import is_seeds
     from ctm_rl.agents.tuning.plan import is_sweep
 
     given = parse(ResumeOptions, arguments, "ctm-rl resume")
     if is_sweep(expand(given.dir)):
         _resume_sweep(arguments)
+        return
+    if is_seeds(expand(given.dir)):
+        _resume_seeds(given, arguments)
         return
 
     def check(experiment: AnyExperiment, storage: str | None) -> None:
@@ -185,9 +272,9 @@ def _resume(arguments: list[str]) -> None:
     changed = {name: getattr(options, name) for name in (*own, "storage")}
     with user_errors():
         experiment = dataclasses.replace(saved, **changed)
-    if options.tolerate_env_faults:
+    if options.env.tolerate_faults:
         if not isinstance(experiment, ActingExperiment):
-            raise UserError("--tolerate-env-faults is for runs that train a policy; leave it out for this run.")
+            raise UserError("--env.tolerate-faults is for runs that train a policy; leave it out for this run.")
         env = dataclasses.replace(experiment.env, tolerate_faults=True)
         experiment = dataclasses.replace(experiment, env=env)
     check(experiment, storage)
@@ -213,9 +300,38 @@ def _resume_sweep(arguments: list[str]) -> None:
     _run_sweep(sweep, is_new=False)
 
 
+def _resume_seeds(given: ResumeOptions, arguments: list[str]) -> None:
+    """Continues the runs of several seeds that are not finished."""
+    from ctm_rl.agents.seeds.plan import Seeds, read_seeds
+
+    saved = read_seeds(expand(given.dir))
+    own = {name: getattr(saved.experiment, name) for name in ("budget", "address", "placement")}
+    options = parse(ResumeOptions, arguments, "ctm-rl resume", default=dataclasses.replace(given, **own))
+    for name in ("run_dir", "storage"):
+        if getattr(given, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is for a single run; leave it out for several seeds.")
+    named = set() if given.address is None else {"--address"}
+    check_trusted(run_claims(saved.experiment), given.dir, named=named, is_trusted=options.trust)
+    with user_errors():
+        experiment = dataclasses.replace(saved.experiment, **{name: getattr(options, name) for name in own})
+    changes = {f"--{name}": getattr(options, name) for name in ("address", "placement")}
+    if options.budget != saved.experiment.budget:
+        budget = dataclasses.asdict(options.budget)
+        changes |= {f"--budget.{name.replace('_', '-')}": str(value) for name, value in budget.items()}
+    rest = [word for option, value in changes.items() if value is not None for word in (option, value)]
+    rest += ["--env.tolerate-faults"] if options.env.tolerate_faults else []
+    _run_seeds(Seeds(saved.directory, experiment, saved.options), is_new=False, options=rest)
+
+
 def _evaluate(arguments: list[str]) -> None:
-    """Evaluates a run and writes the result."""
+    """Evaluates a run, or the runs of several seeds, and writes the result."""
     options = parse(EvaluateOptions, arguments, "ctm-rl evaluate")
+    from ctm_rl.agents.seeds.plan import is_seeds
+    from ctm_rl.agents.tuning.plan import describe_trials, is_sweep
+
+    directory = expand(options.dir)
+    if is_sweep(directory):
+        raise UserError(describe_trials(directory, _short(directory)))
     from ctm_rl.agents.evaluation import evaluate as evaluation
     from ctm_rl.envs.data.human_labels import read_human_labels
 
@@ -224,10 +340,32 @@ def _evaluate(arguments: list[str]) -> None:
     if file is not None:
         with user_errors():
             values["human"] = read_human_labels(expand(file))
+    del values["dir"]
+    values["env_kwargs"] = values.pop("env")["kwargs"]
+    if is_seeds(directory):
+        _evaluate_seeds(directory, values, as_json=as_json)
+        return
     # What an environment prints must not end up in the JSON.
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
-        result = evaluation.evaluate(expand(values.pop("dir")), **values)
+        result = evaluation.evaluate(directory, **values)
     _write((evaluation.to_json if as_json else evaluation.to_text)(result) + "\n")
+
+
+def _evaluate_seeds(directory: Path, values: dict[str, Any], *, as_json: bool) -> None:
+    """Evaluates the runs of several seeds, each as ``_evaluate`` does, and writes what they have in common."""
+    from ctm_rl.agents.evaluation import evaluate as evaluation
+    from ctm_rl.agents.seeds import results
+    from ctm_rl.agents.seeds.plan import read_seeds
+
+    seeds = read_seeds(directory)
+    begun = [seed for seed in seeds.options.seeds if seeds.has_begun(seed)]
+    if not begun:
+        raise UserError(f"no seed in {directory} has begun; continue them with: ctm-rl resume {directory}")
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        found = {seed: evaluation.evaluate(seeds.run_dir(seed), **values) for seed in begun}
+    collected = results.collect_evaluations(found)
+    lines = {seed: evaluation.to_text(result) for seed, result in found.items()}
+    _write((evaluation.to_json(collected) if as_json else results.format_evaluations(collected, lines)) + "\n")
 
 
 def _import(arguments: list[str]) -> None:
@@ -271,7 +409,7 @@ def _bench(arguments: list[str]) -> None:
         _write(measure(options, lambda show: envs.bench_envs(command, options.rounds, show), envs.to_text))
         return
     own, others = divide(BenchOptions, arguments)
-    if others in (["--help"], ["-h"]):
+    if others in ONLY_HELP:
         _write(BENCH_USAGE.format(contenders=_listing(CONTENDERS.__getitem__, CONTENDERS)))
         parse(BenchOptions, ["--help"], prog)
     options = parse(BenchOptions, own, prog)
@@ -285,7 +423,8 @@ def _bench(arguments: list[str]) -> None:
     experiment, rest, prog = choose(prog.removeprefix("ctm-rl "), others, load("cartpole-paper"))
     if not isinstance(experiment, ActingExperiment):
         raise UserError(f"bench measures experiments that act, and {experiment.name} answers; name another experiment.")
-    experiment = parse(ActingExperiment, rest, prog, default=experiment, also=BenchOptions)
+    experiment = changed(experiment, rest, prog, also=BenchOptions)
+    assert isinstance(experiment, ActingExperiment)
     from ctm_rl.agents.bench.output import measure
 
     if kind == SCALING:
@@ -323,7 +462,8 @@ def _progress(experiment: AnyExperiment) -> "contextlib.closing[TerminalProgress
     from ctm_rl.agents.run_directory.progress import TerminalProgress
 
     console = Console()
-    progress = TerminalProgress(experiment.budget, console, _end_stuck_process)
+    words = () if isinstance(experiment, ActingExperiment) else experiment.env.words
+    progress = TerminalProgress(experiment.budget, console, _end_stuck_process, words)
     if console.is_terminal:
         progress.show_waiting(f"{experiment.name}: loading")
     return contextlib.closing(progress)
@@ -332,7 +472,7 @@ def _progress(experiment: AnyExperiment) -> "contextlib.closing[TerminalProgress
 def _report_finished(run_dir: Path) -> None:
     """Writes where a finished run is and how to evaluate it."""
     place = shlex.quote(_short(run_dir))
-    _write(f"done: {place}\nevaluate it: ctm-rl evaluate {place} --episodes 100\n")
+    _write(f"done: {place}\nevaluate it: ctm-rl evaluate {place}\n")
 
 
 def _report_interrupt(interrupt: KeyboardInterrupt) -> int:

@@ -242,7 +242,9 @@ class GuardedAsyncVectorEnv(_AnyInfo, AsyncVectorEnv):
         _, kind, value, _ = errors[0]
         if isinstance(value, EnvFault):
             raise value
-        raise EnvFault(f"environment {self._name} raised {kind.__name__}: {' '.join(str(value).split())[:200]}.")
+        raise EnvFault(
+            f"environment {self._name} raised {kind.__name__}: {' '.join(str(value).split())[:200].rstrip('.')}."
+        )
 
     def _ended_rows(self) -> list[int]:
         """Rows whose process has ended, which can be seen only a moment after its pipe has broken."""

@@ -1,6 +1,7 @@
 """Sweeps with nothing to compare, and their hints: commands that exist, no warning of numpy's, an exit code."""
 
 import dataclasses
+import json
 import math
 import re
 import shlex
@@ -37,11 +38,33 @@ def test_the_hint_for_an_unknown_field_names_a_command_that_exists(
     experiment = load("parity") if name == "parity" else dataclasses.replace(for_env("Acrobot-v1"), name=name)
     with pytest.raises(UserError, match=r"ppo\.horizon_of_it: not a field of the experiment") as caught:
         check_searches(experiment, [parse_search("ppo.horizon_of_it=choice(1,2)")])
-    found = re.search(r"(ctm-rl train .* --help) lists all of them", str(caught.value))
+    found = re.search(r"(ctm-rl train .* --help-all) lists all of them", str(caught.value))
     assert found is not None
     _, *command = shlex.split(found[1])
     assert main(command) == 0
     assert "--budget.env-steps" in capsys.readouterr().out
+
+
+def test_evaluating_a_sweep_names_its_trials_and_the_best_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = Path("a sweep")
+    place.mkdir()
+    (place / "sweep.json").write_text(json.dumps(a_sweep().to_json()))
+    assert main(["evaluate", "a sweep"]) == 2
+    assert "a sweep is a sweep without trials; continue it with: ctm-rl resume 'a sweep'" in capsys.readouterr().err
+    for number, value in enumerate((-300.0, -81.5, None)):
+        trial = place / f"trial-{number:05d}"
+        trial.mkdir()
+        (trial / "config.json").write_text("{}")
+        (trial / "metrics.jsonl").write_text(json.dumps({"iteration": 1, METRIC: value}) + "\n")
+    assert main(["evaluate", "a sweep", "--episodes", "3"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "one trial can be evaluated: trial-00000 (-300), trial-00001 (-81.5), trial-00002, by episode_return" in error
+    )
+    assert error.endswith("the best: ctm-rl evaluate 'a sweep/trial-00001'\n")
 
 
 def test_trials_without_a_value_are_not_compared() -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 from ctm_rl.agents.bench.settings import CLUSTER, SCALING, BenchOptions
 from ctm_rl.agents.experiments.serialise import AnyExperiment
+from ctm_rl.agents.seeds.options import SeedOptions
 from ctm_rl.agents.tuning.options import TuneOptions
 from ctm_rl.cli.check_arguments import divide, parse
 from ctm_rl.cli.choose import choose, read_experiment
 from ctm_rl.cli.command_options import ClusterCheckOptions, EvaluateOptions, ImportOptions, ResumeOptions
+from ctm_rl.cli.main import split_form
 from ctm_rl.configs import load
 
 
@@ -31,6 +33,14 @@ def understand(words: list[str]) -> AnyExperiment | None:
     """
     name, *arguments = words
     return COMMANDS[name](arguments)
+
+
+def _train(arguments: list[str]) -> AnyExperiment:
+    """As ``ctm-rl train`` does."""
+    _, arguments = split_form(arguments)
+    own, others = divide(SeedOptions, arguments)
+    parse(SeedOptions, own, "ctm-rl train")
+    return read_experiment("train", others, also=SeedOptions)
 
 
 def _tune(arguments: list[str]) -> AnyExperiment:
@@ -60,7 +70,7 @@ def _options(kind: type[Any], name: str) -> Any:
 
 
 COMMANDS: dict[str, Any] = {
-    "train": lambda arguments: read_experiment("train", arguments),
+    "train": _train,
     "tune": _tune,
     "bench": _bench,
     "resume": _options(ResumeOptions, "resume"),

@@ -1,9 +1,13 @@
 """The documents: what is generated is up to date, code and commands in them work, links and paths lead somewhere."""
 
+import os
 import re
 import shlex
 import shutil
+import site
+import subprocess
 import sys
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +19,7 @@ import yaml
 from image_files import random_images, write_folder
 from own_modules import forget_modules
 from paths import GOLDEN, ROOT
-from shell_commands import COMMANDS, understand
+from shell_commands import COMMANDS, commands_in, understand
 from tiny_runs import TINY_ACTING
 
 from ctm_rl.checkpoints import store
@@ -83,15 +87,17 @@ SHELL = [block for block in BLOCKS if block.language == "bash"]
 LINES = [
     (block, line) for block in SHELL if block.reason is None for line in block.code.replace("\\\n", "").splitlines()
 ]
-RUNNABLE = ("python", "bash", "text", "bibtex")
+RUNNABLE = ("python", "bash", "text", "bibtex", "yaml")
 """Languages of blocks; text is what a command prints."""
+FILES = [block for block in BLOCKS if block.language == "yaml" and block.title is not None]
+"""Files that commands read."""
 
 
 def test_every_fence_is_read_as_a_block() -> None:
     assert sum(page.read_text().count("```") for page in PAGES) == 2 * len(BLOCKS)
     assert {block.language for block in BLOCKS} <= set(RUNNABLE)
     assert len(LINES) > 60
-    assert {block.page.name for block in BLOCKS if block.title} <= set(RUN_FOR_REAL)
+    assert {block.page.name for block in BLOCKS if block.title and block not in FILES} <= set(RUN_FOR_REAL)
     assert sum(block.language == "python" for block in BLOCKS) >= 12
 
 
@@ -161,6 +167,8 @@ def place(tmp_path: Path, acting_run: Path, monkeypatch: pytest.MonkeyPatch) -> 
         shutil.copytree(acting_run, tmp_path / "runs" / name)
     shutil.copytree(GOLDEN / "runs" / "answering", tmp_path / "runs" / "parity")
     shutil.copy(GOLDEN / "ctm_parity_random.pt", tmp_path / "checkpoint.pt")
+    for block in FILES:
+        (tmp_path / str(block.title)).write_text(block.code)
     for name in ("one", "two"):
         write_folder(tmp_path / "digits", name, random_images(5, 8, 8, 1), [0] * 5)
     np.savez(tmp_path / "points.npz", x=np.arange(40.0).reshape(20, 2), y=["a", "b"] * 10)
@@ -197,12 +205,62 @@ def test_a_line_of_shell_is_a_command_that_would_be_accepted(
     write_modules(block.page, place)
     program, *words = shlex.split(line)
     assert program == "ctm-rl", f"{block}: say why {line!r} is not run: <!-- not run: REASON -->"
-    if words[-1] in CHEAP:
+    if words[-1] in CHEAP or "--print-config" in words:
         assert main(words) == 0
         assert capsys.readouterr().out
     else:
         assert words[0] in COMMANDS
         understand(words)
+
+
+def in_prose(page: Path) -> Iterator[list[str]]:
+    """The commands in a document's text and tables, but for those that only show a form, as ``train NAME``."""
+    text = re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text())
+    for words in commands_in("\n".join(re.findall(r"`(ctm-rl [^`]+)`", text))):
+        is_of_a_file = "--config" in words  # which a run of the page has written
+        if (
+            len(words) > 1
+            and not is_of_a_file
+            and not any(re.fullmatch(r"[A-Z_]+|\.\.\.|.*=VALUES", word) for word in words[1:])
+        ):
+            yield words
+
+
+@pytest.mark.usefixtures("place")
+def test_commands_in_the_text_of_documents_would_be_accepted() -> None:
+    found = [(page.name, words) for page in WRITTEN if page.name != "CHANGELOG.md" for words in in_prose(page)]
+    assert sum(name == "README.md" for name, _ in found) >= 8  # its table of results
+    for name, words in found:
+        try:
+            understand([word for word in words if word not in ("--help", "--help-all")])
+        except UserError as error:
+            pytest.fail(f"{name}: ctm-rl {shlex.join(words)}: {error}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(6000)
+def test_the_readme_runs_as_printed(tmp_path: Path) -> None:
+    """In a clone and a new environment, which sees the installed packages so that pip need not fetch them again."""
+    page = ROOT / "README.md"
+    venv.create(tmp_path / "venv", with_pip=True)
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (packages / "parent.pth").write_text("\n".join(site.getsitepackages()))
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment["PATH"] = f"{tmp_path / 'venv' / 'bin'}{os.pathsep}{environment['PATH']}"
+    clone, install = (block for block in blocks_of(page) if block.language == "bash")
+    lines = [clone.code.replace("<repository-url>", str(ROOT)), *install.code.splitlines()]
+    assert lines[2].endswith("&& pytest")
+    lines[2] += " --version"  # this is one of its tests
+    place = tmp_path
+    for line in lines:
+        subprocess.run(["bash", "-ec", line], cwd=place, env=environment, check=True)
+        place = tmp_path / "ctm_rl"
+    assert len(list((place / "runs").glob("cartpole-*/checkpoints"))) == 1
+    for block in blocks_of(page):
+        if block.language == "python":
+            subprocess.run(
+                [tmp_path / "venv" / "bin" / "python", "-c", block.code], cwd=place, env=environment, check=True
+            )
 
 
 def test_a_command_that_would_be_refused_is_found() -> None:

@@ -6,6 +6,7 @@ import graphlib
 import importlib
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 import time
@@ -45,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agents.runs": {*CORE, *AGENTS, "agents.ppo", "agents.stock", "agents.supervised", "agents.bandit"}
     | {"agents.run_directory", "agents.cluster", "agents.callbacks", "agents.loggers"}
     | {"agents.evaluation", "envs.wrappers"},
+    "agents.seeds": {"agents.experiments", "agents.run_directory", "agents.cluster"},
     "agents.tuning": {*CORE, "agents.experiments", "agents.run_directory", "agents.cluster", "agents.runs"}
     | {"agents.callbacks", "agents.loggers"},
     "agents.bench": {*CORE, *AGENTS, "agents.run_directory", "agents.cluster", "agents.runs", "agents.supervised"},
@@ -78,7 +80,12 @@ TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
 def folder_of(module: str) -> str:
-    """The folder that a module lies in, by its name inside the package: ``agents.ppo``; ctm_rl/ itself: empty."""
+    """The folder that a module lies in, by its name inside the package: ``agents.ppo``; ctm_rl/ itself: empty.
+
+    ``python -m ctm_rl`` is the command line.
+    """
+    if module == "ctm_rl.__main__":
+        return "cli"
     folder = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
     return folder.removeprefix("ctm_rl").removeprefix(".")
 
@@ -168,6 +175,22 @@ def test_every_module_and_public_name_has_a_docstring() -> None:
     assert [name for module, tree in TREES.items() for name in undocumented(module, tree)] == []
 
 
+def messages(tree: ast.Module) -> Iterator[str]:
+    """The texts of all errors that a module raises; a value in them is one character."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+            parts = node.args[0].values if isinstance(node.args[0], ast.JoinedStr) else node.args[:1]
+            if re.search(r"Error$|Fault$|Diverged|Lost$|NotSaved|Failed$|NoResult", node.func.id):
+                texts = [str(part.value) if isinstance(part, ast.Constant) else "x" for part in parts]
+                yield "".join(texts).replace("...", "")
+
+
+@pytest.mark.parametrize("glued", [r"\.\.", r"\?\.", r"\.[;,]", r"  ", r"\n", r"[;,:]$"])
+def test_messages_are_whole_sentences_in_one_line(glued: str) -> None:
+    found = [(name, text) for name, tree in TREES.items() for text in messages(tree) if re.search(glued, text)]
+    assert found == []
+
+
 EXPORTING = ["ctm_rl", "ctm_rl.agents", "ctm_rl.envs"]
 
 
@@ -223,7 +246,10 @@ def heavy_modules_after(code: str, cwd: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("package", "loaded"),
-    [("ctm_rl", []), ("ctm_rl.agents", []), ("ctm_rl.configs", []), ("ctm_rl.envs", ["gymnasium"])],
+    [
+        *(("ctm_rl", []), ("ctm_rl.agents", []), ("ctm_rl.configs", []), ("ctm_rl.envs", ["gymnasium"])),
+        ("ctm_rl.agents.seeds.results", []),  # as long as the runs train, their parent takes no memory
+    ],
 )
 def test_importing_a_package_loads_nothing_heavy(package: str, loaded: list[str], tmp_path: Path) -> None:
     assert heavy_modules_after(f"import {package}", tmp_path) == loaded

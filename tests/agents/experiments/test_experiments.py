@@ -52,9 +52,19 @@ def test_any_environment_has_a_name_for_its_directory() -> None:
     assert for_env("::").name == "env"
 
 
-def test_an_unknown_experiment_lists_all_names_closest_first() -> None:
-    with pytest.raises(ValueError, match=r"allowed are cartpole-window, cartpole, .*acrobot-paper.* \("):
-        load("cartpole-windw")
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [
+        ("cartpole-windw", "did you mean cartpole-window?"),
+        ("CartPole-v1", "an environment is given as --env CartPole-v1"),
+        ("my_envs:Recall", "an environment is given as --env my_envs:Recall"),
+        ("zzz", "any environment can be given as --env ID"),
+    ],
+)
+def test_an_unknown_experiment_is_answered_with_what_was_probably_meant(name: str, guess: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        load(name)
+    assert str(caught.value) == f"unknown experiment {name!r}: {guess} (all are listed by ctm-rl list)."
 
 
 def _set(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
@@ -75,7 +85,8 @@ def _set(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
         (_set("model", "num_tick", to=1), r"model.num_tick is not a field of the model; did you mean num_ticks\?"),
         (_set("seed", to="1"), "seed must be a whole number, got '1'"),
         (_set("seed", to=True), "seed must be a whole number, got True"),
-        (_set("seed", to=1.0), "seed must be a whole number, got 1.0"),
+        (_set("seed", to=1.5), "seed must be a whole number, got 1.5"),
+        (_set("seed", to=1e400), "seed must be a whole number, got inf"),
         (_set("seed", to=-1), "seed must be at least 0"),
         (_set("seed", to=2**31), "seed must be at least 0 and at most 2147483647"),
         (_set("model", to=3), "model must be a JSON object of fields, got 3"),
@@ -193,6 +204,11 @@ def test_a_number_larger_than_any_float_does_not_crash() -> None:
     experiment = from_json({"name": "a", "env": {"id": "b"}, "ppo": {"lr": 10**400}})
     assert isinstance(experiment, ActingExperiment)
     assert experiment.ppo.lr == 1e300
+
+
+def test_numbers_without_a_fraction_are_accepted_as_whole_numbers() -> None:
+    experiment = from_json({"name": "a", "env": {"id": "b"}, "seed": 1e6})
+    assert (experiment.seed, type(experiment.seed)) == (1_000_000, int)
 
 
 def test_whole_numbers_are_accepted_as_numbers() -> None:

@@ -84,7 +84,7 @@ MISTAKES = {
     "the same for all": (("run_dir=choice(a,b)",), "run_dir: it is the same for all trials of a sweep"),
     "logger": (("logger=choice(csv)",), "logger: it is the same for all trials of a sweep"),
     "twice": (("ppo.lr=choice(1e-3)", "ppo.lr=choice(2e-3)"), "ppo.lr is given twice; give all its values at once"),
-    "type": (("ppo.num_epochs=uniform(1,4)",), "ppo.num_epochs must be a whole number, got 1.0"),
+    "type": (("ppo.num_epochs=uniform(1,4)",), "ppo.num_epochs must be a whole number, got 1.37"),
     "word": (("model.kind=choice(ctm,rnn)",), "model.kind must be one of ctm, lstm, gru, mlp; got 'rnn'"),
     "value": (("ppo.gamma=uniform(0.9,1.5)",), "ppo.gamma must be at least 0 and at most 1, got 1.5"),
     "inside a range": (("ppo.num_minibatches=randint(1,5)",), "a trial with ppo.num_minibatches 3 cannot be run"),

@@ -39,6 +39,7 @@ class Options:
     mode: Literal["max", "min"] | None = None
     kwargs: JsonObject = dataclasses.field(default_factory=dict)
     use_lstm: bool = True
+    count: int | None = None
 
     def __post_init__(self) -> None:
         """Refuses a combination."""
@@ -68,6 +69,8 @@ GIVEN = ("runs/a", "--out", "b")
         (("--use_lstm=False", "--model.is_deep"), {"use_lstm": False, "model": Model(is_deep=True)}),
         (("--model.no-is-deep", "--model.width", "5"), {"model": Model(width=5)}),
         (("--out=--strange",), {"out": "--strange"}),
+        (("--model.width", "1e3", "--count=2_000", "--sizes", "1e1", "+2.0"), {"count": 2000, "sizes": (10, 2)}),
+        (("--model.width=1E3", "--count", "None"), {"model": Model(width=1000), "count": None}),
     ],
 )
 def test_values_are_read_however_they_are_written(arguments: Sequence[str], expected: dict[str, Any]) -> None:
@@ -86,7 +89,11 @@ def test_what_follows_two_dashes_is_positional() -> None:
         (("runs/a",), "test needs --out FILE; see ctm-rl test --help."),
         ((*GIVEN, "c"), "unexpected argument 'c'; options are --name value, see ctm-rl test --help."),
         ((*GIVEN, "--wdth", "2"), "unknown option --wdth; did you mean --model.width? All are listed by"),
-        ((*GIVEN, "--zzz"), "unknown option --zzz; all options are listed by ctm-rl test --help."),
+        ((*GIVEN, "--zzz"), "unknown option --zzz; all options are listed by ctm-rl test --help-all."),
+        ((*GIVEN, "--model", "2"), "unknown option --model; it is a group of options, such as --model.width; all are"),
+        ((*GIVEN, "--count", "1.5"), "--count must be a whole number or None, got '1.5'."),
+        ((*GIVEN, "--count", "1e400"), "--count must be a whole number or None, got '1e400'."),
+        ((*GIVEN, "--sizes", "1", "1e-3"), "got '1 1e-3'."),
         ((*GIVEN, "--lr", "--sizes"), "--lr needs a value: a number."),
         ((*GIVEN, "--lr="), "--lr must be a number, got ''."),
         ((*GIVEN, "--lr", "fast"), "--lr must be a number, got 'fast'."),

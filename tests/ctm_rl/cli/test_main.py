@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from ctm_rl.agents.cluster import session as cluster
-from ctm_rl.agents.experiments.serialise import to_json
+from ctm_rl.agents.experiments.serialise import from_json, to_json
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
+from ctm_rl.cli.short_help import HEIGHT, WIDTH
 from ctm_rl.configs import load, names
 
 TRAIN = ("train", "cartpole", "--run-dir", "new")
@@ -56,6 +57,9 @@ def write_invalid(golden_dir: Path) -> None:
     Path("wrong.json").write_text(json.dumps({**config, "sead": 2}))
     Path("velocities.json").write_text(json.dumps({**config, "env": {**config["env"], "hide_velocities": True}}))
     Path("out-of-range.json").write_text(json.dumps({**config, "num_learners": -1}))
+    Path("syntax.yaml").write_text("name: a\nenv: {id: CartPole-v1\nseed: 1\n")
+    Path("field.yaml").write_text("name: a\nenv.id: CartPole-v1\nppo:\n  lr: fast\n")
+    Path("object.yaml").write_text("env.id: CartPole-v1\nname: !!python/object/apply:os.mkdir [executed]\n")
     published = (golden_dir / "ctm_cartpole.pt").read_bytes()
     Path("half.pt").write_bytes(published[: len(published) // 2])
     write_published(golden_dir, "settings.pt", iterations=None, d_model="128")
@@ -89,19 +93,67 @@ def everything_in(place: Path) -> dict[str, bytes]:
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
-    "command": (("trian",), "unknown command 'trian'; allowed are list, train,"),
+    "command": (("trian",), "unknown command 'trian'; did you mean train? Commands: list, train,"),
     "list with arguments": (("list", "all"), "takes no arguments"),
     "no experiment": (
         ("train",),
-        "needs an experiment first (cartpole, cartpole-window, cartpole-paper, acrobot, acrobot-paper, ",
+        "needs an experiment first, such as ctm-rl train cartpole (all are listed by ctm-rl list), or --env ID, or",
     ),
-    "experiment not first": (("train", "--seed", "2", "cartpole"), "needs an experiment first"),
+    "experiment not first": (
+        ("train", "--seed", "2", "acrobot"),
+        "needs an experiment first, such as ctm-rl train acro",
+    ),
     "two experiments": (("train", "cartpole", "--env", "CartPole-v1"), "only one of them is allowed"),
-    "experiment": (("train", "cartpol"), "unknown experiment 'cartpol'; allowed are cartpole, cartpole-"),
+    "experiment": (("train", "cartpol"), "unknown experiment 'cartpol': did you mean cartpole? ("),
     "option": ((*TRAIN, "--model.num-tick", "2"), "unknown option --model.num-tick; did you mean --model.num-ticks?"),
-    "option without its group": ((*TRAIN, "--lr", "1"), "unknown option --lr; did you mean --ppo.lr?"),
-    "option like no other": ((*TRAIN, "--zzz", "1"), "all options are listed by ctm-rl train cartpole --help"),
+    "environment as experiment": (("train", "CartPole-v1"), "an environment is given as --env CartPole-v1 ("),
+    "experiment as command": (
+        ("cartpole",),
+        "unknown command 'cartpole'; did you mean ctm-rl train cartpole? Commands: ",
+    ),
+    "option without its group": (
+        (*TRAIN, "--num-ticks", "1"),
+        "unknown option --num-ticks; did you mean --model.num-t",
+    ),
+    "option like no other": ((*TRAIN, "--zzz", "1"), "all options are listed by ctm-rl train cartpole --help-all"),
+    "option like an alias": ((*TRAIN, "--total-timestep", "1"), "did you mean --budget.env-steps? All are listed by"),
+    "option's group": ((*TRAIN, "--ppo", "1"), "unknown option --ppo; it is a group of options, such as --ppo.lr; all"),
+    "option of another library": (
+        (*TRAIN, "--batch-size", "64"),
+        "there is no --batch-size: here it follows from others",
+    ),
+    "all environments": (
+        (*TRAIN, "--num-envs", "8", "--num-env-runners=2"),
+        "--num-envs counts all environments, and here 2 runners have their own: give --num-envs-per-env-runner",
+    ),
     "argument": ((*TRAIN, "acrobot"), "unexpected argument 'acrobot'"),
+    "argument like an option": ((*TRAIN, "ppo.lr=1"), "unexpected argument 'ppo.lr=1'; did you mean --ppo.lr=...?"),
+    "long dash": ((*TRAIN, "\u2014seed", "1"), "seed'; did you mean --seed?"),
+    "boolean": ((*TRAIN, "--anneal-lr", "maybe"), "--ppo.is-lr-annealed must be True or False, got 'maybe'."),
+    "form": (("train", "cartpole", "--print-config", "xml"), "--print-config must be json or yaml, got 'xml'."),
+    "seeds after seed": (
+        (*TRAIN, "--seed", "1", "2"),
+        "--seed takes one seed; several are given as --seeds, got anoth",
+    ),
+    "seed and seeds": ((*TRAIN, "--seed", "1", "--seeds", "2"), "--seed and --seeds exclude each other"),
+    "no seeds": ((*TRAIN, "--seeds"), "--seeds needs at least one whole number, as in --seeds 1 2 3."),
+    "equal seeds": ((*TRAIN, "--seeds", "1", "2", "1"), "seeds must differ, got 1 twice."),
+    "negative seeds": ((*TRAIN, "--seeds", "-1"), "seeds must be at least 0 and at most 2147483647, got -1."),
+    "parallel without seeds": ((*TRAIN, "--parallel", "2"), "parallel has no effect without seeds; leave it out."),
+    "seeds printed": (
+        (*TRAIN, "--seeds", "1", "--print-config"),
+        "--print-config prints one experiment; leave --seeds",
+    ),
+    "YAML's syntax": (("train", "--config", "syntax.yaml"), "syntax.yaml cannot be read: line 3: "),
+    "YAML's field": (("train", "--config", "field.yaml"), "field.yaml, line 4: ppo.lr must be a number, got 'fast'."),
+    "YAML's object": (
+        ("train", "--config", "object.yaml"),
+        "object.yaml cannot be read: line 2: values of the kind tag:",
+    ),
+    "tune's field": (
+        ("tune", "cartpole", "--search", "zzz=choice(1,2)"),
+        "not a field of the experiment; ctm-rl train --env CartPole-v1 --help-all lists all of them.",
+    ),
     "no value": ((*TRAIN, "--seed"), "--seed needs a value: a whole number"),
     "value's type": ((*TRAIN, "--seed", "x"), "--seed must be a whole number, got 'x'"),
     "fraction": ((*TRAIN, "--seed", "1.5"), "--seed must be a whole number, got '1.5'"),
@@ -332,13 +384,50 @@ def test_help_loads_neither_torch_nor_ray(arguments: tuple[str, ...]) -> None:
 
 
 def test_help_lists_every_field_and_its_value(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "cartpole", "--help"]) == 0
+    assert main(["train", "cartpole", "--help-all"]) == 0
     text = capsys.readouterr().out
     for name in ("--model.num-ticks", "--ppo.lr", "--budget.env-steps", "--num-env-runners", "--address", "--env.id"):
         assert name in text
     for command in ("resume", "evaluate", "import", "cluster-check"):
         assert main([command, "--help"]) == 0
         assert f"usage: ctm-rl {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [*names(), "--env=Acrobot-v1"])
+def test_short_help_fits_one_screen(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", name, "--ppo.lr", "nonsense", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= HEIGHT
+    assert max(map(len, lines)) <= WIDTH
+    assert lines[0].startswith("usage: ctm-rl train")
+    assert len([line for line in lines if line.startswith("  --")]) == 15
+
+
+def test_short_help_shows_the_values_of_the_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "train"]) == 0
+    assert "--help-all" in capsys.readouterr().out
+    assert main(["train", "parity", "-h"]) == 0
+    rows = [line.split(maxsplit=2)[:2] for line in capsys.readouterr().out.splitlines()]
+    parity = load("parity")
+    assert ["--budget.env-steps", str(parity.budget.env_steps)] in rows
+    assert ["--model.num-ticks", str(parity.model.num_ticks)] in rows
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+@pytest.mark.parametrize("name", ["cartpole", "qa-mnist", "minigrid-memory"])
+def test_a_printed_experiment_goes_back_in(
+    name: str, form: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ("--total-timesteps", "1e6", "--learning-rate", "1e-5", "--seed", "1_0")
+    assert main(["train", name, *changes, f"--print-config={form}"]) == 0
+    text = capsys.readouterr().out
+    Path(f"printed.{form}").write_text(text)
+    assert main(["train", "--config", f"printed.{form}", "--print-config"]) == 0
+    experiment = from_json(json.loads(capsys.readouterr().out))
+    assert (experiment.name, experiment.budget.env_steps, experiment.seed) == (name, 1_000_000, 10)
+    assert main(["train", "--config", f"printed.{form}", "--print-config", form]) == 0
+    assert capsys.readouterr().out == text
+    assert not Path("runs").exists()
 
 
 def test_list_has_a_line_for_every_experiment(capsys: pytest.CaptureFixture[str]) -> None:
