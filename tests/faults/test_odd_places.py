@@ -101,7 +101,7 @@ def test_a_directory_whose_name_begins_with_a_dash_is_shown_so_that_it_is_unders
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _report_finished(place / "-x y")
-    assert capsys.readouterr().out == ("done: './-x y'\nevaluate it: ctm-rl evaluate './-x y' --episodes 100\n")
+    assert capsys.readouterr().out == ("done: './-x y'\nevaluate it: ctm-rl evaluate './-x y'\n")
     (place / "-x").mkdir()
     for arguments in (["evaluate", "./-x"], ["evaluate", "--", "-x"], ["resume", "--", "-x"]):
         assert main(arguments) == 2

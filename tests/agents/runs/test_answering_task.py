@@ -88,7 +88,7 @@ def test_a_run_leaves_metrics_and_a_model_that_is_evaluated_and_loaded(capsys: p
     assert train(iterations=3, run_dir="a") == 0
     output, error = capsys.readouterr()
     assert error == ""
-    assert "evaluate it: ctm-rl evaluate a --episodes 100" in output
+    assert "evaluate it: ctm-rl evaluate a" in output
     rows = [json.loads(line) for line in Path("a/metrics.jsonl").read_text().splitlines()]
     assert [list(row) for row in rows] == [list(ANSWERING_METRICS)] * 3
     assert [row["iteration"] for row in rows] == [1, 2, 3]

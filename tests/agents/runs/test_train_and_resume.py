@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import ray
+from gymnasium.envs.registration import EnvSpec
 from processes import descendants, is_running, listening_addresses
 from tiny_runs import STEPS, TINY, budget, comparable, stop_in, train
 
@@ -41,7 +42,7 @@ def test_a_run_leaves_config_metrics_events_and_checkpoints(place: Path, capsys:
     output, error = capsys.readouterr()
     assert error == ""
     assert "3 of" not in output
-    assert "evaluate it: ctm-rl evaluate a --episodes 100" in output
+    assert "evaluate it: ctm-rl evaluate a" in output
     assert Path.cwd() == place
     run = Path("a")
     assert {item.name for item in run.iterdir()} == {
@@ -389,7 +390,7 @@ def test_progress_in_a_file_is_plain_lines_and_always_the_last_one() -> None:
 
 @pytest.mark.usefixtures("ray_session", "place")
 def test_a_run_whose_image_encoder_is_no_longer_the_default_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(gym.registry, "Large-v0", gym.envs.registration.EnvSpec("Large-v0", entry_point=Large))
+    monkeypatch.setitem(gym.registry, "Large-v0", EnvSpec("Large-v0", entry_point=Large))
     with monkeypatch.context() as before:
         before.setattr(spaces, "is_large_image", lambda shape: False)
         assert train("--env", "Large-v0", iterations=1, run_dir="large") == 0
