@@ -232,8 +232,8 @@ def describe_answers(result: dict[str, Any]) -> str:
 
 def _describe(result: dict[str, Any], words: Sequence[str]) -> str:
     """Both accuracies of a result or of a point of its halting curve."""
-    shares = [describe_share(result, name) for name in ("accuracy", "accuracy_whole")]
-    return ", ".join(describe_accuracy(*shares, words))
+    elements, whole = (describe_share(result, name) for name in ("accuracy", "accuracy_whole"))
+    return ", ".join(describe_accuracy(elements, whole, words))
 
 
 def describe_share(result: dict[str, Any], name: str) -> str:

@@ -84,7 +84,7 @@ def reporting_failures(env_id: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if str(error).startswith("--"):
+        if str(error).startswith("--task"):
             raise  # it names the option itself
         raise UserError(f"env.id {env_id!r} cannot be made: {error}") from error
     except (gym.error.Error, ImportError) as error:

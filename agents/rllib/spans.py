@@ -53,12 +53,12 @@ class SpanRecorder:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
-        self._offset = time.time_ns() - time.perf_counter_ns()
-        self._open: list[_OpenSpan] = []
+        self.offset = time.time_ns() - time.perf_counter_ns()
+        self.open: list[_OpenSpan] = []
 
     def span(self, name: str) -> AbstractContextManager[Any]:
         """Records the time inside the body; nothing of what is inside ``TEST``, nor a span inside one of its name."""
-        names = [one.name for one in self._open]
+        names = [one.name for one in self.open]
         return _NOTHING if name in names or TEST in names else _OpenSpan(self, name)
 
     def pop(self) -> list[Span]:
@@ -70,23 +70,23 @@ class SpanRecorder:
 class _OpenSpan:
     """A span while it lasts."""
 
-    __slots__ = ("_began", "_inner", "_recorder", "name")
+    __slots__ = ("_began", "_recorder", "inner", "name")
 
     def __init__(self, recorder: SpanRecorder, name: str) -> None:
         self.name, self._recorder = name, recorder
-        self._began = self._inner = 0
+        self._began = self.inner = 0
 
     def __enter__(self) -> None:
-        self._recorder._open.append(self)
+        self._recorder.open.append(self)
         self._began = time.perf_counter_ns()
 
     def __exit__(self, *_: object) -> None:
         duration = time.perf_counter_ns() - self._began
         recorder = self._recorder
-        recorder._open.pop()
-        if recorder._open:
-            recorder._open[-1]._inner += duration
-        span = Span(self.name, self._began + recorder._offset, duration, duration - self._inner)
+        recorder.open.pop()
+        if recorder.open:
+            recorder.open[-1].inner += duration
+        span = Span(self.name, self._began + recorder.offset, duration, duration - self.inner)
         recorder.spans.append(span)
 
 

@@ -199,9 +199,11 @@ def resumed_run(
 
 def _with_saved_encoder(experiment: AnyExperiment, state: Mapping[str, Any]) -> AnyExperiment:
     """The experiment with the encoders that its checkpoint was trained with: ``auto`` may have chosen others then."""
-    if not isinstance(experiment, ActingExperiment):
+    if not isinstance(experiment, ActingExperiment) or experiment.model.encoder != "auto":
         return experiment
     encoder = state[POLICY_ENTRY]["config"]["encoder"]
+    if "conv" not in encoder:  # what large images got before there were patches
+        return experiment
     return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, encoder=encoder))
 
 

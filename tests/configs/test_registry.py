@@ -63,7 +63,7 @@ def test_a_function_of_the_users_is_trained_by_name() -> None:
         ("own_experiments:wrong", "must return an ActingExperiment or an AnsweringExperiment, and returned a int"),
         ("own_experiments:fails", "it raised ZeroDivisionError: division by zero"),
         ("own_experiments:quik", "own_experiments has no quik"),
-        ("quik", "unknown experiment 'quik'; allowed are quick, "),
+        ("quik", "unknown experiment 'quik': did you mean quick?"),
     ],
 )
 def test_what_is_no_experiment_is_refused(name: str, message: str) -> None:

@@ -44,7 +44,11 @@ WRONG: list[tuple[type[CoreConfig], dict[str, Any], str]] = [
     (AnswerConfig, {**ATTENDED, "positions": "fourier"}, "positions for the none encoder must be one of none; got"),
     (AnswerConfig, {**ATTENDED, "encoder": "parity", "positions": "rotational"}, "must be one of none, rotational-1d"),
     (AnswerConfig, {**ATTENDED, "encoder": "resnet18-1", "positions": "rotational-1d"}, "none, fourier, multi-f"),
-    (PolicyConfig, {"encoder": "parity"}, "encoder must be one of auto, control, conv, grid, categories, text"),
+    (
+        PolicyConfig,
+        {"encoder": "parity"},
+        "encoder must be one of auto, control, conv, patches, grid, categories, text",
+    ),
     (PolicyConfig, {"kind": "ff"}, "kind must be one of ctm, lstm, gru, mlp; got 'ff'."),
     (PolicyConfig, {"kind": "lstm", "baseline_dim": 0}, "baseline_dim must be at least 1, got 0."),
     (PolicyConfig, {"kind": "mlp", "use_graph": True}, "use_graph has no effect with kind mlp"),

@@ -192,6 +192,7 @@ def test_a_module_that_evaluations_would_import_is_asked_for(place: Path) -> Non
     assert not (place / "executed").exists()
 
 
+@pytest.mark.usefixtures("place")
 def test_a_trusted_run_is_evaluated_and_not_remembered(capsys: pytest.CaptureFixture[str]) -> None:
     foreign("theirs", env={"id": "evil:Roll-v0", "wrappers": ["hide-velocities=1,3"]})
     assert main(["evaluate", "theirs", "--episodes", "2", "--trust"]) == 0

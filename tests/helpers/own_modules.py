@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import gymnasium as gym
+
 ENVS = """
 import gymnasium as gym
 import numpy as np
@@ -138,8 +140,11 @@ def own_modules(folder: Path) -> Iterator[Path]:
 
 
 def forget_modules(folder: Path) -> None:
-    """As in a new process, nothing has been imported from a folder."""
+    """As in a new process, nothing has been imported from a folder, nor registered by what is there."""
     inside = tuple(f"{place}{os.sep}" for place in (folder, os.path.realpath(folder)))
     for name, module in list(sys.modules.items()):
         if (getattr(module, "__file__", None) or "").startswith(inside):
             del sys.modules[name]
+            for env_id, spec in list(gym.registry.items()):
+                if getattr(spec.entry_point, "__module__", None) == name:
+                    del gym.registry[env_id]

@@ -347,7 +347,7 @@ def test_what_rewards_cannot_teach_is_refused_with_the_reason(capsys: pytest.Cap
         AnsweringExperiment(**reward, learning=LearningSettings(use_most_certain=False))
     with pytest.raises(ValueError, match=r"learning\.batch_size must be at least 2"):
         AnsweringExperiment(**reward, learning=LearningSettings(batch_size=1))
-    with pytest.raises(ValueError, match="bandit has no effect with signal label"):
+    with pytest.raises(ValueError, match=r"bandit\.\* fields have no effect with signal label"):
         dataclasses.replace(EXPERIMENT, signal="label")
     wrong: list[dict[str, Any]] = [
         {"clip": 0.0},

@@ -335,7 +335,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "rival": (("--rival.num-minibatches", "3"), "rival.num_minibatches must divide the 64 environments, got 3"),
     "scale": (("scaling", "--scale.ticks", "2"), "scale.ticks must be two or more different whole numbers"),
     "in a row": (("scaling", "--scale.iterations", "1"), "scale.iterations must be at least 2, got 1"),
-    "experiment": (("cartpol",), "unknown experiment 'cartpol'; allowed are cartpole"),
+    "experiment": (("cartpol",), "unknown experiment 'cartpol': did you mean cartpole?"),
     "two experiments": (
         ("cartpole", "--env", "CartPole-v1"),
         "bench takes one experiment, got cartpole and --env CartPole-v1",

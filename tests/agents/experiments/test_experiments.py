@@ -57,7 +57,6 @@ def test_any_environment_has_a_name_for_its_directory() -> None:
     [
         ("cartpole-windw", "did you mean cartpole-window?"),
         ("CartPole-v1", "an environment is given as --env CartPole-v1"),
-        ("my_envs:Recall", "an environment is given as --env my_envs:Recall"),
         ("zzz", "any environment can be given as --env ID"),
     ],
 )

@@ -76,7 +76,7 @@ def test_tests_come_as_often_as_eval_every_says_and_the_best_model_is_loaded(
     low, high = result["accuracy_interval"]
     assert 0 < low < result["accuracy"] < high < 1
     assert main(["evaluate", "a", "--episodes", "40"]) == 0
-    assert re.search(r"40 samples of parity: [\d.]+ % \([\d.]+ to [\d.]+\) of elements", capsys.readouterr().out)
+    assert re.search(r"40 samples of parity: [\d.]+ % \([\d.]+ to [\d.]+\) of bits", capsys.readouterr().out)
     assert train("--eval.every", "3", "--eval.episodes", "5", iterations=1, run_dir="b") == 2
     assert (
         "eval.episodes has no effect on a run that answers: its tests use held-out samples" in capsys.readouterr().err

@@ -390,7 +390,7 @@ def test_progress_in_a_file_is_plain_lines_and_always_the_last_one() -> None:
 
 @pytest.mark.usefixtures("ray_session", "place")
 def test_a_run_whose_image_encoder_is_no_longer_the_default_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(gym.registry, "Large-v0", EnvSpec("Large-v0", entry_point=Large))
+    monkeypatch.setitem(gym.registry, "Large-v0", EnvSpec("Large-v0", entry_point=lambda **_: Large()))
     with monkeypatch.context() as before:
         before.setattr(spaces, "is_large_image", lambda shape: False)
         assert train("--env", "Large-v0", iterations=1, run_dir="large") == 0

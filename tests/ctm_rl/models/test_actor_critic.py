@@ -157,7 +157,9 @@ def test_memory_reaches_back_without_limit_with_accumulators_and_not_with_a_wind
 def test_the_grid_encoder_refuses_other_shapes() -> None:
     with pytest.raises(ValueError, match="reads \\[height, width, 3\\]"):
         ActorCritic(SMALL, Layout((Part(encoder="grid", shape=(5, 5)),)), ACTIONS)
-    with pytest.raises(ValueError, match="encoder must be one of control, conv, grid, categories, text; got 'auto'"):
+    with pytest.raises(
+        ValueError, match="encoder must be one of control, conv, patches, grid, categories, text; got 'auto'"
+    ):
         Part(encoder="auto", shape=(5,))
 
 

@@ -151,7 +151,7 @@ def test_a_time_limit_and_hidden_velocities_work_with_a_pool(pools: list[StandIn
             {"wrappers": ("frame-skip=2",)},
             "supports no wrapper frame-skip, but time-limit, hide-velocities and grid-image",
         ),
-        ({"kwargs": {"sutton_barto_reward": True, "wrong": 1}}, "unexpected keyword"),
+        ({"kwargs": {"sutton_barto_reward": True, "wrong": 1}}, "--env.kwargs has 'wrong'"),
         ({"tolerate_faults": True}, "cannot recreate one environment"),
     ],
 )
