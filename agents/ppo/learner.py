@@ -250,7 +250,8 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
 
 def _select(columns: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     """Selects environments from all columns."""
-    return map_arrays(columns, lambda column: column[rows])
+    # Copies whole rows; indexing would copy one number after the other.
+    return map_arrays(columns, lambda column: column.index_select(0, rows))
 
 
 def _explained_variance(values: np.ndarray, returns: np.ndarray) -> float:

@@ -14,7 +14,7 @@ _LEAST_SIDE = 48
 
 
 class PatchEncoder(nn.Module):
-    """A dense layer on patches that do not overlap, a 3x3 convolution with stride 2, then Linear and LayerNorm.
+    """A convolution on patches that do not overlap, a 3x3 convolution with stride 2, then Linear and LayerNorm.
 
     Patches are chosen so that there are about 12 on each side; the last ones are filled up with zeros. With 84 x 84 x 3
     bytes this needs a tenth of the operations of three convolutions with stride 2, besides Linear.
@@ -30,17 +30,13 @@ class PatchEncoder(nn.Module):
         self.out_dim = feature_dim
         self._axes = axes = ImageAxes.of(observation_shape, "patches")
         self._scale = scale
-        self._sides = tuple(map(_patch_side, (axes.height, axes.width)))
-        self._grid = tuple(
-            -(-side // patch) for side, patch in zip((axes.height, axes.width), self._sides, strict=True)
-        )
-        self._missing = tuple(
-            count * patch - side
-            for side, count, patch in zip((axes.height, axes.width), self._grid, self._sides, strict=True)
-        )
-        self.patches = nn.Linear(self._sides[0] * self._sides[1] * axes.channels, _PATCH_CHANNELS)
+        lengths = axes.height, axes.width
+        self._sides = sides = _patch_side(axes.height), _patch_side(axes.width)
+        counts = [-(-length // side) for length, side in zip(lengths, sides, strict=True)]
+        self._missing = [count * side - length for length, count, side in zip(lengths, counts, sides, strict=True)]
+        self.patches = nn.Conv2d(axes.channels, _PATCH_CHANNELS, sides, stride=sides)
         self.convolution = nn.Conv2d(_PATCH_CHANNELS, _CHANNELS, 3, stride=2, padding=1)
-        places = tuple((count + 1) // 2 for count in self._grid)
+        places = tuple((count + 1) // 2 for count in counts)
         pooled = tuple(min(count, MAX_PLACES) for count in places)
         self.pool = nn.Identity() if pooled == places else nn.AdaptiveAvgPool2d(pooled)
         self.features = nn.Sequential(
@@ -49,17 +45,15 @@ class PatchEncoder(nn.Module):
 
     def forward(self, observations: Shaped[Tensor, "N ..."]) -> Tensor:
         """Maps images of bytes or numbers [N, ...] to features [N, F]."""
-        num, (rows, columns), (height, _) = len(observations), self._grid, self._sides
-        images = self._axes.channels_last(observations)
+        images = self._axes.channels_first(observations)
         if any(self._missing):
-            images = F.pad(images, (0, 0, 0, self._missing[1], 0, self._missing[0]))
-        cut = images.reshape(num, rows, height, columns, -1).transpose(2, 3)
-        cut = cut.to(self.patches.weight.dtype).reshape(num * rows * columns, -1)
-        # The weights are scaled, and not the far larger images.
-        places = F.relu(F.linear(cut, self.patches.weight / self._scale, self.patches.bias))
-        places = F.relu(self.convolution(places.view(num, rows, columns, -1).permute(0, 3, 1, 2)))
+            images = F.pad(images, (0, self._missing[1], 0, self._missing[0]))
+        # Converted in the layout that they have in memory; the weights are scaled, and not the far larger images.
+        weight = self.patches.weight / self._scale
+        places = F.relu(F.conv2d(images.to(weight.dtype), weight, self.patches.bias, self._sides))
+        places = self.pool(F.relu(self.convolution(places)))
         # By places and then channels: the layout in memory, which is not copied.
-        return self.features(self.pool(places).permute(0, 2, 3, 1).reshape(num, -1))
+        return self.features(places.permute(0, 2, 3, 1).reshape(len(images), -1))
 
 
 def is_large_image(shape: tuple[int, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""The encoder of large images equals convolutions written down layer by layer."""
+"""The encoder of large images equals its layers written down one by one."""
 
 import pytest
 import torch
@@ -12,9 +12,7 @@ from ctm_rl.encoders.patches import PatchEncoder, is_large_image
     ("shape", "sides"),
     [((84, 84, 3), (7, 7)), ((4, 84, 84), (7, 7)), ((96, 50, 3), (8, 5)), ((64, 64), (6, 6)), ((210, 160, 3), (8, 8))],
 )
-def test_patches_equal_a_strided_convolution_in_value_and_gradient(
-    shape: tuple[int, ...], sides: tuple[int, int]
-) -> None:
+def test_patches_are_weighted_sums_in_value_and_gradient(shape: tuple[int, ...], sides: tuple[int, int]) -> None:
     encoder = PatchEncoder(shape, 5).double()
     bytes_ = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     features = encoder(bytes_)
@@ -24,8 +22,9 @@ def test_patches_equal_a_strided_convolution_in_value_and_gradient(
     images = bytes_.double() / 255
     images = images[:, None] if len(shape) == 2 else images if shape[0] < shape[2] else images.permute(0, 3, 1, 2)
     images = F.pad(images, (0, -images.shape[3] % sides[1], 0, -images.shape[2] % sides[0]))
-    kernel = encoder.patches.weight.view(-1, *sides, images.shape[1]).permute(0, 3, 1, 2)
-    places = F.relu(F.conv2d(images, kernel, encoder.patches.bias, stride=sides))
+    cut = images.unfold(2, sides[0], sides[0]).unfold(3, sides[1], sides[1])  # [N, C, rows, columns, *sides]
+    places = torch.einsum("ncrshw,kchw->nkrs", cut, encoder.patches.weight) + encoder.patches.bias[:, None, None]
+    places = F.relu(places)
     places = F.relu(F.conv2d(places, encoder.convolution.weight, encoder.convolution.bias, stride=2, padding=1))
     places = F.adaptive_avg_pool2d(places, (min(places.shape[2], 8), min(places.shape[3], 8)))
     linear, norm = encoder.features
