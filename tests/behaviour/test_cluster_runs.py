@@ -108,6 +108,7 @@ def test_a_run_takes_the_users_modules_to_every_node(folder: Path, address: str)
     assert all(row["episode_return_mean"] == pytest.approx(2 * float(row["episode_length_mean"] or 0)) for row in rows)
 
 
+@pytest.mark.slow
 def test_runners_are_packed_or_spread_and_give_their_room_back(folder: Path, address: str) -> None:
     command = [sys.executable, "-c", WHERE, address, "pack", "spread"]
     done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)

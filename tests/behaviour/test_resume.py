@@ -43,7 +43,7 @@ def train(*arguments: str, run_dir: str, env_steps: int) -> int:
         # Running ahead contains it: the first fragments after a checkpoint are collected in step.
         pytest.param(("--num-env-runners", "1"), marks=pytest.mark.slow),
         pytest.param(("--num-env-runners", "2"), marks=pytest.mark.slow),
-        ("--num-env-runners", "2", "--ppo.collect-ahead", "True"),
+        pytest.param(("--num-env-runners", "2", "--ppo.collect-ahead", "True"), marks=pytest.mark.slow),
     ],
     ids=["in one process", "one runner", "two runners", "ahead"],
 )

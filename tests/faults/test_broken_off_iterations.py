@@ -72,7 +72,7 @@ def reached(run: str) -> int:
     [
         ("steps", signal.SIGHUP, ()),
         ("minibatches", signal.SIGUSR1, ("--ppo.normalize-rewards", "True")),
-        ("fragments", signal.SIGQUIT, RUNNERS),
+        pytest.param("fragments", signal.SIGQUIT, RUNNERS, marks=pytest.mark.slow),
         pytest.param("learners", signal.SIGTERM, ("--num-learners", "1"), marks=pytest.mark.slow),
     ],
 )

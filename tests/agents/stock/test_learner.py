@@ -57,7 +57,7 @@ BOTH = pytest.mark.parametrize("experiment", [EXPERIMENT, OURS], ids=["stock", "
 # Our runners in processes of their own: behaviour/test_resume.py compares whole runs of them.
 WITH_RUNNERS = pytest.mark.parametrize(
     ("experiment", "num_env_runners"),
-    [(EXPERIMENT, 0), (OURS, 0), (EXPERIMENT, 1), pytest.param(OURS, 1, marks=pytest.mark.slow)],
+    [(EXPERIMENT, 0), (OURS, 0), *(pytest.param(one, 1, marks=pytest.mark.slow) for one in (EXPERIMENT, OURS))],
     ids=["stock", "ours", "stock-runner", "ours-runner"],
 )
 

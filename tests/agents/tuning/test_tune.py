@@ -233,6 +233,7 @@ def test_a_sweep_leaves_runs_and_the_best_one_can_be_repeated(capsys: pytest.Cap
     assert capsys.readouterr().out.splitlines()[-6:-4] == table[2:4]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session", "place")
 def test_pbt_continues_from_a_better_trials_checkpoint_with_other_values(capsys: pytest.CaptureFixture[str]) -> None:
     # With two threads each there is room for one at a time: they take turns.

@@ -97,7 +97,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "list with arguments": (("list", "all"), "takes no arguments"),
     "no experiment": (
         ("train",),
-        "needs an experiment first, such as ctm-rl train cartpole (all are listed by ctm-rl list), or --env ID, --data PATH,",
+        "needs an experiment first, such as ctm-rl train cartpole (all are listed by ctm-rl list), or --env ID, --data",
     ),
     "experiment not first": (
         ("train", "--seed", "2", "acrobot"),
