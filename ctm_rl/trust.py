@@ -136,13 +136,21 @@ def import_from_current_folder() -> None:
 def installed_path() -> list[str]:
     """Returns ``sys.path`` without the current folder where Python or this module has put it.
 
-    Python puts it in front for ``python -c`` and ``python -m``, and where ``PYTHONPATH`` has an empty entry. An entry
-    that names the folder stays.
+    Python puts it in front for ``python -c``, ``python -m`` and a script in that folder, and where ``PYTHONPATH`` has
+    an empty entry; Ray then puts folders of its own before it. An entry that names the folder stays.
     """
     here, entries = _current_folder(), os.environ.get("PYTHONPATH", "").split(os.pathsep)
     is_named = here in [os.path.abspath(entry) for entry in entries if entry]
     is_added = here in _added_folders or (len(entries) > 1 and "" in entries and not is_named)
-    return [entry for index, entry in enumerate(sys.path) if entry and (entry != here or (index > 0 and not is_added))]
+    first = sys.path.index(here) if here in sys.path and _is_folder_of_script(here) else 0
+    kept = [index not in (0, first) and not is_added for index in range(len(sys.path))]
+    return [entry for index, entry in enumerate(sys.path) if entry and (entry != here or kept[index])]
+
+
+def _is_folder_of_script(folder: str | None) -> bool:
+    """Whether the script that runs lies in a folder, which Python has therefore put on the import path."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    return bool(script) and not sys.flags.safe_path and os.path.dirname(os.path.abspath(script)) == folder
 
 
 @contextlib.contextmanager

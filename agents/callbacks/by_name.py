@@ -48,7 +48,9 @@ def make_callbacks(names: Iterable[str], given: Callback | Sequence[Callback] = 
             made.append((name, make()))
         except Exception as error:  # whatever a constructor may raise
             reason = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
-            raise UserError(f"{where}: it cannot be made without arguments ({reason}).") from error
+            raise UserError(
+                f"{where}: it cannot be made without arguments ({reason}); name a function that returns one."
+            ) from error
         _check(where, made[-1][1])
     for callback in [given] if isinstance(given, Callback) else given:
         name = type(callback).__name__

@@ -404,6 +404,15 @@ def test_the_current_folder_counts_as_installed_only_where_it_is_named(
         assert trust.installed_path() == expected
 
 
+def test_the_folder_of_a_script_is_not_installed_although_ray_comes_before_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setattr(sys, "path", ["/ray/thirdparty_files", str(place), "/lib", str(place)])
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "script.py", raising=False)
+    assert trust.installed_path() == ["/ray/thirdparty_files", "/lib", str(place)]
+
+
 def test_relative_import_paths_stay_out_of_the_run_directory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", ["", "lib", "/opt"])
     with trust.fixed_import_path(place):
