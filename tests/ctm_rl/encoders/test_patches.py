@@ -22,6 +22,7 @@ def test_patches_are_weighted_sums_in_value_and_gradient(shape: tuple[int, ...],
     images = bytes_.double() / 255
     images = images[:, None] if len(shape) == 2 else images if shape[0] < shape[2] else images.permute(0, 3, 1, 2)
     images = F.pad(images, (0, -images.shape[3] % sides[1], 0, -images.shape[2] % sides[0]))
+    assert encoder.patches.bias is not None
     cut = images.unfold(2, sides[0], sides[0]).unfold(3, sides[1], sides[1])  # [N, C, rows, columns, *sides]
     places = torch.einsum("ncrshw,kchw->nkrs", cut, encoder.patches.weight) + encoder.patches.bias[:, None, None]
     places = F.relu(places)
