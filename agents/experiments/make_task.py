@@ -56,7 +56,8 @@ def _is_class(env_id: str) -> bool:
     versions = [known for known, spec in gym.registry.items() if (spec.namespace, spec.name) == (None, name)]
     if versions and has_class:
         raise UserError(
-            f"it is a class and a registered environment: name that as {module}:{versions[-1]}, or the class otherwise."
+            f"it is a class and a registered environment: name that as {module}:{versions[-1]}, or give the class "
+            "another name."
         )
     return not versions
 

@@ -46,10 +46,6 @@ class ImageAxes(NamedTuple):
             return images.reshape(len(images), self.channels, self.height, self.width)
         return images.reshape(len(images), self.height, self.width, self.channels).permute(0, 3, 1, 2)
 
-    def channels_last(self, images: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "N H W C"]:
-        """Views images [N, ...] as [N, H, W, C]."""
-        return self.channels_first(images).permute(0, 2, 3, 1)
-
 
 class ConvEncoder(nn.Module):
     """Three 3x3 convolutions with stride 2 and ReLU, pooled to at most 8 x 8 places, then Linear and LayerNorm.

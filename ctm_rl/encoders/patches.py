@@ -17,7 +17,7 @@ class PatchEncoder(nn.Module):
     """A convolution on patches that do not overlap, a 3x3 convolution with stride 2, then Linear and LayerNorm.
 
     Patches are chosen so that there are about 12 on each side; the last ones are filled up with zeros. With 84 x 84 x 3
-    bytes this needs a tenth of the operations of three convolutions with stride 2, besides Linear.
+    bytes this needs a fourteenth of the operations of three convolutions with stride 2, besides Linear.
 
     Args:
         observation_shape: [H, W], [H, W, C] or [C, H, W], see ``ImageAxes``.

@@ -102,11 +102,6 @@ def pack_masks(masks: np.ndarray) -> np.ndarray:
     return np.packbits(masks, axis=-1)
 
 
-def num_mask_bytes(sizes: Sequence[int]) -> int:
-    """Number of bytes of one mask in a column."""
-    return -(-sum(sizes) // 8)
-
-
 def _parts_of(value: Any) -> list[np.ndarray]:
     """The arrays in nested tuples, and in lists of lists of unequal lengths, in their order."""
     is_nested = isinstance(value, list) and any(isinstance(part, (list, tuple, np.ndarray)) for part in value[:1])
