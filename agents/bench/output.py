@@ -29,7 +29,7 @@ def measure(
     """
     out = None if options.out is None else expand(options.out).absolute()
     if out is not None:
-        _check_writable(out)
+        check_writable(out)
     with status_line() as report:
         result = run(report)
     line = json.dumps(result, allow_nan=False) + "\n"
@@ -67,7 +67,7 @@ def _save(out: Path, line: str, result: dict[str, Any]) -> str:
     return f'written: {out}; no figure, since matplotlib is not installed (pip install "ctm-rl[bench]").\n'
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Refuses, before anything is measured, a file that cannot be written."""
     if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UserError(f"--out {path} cannot be written; name a file in a directory that exists.")

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 
 from ctm_rl.agents.experiments.validation import check_number
 
-SCALING, CLUSTER, ENVS = "scaling", "cluster", "envs"
+SCALING, CLUSTER, ENVS, LEARNING = "scaling", "cluster", "envs", "learning"
 """What ``ctm-rl bench`` measures instead of the contenders."""
 
 CONTENDERS = {

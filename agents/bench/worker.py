@@ -23,7 +23,7 @@ ITERATION, PARTS = "iteration", "parts"
 
 def main() -> int:
     """Reads its task from the first line of its input, and answers the lines after it."""
-    with _quiet_output() as answers:
+    with quiet_output() as answers:
         task = json.loads(sys.stdin.readline())
         try:
             _serve(task, answers)
@@ -92,7 +92,7 @@ def _serve(task: dict[str, Any], answers: TextIO) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_output() -> Iterator[TextIO]:
+def quiet_output() -> Iterator[TextIO]:
     """Sends what libraries print to standard error, so that standard output has answers alone."""
     sys.stdout.flush()
     with os.fdopen(os.dup(1), "w") as answers:

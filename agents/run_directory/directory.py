@@ -133,7 +133,7 @@ class RunDirectory:
         Raises:
             OSError: it cannot be written.
         """
-        _write_atomically(self.path / self._file, self._text)
+        write_atomically(self.path / self._file, self._text)
 
     def restore(self) -> None:
         """Writes again what has disappeared meanwhile: the directory, its lock and its configuration.
@@ -328,10 +328,10 @@ def write_config(path: Path, config: dict[str, Any], file: str = CONFIG_FILE) ->
     Raises:
         OSError: it cannot be written.
     """
-    _write_atomically(path / file, _to_text(config))
+    write_atomically(path / file, _to_text(config))
 
 
-def _write_atomically(file: Path, text: str) -> None:
+def write_atomically(file: Path, text: str) -> None:
     """Writes a file under another name, then renames it."""
     partial = file.with_name(f".{file.name}")
     # What has that name is a leftover, or a link that must not be followed.

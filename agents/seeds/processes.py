@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from ctm_rl.agents.cluster.capacity import needed_cpus
@@ -37,11 +38,21 @@ if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG: SIGTERM as soon as the parent has ended, however it does
     if os.getppid() == 1:
         sys.exit("ctm-rl: the process that started this one has ended.")
-from ctm_rl.cli.main import main
-sys.exit(main(sys.argv[1:]))
+from {module} import main
+sys.exit(main())
 """
-COMMAND = (sys.executable, "-P", "-c", _CHILD)
-"""The command line as a process; nothing of the current folder is imported in its place."""
+
+
+def process_of(module: str) -> tuple[str, ...]:
+    """Returns the command that runs a module's ``main`` as a process which ends with the one that starts it.
+
+    Nothing of the current folder is imported in its place.
+    """
+    return (sys.executable, "-P", "-c", _CHILD.format(module=module))
+
+
+COMMAND = process_of("ctm_rl.cli.main")
+"""The command line as a process."""
 _POLL_SECONDS = 0.2
 _PREFIX = "ctm-rl: "
 _USER_ERROR = 2
@@ -229,7 +240,7 @@ class _Pool:
             return Outcome("stopped", "" if self._request.is_stopping else "by a signal to its process alone")
         if self._request.is_stopping:
             self.is_saved = False
-        reason = f"its process was killed by signal {-code}" if code < 0 else _last_line(self._seeds, seed)
+        reason = f"its process was killed by signal {-code}" if code < 0 else last_line(self._seeds.log(seed))
         return Outcome("failed", reason)
 
     def _pass_on_once(self) -> None:
@@ -253,9 +264,9 @@ class _Pool:
             self._pass_on()
 
 
-def _last_line(seeds: Seeds, seed: int) -> str:
-    """The last line that a seed's process has written."""
-    with open(seeds.log(seed), "rb") as log:
+def last_line(path: Path) -> str:
+    """The last line of a log, without the name of the command that has written it."""
+    with open(path, "rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_BYTES))
         lines = log.read().decode(errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it has written nothing")

@@ -64,6 +64,7 @@ Values: {forms}
 
 BENCH_USAGE = """\
 ctm-rl bench envs [--OPTION VALUE ...]
+ctm-rl bench learning [--OPTION VALUE ...]
 ctm-rl bench [scaling | cluster] [EXPERIMENT | --env ID | --config FILE]  [--OPTION VALUE ...]  [--FIELD VALUE ...]
 
 Measures one iteration of training and its parts, alternating with other libraries (pip install "ctm-rl[bench]"
@@ -71,6 +72,20 @@ installs all of them). scaling: how the cost grows with ticks, steps and iterati
 runners and learners, computed from measured parts and simulated. envs: how fast the single-step environments make
 samples. The default experiment is the published CartPole with two ticks. Any field of the experiment can be changed
 by name, as in ctm-rl train.
+
+learning, which has options of its own (ctm-rl bench learning --help): how much contenders learn in equal steps.
+
+{contenders}
+
+"""
+
+BENCH_LEARNING_USAGE = """\
+ctm-rl bench learning [--OPTION VALUE ...]  [--variant NAME --FIELD VALUE ...]
+
+Trains contenders on tasks with several seeds at equal environment steps, each in a process of its own, evaluates them,
+and reports returns, areas under learning curves, and differences with intervals. Every run is added to a file (--out):
+the same command goes on where it was stopped, another one adds tasks, contenders or seeds, and --report only reads it.
+Fields of our experiments can be changed by name, as in ctm-rl train, for runs that are called a --variant.
 
 {contenders}
 

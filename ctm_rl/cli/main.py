@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ctm_rl
-from ctm_rl.agents.bench.settings import CLUSTER, CONTENDERS, ENVS, SCALING, BenchOptions
+from ctm_rl.agents.bench.settings import CLUSTER, CONTENDERS, ENVS, LEARNING, SCALING, BenchOptions
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.experiments.storage_url import mask_secrets
@@ -23,6 +23,7 @@ from ctm_rl.cli.aliases import did_you_mean
 from ctm_rl.cli.check_arguments import HELP, HELP_ALL, divide, is_help, parse
 from ctm_rl.cli.choose import changed, choose, read_experiment
 from ctm_rl.cli.command_options import (
+    BENCH_LEARNING_USAGE,
     BENCH_USAGE,
     TRAIN_USAGE,
     TUNE_USAGE,
@@ -399,8 +400,11 @@ def _cluster_check(arguments: list[str]) -> None:
 def _bench(arguments: list[str]) -> None:
     """Measures the speed of training."""
     command = shlex.join(["ctm-rl", "bench", *arguments])
-    kind = arguments.pop(0) if arguments and arguments[0] in (SCALING, CLUSTER, ENVS) else None
+    kind = arguments.pop(0) if arguments and arguments[0] in (SCALING, CLUSTER, ENVS, LEARNING) else None
     prog = "ctm-rl bench" if kind is None else f"ctm-rl bench {kind}"
+    if kind == LEARNING:
+        _bench_learning(arguments, command, prog)
+        return
     if kind == ENVS:
         options = parse(BenchOptions, arguments, prog)
         from ctm_rl.agents.bench import envs
@@ -437,6 +441,26 @@ def _bench(arguments: list[str]) -> None:
         from ctm_rl.agents.bench.measure import bench as run
         from ctm_rl.agents.bench.table import to_text
     _write(measure(options, lambda show: run(experiment, options, command, show), to_text))
+
+
+def _bench_learning(arguments: list[str], command: str, prog: str) -> None:
+    """Compares how well contenders learn."""
+    from ctm_rl.agents.bench.learning.options import LEARNERS, LearningOptions
+
+    own, fields = divide(LearningOptions, arguments)
+    if fields in ONLY_HELP:
+        _write(BENCH_LEARNING_USAGE.format(contenders=_listing(LEARNERS.__getitem__, LEARNERS)))
+        parse(LearningOptions, ["--help"], prog)
+    options = parse(LearningOptions, own, prog)
+    from ctm_rl.agents.bench.learning import study
+
+    study.check_fields(options, fields)
+    failures: dict[str, str] = {}
+    if not options.report:
+        experiments = {name: changed(load(name), fields, prog, also=LearningOptions) for name in options.tasks}
+        failures = study.run_study(experiments, fields, options, command)
+    _write(study.report_of(options))
+    study.check_failures(failures)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

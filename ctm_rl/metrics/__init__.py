@@ -15,8 +15,10 @@ from ctm_rl.metrics.calibration import brier_scores as brier_scores
 from ctm_rl.metrics.calibration import read_probabilities as read_probabilities
 from ctm_rl.metrics.humans import HumanScores as HumanScores
 from ctm_rl.metrics.intervals import bootstrap_means as bootstrap_means
+from ctm_rl.metrics.intervals import interquartile_mean as interquartile_mean
 from ctm_rl.metrics.intervals import mean_interval as mean_interval
 from ctm_rl.metrics.intervals import share_interval as share_interval
+from ctm_rl.metrics.intervals import stratified_interval as stratified_interval
 from ctm_rl.metrics.intervals import wilson_interval as wilson_interval
 from ctm_rl.metrics.sorting import Emissions as Emissions
 from ctm_rl.metrics.sorting import SortingScores as SortingScores

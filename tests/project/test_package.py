@@ -51,6 +51,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"agents.callbacks", "agents.loggers"},
     "agents.bench": {*CORE, *AGENTS, "agents.run_directory", "agents.cluster", "agents.runs", "agents.supervised"},
     "agents.bench.cluster": {"agents.bench", *AGENTS, "agents.cluster", "agents.ppo"},
+    "agents.bench.learning": {*CORE, *AGENTS, "agents.bench", "agents.seeds", "agents.run_directory", "agents.cluster"}
+    | {"agents.evaluation"},
     "envs": {"envs.*"},
     "envs.data": set(),
     "envs.guard": {"spaces"},
