@@ -11,6 +11,7 @@ import dataclasses
 import html
 import inspect
 import json
+import math
 import re
 import sys
 import textwrap
@@ -35,6 +36,10 @@ SUMMARY_ROWS = (
     ("answering", "mnist", 0, 1, "digits", "digits right"),
 )
 """For each row: file and table of its data, the machine's row and the LSTM's, the column, its meaning."""
+LEARNING = "learning"
+"""The file of ``ctm-rl bench learning``, which holds runs in place of tables."""
+LEARNING_TABLES = ("tasks", "differences", "counts", "aggregate")
+"""What is written from it: a section for each task, and three tables."""
 GENERATED = "<!-- Written by scripts/make_docs.py from the code; do not edit. -->\n\n"
 
 
@@ -81,20 +86,102 @@ def fill(root: Path, text: str) -> str:
 
     def table(match: re.Match[str]) -> str:
         begin, file, name, end = match.groups()
-        content = summary_table(root) if file == SUMMARY else result_table(root, file, name)
+        if file == LEARNING:
+            content = learning_content(root, name)
+        else:
+            content = summary_table(root) if file == SUMMARY else result_table(root, file, name)
         return f"{begin}\n{content}\n{end}"
 
     return TABLE.sub(table, text)
 
 
+# --- what is learned in equal steps ---
+
+
+def learning_runs(root: Path) -> list[dict[str, Any]]:
+    """The runs of ``ctm-rl bench learning``; none, where there is no file."""
+    from ctm_rl.agents.bench.learning.results import read_results
+
+    return read_results(root / DATA / f"{LEARNING}.json")
+
+
+def learning_content(root: Path, name: str) -> str:
+    """One of ``LEARNING_TABLES`` in Markdown."""
+    from ctm_rl.agents.bench.learning import report
+    from ctm_rl.agents.bench.learning.scores import summarise
+
+    summary = summarise(learning_runs(root))
+    if not summary["tasks"]:
+        return "No runs yet.\n"
+    if name == "tasks":
+        return "\n".join(learning_section(task) for task in summary["tasks"])
+    tables = {
+        "differences": report.difference_table(summary["tasks"]),
+        "counts": report.count_table(summary),
+        "aggregate": report.aggregate_table(summary),
+    }
+    table = tables[name]
+    return to_table(*table) if table.rows else "No two contenders on the same task yet.\n"
+
+
+def learning_section(task: dict[str, Any]) -> str:
+    """The section on one task."""
+    from ctm_rl.agents.bench.learning import report
+
+    seeds = max(len(one["seeds"]) for one in task["contenders"])
+    what = f"Mean return of the last 100 training episodes, mean and range of {seeds} seeds"
+    return (
+        f"### {report.name_of(task)}\n\n{report.scale_line(task).capitalize()}.\n\n"
+        f"{to_table(*report.task_table(task))}\n"
+        f"![{what}: {task['task']}](images/{learning_image(task['task'], task['env_steps'])})\n"
+    )
+
+
+def learning_image(task: str, env_steps: int) -> str:
+    """The file of a task's learning curves."""
+    return f"learning-{task}-{env_steps}.svg"
+
+
+def learning_curves(root: Path) -> dict[Path, str]:
+    """The learning curves of all tasks, by their files."""
+    from ctm_rl.agents.bench.learning.report import curve_with_range
+    from ctm_rl.agents.bench.learning.scores import groups_of
+
+    images = {}
+    for group in groups_of(learning_runs(root))[0]:
+        lines = []
+        for name in group.runs:
+            steps, lows, means, highs = curve_with_range(group, name)
+            band = list(zip(steps, lows, highs, strict=True))
+            lines.append({"name": name, "points": list(zip(steps, means, strict=True)), "band": band})
+        ends = [end for line in lines for _, *both in line["band"] for end in both]
+        if ends:
+            data = {"x": "env steps", "range": nice_range(min(ends), max(ends)), "lines": lines}
+            images[DATA.parent / "images" / learning_image(group.task, group.env_steps)] = curve(data)
+    return images
+
+
+def nice_range(low: float, high: float) -> tuple[float, float]:
+    """A range that holds two numbers and has four equal parts whose ends are short numbers."""
+    sizes = (base * 10.0**power for power in range(-6, 9) for base in (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8))
+    for size in sizes:
+        start = math.floor(low / size) * size
+        if start + 4 * size >= high and size >= 1e-3 * max(abs(low), abs(high)):
+            return start, start + 4 * size
+    raise ValueError(f"no range for {low} to {high}.")
+
+
 # --- curves ---
 
-COLOURS = ("#3b82f6", "#f5a524", "#30a46c")
+COLOURS = ("#3b82f6", "#f5a524", "#30a46c", "#a855f7", "#ef4444", "#64748b")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 300, 56, 36, 16, 44
 
 
 def curve(data: dict[str, Any]) -> str:
-    """Lines over training as an SVG that can be read on light and dark pages."""
+    """Lines over training as an SVG that can be read on light and dark pages.
+
+    A line may have a ``band``: x, the lowest and the highest value there.
+    """
     right = max(x for line in data["lines"] for x, _ in line["points"])
     low, high = data["range"]
 
@@ -116,6 +203,10 @@ def curve(data: dict[str, Any]) -> str:
         across, _ = place(x, low).split(",")
         parts.append(f'<text x="{across}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:,}</text>')
     for index, (line, colour) in enumerate(zip(data["lines"], COLOURS, strict=False)):
+        if band := line.get("band"):
+            edge = [(x, low) for x, low, _ in band] + [(x, high) for x, _, high in reversed(band)]
+            points = " ".join(place(x, y) for x, y in edge)
+            parts.append(f'<polygon points="{points}" fill="{colour}" fill-opacity="0.15"/>')
         points = " ".join(place(x, y) for x, y in line["points"])
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
         down = HEIGHT - BOTTOM - 14 - 18 * index
@@ -196,6 +287,7 @@ def option_table(kind: type[Any]) -> str:
 def command_line_page() -> str:
     """The page on the command line."""
     from ctm_rl.agents import ActingExperiment, AnsweringExperiment
+    from ctm_rl.agents.bench.learning.options import LearningOptions
     from ctm_rl.agents.bench.settings import BenchOptions
     from ctm_rl.agents.seeds.options import SeedOptions
     from ctm_rl.agents.tuning.options import TuneOptions
@@ -209,6 +301,7 @@ def command_line_page() -> str:
         "import": commands.ImportOptions,
         "cluster-check": commands.ClusterCheckOptions,
         "bench": BenchOptions,
+        "bench learning": LearningOptions,
     }
     parts = [
         GENERATED,
@@ -361,7 +454,8 @@ PAGES = {
 
 def generate(root: Path = ROOT) -> dict[Path, str]:
     """Every file that has generated parts, with the text that it should have."""
-    texts = {path: make() for path, make in PAGES.items()} | api_pages() | notebook_pages(root) | curves(root)
+    texts = {path: make() for path, make in PAGES.items()} | api_pages() | notebook_pages(root)
+    texts |= curves(root) | learning_curves(root)
     for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
         text = path.read_text()
         if TABLE.search(text):

@@ -457,7 +457,8 @@ def _bench_learning(arguments: list[str], command: str, prog: str) -> None:
     study.check_fields(options, fields)
     failures: dict[str, str] = {}
     if not options.report:
-        experiments = {name: changed(load(name), fields, prog, also=LearningOptions) for name in options.tasks}
+        command_name = prog.removeprefix("ctm-rl ")
+        experiments = {name: read_experiment(command_name, [name, *fields], LearningOptions) for name in options.tasks}
         failures = study.run_study(experiments, fields, options, command)
     _write(study.report_of(options))
     study.check_failures(failures)

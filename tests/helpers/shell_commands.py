@@ -5,7 +5,9 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from ctm_rl.agents.bench.settings import CLUSTER, SCALING, BenchOptions
+from ctm_rl.agents.bench.learning.options import LearningOptions
+from ctm_rl.agents.bench.learning.study import check_fields
+from ctm_rl.agents.bench.settings import CLUSTER, LEARNING, SCALING, BenchOptions
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.seeds.options import SeedOptions
 from ctm_rl.agents.tuning.options import TuneOptions
@@ -52,6 +54,13 @@ def _tune(arguments: list[str]) -> AnyExperiment:
 
 def _bench(arguments: list[str]) -> None:
     """As ``ctm-rl bench`` does."""
+    if arguments[:1] == [LEARNING]:
+        own, fields = divide(LearningOptions, arguments[1:])
+        options = parse(LearningOptions, own, "ctm-rl bench learning")
+        check_fields(options, fields)
+        for name in options.tasks if fields else ():
+            read_experiment("bench learning", [name, *fields], also=LearningOptions)
+        return
     if arguments[:1] in ([SCALING], [CLUSTER], ["envs"]):
         arguments = arguments[1:]
     own, others = divide(BenchOptions, arguments)

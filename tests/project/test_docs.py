@@ -11,17 +11,20 @@ import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import make_docs
 import numpy as np
 import pytest
 import yaml
 from image_files import random_images, write_folder
+from learning_runs import learned, played_randomly
 from own_modules import forget_modules
 from paths import GOLDEN, ROOT
 from shell_commands import COMMANDS, commands_in, understand
 from tiny_runs import TINY_ACTING
 
+from ctm_rl.agents.bench.learning.results import add_run
 from ctm_rl.checkpoints import store
 from ctm_rl.checkpoints.best import save_best
 from ctm_rl.cli.main import main
@@ -117,6 +120,8 @@ def test_every_table_of_results_is_shown() -> None:
 
 def tables(path: Path) -> list[str]:
     """The names of the tables in a file of results."""
+    if path.stem == make_docs.LEARNING:
+        return list(make_docs.LEARNING_TABLES)
     return [] if path.stem == "curves" else list(make_docs.read_tables(ROOT, path.stem))
 
 
@@ -131,6 +136,45 @@ def test_a_table_is_written_from_its_data(tmp_path: Path) -> None:
     expected = f"before\n<!-- table: some one -->\n\n{table}\n<!-- end of table -->\nafter\n"
     assert make_docs.fill(tmp_path, text) == expected
     assert make_docs.fill(tmp_path, expected) == expected
+
+
+@pytest.fixture
+def learning_file(tmp_path: Path) -> Path:
+    """A folder whose data has the runs of a single contender."""
+    path = tmp_path / make_docs.DATA / "learning.json"
+    path.parent.mkdir(parents=True)
+    add_run(path, played_randomly("cartpole", 20.0))
+    for seed, end in ((1, 500.0), (2, 260.0)):
+        add_run(path, learned("cartpole", "ctm", seed, [20.0, end]))
+    return tmp_path
+
+
+def test_learning_curves_are_written_from_few_runs(learning_file: Path) -> None:
+    section = make_docs.learning_content(learning_file, "tasks")
+    assert section.startswith("### cartpole, 1,000 steps\n\nRandom policy 20, reference 500.\n\n| contender | seeds |")
+    assert "| ctm | 2 | 37.5 (25.0 to 50.0) | 380 (260 to 500) | 380 (260 to 500) | 1.0 |" in section
+    assert "](images/learning-cartpole-1000.svg)" in section
+    assert make_docs.learning_content(learning_file, "differences") == "No two contenders on the same task yet.\n"
+    assert "| ctm | 1 | 37.5 " in make_docs.learning_content(learning_file, "aggregate")
+    ((path, image),) = make_docs.learning_curves(learning_file).items()
+    assert path == Path("docs", "results", "images", "learning-cartpole-1000.svg")
+    shapes = [element.tag.rpartition("}")[2] for element in ElementTree.fromstring(image)]
+    assert (shapes.count("polygon"), shapes.count("polyline")) == (1, 1)
+
+
+def test_learning_without_runs_says_so(tmp_path: Path) -> None:
+    assert {make_docs.learning_content(tmp_path, name) for name in make_docs.LEARNING_TABLES} == {"No runs yet.\n"}
+    assert make_docs.learning_curves(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [((20.0, 500.0), (0.0, 500.0)), ((-1180.0, -205.0), (-1200.0, 0.0)), ((0.1, 0.95), (0.0, 1.0)), ((0, 0), None)],
+)
+def test_an_axis_has_short_numbers(ends: tuple[float, float], expected: tuple[float, float] | None) -> None:
+    low, high = make_docs.nice_range(*ends)
+    assert low <= ends[0] and high >= ends[1] and high > low
+    assert expected is None or (low, high) == pytest.approx(expected)
 
 
 # --- the README ---

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ctm_rl.agents.bench.learning.curves import steps_of
 from ctm_rl.agents.bench.learning.results import Run
-from ctm_rl.agents.bench.learning.scores import Estimate, Group, groups_of
+from ctm_rl.agents.bench.learning.scores import MEASURES, Estimate, Group, count_tasks, groups_of, lowest_share
 from ctm_rl.agents.cluster.check import aligned
 
 _NOTE = (
@@ -32,9 +32,9 @@ def task_table(task: dict[str, Any]) -> Table:
         [
             one["contender"],
             str(len(one["seeds"])),
-            _with_interval(one["area"], ".1f"),
-            _with_interval(one["final_return"], ".4g"),
-            _with_interval(one["evaluation_return"], ".4g"),
+            _with_interval(one["area"], "z.1f"),
+            _with_interval(one["final_return"], "z.4g"),
+            _with_interval(one["evaluation_return"], "z.4g"),
             f"{one['seconds'] / 60:.1f}",
         ]
         for one in task["contenders"]
@@ -48,8 +48,8 @@ def difference_table(tasks: Sequence[dict[str, Any]]) -> Table:
         [
             name_of(task),
             f"{one['of']} - {one['from']}",
-            *(_with_interval(one[measure], "+.1f") for measure in ("area", "final", "evaluation")),
-            "" if one["share_of_area"] is None else f"{one['share_of_area']:.0f} %",
+            *(_with_interval(one[measure], "+z.1f") for measure in ("area", "final", "evaluation")),
+            _percent(one["share"]["area"]),
         ]
         for task in tasks
         for one in task["differences"]
@@ -66,11 +66,24 @@ def aggregate_table(summary: dict[str, Any]) -> Table:
             *(_with_interval(one[measure], form) for measure in ("area", "final", "evaluation")),
         ]
         for name, one, form in (
-            *((one["contender"], one, ".1f") for one in summary["aggregate"]),
-            *((f"{one['of']} - {one['from']}", one, "+.1f") for one in summary["differences"]),
+            *((one["contender"], one, "z.1f") for one in summary["aggregate"]),
+            *((f"{one['of']} - {one['from']}", one, "+z.1f") for one in summary["differences"]),
         )
     ]
     return Table(["interquartile mean", "tasks", "area", "last 100", "evaluated"], rows)
+
+
+def count_table(summary: dict[str, Any]) -> Table:
+    """On how many tasks one contender is certainly not worse than another, or better, by each measure."""
+    tasks = summary["tasks"]
+    rows = []
+    for pair in summary["differences"]:
+        one, other = pair["of"], pair["from"]
+        for measure, title in zip(MEASURES, ("area", "last 100", "evaluated"), strict=True):
+            counts = [count_tasks(tasks, one, other, measure, above) for above in (-10.0, 0.0)]
+            shown = [f"{count} of {pair['num_tasks']}" for count in counts]
+            rows.append([f"{one} - {other}, {title}", *shown, _percent(lowest_share(tasks, one, other, measure))])
+    return Table(["difference", "interval above -10", "above 0", "lowest share"], rows)
 
 
 def name_of(task: dict[str, Any]) -> str:
@@ -90,9 +103,10 @@ def to_text(summary: dict[str, Any], runs: Sequence[Run]) -> str:
     lines = []
     for task in summary["tasks"]:
         lines += [f"{name_of(task)}: {scale_line(task)}", *_aligned(task_table(task)), ""]
-    for table in (difference_table(summary["tasks"]), aggregate_table(summary)):
+    for table in (difference_table(summary["tasks"]), count_table(summary), aggregate_table(summary)):
         lines += [*_aligned(table), ""] if table.rows else []
     lines += [f"{task}: left out until a random policy has played it" for task in summary["unscaled"]]
+    lines += [f"{name}: its runs were made with different settings or versions" for name in summary["mixed"]]
     episodes = sorted({run["episodes"] for run in runs})
     return "\n".join([*lines, _NOTE.format(episodes=" or ".join(map(str, episodes))), ""])
 
@@ -150,6 +164,11 @@ def _with_interval(estimate: Estimate, form: str) -> str:
     """A number with its interval, if it has one."""
     value, low, high = (estimate[key] for key in ("value", "low", "high"))
     return f"{value:{form}}" + ("" if low is None else f" ({low:{form}} to {high:{form}})")
+
+
+def _percent(share: float | None) -> str:
+    """A share, if there is one."""
+    return "" if share is None else f"{share:.0f} %"
 
 
 def _aligned(table: Table) -> list[str]:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ctm_rl.agents.bench.learning.options import RANDOM
+from ctm_rl.agents.bench.learning.options import LEARNERS, RANDOM
 from ctm_rl.agents.run_directory.directory import write_atomically
 from ctm_rl.errors import UserError
 from ctm_rl.read_json import read_json
@@ -15,11 +15,13 @@ Run = dict[str, Any]
 """A finished run: ``task``, ``contender``, ``seed`` and ``env_steps``, which it is known by; ``curve``, the mean return
 of the last 100 training episodes at evenly spaced steps up to ``env_steps``, ``None`` before the first episode's end;
 ``reached_env_steps`` and ``seconds`` of training; ``evaluation``, the mean return of ``episodes`` episodes after it;
-``fields``, what the command line has changed of our experiment; and where it was measured. A random policy has seed and
-steps 0 and no curve."""
+``fields``, what the command line has changed of our experiment; ``settings``, a digest of all settings; and where it
+was measured. A random policy has seed and steps 0 and no curve."""
 NUM_POINTS = 50
 """Points of a curve."""
-_NEEDED = {"task": str, "contender": str, "seed": int, "env_steps": int, "curve": list, "evaluation": (int, float)}
+_NUMBER = (int, float)
+_NEEDED = {"task": str, "contender": str, "seed": int, "env_steps": int, "curve": list, "evaluation": _NUMBER}
+_NEEDED |= {"episodes": int}
 
 
 class Key(NamedTuple):
@@ -46,9 +48,7 @@ def read_results(path: Path) -> list[Run]:
         content = read_json(path)
         runs = content["runs"]
         for run in runs:
-            wrong = [name for name, kind in _NEEDED.items() if not isinstance(run[name], kind)]
-            if wrong or len(run["curve"]) not in (0 if run["contender"] == RANDOM else NUM_POINTS,):
-                raise ValueError(f"{wrong or 'curve'} of a run")
+            _check(run)
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -56,6 +56,17 @@ def read_results(path: Path) -> list[Run]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a file of ctm-rl bench learning; name another one with --out.") from error
     return runs
+
+
+def _check(run: Run) -> None:
+    """Raises an error for what is no run."""
+    kind = run["contender"].partition(":")[0]
+    needed = _NEEDED if kind == RANDOM else {**_NEEDED, "seconds": _NUMBER}
+    has_all = all(isinstance(run[name], types) for name, types in needed.items())
+    is_curve = all(value is None or isinstance(value, _NUMBER) for value in run["curve"])
+    num_points = 0 if kind == RANDOM else NUM_POINTS
+    if not (has_all and is_curve and kind in (*LEARNERS, RANDOM) and len(run["curve"]) == num_points):
+        raise ValueError("not a run")
 
 
 def add_run(path: Path, run: Run) -> None:

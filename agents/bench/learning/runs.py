@@ -1,6 +1,8 @@
 """One run of a contender on a task: the processes that train and evaluate it, and what they leave."""
 
 import contextlib
+import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple
 from ctm_rl.agents.bench.learning.curves import curve_of, rounded
 from ctm_rl.agents.bench.learning.options import RANDOM, SB3, LearningOptions
 from ctm_rl.agents.bench.learning.results import Key, Run
+from ctm_rl.agents.bench.learning.sb3_settings import settings_of
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import to_json
 from ctm_rl.agents.run_directory.directory import CONFIG_FILE
@@ -39,6 +42,16 @@ class Job(NamedTuple):
         """The name of its directory."""
         steps = "" if self.kind == RANDOM else f"-{self.key.env_steps}-seed-{self.key.seed}"
         return f"{self.key.task}-{self.key.contender}{steps}".replace(":", "-")
+
+    @property
+    def settings(self) -> str:
+        """A digest of everything that the run is made with, but for seed and steps: other defaults give another one."""
+        env = to_json(self.experiment)["env"]
+        made_with: Any = {
+            RANDOM: env,
+            SB3: [env, dataclasses.asdict(settings_of(self.key.task))],
+        }.get(self.kind, to_json(self.experiment))
+        return hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()[:8]
 
 
 class RunFailed(Exception):
@@ -100,8 +113,10 @@ class Processes:
         )
 
     def stop(self, signum: int) -> None:
-        """Sends a signal to all processes; none is started any more."""
+        """Sends a signal to all processes, once; none is started any more."""
         with self._lock:
+            if self._is_stopped:
+                return
             self._is_stopped = True
             for process in self._running:
                 with contextlib.suppress(ProcessLookupError):
@@ -140,6 +155,7 @@ def do(job: Job, folder: Path, options: LearningOptions, processes: Processes) -
         "episodes": options.episodes,
         **({} if is_random else {"deterministic": options.deterministic}),
         **({} if is_random else {"reached_env_steps": int(rows[-1][0]), "seconds": round(found["seconds"], 1)}),
+        "settings": job.settings,
         **({"fields": list(job.fields)} if job.fields else {}),
     }
 

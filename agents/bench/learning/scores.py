@@ -96,7 +96,8 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
         ``tasks``: for each task and number of steps the random policy's return, the reference, each contender's raw
         returns, scores and seconds, and differences of scores; ``aggregate`` and ``differences``: interquartile means
         of scores over tasks and seeds, and their differences over the tasks that both contenders have; ``unscaled``:
-        tasks that are left out, since there is no random policy's return yet.
+        tasks that are left out, since there is no random policy's return yet; ``mixed``: contenders on tasks whose
+        runs were not made with the same settings.
     """
     groups, unscaled = groups_of(runs)
     names = sorted({name for group in groups for name in group.runs}, key=_rank)
@@ -113,6 +114,12 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
             if (found := [group for group in groups if {one, other} <= group.runs.keys()])
         ],
         "unscaled": unscaled,
+        "mixed": [
+            f"{name} on {group.task}"
+            for group in groups
+            for name, found in group.runs.items()
+            if len({run.get("settings") for run in found}) > 1
+        ],
     }
 
 
@@ -152,16 +159,37 @@ def _contender(group: Group, name: str) -> dict[str, Any]:
 
 
 def _difference(group: Group, one: str, other: str) -> dict[str, Any]:
-    """The differences of two contenders' mean scores, and the share of the area that the first reaches."""
-    values = {name: {measure: group.values(name, measure) for measure in MEASURES} for name in (one, other)}
-    area, base = (float(values[name]["area"].mean()) for name in (one, other))
+    """The differences of two contenders' mean scores, and the shares of the second's score that the first reaches."""
+    values = {measure: [group.values(name, measure) for name in (one, other)] for measure in MEASURES}
+    means = {measure: [float(item.mean()) for item in both] for measure, both in values.items()}
     return {
-        **{
-            measure: _estimate([values[one][measure], values[other][measure]], _difference_of_means)
-            for measure in MEASURES
-        },
-        "share_of_area": 100 * area / base if base > 0 else None,
+        **{measure: _estimate(both, _difference_of_means) for measure, both in values.items()},
+        "share": {name: 100 * first / second if second > 0 else None for name, (first, second) in means.items()},
     }
+
+
+def count_tasks(tasks: Sequence[dict[str, Any]], one: str, other: str, measure: str, above: float) -> int:
+    """Returns on how many tasks the whole interval of the difference of two contenders is above a number of points.
+
+    Args:
+        tasks: of ``summarise``.
+        one: the first contender.
+        other: the second contender.
+        measure: one of ``MEASURES``.
+        above: the number.
+    """
+    lows = [found[measure]["low"] for task in tasks for found in task["differences"] if _is_of(found, one, other)]
+    return sum(low is not None and low > above for low in lows)
+
+
+def lowest_share(tasks: Sequence[dict[str, Any]], one: str, other: str, measure: str) -> float | None:
+    """Returns the lowest share of the second contender's score that the first reaches on any task, in percent."""
+    found = [item["share"][measure] for task in tasks for item in task["differences"] if _is_of(item, one, other)]
+    return min((share for share in found if share is not None), default=None)
+
+
+def _is_of(difference: dict[str, Any], one: str, other: str) -> bool:
+    return (difference["of"], difference["from"]) == (one, other)
 
 
 def _aggregate(members: Sequence[tuple[Group, str]]) -> dict[str, Estimate]:

@@ -114,7 +114,14 @@ def run_study(
         raise UserError(f"bench learning compares policies, and {name} answers; name an experiment that acts.")
     path = expand(options.out).absolute()
     check_writable(path)
-    jobs = missing(jobs_of(acting, fields, options), read_results(path))
+    wanted, runs = jobs_of(acting, fields, options), read_results(path)
+    jobs = missing(wanted, runs)
+    settings = {key_of(run): run.get("settings") for run in runs}
+    if others := [job.name for job in wanted if settings.get(job.key, job.settings) != job.settings]:
+        report(
+            f"note: {len(others)} runs of {path.name} were made with other settings or another version, such as "
+            f"{others[0]}; they are not repeated"
+        )
     if not jobs:
         return {}
     if any(job.kind == SB3 for job in jobs) and importlib.util.find_spec("sb3_contrib") is None:
@@ -145,22 +152,25 @@ def _finished(
         StudyStopped: a signal has stopped them.
     """
     processes = Processes()
-    with (
-        concurrent.futures.ThreadPoolExecutor(num_parallel) as pool,
-        StopRequest(lambda: None, seconds=math.inf) as request,
-    ):
+    pool = concurrent.futures.ThreadPoolExecutor(num_parallel)
+    with pool, StopRequest(lambda: None, seconds=math.inf) as request:
         waiting = {pool.submit(do, job, folder, options, processes): job for job in jobs}
-        while waiting:
-            done, _ = concurrent.futures.wait(waiting, _POLL_SECONDS, concurrent.futures.FIRST_COMPLETED)
-            if request.is_stopping:
-                pool.shutdown(wait=False, cancel_futures=True)
-                processes.stop(request.signum or signal.SIGTERM)
-            for future in done:
-                job = waiting.pop(future)
-                if future.cancelled() or isinstance(future.exception(), RunStopped):
-                    continue
-                error = future.exception()
-                yield job, error if isinstance(error, RunFailed) else future.result()
+        try:
+            while waiting:
+                done, _ = concurrent.futures.wait(waiting, _POLL_SECONDS, concurrent.futures.FIRST_COMPLETED)
+                if request.is_stopping:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    processes.stop(request.signum or signal.SIGTERM)
+                    waiting = {future: job for future, job in waiting.items() if not future.cancelled()}
+                for future in done & waiting.keys():
+                    job, error = waiting.pop(future), future.exception()
+                    if not isinstance(error, RunStopped):
+                        yield job, error if isinstance(error, RunFailed) else future.result()
+        except KeyboardInterrupt:  # a second signal
+            raise StudyStopped(request.signum or signal.SIGINT) from None
+        finally:  # or a run cannot be added to the file
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.stop(request.signum or signal.SIGTERM)
         if request.is_stopping:
             raise StudyStopped(request.signum or signal.SIGTERM)
 
@@ -206,16 +216,17 @@ def check_fields(options: LearningOptions, fields: Sequence[str]) -> None:
         return
     if options.report:
         raise UserError(f"--report runs nothing and takes no fields, got {' '.join(fields)}.")
-    if options.variant is None:
-        raise UserError(f"runs with other fields need a name, such as --variant mine; got {' '.join(fields)}.")
-    if SB3 in options.contenders:
-        raise UserError("fields are of our experiments; say who learns with them, such as --contenders ctm.")
     taken = {"--seed": "--seeds", "--budget.env-steps": "--env-steps", "--model.kind": "--contenders"}
+    taken |= dict.fromkeys(("--total-timesteps", "--n-timesteps", "--num-env-steps"), "--env-steps")
     taken |= {"--run-dir": "--out", "--num-threads": "one thread for each run"}
     for field in fields:
         name = field.partition("=")[0].replace("_", "-")
         if name in taken:
             raise UserError(f"bench learning sets {name} itself; see {taken[name]}.")
+    if options.variant is None:
+        raise UserError(f"runs with other fields need a name, such as --variant mine; got {' '.join(fields)}.")
+    if SB3 in options.contenders:
+        raise UserError("fields are of our experiments; say who learns with them, such as --contenders ctm.")
 
 
 def report_of(options: LearningOptions) -> str:
@@ -228,6 +239,8 @@ def report_of(options: LearningOptions) -> str:
     from ctm_rl.agents.bench.learning.scores import summarise
 
     path = expand(options.out).absolute()
+    if options.report and not path.is_file():
+        raise UserError(f"--report reads a file that ctm-rl bench learning has written, and there is no {path}.")
     runs = read_results(path)
     summary = summarise(runs)
     figure = path.with_suffix(".png")

@@ -10,10 +10,12 @@ from ctm_rl.agents.bench.worker import quiet_output
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.experiments.serialise import from_json
 from ctm_rl.errors import UserError
+from ctm_rl.trust import import_from_current_folder
 
 
 def main() -> int:
     """Reads the task from standard input and writes the result to standard output; mistakes go to standard error."""
+    import_from_current_folder()  # the environment may be the user's, who has named the task
     with quiet_output() as answers:
         task = json.loads(sys.stdin.read())
         experiment = from_json(task["experiment"])

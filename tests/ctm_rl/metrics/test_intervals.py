@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctm_rl.metrics import mean_interval, share_interval, wilson_interval
+from ctm_rl.metrics import interquartile_mean, mean_interval, share_interval, stratified_interval, wilson_interval
 
 
 def test_wilson_gives_the_published_values() -> None:
@@ -40,3 +40,37 @@ def test_one_value_has_no_interval_and_equal_values_a_narrow_one() -> None:
     assert mean_interval(torch.tensor([4.0])) is None
     assert mean_interval(torch.full((9,), 4.0)) == pytest.approx([4.0, 4.0])
     assert mean_interval(torch.arange(9.0)) == mean_interval(torch.arange(9.0))
+
+
+def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end() -> None:
+    # scipy.stats.trim_mean(values, 0.25), by hand: of ten values two at each end
+    values = torch.tensor([100.0, 1, 2, 3, 4, 5, 6, 7, 8, -100])
+    assert float(interquartile_mean(values)) == pytest.approx((2 + 3 + 4 + 5 + 6 + 7) / 6)
+    assert float(interquartile_mean(torch.tensor([1.0, 2.0, 9.0]))) == pytest.approx(4.0)  # of three values none
+    two = torch.stack([values, values + 1])
+    assert interquartile_mean(two).tolist() == pytest.approx([4.5, 5.5])
+
+
+def mean_of(strata: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(strata, dim=1).mean(dim=1)
+
+
+def test_groups_of_equal_values_have_an_interval_without_width() -> None:
+    assert stratified_interval([torch.full((3,), 500.0)], mean_of) == [500.0, 500.0]
+    assert stratified_interval([torch.full((3,), 2.0), torch.full((3,), 4.0)], mean_of) == [3.0, 3.0]
+
+
+def test_a_group_of_one_value_has_no_interval() -> None:
+    assert stratified_interval([torch.tensor([1.0, 2.0]), torch.tensor([1.0])], mean_of) is None
+    assert stratified_interval([], mean_of) is None
+
+
+def test_each_group_is_resampled_by_itself() -> None:
+    # If the groups were drawn from together, resamples would differ: one group's values are far above the other's.
+    low, high = stratified_interval([torch.tensor([0.0, 1.0]), torch.tensor([100.0, 101.0])], mean_of) or (0.0, 0.0)
+    assert (low, high) == (50.0, 51.0)
+
+
+def test_the_interval_of_one_mean_is_that_of_mean_interval() -> None:
+    values = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
+    assert stratified_interval([values], mean_of) == pytest.approx(mean_interval(values), rel=0.05)

@@ -1,0 +1,20 @@
+"""Steps and references of tasks, by name or by what a name begins with."""
+
+import pytest
+
+from ctm_rl.agents.bench.learning.sb3_settings import settings_of
+from ctm_rl.agents.bench.learning.tasks import env_steps_of, reference_of
+
+
+def test_a_task_has_its_own_numbers_or_those_of_its_family_or_none() -> None:
+    assert (env_steps_of("cartpole", 7), reference_of("cartpole")) == (100_000, 500.0)
+    assert (env_steps_of("popgym-anything", 7), reference_of("popgym-anything")) == (1_000_000, 1.0)
+    assert reference_of("minigrid-doorkey") == 0.964
+    assert reference_of("minigrid-memory") == 1.0
+    assert (env_steps_of("cartpole-window", 7), reference_of("cartpole-window")) == (7, None)
+
+
+@pytest.mark.parametrize("task", ["cartpole", "pendulum-no-velocity", "mountaincar-no-velocity", "acrobot", "other"])
+def test_minibatches_of_sb3_divide_an_iteration(task: str) -> None:
+    settings = settings_of(task)
+    assert settings.n_envs * settings.n_steps % settings.batch_size == 0
