@@ -251,6 +251,7 @@ def heavy_modules_after(code: str, cwd: Path) -> list[str]:
     [
         *(("ctm_rl", []), ("ctm_rl.agents", []), ("ctm_rl.configs", []), ("ctm_rl.envs", ["gymnasium"])),
         ("ctm_rl.agents.seeds.results", []),  # as long as the runs train, their parent takes no memory
+        ("ctm_rl.agents.bench.learning.study", []),
     ],
 )
 def test_importing_a_package_loads_nothing_heavy(package: str, loaded: list[str], tmp_path: Path) -> None:

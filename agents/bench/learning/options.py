@@ -61,5 +61,7 @@ class LearningOptions:
         check_number("episodes", self.episodes, at_least=1)
         if self.parallel is not None:
             check_number("parallel", self.parallel, at_least=1)
+        if not self.out.endswith(".json"):
+            raise ValueError(f"out must be a file that ends in .json, got {self.out!r}; the figure lies beside it.")
         if self.variant is not None and not _VARIANT.fullmatch(self.variant):
             raise ValueError(f"variant must be a name of letters, digits, dots and dashes, got {self.variant!r}.")

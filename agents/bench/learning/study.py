@@ -129,7 +129,7 @@ def run_study(
     folder = path.with_name(f"{path.stem}-runs")
     folder.mkdir(exist_ok=True)
     num_parallel = options.parallel or min(_USUAL_PARALLEL, count_cpus())
-    report(f"{len(jobs)} runs, {num_parallel} at a time, in {folder}")
+    report(f"runs to do: {len(jobs)}, {num_parallel} at a time, in {folder}")
     circumstances, failures = _describe(command), {}
     num_done = 0
     for job, result in _finished(jobs, folder, options, num_parallel):

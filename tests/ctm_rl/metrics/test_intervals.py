@@ -43,12 +43,13 @@ def test_one_value_has_no_interval_and_equal_values_a_narrow_one() -> None:
 
 
 def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end() -> None:
-    # scipy.stats.trim_mean(values, 0.25), by hand: of ten values two at each end
-    values = torch.tensor([100.0, 1, 2, 3, 4, 5, 6, 7, 8, -100])
-    assert float(interquartile_mean(values)) == pytest.approx((2 + 3 + 4 + 5 + 6 + 7) / 6)
-    assert float(interquartile_mean(torch.tensor([1.0, 2.0, 9.0]))) == pytest.approx(4.0)  # of three values none
+    # as scipy.stats.trim_mean(values, 0.25), by hand: of eight values two at each end, of seven one, of three none
+    values = torch.tensor([100.0, 0.0, 8.0, 1.0, 0.0, 4.0, 1000.0, 2.0])
+    assert float(interquartile_mean(values)) == pytest.approx((1 + 2 + 4 + 8) / 4)
+    assert float(interquartile_mean(values[1:])) == pytest.approx((0 + 1 + 2 + 4 + 8) / 5)
+    assert float(interquartile_mean(torch.tensor([1.0, 2.0, 9.0]))) == pytest.approx(4.0)
     two = torch.stack([values, values + 1])
-    assert interquartile_mean(two).tolist() == pytest.approx([4.5, 5.5])
+    assert interquartile_mean(two).tolist() == pytest.approx([3.75, 4.75])
 
 
 def mean_of(strata: list[torch.Tensor]) -> torch.Tensor:

@@ -116,7 +116,7 @@ def test_a_study_adds_every_run_to_its_file(tmp_path: Path, stand_in: Callable[.
     trained = ["train", "cartpole", "--model.kind", "ctm", "--seed", "1", "--budget.env-steps", "1000"]
     assert str([*trained, "--num-threads", "1", "--run-dir", run_dir]) in log
     assert str(["evaluate", run_dir, "--episodes", "4", "--json", "--deterministic", "True"]) in log
-    assert lines[0] == f"4 runs, 2 at a time, in {tmp_path}/a-runs"
+    assert lines[0] == f"runs to do: 4, 2 at a time, in {tmp_path}/a-runs"
     assert sum(line.startswith("4 of 4: ") for line in lines) == 1
 
 
@@ -127,7 +127,7 @@ def test_what_is_there_is_not_repeated(tmp_path: Path, stand_in: Callable[..., N
     _, lines = study(tmp_path, contenders=("sb3",))
     assert lines == []
     _, lines = study(tmp_path, contenders=("sb3",), seeds=(1, 2))
-    assert lines[0].startswith("1 runs, ")
+    assert lines[0].startswith("runs to do: 1, ")
     runs = read_results(tmp_path / "a.json")
     assert [run["seed"] for run in runs] == [0, 1, 2] and runs[:2] == before
 
@@ -140,7 +140,7 @@ def test_runs_of_other_settings_are_kept_with_a_note(tmp_path: Path, stand_in: C
         "note: 1 runs of a.json were made with other settings or another version, such as cartpole-ctm-1000-seed-1; "
         "they are not repeated"
     )
-    assert lines[1].startswith("1 runs, ")  # the random policy
+    assert lines[1].startswith("runs to do: 1, ")  # the random policy
 
 
 def test_a_run_that_fails_loses_no_other_and_is_tried_again(tmp_path: Path, stand_in: Callable[..., None]) -> None:
@@ -179,7 +179,7 @@ def test_a_signal_stops_a_study_and_the_same_command_goes_on(tmp_path: Path, sta
     assert [run["contender"] for run in read_results(tmp_path / "a.json")] == ["random"]
     stand_in()
     _, lines = study(tmp_path, contenders=("ctm",), parallel=1, seeds=(1, 2))
-    assert lines[0].startswith("2 runs, 1 at a time")
+    assert lines[0].startswith("runs to do: 2, 1 at a time")
     log = (tmp_path / "a-runs" / "cartpole-ctm-1000-seed-1.log").read_text()
     assert f"['resume', '{waits.parent}']" in log
 
@@ -213,6 +213,7 @@ def test_the_command_reports_what_the_file_has(tmp_path: Path, capsys: pytest.Ca
         (["--total-timesteps", "1e5"], "bench learning sets --total-timesteps itself; see --env-steps."),
         (["--report"], "--report reads a file that ctm-rl bench learning has written, and there is no "),
         (["--report", "--ppo.lr", "1"], "--report runs nothing and takes no fields, got --ppo.lr 1."),
+        (["--out", "a.png"], "out must be a file that ends in .json, got 'a.png'; the figure lies beside it."),
         (["--tasks", "cartpole", "--out", "no/a.json"], "no/a.json cannot be written; name a file in a directory"),
     ],
 )
