@@ -39,7 +39,7 @@ class Job(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of its directory."""
+        """What it is called in messages, and what the names of its directory and log begin with."""
         steps = "" if self.kind == RANDOM else f"-{self.key.env_steps}-seed-{self.key.seed}"
         return f"{self.key.task}-{self.key.contender}{steps}".replace(":", "-")
 
@@ -47,10 +47,8 @@ class Job(NamedTuple):
     def settings(self) -> str:
         """A digest of everything that the run is made with, but for seed and steps: other defaults give another one."""
         env = to_json(self.experiment)["env"]
-        made_with: Any = {
-            RANDOM: env,
-            SB3: [env, dataclasses.asdict(settings_of(self.key.task))],
-        }.get(self.kind, to_json(self.experiment))
+        sb3 = dataclasses.asdict(settings_of(self.key.task))
+        made_with: Any = {RANDOM: env, SB3: [env, sb3]}.get(self.kind, to_json(self.experiment))
         return hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -139,8 +137,10 @@ def do(job: Job, folder: Path, options: LearningOptions, processes: Processes) -
         RunFailed: a process has failed.
         RunStopped: a process was stopped.
     """
-    log = folder / f"{job.name}.log"
-    found = _do_ours(job, folder / job.name, log, options, processes)
+    # Other settings have another directory, so that no run goes on with those of before.
+    run_dir = folder / f"{job.name}-{job.settings}"
+    log = run_dir.with_name(f"{run_dir.name}.log")
+    found = _do_ours(job, run_dir, log, options, processes)
     if found is None:
         task = {**job.key._asdict(), "contender": job.kind, "experiment": to_json(job.experiment)}
         task |= {"episodes": options.episodes, "deterministic": options.deterministic}

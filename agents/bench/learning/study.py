@@ -119,8 +119,8 @@ def run_study(
     settings = {key_of(run): run.get("settings") for run in runs}
     if others := [job.name for job in wanted if settings.get(job.key, job.settings) != job.settings]:
         report(
-            f"note: {len(others)} runs of {path.name} were made with other settings or another version, such as "
-            f"{others[0]}; they are not repeated"
+            f"note: runs of {path.name} that were made with other settings or another version, and are not repeated: "
+            f"{len(others)}, such as {others[0]}"
         )
     if not jobs:
         return {}
@@ -184,7 +184,7 @@ def check_failures(failures: Mapping[str, str]) -> None:
     if failures:
         name, reason = next(iter(failures.items()))
         raise RunsFailed(
-            f"{len(failures)} runs failed; {name}: {reason.rstrip('.')}. The logs lie beside the runs; the same "
+            f"{len(failures)} of the runs failed; {name}: {reason.rstrip('.')}. The logs lie beside the runs; the same "
             "command tries them again."
         )
 

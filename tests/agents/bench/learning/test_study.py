@@ -1,5 +1,6 @@
 """A comparison: which runs are missing, how they are done side by side, stopped, continued and reported."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -77,6 +78,12 @@ def study(place: Path, fields: tuple[str, ...] = (), **changes: Any) -> tuple[di
     return run_study(experiments, fields, options, "the command", lines.append), lines
 
 
+def run_of(place: Path, contender: str) -> tuple[Path, str]:
+    """The directory of a run of the first seed, and its log."""
+    (run_dir,) = (path for path in (place / "a-runs").glob(f"cartpole-{contender}-1000-seed-1-*") if path.is_dir())
+    return run_dir, run_dir.with_name(f"{run_dir.name}.log").read_text()
+
+
 def test_every_task_contender_and_seed_is_a_run_and_each_task_has_a_random_policy() -> None:
     options = LearningOptions(tasks=("cartpole", "cartpole-window"), contenders=("lstm", "sb3"), seeds=(3, 4))
     jobs = jobs_of({name: load(name) for name in options.tasks}, (), options)  # pyright: ignore[reportArgumentType]
@@ -111,11 +118,10 @@ def test_a_study_adds_every_run_to_its_file(tmp_path: Path, stand_in: Callable[.
     assert (ctm["evaluation"], ctm["curve"][25:], ctm["reached_env_steps"]) == (50.0, [20.0] * 25, 1040)
     assert (runs["random"]["curve"], runs["random"]["evaluation"]) == ([], 10.0)
     assert ctm["machine"] and "torch" in ctm["versions"]
-    log = (tmp_path / "a-runs" / "cartpole-ctm-1000-seed-1.log").read_text()
-    run_dir = str(tmp_path / "a-runs" / "cartpole-ctm-1000-seed-1")
+    run_dir, log = run_of(tmp_path, "ctm")
     trained = ["train", "cartpole", "--model.kind", "ctm", "--seed", "1", "--budget.env-steps", "1000"]
-    assert str([*trained, "--num-threads", "1", "--run-dir", run_dir]) in log
-    assert str(["evaluate", run_dir, "--episodes", "4", "--json", "--deterministic", "True"]) in log
+    assert str([*trained, "--num-threads", "1", "--run-dir", str(run_dir)]) in log
+    assert str(["evaluate", str(run_dir), "--episodes", "4", "--json", "--deterministic", "True"]) in log
     assert lines[0] == f"runs to do: 4, 2 at a time, in {tmp_path}/a-runs"
     assert sum(line.startswith("4 of 4: ") for line in lines) == 1
 
@@ -137,8 +143,8 @@ def test_runs_of_other_settings_are_kept_with_a_note(tmp_path: Path, stand_in: C
     add_run(tmp_path / "a.json", learned("cartpole", "ctm", 1, [1.0], settings="before"))
     _, lines = study(tmp_path, contenders=("ctm",))
     assert lines[0] == (
-        "note: 1 runs of a.json were made with other settings or another version, such as cartpole-ctm-1000-seed-1; "
-        "they are not repeated"
+        "note: runs of a.json that were made with other settings or another version, and are not repeated: 1, such as "
+        "cartpole-ctm-1000-seed-1"
     )
     assert lines[1].startswith("runs to do: 1, ")  # the random policy
 
@@ -155,18 +161,30 @@ def test_a_run_that_fails_loses_no_other_and_is_tried_again(tmp_path: Path, stan
     stand_in()
     assert study(tmp_path)[0] == {}
     # It had taken all its steps: what was left is its evaluation.
-    log = (tmp_path / "a-runs" / "cartpole-lstm-1000-seed-1.log").read_text()
+    _, log = run_of(tmp_path, "lstm")
     assert "['resume'" not in log and log.count("['train'") == 1
     assert len(read_results(tmp_path / "a.json")) == 4
 
 
+def test_a_run_does_not_go_on_with_the_settings_of_before(tmp_path: Path, stand_in: Callable[..., None]) -> None:
+    stand_in("ctm")
+    fields = ("--ppo.lr", "1e-3"), ("--ppo.lr", "1e-4")
+    ppo = load("cartpole").ppo  # pyright: ignore[reportAttributeAccessIssue]
+    directories = set()
+    for index, lr in enumerate((1e-3, 1e-4)):
+        experiment = dataclasses.replace(load("cartpole"), ppo=dataclasses.replace(ppo, lr=lr))
+        options = LearningOptions(**FEW, contenders=("ctm",), variant="lr", out=str(tmp_path / "a.json"))
+        assert run_study({"cartpole": experiment}, fields[index], options, "", lambda _: None)
+        directories |= {path for path in (tmp_path / "a-runs").glob("cartpole-ctm-lr-*") if path.is_dir()}
+    assert len(directories) == 2
+
+
 def test_a_signal_stops_a_study_and_the_same_command_goes_on(tmp_path: Path, stand_in: Callable[..., None]) -> None:
     stand_in("wait")
-    waits = tmp_path / "a-runs" / "cartpole-ctm-1000-seed-1" / "waits"
 
     def stop() -> None:
         deadline = time.monotonic() + 100
-        while not waits.exists() and time.monotonic() < deadline:
+        while not list((tmp_path / "a-runs").glob("*/waits")) and time.monotonic() < deadline:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -180,8 +198,8 @@ def test_a_signal_stops_a_study_and_the_same_command_goes_on(tmp_path: Path, sta
     stand_in()
     _, lines = study(tmp_path, contenders=("ctm",), parallel=1, seeds=(1, 2))
     assert lines[0].startswith("runs to do: 2, 1 at a time")
-    log = (tmp_path / "a-runs" / "cartpole-ctm-1000-seed-1.log").read_text()
-    assert f"['resume', '{waits.parent}']" in log
+    run_dir, log = run_of(tmp_path, "ctm")
+    assert f"['resume', '{run_dir}']" in log
 
 
 def test_the_command_reports_what_the_file_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
