@@ -12,7 +12,7 @@ from ctm_rl.config import PolicyConfig
 Algorithm = Literal["ppo", "stock-ppo", "appo", "impala"]
 ASYNCHRONOUS = ("appo", "impala")
 """Algorithms that collect during updates; V-trace corrects for the age of the weights."""
-_OUR_OWN = ("value_clip", "target_kl", "normalize_rewards", "adam_epsilon", "collect_ahead")
+_OUR_OWN = ("is_clip_annealed", "value_clip", "target_kl", "normalize_rewards", "adam_epsilon", "collect_ahead")
 _WITHOUT_EFFECT = {
     "stock-ppo": _OUR_OWN,
     "appo": (*_OUR_OWN, "gae_lambda"),
@@ -90,7 +90,9 @@ class PPOSettings:
     normalize_rewards: bool = False
     """Divide rewards by the running standard deviation of the discounted return, in each environment runner."""
     clip: float = 0.2
-    """How far the probability ratio may move from 1."""
+    """How far the probability ratio may move from 1 (at the start, when annealed)."""
+    is_clip_annealed: bool = False
+    """Lower clip linearly to 0 over the budget of env steps; with algorithm ppo only."""
     value_clip: float | None = None
     """How far a value may move from the rollout's before its loss stops falling; None: no limit."""
     target_kl: float | None = None

@@ -1,13 +1,20 @@
 """The configuration of the recurrent PPO: RLlib's fields, and those of ``PPOSettings`` that RLlib lacks."""
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from ctm_rl.agents.experiments.acting import PPOSettings
-from ctm_rl.agents.experiments.validation import check_ahead, check_api_stack, check_rows, scale_of_rewards
+from ctm_rl.agents.experiments.validation import (
+    check_ahead,
+    check_api_stack,
+    check_number,
+    check_rows,
+    scale_of_rewards,
+)
 from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.learner import RecurrentPPOLearner
 from ctm_rl.agents.rllib import private
@@ -25,14 +32,14 @@ _RLLIB_NAMES = {
     "num_rollout_steps": "rollout_fragment_length",
 }
 """Fields of ``PPOSettings`` that RLlib calls something else."""
-_OF_SCHEDULES = {"is_lr_annealed", "lr_warmup_steps", "entropy_coefficient_final"}
+_OF_SCHEDULES = {"is_lr_annealed", "lr_warmup_steps", "is_clip_annealed", "entropy_coefficient_final"}
 _ATTRIBUTES = {
     field.name: _RLLIB_NAMES.get(field.name, field.name)
     for field in dataclasses.fields(PPOSettings)
     if field.name not in _OF_SCHEDULES
 }
 """The attribute of the configuration for each field of ``PPOSettings``."""
-_NUMBERS = _ATTRIBUTES.keys() - {"lr", "entropy_coefficient", "max_grad_norm", "num_rollout_steps"}
+_NUMBERS = _ATTRIBUTES.keys() - {"lr", "clip", "entropy_coefficient", "max_grad_norm", "num_rollout_steps"}
 """Fields whose attribute always holds what ``PPOSettings`` allows."""
 _OWN_FIELDS = _NUMBERS - _RLLIB_NAMES.keys() - {"gamma", "num_epochs"}
 """Fields that RLlib's PPO does not have."""
@@ -95,13 +102,13 @@ class RecurrentPPOConfig(PPOConfig):
 
         Args:
             ppo: all settings at once, except for those of schedules (``is_lr_annealed``, ``lr_warmup_steps``,
-                ``entropy_coefficient_final``): these need the length of the run, and go into ``lr`` and
-                ``entropy_coeff`` as RLlib's schedules.
+                ``is_clip_annealed``, ``entropy_coefficient_final``): these need the length of the run, and go into
+                ``lr``, ``clip_param`` and ``entropy_coeff`` as RLlib's schedules.
             **kwargs: single settings, which take precedence: fields of ``PPOSettings`` that RLlib has no name for
                 (``num_minibatches``, ``reward_scale``, ``normalize_rewards``, ``value_clip``, ``target_kl``,
-                ``adam_epsilon``, ``collect_ahead``), and RLlib's: ``lr`` and ``entropy_coeff`` (numbers or schedules),
-                ``gamma``, ``lambda_``, ``clip_param``, ``vf_loss_coeff`` (of half the squared error), ``grad_clip``,
-                ``num_epochs`` and others. Each may be a search space of Ray Tune.
+                ``adam_epsilon``, ``collect_ahead``), and RLlib's: ``lr``, ``clip_param`` and ``entropy_coeff``
+                (numbers or schedules), ``gamma``, ``lambda_``, ``vf_loss_coeff`` (of half the squared error),
+                ``grad_clip``, ``num_epochs`` and others. Each may be a search space of Ray Tune.
 
         Returns:
             This configuration.
@@ -123,14 +130,16 @@ class RecurrentPPOConfig(PPOConfig):
         """The current settings, checked.
 
         Where RLlib allows more than a number (``lr`` and ``entropy_coeff``: schedules, ``grad_clip``: ``None``,
-        ``rollout_fragment_length``: "auto"), the default stands here: read these from RLlib's attributes.
+        ``rollout_fragment_length``: "auto"), the default stands here: read these from RLlib's attributes. Of a
+        schedule in ``clip_param`` it is the first value.
 
         Raises:
             ValueError: a setting is outside its limits; the message has RLlib's name of it.
         """
         values = {name: getattr(self, _ATTRIBUTES[name]) for name in _NUMBERS}
+        clip: Any = self.clip_param
         try:
-            return PPOSettings(**values)
+            return PPOSettings(**values, clip=clip[0][1] if isinstance(clip, (list, tuple)) else clip)
         except ValueError as error:
             name, _, limits = str(error).removeprefix("ppo.").partition(" ")
             raise ValueError(f"{_ATTRIBUTES[name]} {limits}") from error
@@ -185,6 +194,7 @@ class RecurrentPPOConfig(PPOConfig):
     def _check(self) -> None:
         """Checks what RLlib does not check."""
         _check_meaning(self)
+        _check_clip(self.clip_param)
         ppo = self.ppo
         check_ahead(collect_ahead=ppo.collect_ahead, num_env_runners=self.num_env_runners)
         if self.rollout_fragment_length != "auto":
@@ -218,6 +228,15 @@ class RecurrentPPOConfig(PPOConfig):
                     f"{self.num_rows} environments x {fragment_length} steps make {size}; leave it out, or set "
                     'rollout_fragment_length="auto".'
                 )
+
+
+def _check_clip(clip: Any) -> None:
+    """Checks ``clip_param`` where it is a schedule, which RLlib does not expect there."""
+    if isinstance(clip, (list, tuple)):
+        clip = cast(list[list[float]], clip)
+        Scheduler.validate(fixed_value_or_schedule=clip, setting_name="clip_param", description="clip range")
+        for corner in clip[1:]:
+            check_number("clip_param", corner[1], at_least=0)
 
 
 def _check_meaning(config: RecurrentPPOConfig) -> None:

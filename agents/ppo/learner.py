@@ -10,6 +10,8 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import Learner
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from ctm_rl.agents.ppo.gae import estimate_advantages
@@ -60,8 +62,10 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
     LR_OPTION = "--ppo.lr"
 
     def build(self) -> None:
-        """Builds the module, its optimiser, and the generator of minibatches."""
+        """Builds the module, its optimiser, the schedule of the clip range, and the generator of minibatches."""
         super().build()
+        self._clip_schedule = Scheduler(fixed_value_or_schedule=cast(Any, self.config.clip_param))
+        self.set_clip(0)
         self.minibatch_generator = torch.Generator()
         if self.config.seed is not None:
             # The same on every learner: each shuffles its own environments.
@@ -77,6 +81,15 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
             module_id=module_id, optimizer=optimizer, params=parameters, lr_or_lr_schedule=self.config.lr
         )
 
+    def set_clip(self, num_env_steps: int) -> None:
+        """Sets the clip range to its schedule's value after a number of environment steps of the run."""
+        self.clip = float(self._clip_schedule.update(timestep=num_env_steps))
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Lets RLlib set scheduled values for the next update, and sets the clip range."""
+        super().after_gradient_based_update(timesteps=timesteps)
+        self.set_clip(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
+
     def compute_loss_for_module(
         self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> Tensor:
@@ -90,7 +103,7 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
             advantages=batch[_ADVANTAGES],
             returns=batch[_RETURNS],
             weights=batch[_WEIGHTS],
-            clip=ppo.clip,
+            clip=self.clip,
             value_clip=ppo.value_clip,
             value_coefficient=ppo.value_coefficient,
             entropy_coefficient=cast(Any, self.entropy_coeff_schedulers_per_module[module_id].get_current_value()),

@@ -207,6 +207,8 @@ def _set_schedules(learner: TorchLearner, num_env_steps: int) -> None:
     if isinstance(learner, (PPOLearner, IMPALALearner)):
         for module_id in learner.module.keys():
             learner.entropy_coeff_schedulers_per_module[module_id].update(timestep=num_env_steps)
+    if isinstance(learner, RecurrentPPOLearner):
+        learner.set_clip(num_env_steps)
 
 
 def _count_env_steps(state: Mapping[str, Any]) -> int:

@@ -21,7 +21,7 @@ from ctm_rl.agents.rllib.environment import make_env, make_vector_env, training_
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.agents.rllib.spaces import fit
 from ctm_rl.agents.runs.memory import check_memory
-from ctm_rl.agents.runs.schedules import entropy_schedule, learning_rate_schedule
+from ctm_rl.agents.runs.schedules import clip_schedule, entropy_schedule, learning_rate_schedule
 from ctm_rl.agents.stock.config import longest_sequence, stock_config
 from ctm_rl.agents.supervised.config import SupervisedConfig
 from ctm_rl.agents.supervised.module import AnsweringModule, fit_answer_config
@@ -88,7 +88,8 @@ def _columnar_config(experiment: ActingExperiment) -> RecurrentPPOConfig:
     """What only our own PPO has."""
     if experiment.env.vectorization != "sync":
         make_vector_env(experiment.env, 1).close()  # fails before Ray starts if it cannot be made
-    return RecurrentPPOConfig().training(ppo=experiment.ppo)
+    ppo = experiment.ppo
+    return RecurrentPPOConfig().training(ppo=ppo, clip_param=clip_schedule(ppo, experiment.budget.env_steps))
 
 
 def _fit_policy(experiment: ActingExperiment) -> PolicyConfig:

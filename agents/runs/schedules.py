@@ -1,4 +1,4 @@
-"""Values that change over a run, the learning rate and the weight of the entropy, and how a new budget changes them."""
+"""Values that change over a run, such as the learning rate, and how a new budget changes them."""
 
 import numpy as np
 
@@ -28,6 +28,11 @@ def entropy_schedule(ppo: PPOSettings, num_env_steps: int) -> Schedule:
     return first if last is None else [[0, first], [num_env_steps, last]]
 
 
+def clip_schedule(ppo: PPOSettings, num_env_steps: int) -> Schedule:
+    """How far the probability ratio may move from 1 over a budget."""
+    return [[0, ppo.clip], [num_env_steps, 0.0]] if ppo.is_clip_annealed else ppo.clip
+
+
 def describe_jumps(saved: AnyExperiment, given: AnyExperiment, env_steps: int) -> str | None:
     """Describes which scheduled values jump when a run is resumed with another budget or other settings.
 
@@ -53,12 +58,13 @@ def describe_jumps(saved: AnyExperiment, given: AnyExperiment, env_steps: int) -
 
 
 def _scheduled_values(experiment: AnyExperiment, env_steps: int) -> dict[str, float]:
-    """The learning rate and the weight of the entropy after a number of environment steps, by name."""
+    """The scheduled values after a number of environment steps, by name."""
     if isinstance(experiment, ActingExperiment):
         ppo, budget = experiment.ppo, experiment.budget.env_steps
         return {
             "learning rate": _value_at(learning_rate_schedule(ppo, budget), env_steps),
             "entropy coefficient": _value_at(entropy_schedule(ppo, budget), env_steps),
+            "clip range": _value_at(clip_schedule(ppo, budget), env_steps),
         }
     return _answering_values(experiment, env_steps)
 

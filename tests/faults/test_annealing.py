@@ -56,6 +56,11 @@ def test_a_longer_budget_names_what_jumps() -> None:
     )
     other = dataclasses.replace(short, ppo=dataclasses.replace(short.ppo, lr=2e-3))
     assert describe_jumps(short, other, 1500) == "the learning rate goes from 0.0005 to 0.001"
+    clipped = dataclasses.replace(short.ppo, is_lr_annealed=False, is_clip_annealed=True)
+    short, long = (dataclasses.replace(one, ppo=clipped) for one in (short, long))
+    assert describe_jumps(short, long, 3000) == (
+        "the clip range goes from 0 to 0.05: its schedule ends at 4,000 env steps instead of 3,000"
+    )
 
 
 def test_a_longer_budget_names_what_jumps_where_steps_are_those_of_the_optimiser() -> None:

@@ -33,6 +33,7 @@ from ctm_rl.agents.ppo.loss import ppo_loss
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.rllib.columns import batch_of, to_device
 from ctm_rl.agents.rllib.finished_episodes import finished_episodes
+from ctm_rl.agents.runs.algorithm_state import learner_state, restore
 from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 from ctm_rl.spaces.actions import chosen
 
@@ -578,3 +579,49 @@ def test_an_environment_is_all_that_a_configuration_needs() -> None:
         assert runner.module.agent.config == dataclasses.replace(PolicyConfig(), encoder="control")
     assert result["evaluation"]["env_runners"]["episode_return_mean"] > 5
     assert set(result["timers"]) >= {"env_runner_sampling_timer", "learner_update_timer", "synch_weights"}
+
+
+def test_the_clip_range_falls_over_the_budget_and_a_restored_learner_goes_on_with_it() -> None:
+    annealed = config_of(is_clip_annealed=True, budget=BudgetConfig(env_steps=1000))
+    assert annealed.clip_param == [[0, 0.2], [1000, 0.0]]
+    with built(annealed) as algorithm:
+        (learner,) = on_learners(algorithm, lambda learner: learner)
+        found = [learner.clip]
+        for _ in range(2):
+            steps = algorithm.train()["env_runners"]["num_env_steps_sampled_lifetime"]
+            found.append(learner.clip)
+            assert found[-1] == pytest.approx(0.2 * (1 - steps / 1000))
+        assert 0.17 < found[2] < 0.18 < found[1] < 0.19 < found[0] == 0.2
+        state, expected = learner_state(algorithm), learner.clip
+        learner.set_clip(0)
+        restore(algorithm, state)
+        assert learner.clip == expected
+        # what the loss clips by: with next to nothing, every step that moves at all is outside
+        learner.clip = 1e-9
+        fragment = sample(algorithm)
+        metrics = learner.update(batch=batch_of(fragment.columns(), fragment.num_steps))
+        assert metrics[MODULE]["clip_fraction"].peek() > 0.5
+    assert config_of().clip_param == 0.2
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        (0.0, "^clip_param must be above 0, got 0.0"),
+        ([[0, -0.1], [100, 0.1]], "^clip_param must be above 0, got -0.1"),
+        ([[0, 0.2], [100, -0.1]], "^clip_param must be at least 0, got -0.1"),
+        ([[5, 0.2], [100, 0.1]], "`clip_param` schedule, the first timestep must be 0"),
+        ([[0, 0.2]], "Invalid `clip_param`"),
+    ],
+)
+def test_a_wrong_clip_range_is_refused(clip: Any, message: str) -> None:
+    config = RecurrentPPOConfig().environment("CartPole-v1").training(clip_param=clip)
+    with pytest.raises(ValueError, match=message) as caught:
+        config.validate()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_schedule_of_the_clip_range_is_read_by_its_first_value() -> None:
+    config = RecurrentPPOConfig().environment("CartPole-v1").training(clip_param=[[0, 0.3], [1000, 0.1]])
+    config.validate()
+    assert config.ppo.clip == 0.3
