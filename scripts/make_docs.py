@@ -336,7 +336,7 @@ def names_page() -> str:
     hints = [[f"`{name}`", hint] for name, hint in HINTS.items()]
     return (
         "## Names of other libraries\n\n"
-        "These names of Stable-Baselines3, CleanRL, RLlib and Lightning, and earlier ones of this command, are "
+        "These names of Stable-Baselines3, CleanRL, RLlib, rsl_rl and Lightning, and earlier ones of this command, are "
         f"accepted where a command has the option:\n\n{to_table(['name', 'option here'], same)}\n"
         f"Others mean something else here; the command answers in one line:\n\n{to_table(['name', 'here'], hints)}"
     )

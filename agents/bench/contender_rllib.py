@@ -32,6 +32,7 @@ from ctm_rl.agents.runs.build_algorithm import build_algorithm_config
 _MODULE = "default_policy"
 _PARTS = (ENV_RUNNER_SAMPLING_TIMER, LEARNER_UPDATE_TIMER, SYNCH_WORKER_WEIGHTS_TIMER)
 _PLAIN: dict[str, Any] = {
+    "lr_kl_target": None,
     "is_clip_annealed": False,
     "value_clip": None,
     "target_kl": None,

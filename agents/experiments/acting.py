@@ -12,7 +12,10 @@ from ctm_rl.config import PolicyConfig
 Algorithm = Literal["ppo", "stock-ppo", "appo", "impala"]
 ASYNCHRONOUS = ("appo", "impala")
 """Algorithms that collect during updates; V-trace corrects for the age of the weights."""
-_OUR_OWN = ("is_clip_annealed", "value_clip", "target_kl", "normalize_rewards", "adam_epsilon", "collect_ahead")
+_OUR_OWN = (
+    *("lr_kl_target", "is_clip_annealed", "value_clip", "target_kl", "normalize_rewards", "adam_epsilon"),
+    "collect_ahead",
+)
 _WITHOUT_EFFECT = {
     "stock-ppo": _OUR_OWN,
     "appo": (*_OUR_OWN, "gae_lambda"),
@@ -80,6 +83,10 @@ class PPOSettings:
     lr_warmup_steps: int = 0
     """Env steps over which the learning rate rises linearly from 0: Adam's first steps are as large as later ones,
     however small the gradients, and can change a policy too much."""
+    lr_kl_target: float | None = None
+    """Adapt the learning rate to this KL divergence, the mean of an iteration (kl of the metrics): above twice of it
+    the next rate is divided by 1.5, below half of it multiplied by 1.5, from lr / 100 to 10 lr. Where it is annealed or
+    rises at the start, what is adapted is a factor of it, from 1 / 100 to 1. None: the rate does not depend on it."""
     gamma: float = 0.99
     """Discount per environment step."""
     gae_lambda: float = 0.95
@@ -127,9 +134,14 @@ class PPOSettings:
             check_number("ppo.reward_scale", self.reward_scale, above=0)
         check_number("ppo.clip", self.clip, above=0)
         check_number("ppo.adam_epsilon", self.adam_epsilon, above=0)
-        for name in ("value_clip", "target_kl"):
+        for name in ("value_clip", "target_kl", "lr_kl_target"):
             if getattr(self, name) is not None:
                 check_number(f"ppo.{name}", getattr(self, name), above=0)
+        if self.lr_kl_target is not None and self.target_kl is not None and self.lr_kl_target >= self.target_kl:
+            raise ValueError(
+                f"ppo.lr_kl_target must be below target_kl ({self.target_kl}), which ends the passes before it could "
+                f"be reached, got {self.lr_kl_target}."
+            )
         if self.entropy_coefficient_final is not None:
             check_number("ppo.entropy_coefficient_final", self.entropy_coefficient_final, at_least=0)
         check_number("ppo.entropy_coefficient", self.entropy_coefficient, at_least=0)

@@ -15,9 +15,10 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from ctm_rl.agents.ppo.gae import estimate_advantages
-from ctm_rl.agents.ppo.loss import PART_KEYS, PPOLoss, ppo_loss
+from ctm_rl.agents.ppo.loss import KL_KEY, PART_KEYS, PPOLoss, ppo_loss
 from ctm_rl.agents.ppo.moments import Moments, moments_of_sums, sum_over_learners
 from ctm_rl.agents.ppo.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, VALUES
+from ctm_rl.agents.ppo.step_size import HIGHEST_FACTOR, follow_kl
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.column_learner import ColumnLearner, GradientSteps
 from ctm_rl.agents.rllib.columns import map_arrays, to_device, to_tensor
@@ -38,6 +39,7 @@ _ADVANTAGES = "advantages"
 _RETURNS = "returns"
 _WEIGHTS = "weights"
 _GENERATOR = "minibatch_generator"
+_LR_FACTOR = "lr_factor"
 
 
 class _Minibatch(NamedTuple):
@@ -64,6 +66,9 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
     def build(self) -> None:
         """Builds the module, its optimiser, the schedule of the clip range, and the generator of minibatches."""
         super().build()
+        self._lr_factor = 1.0
+        if self._follows_kl:
+            private.scale_learning_rates(self, lambda: self._lr_factor)
         self._clip_schedule = Scheduler(fixed_value_or_schedule=cast(Any, self.config.clip_param))
         self.set_clip(0)
         self.minibatch_generator = torch.Generator()
@@ -111,22 +116,28 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
         return self._parts.total
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Returns RLlib's state of a learner, and that of the generator of minibatches."""
-        return {**super().get_state(*args, **kwargs), _GENERATOR: self.minibatch_generator.get_state().numpy()}
+        """Returns RLlib's state of a learner, and what ``get_own_state`` holds."""
+        state = {**super().get_state(*args, **kwargs), _GENERATOR: self.minibatch_generator.get_state().numpy()}
+        return {**state, _LR_FACTOR: self._lr_factor} if self._follows_kl else state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restores a state."""
         super().set_state(dict(state))
         if _GENERATOR in state:
             self.minibatch_generator.set_state(torch.as_tensor(state[_GENERATOR]))
+        if self._follows_kl:
+            self._lr_factor = float(state.get(_LR_FACTOR, self._lr_factor))
 
     def get_own_state(self) -> dict[str, Any]:
         """The learner's state beside weights and optimiser."""
-        return {"minibatches": self.minibatch_generator.get_state()}
+        state = {"minibatches": self.minibatch_generator.get_state()}
+        return {**state, _LR_FACTOR: self._lr_factor} if self._follows_kl else state
 
     def set_own_state(self, state: Mapping[str, Any]) -> None:
         """Restores the result of ``get_own_state``."""
         self.minibatch_generator.set_state(state["minibatches"])
+        if self._follows_kl:
+            self._lr_factor = float(state.get(_LR_FACTOR, 1.0))
 
     def _learn(self, columns: Mapping[str, Any]) -> GradientSteps:
         """Takes a gradient step for each minibatch of each pass, and logs the metrics."""
@@ -159,7 +170,7 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
             norms.append(step["gradient_norm"])
             private.log_trained_steps(self, minibatch.num_steps)
         self._update_observation_statistics(device_columns[Columns.OBS], device_columns[IS_VALID])
-        self._log_learning(parts, norms)
+        self._adapt_learning_rate(self._log_learning(parts, norms))
         valid = columns[IS_VALID]
         explained = _explained_variance(columns[VALUES][valid], returns[valid])
         self._log_values({EXPLAINED_VARIANCE_KEY: explained})
@@ -231,6 +242,20 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
         kl = sum_over_learners(self._parts.kl.detach().clone(), self._num_learners) / self._num_learners
         return kl.item() > limit
 
+    @property
+    def _follows_kl(self) -> bool:
+        """Whether the learning rate is adapted to the KL divergence."""
+        return self.config.ppo.lr_kl_target is not None
+
+    def _adapt_learning_rate(self, kl: float) -> None:
+        """Adapts the next iteration's learning rate to this learner's KL divergence; the same on every learner."""
+        target = self.config.ppo.lr_kl_target
+        if target is None:
+            return
+        total = sum_over_learners(torch.tensor(kl, device=self.device), self._num_learners)
+        highest = 1.0 if isinstance(self.config.lr, (list, tuple)) else HIGHEST_FACTOR
+        self._lr_factor = follow_kl(self._lr_factor, total.item() / self._num_learners, target, highest=highest)
+
     def _split(self, is_valid: np.ndarray) -> Iterator[_Minibatch]:
         """Splits the environments into minibatches, differently in each pass."""
         num_rows, num_minibatches = len(is_valid), self.config.ppo.num_minibatches
@@ -253,12 +278,14 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
         stacked = torch.stack(moments_of_sums(totals.T.contiguous(), self._num_learners), -1).float()
         return [Moments(*row) for row in stacked]
 
-    def _log_learning(self, parts: list[Tensor], norms: list[Tensor]) -> None:
-        """Logs the means over the minibatches, with one transfer from the device."""
+    def _log_learning(self, parts: list[Tensor], norms: list[Tensor]) -> float:
+        """Logs the means over the minibatches, with one transfer from the device; returns the KL divergence."""
         norm = torch.stack(norms).mean() if norms else torch.zeros((), device=self.device)
         means = torch.cat((torch.stack(parts).mean(0), norm[None])).tolist()
         names = (Learner.TOTAL_LOSS_KEY, *PART_KEYS, GRADIENT_NORM_KEY)
-        self._log_values({**dict(zip(names, means, strict=True)), NUM_GRADIENT_STEPS_KEY: len(norms)})
+        values = dict(zip(names, means, strict=True))
+        self._log_values({**values, NUM_GRADIENT_STEPS_KEY: len(norms)})
+        return values[KL_KEY]
 
 
 def _select(columns: dict[str, Any], rows: Tensor) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ctm_rl.spaces.actions import Chosen
 
-PART_KEYS = (POLICY_LOSS_KEY, VF_LOSS_KEY, ENTROPY_KEY, "kl", "clip_fraction")
+KL_KEY = "kl"
+PART_KEYS = (POLICY_LOSS_KEY, VF_LOSS_KEY, ENTROPY_KEY, KL_KEY, "clip_fraction")
 """Names, as metrics, of the parts of a ``PPOLoss`` after the total."""
 
 

@@ -154,6 +154,24 @@ def set_learning_rates(learner: "TorchLearner", num_env_steps: int) -> None:
         learner._set_optimizer_lr(optimizer, schedule.update(timestep=num_env_steps))
 
 
+def scale_learning_rates(learner: "TorchLearner", factor: Callable[[], float]) -> None:
+    """Multiplies what the learning rates' schedules return by a factor, whenever RLlib or ``set_learning_rates`` asks.
+
+    RLlib's schedules know the number of steps only, and the public way to a learning rate is undone by them.
+    """
+
+    class Scaled:
+        def __init__(self, schedule: Any) -> None:
+            self._schedule = schedule
+
+        def update(self, timestep: int) -> float:
+            return factor() * self._schedule.update(timestep=timestep)
+
+    schedules = learner._optimizer_lr_schedules
+    for optimizer, schedule in schedules.items():
+        schedules[optimizer] = cast(Any, Scaled(schedule))
+
+
 def learner_connector(learner: "TorchLearner") -> "ConnectorPipelineV2 | None":
     """The pipeline that turns episodes into a batch; there is no public way to read it."""
     return learner._learner_connector

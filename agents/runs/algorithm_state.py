@@ -187,12 +187,12 @@ def _write_learner(learner: TorchLearner, state: Mapping[str, Any]) -> None:
         module.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
     for name, saved in state["optimizers"].items():
         private.optimizers_of(learner)[name].load_state_dict(saved)
-    _set_schedules(learner, _count_env_steps(state))
     private.set_num_updates(learner, state["num_updates"])
     if (connector := private.learner_connector(learner)) is not None:
         connector.set_state(state["connectors"])
     if isinstance(learner, _OURS) and state["own"] is not None:
         learner.set_own_state(state["own"])
+    _set_schedules(learner, _count_env_steps(state))
     of_learners = state["generators"]["learners"]
     if private.learner_index(learner) < len(of_learners):
         write_generators(of_learners[private.learner_index(learner)])

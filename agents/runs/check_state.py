@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json
+from ctm_rl.agents.ppo.step_size import HIGHEST_FACTOR, LOWEST_FACTOR
 from ctm_rl.agents.runs.acting_task import WINDOW
 from ctm_rl.agents.runs.answering_task import TESTED
 from ctm_rl.agents.runs.evaluations import EVAL_METRICS
@@ -303,7 +304,11 @@ def _check_own(value: object, experiment: AnyExperiment, num_parameters: int) ->
     """Checks what a learner of ours keeps beside weights and optimiser."""
     if not isinstance(experiment, AnsweringExperiment):
         if experiment.algorithm == "ppo":
-            check_generator("own.minibatches", check_mapping("own", value, keys=("minibatches",))["minibatches"])
+            # only of runs whose learning rate follows the KL divergence
+            own = {"lr_factor": 1.0, **check_mapping("own", value)}
+            check_mapping("own", own, keys=("minibatches", "lr_factor"))
+            check_generator("own.minibatches", own["minibatches"])
+            check_real("own.lr_factor", own["lr_factor"], at_least=LOWEST_FACTOR, at_most=HIGHEST_FACTOR)
         elif experiment.algorithm == "appo":
             updates = check_mapping("own", value, keys=("last_update",))["last_update"]
             for name, count in check_mapping("own.last_update", updates).items():

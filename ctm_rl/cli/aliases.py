@@ -10,7 +10,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "--env-kwargs": ("--env.kwargs",),
     "--env-wrappers": ("--env.wrappers",),
     "--tolerate-env-faults": ("--env.tolerate-faults",),
-    # Stable-Baselines3, its contrib and its zoo; CleanRL; RLlib; Lightning.
+    # Stable-Baselines3, its contrib and its zoo; CleanRL; RLlib; rsl_rl; Lightning.
     "--total-timesteps": ("--budget.env-steps",),
     "--n-timesteps": ("--budget.env-steps",),
     "--stop-timesteps": ("--budget.env-steps",),
@@ -18,6 +18,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "--max-time": ("--budget.minutes",),
     "--learning-rate": ("--ppo.lr", "--learning.lr"),
     "--lr": ("--ppo.lr", "--learning.lr"),
+    "--desired-kl": ("--ppo.lr-kl-target",),
     "--gamma": ("--ppo.gamma",),
     "--gae-lambda": ("--ppo.gae-lambda",),
     "--lambda": ("--ppo.gae-lambda",),
@@ -70,6 +71,10 @@ _VALUE = (
     "--ppo.value-coefficient weights half the squared error, as CleanRL's vf_coef; SB3's weights all of it: double it"
 )
 _VALUE_CLIP = "--ppo.value-clip is how far a value may move before its loss stops falling; others clip differently"
+_KL = (
+    "there is no penalty on the KL divergence; --ppo.target-kl ends an iteration's passes, and --ppo.lr-kl-target "
+    "adapts the learning rate"
+)
 _EPOCHS = "--budget.env-steps counts the steps, or the samples of a data set: epochs times its size"
 _DIRECTORY = "a run writes everything, TensorBoard events too, to --run-dir"
 _EVALUATION = "--eval.every counts iterations, not steps"
@@ -84,8 +89,8 @@ HINTS: dict[str, str] = {
     "--clip-vloss": _VALUE_CLIP,
     "--clip-range-vf": _VALUE_CLIP,
     "--vf-clip-param": _VALUE_CLIP,
-    "--kl-target": "there is no penalty on the KL divergence; --ppo.target-kl ends an iteration's passes",
-    "--kl-coeff": "there is no penalty on the KL divergence; --ppo.target-kl ends an iteration's passes",
+    "--kl-target": _KL,
+    "--kl-coeff": _KL,
     "--norm-adv": "advantages are always normalised",
     "--cuda": _DEVICE,
     "--gpu": _DEVICE,

@@ -163,6 +163,11 @@ WRONG: dict[str, tuple[Callable[[Checkpoint, Any], None], Any, str]] = {
     ),
     "a generator of another size": (tensor(f"{GENERATORS}torch"), lambda x: x[:100], r"uint8 of shape \(5056,\)"),
     "a generator of zeros": (tensor("learner/own/minibatches"), torch.zeros_like, "mt19937 state"),
+    "a factor of the learning rate": (
+        state("learner", "own", "lr_factor"),
+        0.0,
+        "own.lr_factor must be a finite number of at least 0.01 and at most 10, got 0.0",
+    ),
     "a position in numpy's words": (
         state("learner", "generators", "driver", "numpy", "position"),
         625,

@@ -31,6 +31,7 @@ from ctm_rl.agents.ppo.collector import Collector
 from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.ppo.loss import ppo_loss
 from ctm_rl.agents.ppo.rollout import RolloutFragment
+from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.columns import batch_of, to_device
 from ctm_rl.agents.rllib.finished_episodes import finished_episodes
 from ctm_rl.agents.runs.algorithm_state import learner_state, restore
@@ -157,6 +158,7 @@ def test_two_learners_take_the_step_of_one_and_stop_with_it() -> None:
         "num_rollout_steps": 24,
         "lr": 0.03,
         "target_kl": 1e-4,
+        "lr_kl_target": 1e-5,
     }
     with built(config_of(**settings)) as alone:
         fragment = sample(alone)
@@ -176,10 +178,16 @@ def test_two_learners_take_the_step_of_one_and_stop_with_it() -> None:
         shared = together.learner_group.update(**_shards(fragment, 2), timesteps={})
         found = on_learners(together, copy_gradients)
         moved = on_learners(together, copy_parameters)
+        rates = on_learners(together, private.learning_rate_of)
+        # Only one of them has moved too far: the mean counts, for both.
+        on_learners(together, lambda learner: learner._adapt_learning_rate(1.0 - private.learner_index(learner)))
+        factors = on_learners(together, lambda learner: learner.get_own_state()["lr_factor"])
         # It goes on from there, by itself.
         assert math.isfinite(together.train()["learners"][MODULE]["total_loss"])
     # The first step is always taken; after it the policy has moved too far, and the second's gradient is not formed.
     assert [result[MODULE]["num_gradient_steps"].peek() for result in (metrics, *shared)] == [1, 1, 1]
+    assert rates == [pytest.approx(0.03 / 1.5)] * 2
+    assert factors == [pytest.approx(1 / 1.5**2)] * 2
     for name, expected in gradients.items():
         for learner in range(2):
             torch.testing.assert_close(found[learner][name], expected, rtol=1e-5, atol=1e-5, msg=name)
@@ -269,6 +277,8 @@ def test_environments_that_make_no_equal_minibatches_are_refused(changes: dict[s
         ({"vf_clip_param": 10.0}, "vf_clip_param has no effect .*use value_clip"),
         ({"grad_clip_by": "value"}, "grad_clip_by has no effect"),
         ({"target_kl": 0.0}, "^target_kl must be above 0"),
+        ({"lr_kl_target": 0.0}, "^lr_kl_target must be above 0"),
+        ({"lr_kl_target": 0.02, "target_kl": 0.02}, r"^lr_kl_target must be below target_kl \(0.02\)"),
         ({"lambda_": 2.0}, "^lambda_ must be at least 0 and at most 1, got 2.0"),
         ({"num_minibatches": 0}, "num_minibatches must be at least 1"),
         ({"train_batch_size_per_learner": 1000}, "has no effect .*32 environments x 64 steps make 2048"),
@@ -292,6 +302,7 @@ def test_every_setting_has_one_place_in_the_configuration() -> None:
         clip=0.3,
         value_clip=0.4,
         target_kl=0.05,
+        lr_kl_target=0.01,
         entropy_coefficient=0.06,
         value_coefficient=0.9,
         max_grad_norm=1.5,
@@ -602,6 +613,34 @@ def test_the_clip_range_falls_over_the_budget_and_a_restored_learner_goes_on_wit
         metrics = learner.update(batch=batch_of(fragment.columns(), fragment.num_steps))
         assert metrics[MODULE]["clip_fraction"].peek() > 0.5
     assert config_of().clip_param == 0.2
+
+
+def test_the_learning_rate_follows_the_kl_divergence_and_survives_a_checkpoint() -> None:
+    rate = "default_optimizer_learning_rate"
+    with built(config_of(lr=0.03, lr_kl_target=1e-6)) as algorithm:
+        (learner,) = on_learners(algorithm, lambda learner: learner)
+        results = [algorithm.train()["learners"][MODULE] for _ in range(3)]
+        assert all(result["kl"] > 2e-6 for result in results)
+        # The rate that an iteration learned with, and RLlib's key, which has that of the next one.
+        assert [result["lr"] for result in results] == pytest.approx([0.03, 0.02, 0.03 / 1.5**2])
+        assert results[-1][rate] == private.learning_rate_of(learner) == pytest.approx(0.03 / 1.5**3)
+        saved, of_rllib = learner_state(algorithm), learner.get_state()
+        for restored in (lambda: restore(algorithm, saved), lambda: learner.set_state(of_rllib)):
+            learner._lr_factor = 1.0
+            restored()
+            assert learner._lr_factor == pytest.approx(1 / 1.5**3)
+            assert private.learning_rate_of(learner) == pytest.approx(0.03 / 1.5**3)
+    assert "lr_factor" in saved["own"]
+
+
+@pytest.mark.parametrize("annealed", [False, True])
+def test_the_learning_rate_rises_again_but_not_above_its_schedule(annealed: bool) -> None:
+    settings: dict[str, Any] = {"lr": 0.02, "lr_kl_target": 1e3, "is_lr_annealed": annealed, "num_epochs": 1}
+    with built(config_of(budget=BudgetConfig(env_steps=1000), **settings)) as algorithm:
+        steps = algorithm.train()["env_runners"]["num_env_steps_sampled_lifetime"]
+        ((found, own),) = on_learners(algorithm, lambda learner: (private.learning_rate_of(learner), learner))
+        assert own.get_own_state()["lr_factor"] == (1.0 if annealed else 1.5)
+    assert found == pytest.approx(0.02 * (1 - steps / 1000) if annealed else 0.03)
 
 
 @pytest.mark.parametrize(
