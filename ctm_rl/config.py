@@ -22,6 +22,7 @@ OWN_ENCODERS = "ctm_rl.encoders"
 SKIP = "skip"
 """In place of an encoder's name: this part of an observation is not read."""
 ActionStd = Literal["free", "state"]
+CriticKind = Literal["shared", "detached"]
 MIN_UNET_WIDTH = 16
 MAX_NUMBERS = 2**24
 """Numbers of an input, or of a part of an observation, at most."""
@@ -373,6 +374,9 @@ class PolicyConfig(CoreConfig):
     random actions never reach."""
     baseline_dim: int | None = None
     """Hidden width of a baseline; None: the one that gives the policy as many parameters as with the machine."""
+    critic: CriticKind = "shared"
+    """What the value head reads: the same as the policy head (shared), or the same without gradient, so that errors of
+    values do not change what the policy reads (detached)."""
     is_state_carried: bool = True
     """Keep the state between the steps of an episode; False starts every step with the start state."""
     train_random_ticks: bool = False
@@ -391,6 +395,7 @@ class PolicyConfig(CoreConfig):
         check_choice("kind", self.kind, get_args(ModelKind))
         encoders_by_part(self.encoder)
         check_choice("action_std", self.action_std, get_args(ActionStd))
+        check_choice("critic", self.critic, get_args(CriticKind))
         for name in ("feature_dim", "max_seq_len"):
             check_at_least(name, getattr(self, name), 1)
         _check_width(self.baseline_dim)

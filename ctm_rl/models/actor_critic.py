@@ -95,7 +95,8 @@ class ActorCritic(nn.Module):
             encode = partial(self._encode, observations, shape)
             project = partial(self._project, observations, shape) if reads_grid(self.encoder) else None
             sync, state = self._episodes.run(self.core, encode, project, is_first, state, ticks)
-        return Unrolled(self.choose(sync, masks), self.value(sync).squeeze(-1), sync, state)
+        valued = sync.detach() if self.config.critic == "detached" else sync
+        return Unrolled(self.choose(sync, masks), self.value(valued).squeeze(-1), sync, state)
 
     def choose(
         self, sync: Float[Tensor, "*batch P"], masks: Bool[Tensor, "*batch O"] | None

@@ -90,6 +90,7 @@ def _set(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
         (_set("seed", to=2**31), "seed must be at least 0 and at most 2147483647"),
         (_set("model", to=3), "model must be a JSON object of fields, got 3"),
         (_set("model", "kind", to="rnn"), "model.kind must be one of ctm, lstm, gru, mlp; got 'rnn'"),
+        (_set("model", "critic", to="mine"), "model.critic must be one of shared, detached.*; got 'mine'"),
         (_set("model", "sync_window", to=1), "model.sync_window must be true or false, got 1"),
         (_set("model", "num_ticks", to=0), "model.num_ticks must be at least 1, got 0"),
         (_set("model", "head_dims", to=64), "model.head_dims must be a list, got 64"),

@@ -33,10 +33,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def make(variant: str) -> tuple[ActorCritic, Tensor, Tensor]:
+def make(variant: str, **changes: Any) -> tuple[ActorCritic, Tensor, Tensor]:
     """An agent, observations [T, B, ...] and episode starts [T, B] with resets in the middle."""
     torch.manual_seed(21)
-    config = dataclasses.replace(SMALL, **VARIANTS[variant])
+    config = dataclasses.replace(SMALL, **VARIANTS[variant], **changes)
     if variant == "grid":
         agent = ActorCritic(config, grid_layout(4, 3), ACTIONS)
         observations = torch.randint(0, 3, (T, B, 4, 3, 3), dtype=torch.uint8)
@@ -107,6 +107,18 @@ def test_every_parameter_gets_a_gradient(variant: str) -> None:
     for name, parameter in agent.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("variant", ["accumulators", "lstm", "mlp", "grid"])
+def test_a_detached_critic_has_the_same_values_and_leaves_the_policy_alone(variant: str) -> None:
+    agent, observations, is_first = make(variant)
+    detached, _, _ = make(variant, critic="detached")
+    detached.load_state_dict(agent.state_dict())
+    unrolled = detached.unroll(observations, is_first, detached.initial_state(B))
+    assert torch.equal(unrolled.values, run(variant).values)
+    unrolled.values.square().sum().backward()
+    for name, parameter in detached.named_parameters():
+        assert (parameter.grad is not None) == name.startswith("value."), name
 
 
 def test_a_state_that_is_not_carried_makes_every_step_the_first() -> None:
