@@ -22,7 +22,7 @@ OWN_ENCODERS = "ctm_rl.encoders"
 SKIP = "skip"
 """In place of an encoder's name: this part of an observation is not read."""
 ActionStd = Literal["free", "state"]
-CriticKind = Literal["shared", "detached"]
+CriticKind = Literal["shared", "detached", "own"]
 MIN_UNET_WIDTH = 16
 MAX_NUMBERS = 2**24
 """Numbers of an input, or of a part of an observation, at most."""
@@ -375,8 +375,9 @@ class PolicyConfig(CoreConfig):
     baseline_dim: int | None = None
     """Hidden width of a baseline; None: the one that gives the policy as many parameters as with the machine."""
     critic: CriticKind = "shared"
-    """What the value head reads: the same as the policy head (shared), or the same without gradient, so that errors of
-    values do not change what the policy reads (detached)."""
+    """What the value head reads: the same as the policy head (shared), the same without gradient, so that errors of
+    values do not change what the policy reads (detached), or a second core of the same kind and sizes, with a state of
+    its own, on the features of the same encoder (own), which costs about as much again."""
     is_state_carried: bool = True
     """Keep the state between the steps of an episode; False starts every step with the start state."""
     train_random_ticks: bool = False

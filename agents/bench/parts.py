@@ -52,6 +52,7 @@ class MinibatchProbe:
             self._actions = torch.randint(actions.num_outputs, (*size, 1)).to(self.device)
         with torch.no_grad():
             self._state = self._agent.initial_state(self.num_rows)
+            self._critic_state = self._agent.initial_critic_state(self.num_rows)
 
     def measure(self) -> MinibatchTiming:
         """Measures once; the first measurement includes warming up."""
@@ -73,7 +74,7 @@ class MinibatchProbe:
 
     def _loss(self) -> Tensor:
         """Like that of proximal policy optimisation: log-probabilities, entropy and values all get a gradient."""
-        out = self._agent.unroll(self._observations, self._is_first, self._state)
+        out = self._agent.unroll(self._observations, self._is_first, self._state, critic_state=self._critic_state)
         logp = out.logits.log_softmax(-1)
         entropy = -(logp.exp() * logp).sum(-1).mean()
         return out.values.square().mean() - logp.gather(-1, self._actions).mean() - 0.01 * entropy

@@ -89,7 +89,8 @@ class VectorPlayer:
         logp, values, rewards, next_values, final_values = (np.zeros(shape, np.float32) for _ in range(5))
         is_first, is_valid, is_last, is_terminated = (np.zeros(shape, bool) for _ in range(4))
         masks: list[np.ndarray] = []
-        state = {name: part.detach().cpu().numpy().copy() for name, part in fields_of(self.actor.state).items()}
+        held = fields_of(self.actor.state, self.actor.critic_state)
+        state = {name: part.detach().cpu().numpy().copy() for name, part in held.items()}
 
         def choose(observed: np.ndarray, begins: np.ndarray) -> np.ndarray:
             observations[:, step], is_first[:, step] = observed, begins

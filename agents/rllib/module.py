@@ -34,6 +34,9 @@ TICKS = "ticks"
 ACTION_MASKS = "action_mask_bits"
 """Column of our own runners with the masks of the legal actions, as bits, [B, T, bytes]."""
 
+_CRITIC = "critic_"
+"""Before the names of the fields of the state of a critic's own core."""
+
 ADDED_BY_RLLIB = frozenset({"vf_share_layers"})
 """Keys that PPO and APPO add to every ``model_config``; they have no meaning here."""
 
@@ -43,7 +46,8 @@ class CTMModule(PlainlySavedModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
 
     The state is ``{pre_history, post_activation, alpha, beta, num_steps}``, with ``sync_window`` also
     ``post_history``; for the LSTM ``{hidden, cell, num_steps}``, for the GRU ``{hidden, num_steps}``, and for the
-    feed-forward network ``{nothing, num_steps}``, where nothing is an empty row. RLlib passes states as arrays, which
+    feed-forward network ``{nothing, num_steps}``, where nothing is an empty row; with a critic of its own also the same
+    fields with ``critic_`` before their names. RLlib passes states as arrays, which
     carry no gradient; where ``num_steps`` is 0 the module therefore replaces the state by its own learned start values,
     so that these are trained by RLlib's own learners too.
 
@@ -71,7 +75,7 @@ class CTMModule(PlainlySavedModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
 
     def get_initial_state(self) -> dict[str, Tensor]:
         """Returns the start state of one episode, without batch axis and gradient."""
-        state = fields_of(self.agent.initial_state(1))
+        state = fields_of(self.agent.initial_state(1), self.agent.initial_critic_state(1))
         return {**{name: value[0].detach() for name, value in state.items()}, NUM_STEPS: torch.tensor(0)}
 
     def get_non_inference_attributes(self) -> list[str]:
@@ -110,7 +114,7 @@ class CTMModule(PlainlySavedModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
         num_steps = batch[Columns.STATE_IN][NUM_STEPS] + unrolled.logits.shape[0]
         return {
             Columns.ACTION_DIST_INPUTS: unrolled.logits.transpose(0, 1),
-            Columns.STATE_OUT: {**fields_of(unrolled.state), NUM_STEPS: num_steps},
+            Columns.STATE_OUT: {**fields_of(unrolled.state, unrolled.critic_state), NUM_STEPS: num_steps},
         }
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -141,8 +145,9 @@ class CTMModule(PlainlySavedModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
             # RLlib starts a new sequence at every episode's start, so that only its first step can begin one.
             is_first = torch.zeros(observations.shape[:2], dtype=torch.bool, device=observations.device)
             is_first[0] = num_steps == 0
-        before = self._state_type(**state)
-        return agent.unroll(observations, is_first, before, _ticks_of(batch), _masks_of(agent, batch))
+        critic = {name.removeprefix(_CRITIC): state.pop(name) for name in list(state) if name.startswith(_CRITIC)}
+        before, critic_before = self._state_type(**state), self._state_type(**critic) if critic else None
+        return agent.unroll(observations, is_first, before, _ticks_of(batch), _masks_of(agent, batch), critic_before)
 
 
 def _masks_of(agent: ActorCritic, batch: dict[str, Any]) -> Tensor | None:
@@ -163,6 +168,9 @@ def _ticks_of(batch: dict[str, Any]) -> list[int] | None:
     return ticks[0].tolist()
 
 
-def fields_of(state: AnyState) -> dict[str, Tensor]:
-    """The fields of a state that are not ``None``."""
-    return {name: value for name, value in state._asdict().items() if value is not None}
+def fields_of(state: AnyState, critic_state: AnyState | None = None) -> dict[str, Tensor]:
+    """The fields of a state that are not ``None``, and those of a critic's own."""
+    fields = {name: value for name, value in state._asdict().items() if value is not None}
+    if critic_state is None:
+        return fields
+    return {**fields, **{f"{_CRITIC}{name}": value for name, value in fields_of(critic_state).items()}}

@@ -93,15 +93,16 @@ class Actor:
     (``reset``, ``state``, ``step``, ``peek``), whose histories are then not copied at each step. What depends on the
     agent's parameters alone is kept from step to step, until a parameter is changed or replaced.
 
+    Held rows have values, too; a critic's own core runs for these alone.
+
     Args:
         agent: whose parameters are used.
     """
 
     def __init__(self, agent: ActorCritic) -> None:
         self.agent = agent
-        self._prepared: _Prepared | None = None
-        self._state: AnyState | None = None
-        self._ticking: _BufferedTicking | None = None
+        self._rows = _Rows(agent, "core")
+        self._critic_rows = None if agent.critic_core is None else _Rows(agent, "critic_core")
 
     @property
     def device(self) -> torch.device:
@@ -153,7 +154,7 @@ class Actor:
             state = select_rows(is_first, fresh, state) if config.is_state_carried else fresh
         if is_buffered:
             assert isinstance(state, CoreState)
-            ticking = _BufferedTicking(self._prepare(), state, limit)
+            ticking = _BufferedTicking(self._rows.prepare(), state, limit)
             ticking.inputs = ticking.prepared.project(observations)
             if halt_certainty is None:
                 logits = agent.choose(ticking.advance(limit), masks)
@@ -171,22 +172,25 @@ class Actor:
     def reset(self, num_rows: int) -> None:
         """Holds ``num_rows`` rows from now on, each with the start state."""
         self.state = self.agent.initial_state(num_rows)
+        if self._critic_rows is not None:
+            critic_state = self.agent.initial_critic_state(num_rows)
+            assert critic_state is not None
+            self._critic_rows.state = critic_state
 
     @property
     def state(self) -> AnyState:
         """The state before the next ``step``, B rows, without gradient; no step writes over it."""
-        ticking = self._held_ticking()
-        if ticking is not None:
-            return CoreState._make(None if part is None else part.clone() for part in ticking.state)
-        assert self._state is not None, "reset first, or set the state"
-        return self._state
+        return self._rows.state
 
     @state.setter
     def state(self, state: AnyState) -> None:
         """Holds the rows of another state from now on."""
-        self._state, self._ticking = state, None
-        if self.agent.config.is_state_carried and runs_in_buffers(self.agent.core, state[0].device.type):
-            self._ticking = self._hold(state, self._prepare())
+        self._rows.state = state
+
+    @property
+    def critic_state(self) -> AnyState | None:
+        """The same of a critic's own core; ``None``: there is none."""
+        return None if self._critic_rows is None else self._critic_rows.state
 
     @torch.no_grad()
     def step(
@@ -211,16 +215,23 @@ class Actor:
         most = self.agent.config.num_ticks
         if num_ticks is not None and not 1 <= num_ticks <= most:
             raise ValueError(f"ticks must be from 1 to num_ticks = {most}, got {num_ticks}.")
-        ticking = self._held_ticking()
+        ticking, critic_rows = self._rows.ticking(), self._critic_rows
         if ticking is None:
-            each = None if num_ticks is None else [num_ticks]
-            unrolled = self.agent.unroll(observations[None], is_first[None], self.state, each, _one_step(masks))
-            self._state = unrolled.state
+            each, step_masks = None if num_ticks is None else [num_ticks], _one_step(masks)
+            step = observations[None], is_first[None]
+            unrolled = self.agent.unroll(*step, self.state, each, step_masks, self.critic_state)
+            self._rows.keep(unrolled.state)
+            if critic_rows is not None and unrolled.critic_state is not None:
+                critic_rows.keep(unrolled.critic_state)
             return unrolled.logits[0], unrolled.values[0]
-        ticking.inputs = ticking.prepared.project(observations)
         restarts = [row for row, starts in enumerate(is_first.tolist()) if starts]
-        sync = ticking.advance(most if num_ticks is None else num_ticks, restarts)
-        return self.agent.choose(sync, masks), self.agent.value(sync).squeeze(-1)
+        ticks = most if num_ticks is None else num_ticks
+        sync = valued = ticking.take_step(observations, ticks, restarts)
+        if critic_rows is not None:
+            critic = critic_rows.ticking()
+            assert critic is not None
+            valued = critic.take_step(observations, ticks, restarts)
+        return self.agent.choose(sync, masks), self.agent.value(valued).squeeze(-1)
 
     @torch.no_grad()
     def peek(self, observations: Shaped[Tensor, "R ..."], rows: Int[Tensor, " R"] | None = None) -> Float[Tensor, " R"]:
@@ -233,35 +244,81 @@ class Actor:
         Returns:
             Values, [R].
         """
-        state = self.state
+        state, critic_state = self.state, self.critic_state
         if rows is not None:
-            state = type(state)._make(None if part is None else part[rows] for part in state)
+            state = _select(state, rows)
+            critic_state = None if critic_state is None else _select(critic_state, rows)
         is_first = torch.zeros(1, len(observations), dtype=torch.bool, device=observations.device)
-        return self.agent.unroll(observations[None], is_first, state).values[0]
+        return self.agent.unroll(observations[None], is_first, state, critic_state=critic_state).values[0]
 
-    def _held_ticking(self) -> "_BufferedTicking | None":
+
+class _Rows:
+    """The rows of one core that an actor holds from step to step, in buffers if the core runs in buffers.
+
+    Args:
+        agent: whose parameters are used.
+        name: of the core in the agent.
+    """
+
+    def __init__(self, agent: ActorCritic, name: str) -> None:
+        self._agent, self._name = agent, name
+        self._prepared: _Prepared | None = None
+        self._state: AnyState | None = None
+        self._ticking: _BufferedTicking | None = None
+
+    @property
+    def state(self) -> AnyState:
+        """The state before the next step, without gradient; no step writes over it."""
+        ticking = self.ticking()
+        if ticking is not None:
+            return CoreState._make(None if part is None else part.clone() for part in ticking.state)
+        assert self._state is not None, "reset first, or set the state"
+        return self._state
+
+    @state.setter
+    def state(self, state: AnyState) -> None:
+        """Holds the rows of another state from now on."""
+        self._state, self._ticking = state, None
+        if self._agent.config.is_state_carried and runs_in_buffers(self._core, state[0].device.type):
+            self._ticking = self._hold(state, self.prepare())
+
+    def keep(self, state: AnyState) -> None:
+        """Holds the state after a step outside of the buffers."""
+        self._state = state
+
+    def ticking(self) -> "_BufferedTicking | None":
         """The rows that are held, in buffers of the parameters as they are now; ``None``: they are not in buffers."""
         if self._ticking is not None:
-            prepared = self._prepare()
+            prepared = self.prepare()
             if prepared is not self._ticking.prepared:
                 self._ticking = self._hold(self._ticking.state, prepared)
         return self._ticking
 
+    @property
+    def _core(self) -> nn.Module:
+        """The core as it is now."""
+        return getattr(self._agent, self._name)
+
     def _hold(self, state: AnyState, prepared: "_Prepared") -> "_BufferedTicking":
         """Buffers for many environment steps."""
         assert isinstance(state, CoreState)
-        return _BufferedTicking(prepared, state, _ROOM * self.agent.config.num_ticks)
+        return _BufferedTicking(prepared, state, _ROOM * self._agent.config.num_ticks)
 
-    def _prepare(self) -> "_Prepared":
+    def prepare(self) -> "_Prepared":
         """What depends on the parameters alone, made again if one of them was changed or replaced."""
         if self._prepared is None or self._prepared.parameters.have_changed():
             with torch.no_grad():
-                core, encoder = self.agent.core, self.agent.encoder
+                core, encoder = self._core, self._agent.encoder
                 assert isinstance(core, CTMCore)
                 folded = fold(core).laid_out()
                 project = Projection(encoder, folded.features, folded.bias)
-                self._prepared = _Prepared(_Parameters(self.agent, core, encoder), core, folded, project)
+                self._prepared = _Prepared(_Parameters(self._agent, core, encoder), core, folded, project)
         return self._prepared
+
+
+def _select(state: AnyState, rows: Int[Tensor, " R"]) -> AnyState:
+    """Some rows of a state."""
+    return type(state)._make(None if part is None else part[rows] for part in state)
 
 
 def _one_step(masks: Bool[Tensor, "B O"] | None) -> Bool[Tensor, "1 B O"] | None:
@@ -348,6 +405,13 @@ class _BufferedTicking:
             self._beta.T,
             sync.window.permute(2, 1, 0) if isinstance(sync, Window) else None,
         )
+
+    def take_step(
+        self, observations: Shaped[Tensor, "B ..."], num_ticks: int, resets: Sequence[int]
+    ) -> Float[Tensor, "B P"]:
+        """Reads observations for some ticks, as ``advance``."""
+        self.inputs = self.prepared.project(observations)
+        return self.advance(num_ticks, resets)
 
     def advance(self, num_ticks: int, resets: Sequence[int] = ()) -> Float[Tensor, "b P"]:
         """Runs some ticks with the same inputs, at most ``room``; rows ``resets`` start an episode before them.

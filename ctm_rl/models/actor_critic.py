@@ -1,7 +1,7 @@
 """The actor-critic: features of an observation in, policy and value out, one recurrent state per episode."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -35,12 +35,16 @@ class Unrolled(NamedTuple):
     """What the heads read: the output sync after the last tick of each step; for a baseline its hidden layer."""
     state: AnyState
     """The state after the last step, B rows."""
+    critic_state: AnyState | None = None
+    """That of a critic's own core; ``None``: it has none, or did not run."""
 
 
 class ActorCritic(nn.Module):
     """Encoder, recurrent core, and separate heads for policy and value. Source: arXiv:2505.05522, section on RL.
 
-    The features of an observation are the same for all K ticks of a step; the state lives as long as the episode.
+    The features of an observation are the same for all K ticks of a step; the state lives as long as the episode. With
+    ``critic`` own, the value head reads a second core on the same features, as in sb3-contrib's recurrent PPO; acting
+    does not need it.
 
     Args:
         config: all sizes and choices; ``self.config`` has a baseline's width settled.
@@ -60,11 +64,17 @@ class ActorCritic(nn.Module):
         self.core = _build_core(config, self.encoder.out_dim)
         self.policy = _policy_head(config, self.core.answer_dim, actions)
         self.value = MLPHead(self.core.answer_dim, config.head_dims, 1)
+        self.critic_core = _build_core(config, self.encoder.out_dim) if config.critic == "own" else None
         self._episodes = EpisodeDispatch(config)
+        self._critic_episodes = EpisodeDispatch(config)
 
     def initial_state(self, batch_size: int) -> AnyState:
         """The learned state of a fresh episode, ``batch_size`` equal rows, with gradient."""
         return self.core.initial_state(batch_size)
+
+    def initial_critic_state(self, batch_size: int) -> AnyState | None:
+        """The same of a critic's own core; ``None``: there is none."""
+        return None if self.critic_core is None else self.critic_core.initial_state(batch_size)
 
     def unroll(
         self,
@@ -73,6 +83,7 @@ class ActorCritic(nn.Module):
         state: AnyState,
         ticks: Sequence[int] | None = None,
         masks: Bool[Tensor, "T B O"] | None = None,
+        critic_state: AnyState | None = None,
     ) -> Unrolled:
         """Runs T environment steps of K ticks each, or of a given number of ticks for each step.
 
@@ -83,20 +94,28 @@ class ActorCritic(nn.Module):
             state: the state before the first step, B rows; left as it was.
             ticks: how many ticks each step takes, the same in all rows, [T]; ``None``: K.
             masks: which options are legal, [T, B, O]; ``None``: all, or the logits do not matter.
+            critic_state: as ``state``, of a critic's own core; ``None``: there is none, or the values do not matter,
+                and are NaN.
 
         Returns:
             Logits [T, B, A], values [T, B], what the heads read [T, B, P], and the state after the last step.
         """
         shape = is_first.shape
-        if isinstance(self.core, MLPCore):
-            sync = self.core(self._encode(observations, shape))
-        else:
-            # no nested functions: their annotations would be evaluated at every step
-            encode = partial(self._encode, observations, shape)
-            project = partial(self._project, observations, shape) if reads_grid(self.encoder) else None
-            sync, state = self._episodes.run(self.core, encode, project, is_first, state, ticks)
-        valued = sync.detach() if self.config.critic == "detached" else sync
-        return Unrolled(self.choose(sync, masks), self.value(valued).squeeze(-1), sync, state)
+        # no nested functions: their annotations would be evaluated at every step
+        encode = partial(self._encode, observations, shape)
+        project = partial(self._project, observations, shape) if reads_grid(self.encoder) else None
+        if self.critic_core is None:
+            sync, state = _run(self.core, self._episodes, encode, project, is_first, state, ticks)
+            valued = sync.detach() if self.config.critic == "detached" else sync
+            return Unrolled(self.choose(sync, masks), self.value(valued).squeeze(-1), sync, state)
+        encode = cache(encode)  # once for both cores
+        sync, state = _run(self.core, self._episodes, encode, project, is_first, state, ticks)
+        logits = self.choose(sync, masks)
+        if critic_state is None:
+            return Unrolled(logits, logits.new_full(shape, torch.nan), sync, state)
+        episodes = self._critic_episodes
+        valued, critic_state = _run(self.critic_core, episodes, encode, project, is_first, critic_state, ticks)
+        return Unrolled(logits, self.value(valued).squeeze(-1), sync, state, critic_state)
 
     def choose(
         self, sync: Float[Tensor, "*batch P"], masks: Bool[Tensor, "*batch O"] | None
@@ -138,6 +157,21 @@ class ActorCritic(nn.Module):
     def project_(self) -> None:
         """Brings decay rates back into their limits; call it after each optimiser step."""
         project_(self)
+
+
+def _run(
+    core: Core[Any] | MLPCore,
+    episodes: EpisodeDispatch,
+    encode: Callable[[], Tensor],
+    project: Callable[[Tensor, Tensor], Tensor] | None,
+    is_first: Shaped[Tensor, "T B"],
+    state: AnyState,
+    ticks: Sequence[int] | None,
+) -> tuple[Float[Tensor, "T B P"], AnyState]:
+    """Runs a core over T environment steps; see ``EpisodeDispatch.run``."""
+    if isinstance(core, MLPCore):
+        return core(encode()), state
+    return episodes.run(core, encode, project, is_first, state, ticks)
 
 
 def _policy_head(config: PolicyConfig, answer_dim: int, actions: Actions) -> MLPHead | GaussianHead:

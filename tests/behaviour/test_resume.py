@@ -23,6 +23,7 @@ TINY = (
     *("--ppo.normalize-rewards", "True", "--num-cpus-per-env-runner", "0.5", "--env.stagger-episodes", "True"),
     # Nothing learns as little: the learning rate falls in every iteration.
     *("--ppo.is-clip-annealed", "True", "--ppo.lr-kl-target", "1e-9"),
+    *("--model.critic", "own"),
     # An exact run needs episodes that are shorter than the 30 steps between two checkpoints.
     *("--env.max-episode-steps", "25"),
 )

@@ -1,5 +1,6 @@
 """Evaluation and its policy: the exact number of episodes in even shares, each from the start state."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -225,6 +226,20 @@ def test_a_policy_acts_as_its_network_says_alone_and_in_a_batch(run: Path) -> No
         action, state = policy.act(observations[step, 0].numpy(), state, deterministic=True)
         assert isinstance(action, int)
         assert action == alone[step, 0]
+
+
+def test_a_policy_acts_without_its_critic(run: Path) -> None:
+    agent = ActorCritic(dataclasses.replace(CONFIG, critic="own"), vector_layout(2), Choices(sizes=(3,)))
+    checkpoint.save(run, 5, {POLICY_ENTRY: describe(agent)})
+    policy = Policy.from_checkpoint(run)
+    observations, state = torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(4)), policy.initial_state(3)
+    with torch.no_grad():
+        never = torch.zeros(4, 3, dtype=torch.bool)
+        expected = agent.unroll(observations, never, state).logits.argmax(-1)
+    for step in range(4):
+        actions, state = policy.act(observations[step].numpy(), state, deterministic=True)
+        assert actions.tolist() == expected[step].tolist()
+    assert isinstance(state, CoreState)
 
 
 def test_a_reset_row_forgets_even_nan_and_other_rows_do_not_change(run: Path) -> None:

@@ -50,6 +50,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 MODULE = "default_policy"
 WINDOW = dataclasses.replace(SMALL, sync_window=True)
+OWN_CRITIC = dataclasses.replace(SMALL, critic="own")
 LSTM, GRU, MLP = (dataclasses.replace(SMALL, kind=kind) for kind in ("lstm", "gru", "mlp"))
 EXPERIMENT = ActingExperiment(
     name="small",
@@ -116,7 +117,9 @@ def ahead(learner: Any, columns: dict[str, Any]) -> tuple[Tensor, Tensor]:
     return outputs[Columns.ACTION_DIST_INPUTS].log_softmax(-1), outputs[Columns.EMBEDDINGS]
 
 
-@pytest.mark.parametrize("model", [SMALL, WINDOW, LSTM, GRU, MLP], ids=["ctm", "window", "lstm", "gru", "mlp"])
+@pytest.mark.parametrize(
+    "model", [SMALL, WINDOW, LSTM, GRU, MLP, OWN_CRITIC], ids=["ctm", "window", "lstm", "gru", "mlp", "own"]
+)
 def test_the_learner_computes_the_rollouts_logp_and_values(model: PolicyConfig) -> None:
     with built(config_of(model=model)) as algorithm:
         is_valid = []
@@ -133,7 +136,7 @@ def test_the_learner_computes_the_rollouts_logp_and_values(model: PolicyConfig) 
     assert not np.all(is_valid)
 
 
-@pytest.mark.parametrize("model", [SMALL, LSTM, GRU, MLP], ids=["ctm", "lstm", "gru", "mlp"])
+@pytest.mark.parametrize("model", [SMALL, LSTM, GRU, MLP, OWN_CRITIC], ids=["ctm", "lstm", "gru", "mlp", "own"])
 def test_every_parameter_moves_and_rates_stay_inside_their_limits(model: PolicyConfig) -> None:
     with built(config_of(model=model)) as algorithm:
         (before,) = on_learners(algorithm, copy_parameters)

@@ -40,6 +40,7 @@ CONFIGS = {
     "lstm": dataclasses.replace(SMALL, kind="lstm"),
     "gru": dataclasses.replace(SMALL, kind="gru"),
     "mlp": dataclasses.replace(SMALL, kind="mlp"),
+    "own": dataclasses.replace(SMALL, kind="lstm", critic="own"),
 }
 kinds = pytest.mark.parametrize("kind", CONFIGS)
 
@@ -89,6 +90,7 @@ def loss_of(outputs: dict[str, Tensor]) -> Tensor:
         ("lstm", {"hidden": (1, 10), "cell": (1, 10)}),
         ("gru", {"hidden": (1, 10)}),
         ("mlp", {"nothing": (0,)}),
+        ("own", {"hidden": (1, 10), "cell": (1, 10), "critic_hidden": (1, 10), "critic_cell": (1, 10)}),
     ],
 )
 def test_the_state_has_these_entries_and_the_steps_taken(kind: str, expected: dict[str, tuple[int, ...]]) -> None:
@@ -139,7 +141,7 @@ def test_start_values_get_gradient_from_fresh_rows_and_zeros_from_others(kind: s
     module = make_module(kind)
     batch = make_batch(module)
     starts = {name: value for name, value in module.named_parameters() if ".start_" in name}
-    assert len(starts) == {"gru": 1, "mlp": 0}.get(kind, 2)
+    assert len(starts) == {"gru": 1, "mlp": 0, "own": 4}.get(kind, 2)
     loss_of(module.forward_train(batch)).backward()
     assert all(value.grad is not None and (value.grad != 0).any() for value in starts.values())
     module.zero_grad()

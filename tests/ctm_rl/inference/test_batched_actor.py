@@ -29,6 +29,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gru": {"kind": "gru"},
     "mlp": {"kind": "mlp"},
     "no memory": {"is_state_carried": False},
+    "own critic": {"critic": "own"},
+    "own critic of an lstm": {"kind": "lstm", "critic": "own"},
 }
 variants = pytest.mark.parametrize("variant", VARIANTS)
 T, B = 75, 3  # more steps than fit into the buffers twice
@@ -55,13 +57,17 @@ def holding(agent: ActorCritic) -> Actor:
 def test_single_steps_equal_the_unroll(variant: str) -> None:
     agent, observations, is_first = make(variant)
     with torch.no_grad():
-        expected = agent.unroll(observations, is_first, agent.initial_state(B))
+        start = agent.initial_critic_state(B)
+        expected = agent.unroll(observations, is_first, agent.initial_state(B), critic_state=start)
     actor = holding(agent)
     steps = [actor.step(*step) for step in zip(observations, is_first, strict=True)]
     logits, values = (torch.stack(part) for part in zip(*steps, strict=True))
     torch.testing.assert_close(logits, expected.logits)
     torch.testing.assert_close(values, expected.values)
     torch.testing.assert_close(parts(actor.state), parts(expected.state))
+    assert (actor.critic_state is None) == (expected.critic_state is None)
+    if actor.critic_state is not None and expected.critic_state is not None:
+        torch.testing.assert_close(parts(actor.critic_state), parts(expected.critic_state))
 
 
 def change(agent: ActorCritic, how: str) -> None:
@@ -83,9 +89,9 @@ def test_changed_parameters_are_used_from_the_next_step_on_and_the_state_stays(v
         actor = holding(agent)
         for step in zip(observations[:40], is_first[:40], strict=True):
             actor.step(*step)
-        before = actor.state
+        before, critic = actor.state, actor.critic_state
         change(agent, how)
-        expected = agent.unroll(observations[40:41], is_first[40:41], before)
+        expected = agent.unroll(observations[40:41], is_first[40:41], before, critic_state=critic)
     if "sync_window" not in VARIANTS[variant]:  # a window's sums use the new decay at once
         assert_same_state(actor.state, before)
     logits, values = actor.step(observations[40], is_first[40])

@@ -30,6 +30,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "grid": {"encoder": "grid"},
     "parts": {"encoder": "auto"},
     "afresh": {"encoder": "control", "is_state_carried": False},
+    **{f"own {kind}": {"encoder": "control", "kind": kind, "critic": "own"} for kind in ("ctm", "lstm", "gru", "mlp")},
+    "own grid": {"encoder": "grid", "critic": "own"},
 }
 
 
@@ -56,17 +58,23 @@ def make(variant: str, **changes: Any) -> tuple[ActorCritic, Tensor, Tensor]:
 
 def run(variant: str) -> Unrolled:
     agent, observations, is_first = make(variant)
-    return agent.unroll(observations, is_first, agent.initial_state(B))
+    return unroll(agent, observations, is_first)
+
+
+def unroll(agent: ActorCritic, observations: Tensor, is_first: Tensor) -> Unrolled:
+    """From the start state."""
+    start, critic = agent.initial_state(B), agent.initial_critic_state(B)
+    return agent.unroll(observations, is_first, start, critic_state=critic)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_steps_at_once_equal_single_steps(variant: str) -> None:
     agent, observations, is_first = make(variant)
     at_once = run(variant)
-    state = agent.initial_state(B)
+    state, critic = agent.initial_state(B), agent.initial_critic_state(B)
     for t in range(T):
-        step = agent.unroll(observations[t : t + 1], is_first[t : t + 1], state)
-        state = step.state
+        step = agent.unroll(observations[t : t + 1], is_first[t : t + 1], state, critic_state=critic)
+        state, critic = step.state, step.critic_state
         torch.testing.assert_close(step.logits[0], at_once.logits[t])
         torch.testing.assert_close(step.values[0], at_once.values[t])
     for one, two in zip(parts(state), parts(at_once.state), strict=True):
@@ -102,7 +110,7 @@ def test_an_episode_does_not_depend_on_the_one_before(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_parameter_gets_a_gradient(variant: str) -> None:
     agent, observations, is_first = make(variant)
-    unrolled = agent.unroll(observations, is_first, agent.initial_state(B))
+    unrolled = unroll(agent, observations, is_first)
     (unrolled.logits.square().sum() + unrolled.values.square().sum()).backward()
     for name, parameter in agent.named_parameters():
         assert parameter.grad is not None, name
@@ -119,6 +127,30 @@ def test_a_detached_critic_has_the_same_values_and_leaves_the_policy_alone(varia
     unrolled.values.square().sum().backward()
     for name, parameter in detached.named_parameters():
         assert (parameter.grad is not None) == name.startswith("value."), name
+
+
+@pytest.mark.parametrize("kind", ["ctm", "lstm", "gru", "mlp"])
+def test_a_critic_of_its_own_shares_the_encoder_alone(kind: str) -> None:
+    agent, observations, is_first = make(f"own {kind}")
+    unrolled = unroll(agent, observations, is_first)
+    unrolled.values.square().sum().backward()
+    moved = {name.partition(".")[0] for name, parameter in agent.named_parameters() if parameter.grad is not None}
+    assert moved == {"encoder", "critic_core", "value"}
+    # Without its state the policy acts the same.
+    alone = agent.unroll(observations, is_first, agent.initial_state(B))
+    assert torch.equal(alone.logits, unrolled.logits)
+    assert alone.values.isnan().all()
+    assert alone.critic_state is None
+
+
+def test_a_critic_of_its_own_reads_the_encoder_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, observations, is_first = make("own ctm")
+    calls = []
+    monkeypatch.setattr(
+        agent.encoder, "forward", lambda x, forward=agent.encoder.forward: (calls.append(1), forward(x))[1]
+    )
+    unroll(agent, observations, is_first)
+    assert len(calls) == 1
 
 
 def test_a_state_that_is_not_carried_makes_every_step_the_first() -> None:
