@@ -38,6 +38,7 @@ _PLAIN: dict[str, Any] = {
     "target_kl": None,
     "normalize_rewards": False,
     "entropy_coefficient_final": None,
+    "noise_correlation": 0.0,
 }
 """Settings that RLlib's own algorithm does not have, switched off."""
 

@@ -7,14 +7,14 @@ from typing import Literal
 from ctm_rl.agents.experiments.json_option import JsonObject
 from ctm_rl.agents.experiments.settings import MAX_STEPS, RunSettings
 from ctm_rl.agents.experiments.validation import check_ahead, check_number, check_rows
-from ctm_rl.config import PolicyConfig
+from ctm_rl.config import PolicyConfig, check_share
 
 Algorithm = Literal["ppo", "stock-ppo", "appo", "impala"]
 ASYNCHRONOUS = ("appo", "impala")
 """Algorithms that collect during updates; V-trace corrects for the age of the weights."""
 _OUR_OWN = (
     *("lr_kl_target", "is_clip_annealed", "value_clip", "target_kl", "normalize_rewards", "adam_epsilon"),
-    "collect_ahead",
+    *("noise_correlation", "collect_ahead"),
 )
 _WITHOUT_EFFECT = {
     "stock-ppo": _OUR_OWN,
@@ -110,6 +110,10 @@ class PPOSettings:
     """Move the weight of the entropy linearly to this over the budget of env steps; None: keep it."""
     value_coefficient: float = 0.5
     """Weight of the value loss, half the squared error."""
+    noise_correlation: float = 0.0
+    """Box actions, in training: the correlation of their noise from one step of an episode to the next, from 0 to below
+    1; the noise of each step alone stays that of the policy. Long pushes in one direction reach what independent noise
+    does not; 0.9 lasts some 10 steps."""
     max_grad_norm: float = 0.5
     """Gradients are scaled down to this global norm."""
     adam_epsilon: float = 1e-5
@@ -145,6 +149,7 @@ class PPOSettings:
         if self.entropy_coefficient_final is not None:
             check_number("ppo.entropy_coefficient_final", self.entropy_coefficient_final, at_least=0)
         check_number("ppo.entropy_coefficient", self.entropy_coefficient, at_least=0)
+        check_share("ppo.noise_correlation", self.noise_correlation)
         check_number("ppo.value_coefficient", self.value_coefficient, at_least=0)
         check_number("ppo.max_grad_norm", self.max_grad_norm, above=0)
         for name in ("num_epochs", "num_minibatches", "num_rollout_steps"):

@@ -106,9 +106,10 @@ class RecurrentPPOConfig(PPOConfig):
                 ``lr``, ``clip_param`` and ``entropy_coeff`` as RLlib's schedules.
             **kwargs: single settings, which take precedence: fields of ``PPOSettings`` that RLlib has no name for
                 (``num_minibatches``, ``lr_kl_target``, ``reward_scale``, ``normalize_rewards``, ``value_clip``,
-                ``target_kl``, ``adam_epsilon``, ``collect_ahead``), and RLlib's: ``lr``, ``clip_param`` and
-                ``entropy_coeff`` (numbers or schedules), ``gamma``, ``lambda_``, ``vf_loss_coeff`` (of half the
-                squared error), ``grad_clip``, ``num_epochs`` and others. Each may be a search space of Ray Tune.
+                ``target_kl``, ``noise_correlation``, ``adam_epsilon``, ``collect_ahead``), and RLlib's: ``lr``,
+                ``clip_param`` and ``entropy_coeff`` (numbers or schedules), ``gamma``, ``lambda_``, ``vf_loss_coeff``
+                (of half the squared error), ``grad_clip``, ``num_epochs`` and others. Each may be a search space of
+                Ray Tune.
 
         Returns:
             This configuration.

@@ -32,6 +32,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from ctm_rl.agents.ppo.episode_callbacks import EpisodeCallbacks
+from ctm_rl.agents.ppo.exploration_noise import CorrelatedNoise, check_correlation
 from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.ppo.vector_player import VectorPlayer
@@ -90,7 +91,9 @@ class ColumnarEnvRunner(ResumableRunner, PlainEnvRunner):
 
     def make_module(self) -> None:
         """Creates the module again from the configuration."""
-        self.module = self._build_module(CTMModule).to(self._device)
+        module = self._build_module(CTMModule).to(self._device)
+        check_correlation(self.config.ppo.noise_correlation, module.agent.actions)
+        self.module = module
         self._player = None
         self._needs_initial_reset = True
 
@@ -265,8 +268,15 @@ class ColumnarEnvRunner(ResumableRunner, PlainEnvRunner):
         if self._normaliser is None and self.config.ppo.normalize_rewards:
             self._normaliser = RewardNormaliser(self.num_envs, self.config.ppo.gamma)
         if self._player is None:
-            actor = Actor(self.module.agent)
-            self._player = VectorPlayer(self.env, actor, self._generator, self._normaliser, self._episode_callbacks)
+            correlation = self.config.ppo.noise_correlation
+            self._player = VectorPlayer(
+                self.env,
+                Actor(self.module.agent),
+                self._generator,
+                self._normaliser,
+                self._episode_callbacks,
+                CorrelatedNoise(correlation, self._generator) if correlation else None,
+            )
         if self._needs_initial_reset:
             self._player.reset(private.seed_of(self), position)
             self._needs_initial_reset = False

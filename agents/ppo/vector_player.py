@@ -10,6 +10,7 @@ from ray.rllib.core.columns import Columns
 from torch import Tensor
 
 from ctm_rl.agents.ppo.episode_callbacks import EpisodeCallbacks
+from ctm_rl.agents.ppo.exploration_noise import CorrelatedNoise
 from ctm_rl.agents.ppo.reward_normaliser import RewardNormaliser
 from ctm_rl.agents.ppo.rollout import RolloutFragment
 from ctm_rl.agents.rllib.divergence import explain_samples, largest_of
@@ -21,6 +22,7 @@ from ctm_rl.agents.rllib.vector_loop import VectorLoop, VectorStep
 from ctm_rl.errors import Diverged
 from ctm_rl.inference.batched_actor import Actor
 from ctm_rl.spaces.action_masks import pack_masks
+from ctm_rl.spaces.actions import Numbers
 
 
 class VectorPlayer:
@@ -32,6 +34,7 @@ class VectorPlayer:
         generator: draws the actions.
         normaliser: divides the rewards for the learner; ``None``: they stay as they are. Returns stay raw either way.
         callbacks: called with the episodes; ``None``: nobody is.
+        noise: explores with it, where actions are numbers; ``None``: the noise of every step is independent.
     """
 
     def __init__(
@@ -41,12 +44,14 @@ class VectorPlayer:
         generator: torch.Generator,
         normaliser: RewardNormaliser | None = None,
         callbacks: EpisodeCallbacks | None = None,
+        noise: CorrelatedNoise | None = None,
     ) -> None:
         self.actor = actor
         self._env = env
         self._generator = generator
         self._normaliser = normaliser
         self._callbacks = callbacks
+        self._noise = noise
         self._layout, self._actions = actor.agent.layout, actor.agent.actions
         self._loop = VectorLoop(env, self._layout, self._actions)
         self._finished: list[FinishedEpisode] = []
@@ -82,6 +87,8 @@ class VectorPlayer:
             Diverged: the policy's outputs are not finite; the environments have not been stepped with them.
             EnvFault: an action mask forbids every action.
         """
+        if self._noise is not None and not explore:
+            self._noise.restart()
         self._device = self.actor.device  # once for all steps: reading it visits the policy's modules
         shape = self._env.num_envs, num_steps
         observations = np.empty((*shape, *self._layout.shape), self._layout.dtype)
@@ -106,7 +113,7 @@ class VectorPlayer:
                 outputs = outputs.cpu()
             if not np.isfinite(outputs.numpy()).all():
                 raise Diverged(self._explain(observed))
-            chosen, logp[:, step] = self._choose(outputs, explore)
+            chosen, logp[:, step] = self._choose(outputs, explore, begins)
             actions[:, step], values[:, step] = chosen, estimates.cpu().numpy()
             return self._actions.to_env(chosen)
 
@@ -164,10 +171,18 @@ class VectorPlayer:
         """Rewards for the learner, [B]."""
         return taken.rewards if self._normaliser is None else self._normaliser(taken.rewards, is_first, taken.is_valid)
 
-    def _choose(self, outputs: Tensor, explore: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _choose(self, outputs: Tensor, explore: bool, is_first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Actions for a column, and their log-probabilities, [B]."""
-        actions = self._actions.sample(outputs, self._generator) if explore else self._actions.mode(outputs)
+        if explore and self._noise is not None:
+            actions = self._explore(outputs, self._noise, is_first)
+        else:
+            actions = self._actions.sample(outputs, self._generator) if explore else self._actions.mode(outputs)
         return actions.numpy(), self._actions.score(outputs, actions).logp.numpy()
+
+    def _explore(self, outputs: Tensor, noise: CorrelatedNoise, is_first: np.ndarray) -> Tensor:
+        """Actions with correlated noise."""
+        assert isinstance(self._actions, Numbers)
+        return self._actions.place(outputs, noise.draw(torch.from_numpy(is_first), self._actions.column_shape[0]))
 
     def _explain(self, observed: np.ndarray) -> str:
         """Explains in one line why the policy's outputs for these observations are not finite."""

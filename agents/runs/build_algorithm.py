@@ -15,6 +15,7 @@ from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.ppo.config import RecurrentPPOConfig
+from ctm_rl.agents.ppo.exploration_noise import check_correlation
 from ctm_rl.agents.rllib.columns import to_device
 from ctm_rl.agents.rllib.distributions import check_stock_spaces
 from ctm_rl.agents.rllib.environment import make_env, make_vector_env, training_arguments
@@ -103,6 +104,7 @@ def _fit_policy(experiment: ActingExperiment) -> PolicyConfig:
     _check_own_encoder(config, lambda: build_observation_encoder(layout, config.feature_dim, config.encoder))
     if experiment.evaluated_env != experiment.env:
         make_fitting(experiment.evaluated_env, config, layout, actions, "a policy of this run (--eval.env)").close()
+    check_correlation(experiment.ppo.noise_correlation, actions, "ppo.")
     if experiment.algorithm != "ppo":
         check_stock_spaces(layout, actions)
     return config

@@ -75,6 +75,7 @@ _KL = (
     "there is no penalty on the KL divergence; --ppo.target-kl ends an iteration's passes, and --ppo.lr-kl-target "
     "adapts the learning rate"
 )
+_NOISE = "noise that lasts for some steps is --ppo.noise-correlation, such as 0.9"
 _EPOCHS = "--budget.env-steps counts the steps, or the samples of a data set: epochs times its size"
 _DIRECTORY = "a run writes everything, TensorBoard events too, to --run-dir"
 _EVALUATION = "--eval.every counts iterations, not steps"
@@ -91,6 +92,8 @@ HINTS: dict[str, str] = {
     "--vf-clip-param": _VALUE_CLIP,
     "--kl-target": _KL,
     "--kl-coeff": _KL,
+    "--use-sde": _NOISE,
+    "--sde-sample-freq": _NOISE,
     "--norm-adv": "advantages are always normalised",
     "--cuda": _DEVICE,
     "--gpu": _DEVICE,

@@ -183,8 +183,13 @@ class Numbers:
 
     def sample(self, outputs: Float[Tensor, "B O"], generator: torch.Generator | None) -> Tensor:
         """Samples actions, before squashing, [B, N]."""
+        shape = (*outputs.shape[:-1], len(self.low))
+        return self.place(outputs, torch.randn(shape, generator=generator, dtype=outputs.dtype))
+
+    def place(self, outputs: Float[Tensor, "B O"], noise: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+        """The actions, before squashing, that standard Gaussian noise stands for."""
         mean, log_std = _moments(outputs)
-        return mean + log_std.exp() * torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+        return mean + log_std.exp() * noise
 
     def mode(self, outputs: Float[Tensor, "B O"]) -> Tensor:
         """The means before squashing, [B, N], which are the medians after it."""

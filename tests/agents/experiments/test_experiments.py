@@ -102,6 +102,7 @@ def _set(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
         (_set("ppo", "num_minibatches", to=3), r"ppo.num_minibatches 3 x 1 learners must divide .* work: 30 or 33\."),
         (_set("ppo", "value_clip", to=0), "ppo.value_clip must be above 0"),
         (_set("ppo", "target_kl", to=-1.0), "ppo.target_kl must be above 0"),
+        (_set("ppo", "noise_correlation", to=1), "ppo.noise_correlation must be at least 0 and below 1, got 1"),
         (_set("ppo", "lr_kl_target", to=0), "ppo.lr_kl_target must be above 0"),
         (_set("ppo", "adam_epsilon", to=0), "ppo.adam_epsilon must be above 0"),
         (_set("ppo", "entropy_coefficient_final", to=-1), "ppo.entropy_coefficient_final must be at least 0"),
@@ -152,6 +153,7 @@ def test_a_wrong_configuration_is_refused_by_the_name_of_its_field(
     ("settings", "message"),
     [
         ({"value_clip": 0.2}, "ppo.value_clip has no effect with algorithm stock-ppo"),
+        ({"noise_correlation": 0.5}, "ppo.noise_correlation has no effect with algorithm stock-ppo"),
         ({"lr_kl_target": 0.01}, "ppo.lr_kl_target has no effect with algorithm stock-ppo"),
         ({"is_clip_annealed": True}, "ppo.is_clip_annealed has no effect with algorithm stock-ppo"),
         ({"target_kl": 0.02}, "ppo.target_kl has no effect"),

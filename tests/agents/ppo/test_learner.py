@@ -306,6 +306,7 @@ def test_every_setting_has_one_place_in_the_configuration() -> None:
         value_clip=0.4,
         target_kl=0.05,
         lr_kl_target=0.01,
+        noise_correlation=0.5,
         entropy_coefficient=0.06,
         value_coefficient=0.9,
         max_grad_norm=1.5,
