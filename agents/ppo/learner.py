@@ -137,7 +137,7 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
         """Restores the result of ``get_own_state``."""
         self.minibatch_generator.set_state(state["minibatches"])
         if self._follows_kl:
-            self._lr_factor = float(state.get(_LR_FACTOR, 1.0))
+            self._lr_factor = min(float(state.get(_LR_FACTOR, 1.0)), self._highest_factor)
 
     def _learn(self, columns: Mapping[str, Any]) -> GradientSteps:
         """Takes a gradient step for each minibatch of each pass, and logs the metrics."""
@@ -253,8 +253,13 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
         if target is None:
             return
         total = sum_over_learners(torch.tensor(kl, device=self.device), self._num_learners)
-        highest = 1.0 if isinstance(self.config.lr, (list, tuple)) else HIGHEST_FACTOR
-        self._lr_factor = follow_kl(self._lr_factor, total.item() / self._num_learners, target, highest=highest)
+        mean = total.item() / self._num_learners
+        self._lr_factor = follow_kl(self._lr_factor, mean, target, highest=self._highest_factor)
+
+    @property
+    def _highest_factor(self) -> float:
+        """The upper limit of the learning rate's factor: a schedule is one for the rate itself."""
+        return 1.0 if isinstance(self.config.lr, (list, tuple)) else HIGHEST_FACTOR
 
     def _split(self, is_valid: np.ndarray) -> Iterator[_Minibatch]:
         """Splits the environments into minibatches, differently in each pass."""

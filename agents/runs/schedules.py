@@ -33,18 +33,19 @@ def clip_schedule(ppo: PPOSettings, num_env_steps: int) -> Schedule:
     return [[0, ppo.clip], [num_env_steps, 0.0]] if ppo.is_clip_annealed else ppo.clip
 
 
-def describe_jumps(saved: AnyExperiment, given: AnyExperiment, env_steps: int) -> str | None:
+def describe_jumps(saved: AnyExperiment, given: AnyExperiment, env_steps: int, lr_factor: float = 1.0) -> str | None:
     """Describes which scheduled values jump when a run is resumed with another budget or other settings.
 
     Args:
         saved: the experiment of the checkpoint.
         given: that of the resumed run.
         env_steps: of the checkpoint.
+        lr_factor: of the checkpoint: the factor of a learning rate that follows the KL divergence.
 
     Returns:
         A line that names each value before and after; ``None``: nothing jumps.
     """
-    before, after = _scheduled_values(saved, env_steps), _scheduled_values(given, env_steps)
+    before, after = (_scheduled_values(experiment, env_steps, lr_factor) for experiment in (saved, given))
     jumps = [
         f"the {name} goes from {before[name]:.3g} to {after[name]:.3g}"
         for name in after
@@ -57,12 +58,13 @@ def describe_jumps(saved: AnyExperiment, given: AnyExperiment, env_steps: int) -
     return f"{' and '.join(jumps)}{reason}"
 
 
-def _scheduled_values(experiment: AnyExperiment, env_steps: int) -> dict[str, float]:
+def _scheduled_values(experiment: AnyExperiment, env_steps: int, lr_factor: float) -> dict[str, float]:
     """The scheduled values after a number of environment steps, by name."""
     if isinstance(experiment, ActingExperiment):
         ppo, budget = experiment.ppo, experiment.budget.env_steps
+        factor = 1.0 if ppo.lr_kl_target is None else lr_factor
         return {
-            "learning rate": _value_at(learning_rate_schedule(ppo, budget), env_steps),
+            "learning rate": factor * _value_at(learning_rate_schedule(ppo, budget), env_steps),
             "entropy coefficient": _value_at(entropy_schedule(ppo, budget), env_steps),
             "clip range": _value_at(clip_schedule(ppo, budget), env_steps),
         }

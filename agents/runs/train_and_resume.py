@@ -192,7 +192,9 @@ def resumed_run(
         with checkpoint.rebuilding("training state", place):
             run.restore(state)
         progress.write(f"run {run_dir}, from iteration {position.iteration}")
-        if (jumps := describe_jumps(from_json(state["experiment"]), experiment, position.env_steps)) is not None:
+        lr_factor = (state["learner"]["own"] or {}).get("lr_factor", 1.0)
+        jumps = describe_jumps(from_json(state["experiment"]), experiment, position.env_steps, lr_factor)
+        if jumps is not None:
             progress.write(jumps)
         yield run
 

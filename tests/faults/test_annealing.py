@@ -56,6 +56,9 @@ def test_a_longer_budget_names_what_jumps() -> None:
     )
     other = dataclasses.replace(short, ppo=dataclasses.replace(short.ppo, lr=2e-3))
     assert describe_jumps(short, other, 1500) == "the learning rate goes from 0.0005 to 0.001"
+    following = dataclasses.replace(short, ppo=dataclasses.replace(short.ppo, lr_kl_target=0.01))
+    assert describe_jumps(following, short, 1500, 0.1) == "the learning rate goes from 5e-05 to 0.0005"
+    assert describe_jumps(following, following, 1500, 0.1) is None
     clipped = dataclasses.replace(short.ppo, is_lr_annealed=False, is_clip_annealed=True)
     short, long = (dataclasses.replace(one, ppo=clipped) for one in (short, long))
     assert describe_jumps(short, long, 3000) == (

@@ -644,6 +644,8 @@ def test_the_learning_rate_rises_again_but_not_above_its_schedule(annealed: bool
         steps = algorithm.train()["env_runners"]["num_env_steps_sampled_lifetime"]
         ((found, own),) = on_learners(algorithm, lambda learner: (private.learning_rate_of(learner), learner))
         assert own.get_own_state()["lr_factor"] == (1.0 if annealed else 1.5)
+        own.set_own_state({**own.get_own_state(), "lr_factor": 4.0})  # of a run without a schedule
+        assert own.get_own_state()["lr_factor"] == (1.0 if annealed else 4.0)
     assert found == pytest.approx(0.02 * (1 - steps / 1000) if annealed else 0.03)
 
 
