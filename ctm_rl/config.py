@@ -16,7 +16,7 @@ RESNET_DEPTHS = (18, 34, 50, 101, 140, 152)
 RESNET_STAGES = (1, 2, 3, 4)
 RESNETS = tuple(f"resnet{depth}-{stage}" for depth in RESNET_DEPTHS for stage in RESNET_STAGES)
 INPUT_ENCODERS = (*RESNETS, "shallow-wide", "conv", "parity", "digits", "none")
-OBSERVATION_ENCODERS = ("control", "conv", "patches", "grid", "categories", "text")
+OBSERVATION_ENCODERS = ("control", "plain", "conv", "patches", "grid", "categories", "text")
 OWN_ENCODERS = "ctm_rl.encoders"
 """The group of entry points by which installed packages declare encoders."""
 SKIP = "skip"
@@ -101,10 +101,16 @@ class CoreConfig:
     """Neurons (random-pairing: pairs) whose synchronisation queries the data; 0 without attention."""
     num_self_pairs: int = 0
     """random-pairing only: how many of the pairs join a neuron with itself."""
+    num_first_order_neurons: int = 0
+    """Neurons that the heads also read alone: first-order terms, the decayed mean of each one's z, beside the
+    synchronisation of pairs."""
     sync_window: bool = False
     """Synchronise over the last history_length ticks only, instead of over all ticks since the start."""
     max_decay_rate: float = 15.0
     """Upper limit of the learned decay rates; the lower limit is 0."""
+    start_decay_rate: float = 0.0
+    """Decay rates before training, per tick. With 0, as published, what the heads read is a sum over all ticks, which
+    the last ones hardly change; with 1 the last two or three ticks make most of it."""
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
@@ -121,6 +127,11 @@ class CoreConfig:
         check_choice("pairing", self.pairing, get_args(PairingKind))
         if not self.max_decay_rate > 0:
             raise ValueError(f"max_decay_rate must be above 0, got {self.max_decay_rate}.")
+        if not 0 <= self.start_decay_rate <= self.max_decay_rate:
+            raise ValueError(
+                f"start_decay_rate must be from 0 to max_decay_rate = {self.max_decay_rate}, "
+                f"got {self.start_decay_rate}."
+            )
         _check_synapse(self)
         _check_pairing(self)
 
@@ -145,6 +156,11 @@ def _check_pairing(config: CoreConfig) -> None:
                 f"num_neurons must be at least num_output_sync_neurons + num_action_sync_neurons = {num_synced} "
                 f"for {config.pairing} pairing, got {config.num_neurons}."
             )
+    if not 0 <= config.num_first_order_neurons <= config.num_neurons:
+        raise ValueError(
+            f"num_first_order_neurons must be from 0 to num_neurons = {config.num_neurons}, "
+            f"got {config.num_first_order_neurons}."
+        )
     check_at_least("num_self_pairs", config.num_self_pairs, 0)
     if config.num_self_pairs > 0:
         if config.pairing != "random-pairing":
@@ -357,7 +373,8 @@ class PolicyConfig(CoreConfig):
     max_decay_rate: float = 4.0
     """Upper limit of the learned decay rates; the lower limit is 0."""
     encoder: str = "auto"
-    """auto (chosen from the observation space), control, conv, patches, grid, categories, text, or module:Class, a
+    """auto (chosen from the observation space; vectors: plain if they are normalised, otherwise control), control,
+    plain (the numbers of a vector themselves), conv, patches, grid, categories, text, or module:Class, a
     torch.nn.Module of your own; for the parts of a Dict or Tuple as image=grid,mission=skip: parts that are not named
     use auto, and skip leaves a part out; a name with a comma stands in double quotes."""
     normalize_observations: bool = False

@@ -61,7 +61,7 @@ def count(config: PolicyConfig, layout: Layout, actions: Actions) -> MultiplyAdd
         UserError: observations have several parts, or are images, categories or texts.
     """
     read_as = {part.encoder for part in layout.parts}
-    if len(layout.parts) > 1 or not read_as <= {"control", "grid"}:
+    if len(layout.parts) > 1 or not read_as <= {"control", "plain", "grid"}:
         raise UserError(f"the bench counts policies on a vector or a grid; this one has encoder {config.encoder!r}.")
     encoder, num_features = _encoder(config, layout)
     num_ticks, neurons, sync = config.num_ticks, 0, 0
@@ -72,7 +72,7 @@ def count(config: PolicyConfig, layout: Layout, actions: Actions) -> MultiplyAdd
         features = num_features * num_gates * answer_dim
         recurrent = 0 if config.kind == "mlp" else num_ticks * answer_dim * num_gates * answer_dim
     else:
-        answer_dim = num_pairs(config.pairing, config.num_output_sync_neurons)
+        answer_dim = num_pairs(config.pairing, config.num_output_sync_neurons) + config.num_first_order_neurons
         features, recurrent = _synapse(config, num_features)
         neurons = num_ticks * _neurons(config)
         # One product for each pair and tick; then the weighted sum over the window, once, or a decay in each tick.

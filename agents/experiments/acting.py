@@ -242,11 +242,6 @@ def _check_stock(experiment: ActingExperiment) -> None:
             raise ValueError(
                 f"ppo.{name} has no effect with algorithm {algorithm}; leave it out, or use algorithm ppo."
             )
-    if experiment.model.normalize_observations:
-        raise ValueError(
-            f"model.normalize_observations has no effect with algorithm {algorithm}, whose learners do not keep the "
-            "statistics of observations; leave it out, or use algorithm ppo."
-        )
     if experiment.env.vectorization == ENVPOOL:
         raise ValueError(f"env.vectorization envpool is not for algorithm {algorithm}; use auto, or algorithm ppo.")
     if algorithm in ASYNCHRONOUS:

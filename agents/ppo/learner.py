@@ -16,11 +16,11 @@ from torch import Tensor
 
 from ctm_rl.agents.ppo.gae import estimate_advantages
 from ctm_rl.agents.ppo.loss import KL_KEY, PART_KEYS, PPOLoss, ppo_loss
-from ctm_rl.agents.ppo.moments import Moments, moments_of_sums, sum_over_learners
+from ctm_rl.agents.ppo.moments import Moments, moments_of_sums
 from ctm_rl.agents.ppo.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, VALUES
 from ctm_rl.agents.ppo.step_size import HIGHEST_FACTOR, follow_kl
 from ctm_rl.agents.rllib import private
-from ctm_rl.agents.rllib.column_learner import ColumnLearner, GradientSteps
+from ctm_rl.agents.rllib.column_learner import ColumnLearner, GradientSteps, sum_over_learners
 from ctm_rl.agents.rllib.columns import map_arrays, to_device, to_tensor
 from ctm_rl.agents.rllib.iteration import report
 from ctm_rl.agents.rllib.module import CTMModule

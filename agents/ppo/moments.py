@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
+
+from ctm_rl.agents.rllib.column_learner import sum_over_learners
 
 _TINY = 1e-8
 
@@ -38,10 +39,3 @@ def moments_of_sums(sums: Tensor, num_learners: int) -> Moments:
     mean = total / count
     variance = (square - total * mean).clamp(min=0.0) / (count - 1).clamp(min=1.0)
     return Moments(count, mean, variance.sqrt())
-
-
-def sum_over_learners(values: Tensor, num_learners: int) -> Tensor:
-    """Sums values over all learners, in place."""
-    if num_learners > 1:
-        torch.distributed.all_reduce(values)
-    return values

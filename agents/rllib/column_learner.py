@@ -134,3 +134,10 @@ class ColumnLearner(TorchLearner):
         """Logs the module's metrics of this update."""
         for name, value in values.items():
             self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
+
+
+def sum_over_learners(values: Tensor, num_learners: int) -> Tensor:
+    """Sums values over all learners, in place."""
+    if num_learners > 1:
+        torch.distributed.all_reduce(values)
+    return values

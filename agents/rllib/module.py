@@ -19,6 +19,7 @@ from ctm_rl.agents.rllib.distributions import distribution_of, mask_tensors, pac
 from ctm_rl.agents.rllib.plain_checkpoint import PlainlySavedModule, weights_of
 from ctm_rl.agents.rllib.spaces import fit
 from ctm_rl.config import PolicyConfig
+from ctm_rl.encoders.normaliser import RunningNormaliser
 from ctm_rl.inference.policy import POLICY_ENTRY, describe
 from ctm_rl.machine.state import AnyState
 from ctm_rl.models.actor_critic import ActorCritic, Unrolled
@@ -126,6 +127,16 @@ class CTMModule(PlainlySavedModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
             Columns.ACTION_DIST_INPUTS: unrolled.logits.transpose(0, 1),
             Columns.EMBEDDINGS: unrolled.values.transpose(0, 1),
         }
+
+    def observed(self, batch: dict[str, Any]) -> list[tuple[RunningNormaliser, Tensor]]:
+        """The running normalisers of vectors, each with the moments of the observations of RLlib's batch [B, T, ...].
+
+        Steps that RLlib has appended, and padding, do not count.
+        """
+        observations = pack_tensors(self.agent.layout, batch[Columns.OBS])
+        counts = batch.get(Columns.LOSS_MASK)
+        weights = observations.new_ones(observations.shape[:2], dtype=torch.float32) if counts is None else counts
+        return self.agent.observed(observations.flatten(0, 1), weights.flatten().float())
 
     def _describe(self, weights: Mapping[str, Any]) -> dict[str, Any]:
         """See ``PlainlySavedModule``: the policy."""

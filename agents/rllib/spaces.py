@@ -45,7 +45,8 @@ class Fitted(NamedTuple):
 def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Space) -> Fitted:
     """Fits a policy to the spaces of an environment.
 
-    Each part of an observation gets an encoder: ``control`` (a vector of numbers: Box, MultiBinary), ``conv`` (an
+    Each part of an observation gets an encoder: ``control`` (a vector of numbers: Box, MultiBinary), ``plain`` (the
+    same, if they are normalised), ``conv`` (an
     image: a Box with two long sides), ``patches`` (a large image, whose sides are at least 48), ``grid`` (MiniGrid's
     cells: a Box of whole numbers [height, width, 3] whose bounds say how many objects, colours and states there are, or
     MiniGrid's 7 x 7 x 3), ``categories`` (Discrete, MultiDiscrete), or ``text``. ``config.encoder`` overrides this by
@@ -97,7 +98,7 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
             own[_name_of(path)] = encoder
             encoder = "auto"
         if encoder != SKIP:
-            fitted.append(_part_of(path, space, encoder))
+            fitted.append(_part_of(path, space, encoder, is_normalised=config.normalize_observations))
     if not fitted:
         raise UserError(f"model.encoder {config.encoder!r} skips every part of the observation; leave one to be read.")
     if not has_own:
@@ -226,7 +227,7 @@ def _name_of(path: tuple[str | int, ...]) -> str:
     return ".".join(str(key) for key in path)
 
 
-def _part_of(path: tuple[str | int, ...], space: gym.Space, encoder: str) -> Part:
+def _part_of(path: tuple[str | int, ...], space: gym.Space, encoder: str, *, is_normalised: bool) -> Part:
     """Fits one part."""
     shown, example = describe_space(space), quote_part(_name_of(path)) if path else "part"
     what = f"observation space {shown}" if not path else f"part {_name_of(path)!r} of the observation, {shown},"
@@ -237,7 +238,8 @@ def _part_of(path: tuple[str | int, ...], space: gym.Space, encoder: str) -> Par
             f"(gymnasium.wrappers.TransformObservation), and model.encoder {example}={SKIP} leaves a part "
             "of a Dict or Tuple out."
         )
-    encoder = fitting[0] if encoder == "auto" else encoder
+    if encoder == "auto":
+        encoder = "plain" if fitting[0] == "control" and is_normalised else fitting[0]
     if encoder not in fitting:
         raise UserError(f"{what} is not supported by encoder {encoder}; use one of {', '.join(fitting)}.")
     common: dict[str, Any] = {"encoder": encoder, "path": path, "shape": _shape_of(space)}
@@ -266,12 +268,12 @@ def _fitting_encoders(space: gym.Space) -> tuple[str, ...]:
     if not 0 < np.prod(space.shape or (), dtype=float) <= MAX_NUMBERS:
         return ()
     if isinstance(space, MultiBinary):
-        return ("control",)
+        return ("control", "plain")
     if not isinstance(space, Box) or np.issubdtype(space.dtype, np.complexfloating):
         return ()
     shape = space.shape
     is_cells = len(shape) == 3 and shape[-1] == 3 and np.issubdtype(space.dtype, np.integer)
-    images = (*_image_encoders(shape), "control")
+    images = (*_image_encoders(shape), "control", "plain")
     if not is_cells:
         return images
     is_grid = _grid_sizes(space) is not None or shape == MINIGRID_SHAPE
@@ -293,7 +295,7 @@ def _grid_sizes(space: Any) -> tuple[int, ...] | None:
 
 def _scale_of(space: gym.Space, encoder: str) -> float:
     """What numbers are divided by: bytes and bounded images are scaled to between -1 and 1."""
-    if not isinstance(space, Box) or (encoder == "control" and space.dtype != np.uint8):
+    if not isinstance(space, Box) or (encoder in ("control", "plain") and space.dtype != np.uint8):
         return 1.0
     limit = max(abs(float(space.low.min())), abs(float(space.high.max())))
     return limit if 0 < limit < 1e6 else 1.0

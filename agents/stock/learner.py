@@ -17,9 +17,10 @@ from ray.rllib.utils.typing import ParamDict
 from torch import Tensor
 
 from ctm_rl.agents.rllib import private
-from ctm_rl.agents.rllib.column_learner import LEARNING_RATE_KEY
+from ctm_rl.agents.rllib.column_learner import LEARNING_RATE_KEY, sum_over_learners
 from ctm_rl.agents.rllib.divergence import LARGEST, explain_samples, largest_of
 from ctm_rl.agents.rllib.module import CTMModule
+from ctm_rl.encoders.normaliser import RunningNormaliser
 from ctm_rl.errors import Diverged
 
 REWARD_SCALE = "reward_scale"
@@ -74,6 +75,7 @@ class MachineLearner(TorchLearner):
     def build(self) -> None:
         """Builds RLlib's learner, in a process that does not fill new memory."""
         super().build()
+        self._observed: list[tuple[RunningNormaliser, Tensor]] = []
         private.leave_new_memory_unfilled()
 
     @property
@@ -89,7 +91,8 @@ class MachineLearner(TorchLearner):
                 module.agent.project_()
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Checks the weights, logs the learning rate that was used, and lets RLlib set that of the next update.
+        """Checks the weights, updates the statistics of observations, logs the learning rate that was used, and lets
+        RLlib set that of the next update.
 
         Raises:
             Diverged: a weight is not finite.
@@ -98,6 +101,9 @@ class MachineLearner(TorchLearner):
         if not largest <= LARGEST:
             cause = self._cause or f"the learning rate is {rate:.3g}; lower --ppo.lr."
             raise Diverged(f"a weight has become {largest:.3g} in size: {cause}")
+        for normaliser, moments in self._observed:
+            normaliser.observe_(sum_over_learners(moments, max(1, self.config.num_learners)))
+        self._observed = []
         self.metrics.log_value((DEFAULT_MODULE_ID, LEARNING_RATE_KEY), rate, window=1)
         super().after_gradient_based_update(timesteps=timesteps)
 
@@ -107,6 +113,10 @@ class MachineLearner(TorchLearner):
             batch = super()._make_batch_if_necessary(training_data)
         columns = batch.policy_batches[DEFAULT_MODULE_ID]
         self._cause = explain_samples(columns, ("sequence", "step"))
+        module = self.module[DEFAULT_MODULE_ID].unwrapped()
+        if isinstance(module, CTMModule):
+            # until the update is over, the statistics are those that the samples were collected with
+            self._observed = module.observed(columns)
         return batch
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ctm_rl.config import RESNETS, AnswerConfig, encoders_by_part, is_own_encoder
 from ctm_rl.encoders.categories import CategoriesEncoder
-from ctm_rl.encoders.control import ControlEncoder
+from ctm_rl.encoders.control import ControlEncoder, PlainEncoder
 from ctm_rl.encoders.conv import ConvEncoder
 from ctm_rl.encoders.digits import DigitEncoder
 from ctm_rl.encoders.grid import GridEncoder
@@ -38,7 +38,16 @@ class IdentityEncoder(nn.Module):
 
 
 InputEncoder = ImageEncoder | ShallowWide | ParityEncoder | DigitEncoder | IdentityEncoder | OwnEncoder
-PartEncoder = ControlEncoder | ConvEncoder | PatchEncoder | GridEncoder | CategoriesEncoder | TextEncoder | OwnEncoder
+PartEncoder = (
+    ControlEncoder
+    | PlainEncoder
+    | ConvEncoder
+    | PatchEncoder
+    | GridEncoder
+    | CategoriesEncoder
+    | TextEncoder
+    | OwnEncoder
+)
 
 
 class PartsEncoder(nn.Module):
@@ -130,7 +139,7 @@ def normalised_vectors(
     return [
         (part.normaliser, part.numbers(piece))
         for part, piece in pieces
-        if isinstance(part, (ControlEncoder, OwnEncoder)) and part.normaliser is not None
+        if isinstance(part, (ControlEncoder, PlainEncoder, OwnEncoder)) and part.normaliser is not None
     ]
 
 
@@ -140,6 +149,7 @@ def _build_part(part: Part, feature_dim: int, own: str | None, is_normalised: bo
         return OwnEncoder(own, part, feature_dim, is_normalised=is_normalised)
     builders: dict[str, Callable[[], PartEncoder]] = {
         "control": lambda: ControlEncoder(part.packed_shape, feature_dim, part.scale, is_normalised=is_normalised),
+        "plain": lambda: PlainEncoder(part.packed_shape, part.scale, is_normalised=is_normalised),
         "conv": lambda: ConvEncoder(part.packed_shape, feature_dim, part.scale),
         "patches": lambda: PatchEncoder(part.packed_shape, feature_dim, part.scale),
         "grid": lambda: GridEncoder(part.packed_shape, feature_dim, part.sizes),

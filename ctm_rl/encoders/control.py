@@ -1,7 +1,8 @@
-"""Encoder of plain vectors, such as the observations of classic control."""
+"""Encoders of vectors, such as the observations of classic control."""
 
 import math
 
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
@@ -39,4 +40,30 @@ class ControlEncoder(nn.Module):
     def numbers(self, observations: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N numbers"]:
         """Observations as flat vectors, scaled but not normalised."""
         numbers = observations.flatten(1).to(next(self.parameters()).dtype)
+        return numbers if self._scale == 1.0 else numbers / self._scale
+
+
+class PlainEncoder(nn.Module):
+    """The numbers of an observation themselves, flat: how large they are is not lost, as in a norm of features.
+
+    Args:
+        observation_shape: shape of one observation.
+        scale: numbers are divided by this; 255 for bytes.
+        is_normalised: as of ``ControlEncoder``.
+    """
+
+    def __init__(self, observation_shape: tuple[int, ...], scale: float = 1.0, *, is_normalised: bool = False) -> None:
+        super().__init__()
+        self.out_dim = math.prod(observation_shape)
+        self._scale = scale
+        self.normaliser = RunningNormaliser(self.out_dim) if is_normalised else None
+
+    def forward(self, observations: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N numbers"]:
+        """Maps observations [N, ...] of any number type to features [N, numbers]."""
+        numbers = self.numbers(observations)
+        return numbers if self.normaliser is None else self.normaliser(numbers)
+
+    def numbers(self, observations: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N numbers"]:
+        """Observations as flat vectors, scaled but not normalised."""
+        numbers = observations.flatten(1).to(torch.get_default_dtype())
         return numbers if self._scale == 1.0 else numbers / self._scale

@@ -25,7 +25,7 @@ from ctm_rl.engine.tensor_trees import flatten, structure_of, unflatten
 from ctm_rl.engine.unrolled_neuron_models import NeuronModelsBackward, NeuronModelsForward, NeuronModelTape
 from ctm_rl.machine.attention import AttentionReading, ConstantReading
 from ctm_rl.machine.core import Core, CTMCore
-from ctm_rl.machine.synchronisation import Synchronisation, accumulate, decay_of
+from ctm_rl.machine.synchronisation import Synchronisation, accumulate, decay_of, multiply_pairs
 
 
 def can_think_fast(core: Core[Any], readings: Readings) -> bool:
@@ -129,7 +129,7 @@ class FastTicking:
         self._alpha = self._alpha.index_select(1, rows)
 
     def _products(self, z: Float[Tensor, "D b"]) -> Float[Tensor, "P b"]:
-        return z[self._sync.left] * z[self._sync.right]
+        return multiply_pairs(z[self._sync.left], z[self._sync.right], 0)
 
 
 def _decay_and_roots(sync: Synchronisation, num_ticks: int) -> tuple[Float[Tensor, " P"], Float[Tensor, "K P"]]:

@@ -21,14 +21,18 @@ def tick_counts(decay: Float[Tensor, " P"], num_ticks: int) -> Float[Tensor, "K 
 
 
 class AccumulateAlpha(torch.autograd.Function):
-    """``alpha' = d alpha + z_left z_right`` at every tick, beginning with the start z; [K + 1, P, B]."""
+    """``alpha' = d alpha + z_left z_right`` at every tick, beginning with the start z; [K + 1, P, B].
+
+    Neurons of ``left`` beyond those of ``right`` have no partner and are added alone.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, activations: Float[Tensor, "K1 D B"], decay: Float[Tensor, " P"], left: Tensor, right: Tensor
     ) -> Float[Tensor, "K1 P B"]:
         """All ticks."""
-        alphas = activations.index_select(1, left).mul_(activations.index_select(1, right))
+        alphas = activations.index_select(1, left)
+        alphas[:, : len(right)].mul_(activations.index_select(1, right))
         ticks, factor = alphas.unbind(0), decay[:, None]
         for tick in range(1, len(ticks)):
             accumulate(ticks[tick - 1], ticks[tick], factor, out=ticks[tick])
@@ -46,6 +50,10 @@ class AccumulateAlpha(torch.autograd.Function):
             accumulate(ticks[tick + 1], ticks[tick], factor, out=ticks[tick])
         d_decay = (d_alphas[1:] * alphas[:-1]).sum((0, 2))
         d_activations = torch.zeros_like(activations)
-        for one, other in ((left, right), (right, left)):
-            d_activations.index_add_(1, one, activations.index_select(1, other).mul_(d_alphas))
+        num_pairs = len(right)
+        paired, alone = left.split([num_pairs, len(left) - num_pairs])
+        for one, other in ((paired, right), (right, paired)):
+            d_activations.index_add_(1, one, activations.index_select(1, other).mul_(d_alphas[:, :num_pairs]))
+        if len(alone):
+            d_activations.index_add_(1, alone, d_alphas[:, num_pairs:])
         return d_activations, d_decay, None, None

@@ -36,7 +36,7 @@ from ctm_rl.machine.attention import ConstantReading
 from ctm_rl.machine.core import Core, CTMCore, think
 from ctm_rl.machine.state import AnyState, CoreState, select_rows
 from ctm_rl.machine.synapse import BlockSynapse
-from ctm_rl.machine.synchronisation import Synchronisation, age_weights, decay_of, sync_of
+from ctm_rl.machine.synchronisation import Synchronisation, age_weights, decay_of, multiply_pairs, sync_of
 
 
 def can_unroll(core: object) -> bool:
@@ -222,13 +222,15 @@ def _fold_sync(sync: Synchronisation, fresh: CoreState) -> AccumulatorWeights | 
 def _pairs_of(sync: Synchronisation, dtype: torch.dtype) -> SyncPairs:
     neurons, left, right = sync.slots()
     shares = torch.eye(len(neurons), dtype=dtype, device=neurons.device)
-    return SyncPairs(neurons, left, right, torch.cat((right, left)), shares[:, torch.cat((left, right))])
+    paired, alone = left.split([len(right), len(left) - len(right)])
+    places = torch.cat((paired, right, alone))
+    return SyncPairs(neurons, left, right, torch.cat((right, paired)), shares[:, places])
 
 
 def _products(sync: Synchronisation, post_history: Float[Tensor, "B S M"]) -> Float64[Tensor, "P M B"]:
     """The products of a window."""
     exact = post_history.double()
-    return (exact[:, sync.left_slot] * exact[:, sync.right_slot]).permute(1, 2, 0)
+    return multiply_pairs(exact[:, sync.left_slot], exact[:, sync.right_slot], 1).permute(1, 2, 0)
 
 
 def episode_state(core: CTMCore, state: CoreState, resets: Sequence[int] = ()) -> EpisodeState:

@@ -46,27 +46,33 @@ class EpisodeSteps(NamedTuple):
 
 
 class SyncPairs(NamedTuple):
-    """Which neurons a synchronisation joins, S of them in P pairs."""
+    """Which neurons a synchronisation joins, S of them in p pairs, and which it reads alone: P terms in all."""
 
     neurons: Int[Tensor, " S"]
     """All neurons in use, once each."""
     left: Int[Tensor, " P"]
-    """First neuron of each pair, by its place in ``neurons``."""
-    right: Int[Tensor, " P"]
+    """First neuron of each pair, then the neurons read alone, by their place in ``neurons``."""
+    right: Int[Tensor, " p"]
     """Second neuron of each pair, likewise."""
-    partners: Int[Tensor, " 2P"]
-    """``right``, then ``left``: what the gradients of ``left``, then of ``right`` are multiplied with."""
-    shares: Float[Tensor, "S 2P"]
-    """1 where a neuron is the first of a pair, then where it is the second: from pairs to sums over neurons."""
+    partners: Int[Tensor, " 2p"]
+    """``right``, then ``left`` of the pairs: what the gradients of ``left``, then of ``right`` are multiplied with."""
+    shares: Float[Tensor, "S 2p+alone"]
+    """1 where a neuron is the first of a pair, then where it is the second, then where it is read alone: from terms to
+    sums over neurons."""
 
     def products(self, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "L P B"]:
-        """z_left z_right of every tick."""
-        return synced.index_select(1, self.left).mul_(synced.index_select(1, self.right))
+        """z_left z_right of every tick, or z of a neuron that is read alone."""
+        products = synced.index_select(1, self.left)
+        products[:, : len(self.right)].mul_(synced.index_select(1, self.right))
+        return products
 
     def unpair(self, grad: Float[Tensor, "L P B"], synced: Float[Tensor, "L S B"]) -> Float[Tensor, "L S B"]:
         """The gradient of the neurons from that of the products."""
+        num_pairs = len(self.right)
         parts = synced.index_select(1, self.partners)
-        parts.unflatten(1, (2, -1)).mul_(grad[:, None])
+        parts.unflatten(1, (2, -1)).mul_(grad[:, None, :num_pairs])
+        if num_pairs < len(self.left):
+            parts = torch.cat((parts, grad[:, num_pairs:]), 1)
         return torch.matmul(self.shares, parts)
 
 

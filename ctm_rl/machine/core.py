@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ctm_rl.config import CoreConfig
 from ctm_rl.machine.attention import Glimpse, Reading
 from ctm_rl.machine.neuron_models import NeuronLevelModels
-from ctm_rl.machine.pairing import Role, make_pairing
+from ctm_rl.machine.pairing import Role, add_first_order, make_pairing
 from ctm_rl.machine.state import CoreState, State
 from ctm_rl.machine.synapse import make_synapse
 from ctm_rl.machine.synchronisation import Synchronisation, SyncState, sync_of
@@ -97,8 +97,8 @@ class CTMCore(nn.Module):
         self.action_sync = (
             _make_sync(config, "action", config.num_action_sync_neurons) if config.num_action_sync_neurons else None
         )
-        self.query_dim = 0 if self.action_sync is None else self.action_sync.num_pairs
-        self.answer_dim = self.output_sync.num_pairs
+        self.query_dim = 0 if self.action_sync is None else self.action_sync.num_terms
+        self.answer_dim = self.output_sync.num_terms
 
     def initial_state(self, batch_size: int) -> CoreState:
         """The learned start state.
@@ -162,7 +162,9 @@ def project_(module: nn.Module) -> None:
 
 def _make_sync(config: CoreConfig, role: Role, num_sync_neurons: int) -> Synchronisation:
     pairing = make_pairing(config.pairing, role, config.num_neurons, num_sync_neurons, config.num_self_pairs)
-    return Synchronisation(pairing, config.max_decay_rate, config.sync_window)
+    if role == "output" and config.num_first_order_neurons:
+        pairing = add_first_order(pairing, config.pairing, config.num_neurons, config.num_first_order_neurons)
+    return Synchronisation(pairing, config.max_decay_rate, config.sync_window, config.start_decay_rate)
 
 
 def uniform_start(shape: tuple[int, ...], fan: int) -> Tensor:

@@ -12,11 +12,11 @@ Role = Literal["output", "action"]
 
 
 class Pairing(NamedTuple):
-    """P pairs of neurons."""
+    """P terms: p pairs of neurons, then neurons that are read alone."""
 
     left: Int[Tensor, " P"]
-    """First neuron of each pair."""
-    right: Int[Tensor, " P"]
+    """First neuron of each pair, then the neurons without a partner."""
+    right: Int[Tensor, " p"]
     """Second neuron of each pair."""
 
 
@@ -44,6 +44,16 @@ def num_neurons_of(num_pairs: int) -> int:
 def num_pairs(kind: PairingKind, num_sync_neurons: int) -> int:
     """How many pairs ``kind`` makes of ``num_sync_neurons``."""
     return num_sync_neurons if kind == "random-pairing" else num_sync_neurons * (num_sync_neurons + 1) // 2
+
+
+def add_first_order(pairing: Pairing, kind: PairingKind, num_neurons: int, num_alone: int) -> Pairing:
+    """Adds neurons that are read alone: ``last-first`` takes the last, ``first-last`` the first, others random ones."""
+    if kind in ("first-last", "last-first"):
+        start = 0 if kind == "first-last" else num_neurons - num_alone
+        alone = torch.arange(start, start + num_alone)
+    else:
+        alone = torch.randperm(num_neurons)[:num_alone]
+    return Pairing(torch.cat((pairing.left, alone)), pairing.right)
 
 
 def make_pairing(

@@ -3,17 +3,17 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from ctm_rl.machine.pairing import Pairing
 
 
 class SyncState(NamedTuple):
-    """State of one synchronisation; B rows, P pairs, S neurons, M ticks."""
+    """State of one synchronisation; B rows, P terms, S neurons, M ticks."""
 
     alpha: Float[Tensor, "B P"]
-    """Decayed sum of z_left z_right."""
+    """Decayed sum of z_left z_right, or of the z of a neuron that is read alone."""
     beta: Float[Tensor, "B P"]
     """Decayed count of the ticks in ``alpha``."""
     history: Float[Tensor, "B S M"] | None = None
@@ -81,8 +81,18 @@ def accumulate(
     return torch.addcmul(addend, previous, decay, out=out)
 
 
+def multiply_pairs(left: Shaped[Tensor, "..."], right: Shaped[Tensor, "..."], dim: int) -> Shaped[Tensor, "..."]:
+    """``z_left z_right`` of p pairs along an axis; the neurons after them have no partner and stay as they are."""
+    num_pairs = right.shape[dim]
+    num_alone = left.shape[dim] - num_pairs
+    if not num_alone:
+        return left * right
+    paired, alone = left.split([num_pairs, num_alone], dim)
+    return torch.cat((paired * right, alone), dim)
+
+
 def window_sums(
-    left: Float[Tensor, "B P M"], right: Float[Tensor, "B P M"], decay: Float[Tensor, " P"]
+    left: Float[Tensor, "B P M"], right: Float[Tensor, "B p M"], decay: Float[Tensor, " P"]
 ) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P"]]:
     """Decayed sum and count over a window of M ticks.
 
@@ -90,15 +100,15 @@ def window_sums(
     Source: the published reinforcement learning experiments of arXiv:2505.05522.
 
     Args:
-        left: z of the first neuron of each pair, newest last, [B, P, M].
-        right: z of the second neuron of each pair, [B, P, M].
+        left: z of the first neuron of each pair, then of neurons that are read alone, newest last, [B, P, M].
+        right: z of the second neuron of each pair, [B, p, M].
         decay: exp(-r), [P].
 
     Returns:
         alpha and beta, [B, P] each.
     """
     weight = age_weights(decay, left.shape[2])
-    return (weight * left * right).sum(-1), weight.sum(-1).expand(len(left), -1)
+    return multiply_pairs(weight * left, right, 1).sum(-1), weight.sum(-1).expand(len(left), -1)
 
 
 def age_weights(decay: Float[Tensor, " P"], length: int) -> Float[Tensor, "P M"]:
@@ -110,32 +120,38 @@ def age_weights(decay: Float[Tensor, " P"], length: int) -> Float[Tensor, "P M"]
 class Synchronisation(nn.Module):
     """The synchronisation of one set of pairs, over all ticks since the start or over a window of the last M.
 
+    Neurons of the pairing without a partner give first-order terms, the decayed mean of their z, in the same way: as if
+    their partner were a neuron whose z is always 1.
+
     Args:
         pairing: the pairs; kept as buffers, so that they are saved with the weights.
         max_decay_rate: upper limit of the learned decay rates.
         is_windowed: sum over a window of the last M ticks instead of over all.
+        start_decay_rate: decay rates before training.
     """
 
     left: Int[Tensor, " P"]
-    right: Int[Tensor, " P"]
+    right: Int[Tensor, " p"]
     neurons: Int[Tensor, " S"]
     left_slot: Int[Tensor, " P"]
-    right_slot: Int[Tensor, " P"]
+    right_slot: Int[Tensor, " p"]
 
-    def __init__(self, pairing: Pairing, max_decay_rate: float, is_windowed: bool) -> None:
+    def __init__(
+        self, pairing: Pairing, max_decay_rate: float, is_windowed: bool, start_decay_rate: float = 0.0
+    ) -> None:
         super().__init__()
         self.max_decay_rate = max_decay_rate
         self.is_windowed = is_windowed
         self.register_buffer("left", pairing.left)
         self.register_buffer("right", pairing.right)
-        self.decay_rate = nn.Parameter(torch.zeros(len(pairing.left)))
+        self.decay_rate = nn.Parameter(torch.full((len(pairing.left),), start_decay_rate))
         if is_windowed:
             self._index_neurons()
             self.register_load_state_dict_post_hook(lambda module, _: module._index_neurons())
 
     @property
-    def num_pairs(self) -> int:
-        """P."""
+    def num_terms(self) -> int:
+        """P: pairs, and neurons that are read alone."""
         return len(self.decay_rate)
 
     def start(self, post_activation: Float[Tensor, "B D"], post_history: Float[Tensor, "B D M"] | None) -> SyncState:
@@ -162,15 +178,15 @@ class Synchronisation(nn.Module):
         self.decay_rate.clamp_(0.0, self.max_decay_rate)
 
     def _products(self, post_activation: Tensor) -> Tensor:
-        return post_activation[:, self.left] * post_activation[:, self.right]
+        return multiply_pairs(post_activation[:, self.left], post_activation[:, self.right], 1)
 
     def _read_window(self, history: Tensor) -> SyncState:
         decay = decay_of(self.decay_rate, self.max_decay_rate)
         alpha, beta = window_sums(history[:, self.left_slot], history[:, self.right_slot], decay)
         return SyncState(alpha, beta, history)
 
-    def slots(self) -> tuple[Int[Tensor, " S"], Int[Tensor, " P"], Int[Tensor, " P"]]:
-        """The neurons in use, once each, and where each pair finds its two among them."""
+    def slots(self) -> tuple[Int[Tensor, " S"], Int[Tensor, " P"], Int[Tensor, " p"]]:
+        """The neurons in use, once each, and where each term finds its one or two among them."""
         if self.is_windowed:
             return self.neurons, self.left_slot, self.right_slot
         return self._find_slots()
@@ -179,7 +195,7 @@ class Synchronisation(nn.Module):
         if self.left.is_meta:  # counting parameters on the meta device: indices have no values there
             return self.left, self.left, self.right
         neurons, slots = torch.unique(torch.cat((self.left, self.right)), return_inverse=True)
-        left_slot, right_slot = slots.chunk(2)
+        left_slot, right_slot = slots.split([len(self.left), len(self.right)])
         return neurons, left_slot, right_slot
 
     def _index_neurons(self) -> None:

@@ -18,6 +18,9 @@ WRONG: list[tuple[type[CoreConfig], dict[str, Any], str]] = [
     (CoreConfig, {"num_output_sync_neurons": 129}, "num_neurons must be at least .* = 129 for first-last pairing"),
     (CoreConfig, {"synapse_depth": 2, "num_neurons": 8, "num_output_sync_neurons": 2}, "at least 16 for a U-Net"),
     (CoreConfig, {"synapse_depth": 2, "num_synapse_blocks": 2}, "num_synapse_blocks only applies to synapse_depth 1"),
+    (CoreConfig, {"num_first_order_neurons": 129}, "from 0 to num_neurons = 128, got 129."),
+    (CoreConfig, {"start_decay_rate": 16.0}, "from 0 to max_decay_rate = 15.0, got 16.0."),
+    (CoreConfig, {"start_decay_rate": float("nan")}, "start_decay_rate must be from 0 .* got nan."),
     (CoreConfig, {"num_self_pairs": 1}, "num_self_pairs only applies to random-pairing"),
     (CoreConfig, {"num_self_pairs": 17, "pairing": "random-pairing"}, "at most the number of pairs, 16, got 17"),
     (CoreConfig, {"max_decay_rate": 0.0}, "max_decay_rate must be above 0, got 0.0."),
@@ -47,7 +50,7 @@ WRONG: list[tuple[type[CoreConfig], dict[str, Any], str]] = [
     (
         PolicyConfig,
         {"encoder": "parity"},
-        "encoder must be one of auto, control, conv, patches, grid, categories, text",
+        "encoder must be one of auto, control, plain, conv, patches, grid, categories, text",
     ),
     (PolicyConfig, {"kind": "ff"}, "kind must be one of ctm, lstm, gru, mlp; got 'ff'."),
     (PolicyConfig, {"kind": "lstm", "baseline_dim": 0}, "baseline_dim must be at least 1, got 0."),

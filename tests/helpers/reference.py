@@ -111,8 +111,11 @@ def run_row(core: CTMCore, read: Callable[[Tensor, int], Tensor], num_ticks: int
 
     def read_sync(module: torch.nn.Module) -> Tensor:
         seen = activations if window is None else activations[-window:]
-        pairs = zip(module.left, module.right, module.decay_rate, strict=True)  # pyright: ignore
-        return torch.stack([sync(seen, int(i), int(j), rate) for i, j, rate in pairs])
+        left, right, rates = module.left.tolist(), module.right.tolist(), module.decay_rate  # pyright: ignore
+        # a neuron without a partner is read as if its partner's z were always 1
+        with_ones = [torch.cat((z, torch.ones(1, dtype=z.dtype))) for z in seen]
+        right += [len(seen[0])] * (len(left) - len(right))
+        return torch.stack([sync(with_ones, i, j, rate) for i, j, rate in zip(left, right, rates, strict=True)])
 
     for k in range(num_ticks):
         query = torch.zeros(0) if core.action_sync is None else read_sync(core.action_sync)

@@ -170,13 +170,6 @@ def test_the_stock_algorithm_refuses_what_it_cannot_do(settings: dict[str, Any],
         ActingExperiment(name="a", env=env, ppo=ppo, algorithm="stock-ppo", num_learners=5)
 
 
-@pytest.mark.parametrize("algorithm", ["stock-ppo", "appo", "impala"])
-def test_stock_algorithms_refuse_to_normalise_observations(algorithm: Any) -> None:
-    model = PolicyConfig(normalize_observations=True)
-    with pytest.raises(ValueError, match=f"model.normalize_observations has no effect with algorithm {algorithm}"):
-        ActingExperiment(name="a", env=EnvConfig(id="CartPole-v1"), model=model, algorithm=algorithm)
-
-
 @pytest.mark.parametrize(
     ("algorithm", "settings", "run", "message"),
     [

@@ -81,3 +81,12 @@ def test_what_does_not_fit_is_refused_before_the_start(observed: Dict, actions: 
     with pytest.raises(UserError, match=message) as caught:
         fit(PolicyConfig(), observed, actions)
     assert "\n" not in str(caught.value)
+
+
+def test_vectors_are_read_plainly_where_they_are_normalised() -> None:
+    vector, image = Box(-np.inf, np.inf, (3,)), Box(0, 255, (24, 24, 3), np.uint8)
+    space = Dict({"image": image, "legs": vector, "switches": MultiBinary(4)})
+    fitted = fit(PolicyConfig(normalize_observations=True), space, Discrete(2))
+    assert fitted.config.encoder == "image=conv,legs=plain,switches=plain"
+    assert fit(PolicyConfig(), space, Discrete(2)).config.encoder == "image=conv,legs=control,switches=control"
+    assert fit(PolicyConfig(encoder="plain"), vector, Discrete(2)).config.encoder == "plain"

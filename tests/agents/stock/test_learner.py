@@ -129,6 +129,23 @@ def test_stock_algorithms_move_every_parameter(algorithm: str, model: PolicyConf
         assert (after["core.output_sync.decay_rate"] > 0).any()
 
 
+@pytest.mark.parametrize("algorithm", ["stock-ppo", "appo"])
+def test_stock_algorithms_keep_the_statistics_of_observations(algorithm: Any) -> None:
+    experiment = dataclasses.replace(
+        EXPERIMENT, algorithm=algorithm, model=dataclasses.replace(SMALL, normalize_observations=True)
+    )
+    with built(build_algorithm_config(experiment)) as running:
+        taken = running.train()["num_env_steps_sampled_lifetime"]
+        normaliser = on_learner(running, lambda learner: learner.module[MODULE].unwrapped().agent.encoder.normaliser)
+        runner: Any = running.env_runner
+        acting = runner.module.agent.encoder.normaliser
+    # every step once, however many passes there are, without padding and the steps that RLlib appends
+    assert int(normaliser.count) == taken
+    assert torch.equal(acting.mean, normaliser.mean)
+    assert normaliser.variance.min() > 0
+    assert normaliser.mean.abs().min() > 0
+
+
 def test_the_stock_path_keeps_decay_rates_inside_their_limits() -> None:
     with built(build_algorithm_config(EXPERIMENT)) as algorithm:
         before = parameters_of(algorithm)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ctm_rl.config import INPUT_ENCODERS, RESNETS, AnswerConfig
 from ctm_rl.encoders import IdentityEncoder, build_input_encoder, build_observation_encoder
-from ctm_rl.encoders.control import ControlEncoder
+from ctm_rl.encoders.control import ControlEncoder, PlainEncoder
 from ctm_rl.encoders.digits import DigitEncoder, QuestionEncoder
 from ctm_rl.encoders.grid import GridEncoder
 from ctm_rl.encoders.image import ImageEncoder, ResNet, ShallowWide
@@ -197,6 +197,20 @@ def test_control_encodes_flattened_observations() -> None:
     assert [name for name in encoder.state_dict() if name.endswith("weight")] == [
         f"layers.{i}.weight" for i in (1, 3, 4, 6)
     ]
+
+
+def test_plain_passes_scaled_and_normalised_numbers_on() -> None:
+    observations = torch.tensor([[[0, 51], [102, 255]], [[255, 0], [51, 102]]], dtype=torch.uint8)
+    encoder = PlainEncoder((2, 2), 255.0)
+    assert encoder.out_dim == 4
+    assert torch.allclose(encoder(observations), observations.flatten(1) / 255)
+    assert not list(encoder.parameters())
+    normalising = PlainEncoder((2, 2), 255.0, is_normalised=True)
+    assert normalising.normaliser is not None
+    normalising.normaliser.observe_(normalising.normaliser.moments(normalising.numbers(observations), torch.ones(2)))
+    numbers = observations.flatten(1) / 255
+    expected = (numbers - numbers.mean(0)) / numbers.std(0, correction=0)
+    assert torch.allclose(normalising(observations), expected, atol=1e-4)
 
 
 def test_control_takes_any_number_type() -> None:

@@ -21,6 +21,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "two blocks": {"num_synapse_blocks": 2, "pairing": "last-first"},
     "window": {"sync_window": True},
     "long window": {"sync_window": True, "history_length": 11},
+    "first order": {"num_first_order_neurons": 5},
+    "first order, window": {"num_first_order_neurons": 17, "sync_window": True, "pairing": "random"},
     "attention": {"num_action_sync_neurons": 2},
     "attention and window": {"num_action_sync_neurons": 2, "sync_window": True, "pairing": "random"},
     "shallow": {"is_nlm_deep": False},
