@@ -91,8 +91,9 @@ class MachineLearner(TorchLearner):
                 module.agent.project_()
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Checks the weights, updates the statistics of observations, logs the learning rate that was used, and lets
-        RLlib set that of the next update.
+        """Checks the weights, updates the statistics of observations, logs the learning rate that was used.
+
+        RLlib then sets that of the next update.
 
         Raises:
             Diverged: a weight is not finite.
