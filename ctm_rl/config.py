@@ -96,14 +96,15 @@ class CoreConfig:
     pairing: PairingKind = "first-last"
     """All pairs of the first neurons (output) and of the last (action), the other way round, or random ones."""
     num_output_sync_neurons: int = 16
-    """Neurons (random-pairing: pairs) whose synchronisation is read by the heads."""
+    """Neurons (random-pairing: pairs) whose synchronisation is read by the heads; 0: with use_first_order, neurons
+    alone."""
     num_action_sync_neurons: int = 0
     """Neurons (random-pairing: pairs) whose synchronisation queries the data; 0 without attention."""
     num_self_pairs: int = 0
     """random-pairing only: how many of the pairs join a neuron with itself."""
-    num_first_order_neurons: int = 0
-    """Neurons that the heads also read alone: first-order terms, the decayed mean of each one's z, beside the
-    synchronisation of pairs."""
+    use_first_order: bool = False
+    """The heads also read first-order terms: the decayed mean of every neuron's z, beside the synchronisation of
+    pairs."""
     sync_window: bool = False
     """Synchronise over the last history_length ticks only, instead of over all ticks since the start."""
     max_decay_rate: float = 15.0
@@ -119,7 +120,7 @@ class CoreConfig:
         check_at_least("nlm_hidden_dim", self.nlm_hidden_dim, 1)
         if not 0 < self.nlm_gain < float("inf"):
             raise ValueError(f"nlm_gain must be above 0 and finite, got {self.nlm_gain}.")
-        check_at_least("num_output_sync_neurons", self.num_output_sync_neurons, 1)
+        check_at_least("num_output_sync_neurons", self.num_output_sync_neurons, 0 if self.use_first_order else 1)
         check_at_least("num_action_sync_neurons", self.num_action_sync_neurons, 0)
         check_share("dropout", self.dropout)
         if self.nlm_dropout is not None:
@@ -156,16 +157,12 @@ def _check_pairing(config: CoreConfig) -> None:
                 f"num_neurons must be at least num_output_sync_neurons + num_action_sync_neurons = {num_synced} "
                 f"for {config.pairing} pairing, got {config.num_neurons}."
             )
-    if not 0 <= config.num_first_order_neurons <= config.num_neurons:
-        raise ValueError(
-            f"num_first_order_neurons must be from 0 to num_neurons = {config.num_neurons}, "
-            f"got {config.num_first_order_neurons}."
-        )
     check_at_least("num_self_pairs", config.num_self_pairs, 0)
     if config.num_self_pairs > 0:
         if config.pairing != "random-pairing":
             raise ValueError(f"num_self_pairs only applies to random-pairing, and pairing is {config.pairing}.")
-        fewest = min(n for n in (config.num_output_sync_neurons, config.num_action_sync_neurons) if n > 0)
+        counts = config.num_output_sync_neurons, config.num_action_sync_neurons
+        fewest = min((count for count in counts if count > 0), default=0)
         if config.num_self_pairs > fewest:
             raise ValueError(
                 f"num_self_pairs must be at most the number of pairs, {fewest}, got {config.num_self_pairs}."
@@ -267,7 +264,7 @@ def _has_query(config: AnswerConfig) -> bool:
 def _default_action_sync(config: AnswerConfig) -> int:
     """As many neurons for the query as for the output, or those that are left."""
     if config.pairing in ("random", "random-pairing"):
-        return config.num_output_sync_neurons
+        return max(1, config.num_output_sync_neurons)
     return max(1, min(config.num_output_sync_neurons, config.num_neurons - config.num_output_sync_neurons))
 
 

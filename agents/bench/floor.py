@@ -72,7 +72,9 @@ def count(config: PolicyConfig, layout: Layout, actions: Actions) -> MultiplyAdd
         features = num_features * num_gates * answer_dim
         recurrent = 0 if config.kind == "mlp" else num_ticks * answer_dim * num_gates * answer_dim
     else:
-        answer_dim = num_pairs(config.pairing, config.num_output_sync_neurons) + config.num_first_order_neurons
+        answer_dim = (
+            num_pairs(config.pairing, config.num_output_sync_neurons) + config.use_first_order * config.num_neurons
+        )
         features, recurrent = _synapse(config, num_features)
         neurons = num_ticks * _neurons(config)
         # One product for each pair and tick; then the weighted sum over the window, once, or a decay in each tick.

@@ -162,8 +162,8 @@ def project_(module: nn.Module) -> None:
 
 def _make_sync(config: CoreConfig, role: Role, num_sync_neurons: int) -> Synchronisation:
     pairing = make_pairing(config.pairing, role, config.num_neurons, num_sync_neurons, config.num_self_pairs)
-    if role == "output" and config.num_first_order_neurons:
-        pairing = add_first_order(pairing, config.pairing, config.num_neurons, config.num_first_order_neurons)
+    if role == "output" and config.use_first_order:
+        pairing = add_first_order(pairing, config.num_neurons)
     return Synchronisation(pairing, config.max_decay_rate, config.sync_window, config.start_decay_rate)
 
 

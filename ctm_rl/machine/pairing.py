@@ -46,14 +46,9 @@ def num_pairs(kind: PairingKind, num_sync_neurons: int) -> int:
     return num_sync_neurons if kind == "random-pairing" else num_sync_neurons * (num_sync_neurons + 1) // 2
 
 
-def add_first_order(pairing: Pairing, kind: PairingKind, num_neurons: int, num_alone: int) -> Pairing:
-    """Adds neurons that are read alone: ``last-first`` takes the last, ``first-last`` the first, others random ones."""
-    if kind in ("first-last", "last-first"):
-        start = 0 if kind == "first-last" else num_neurons - num_alone
-        alone = torch.arange(start, start + num_alone)
-    else:
-        alone = torch.randperm(num_neurons)[:num_alone]
-    return Pairing(torch.cat((pairing.left, alone)), pairing.right)
+def add_first_order(pairing: Pairing, num_neurons: int) -> Pairing:
+    """Adds all ``num_neurons`` neurons, each read alone."""
+    return Pairing(torch.cat((pairing.left, torch.arange(num_neurons))), pairing.right)
 
 
 def make_pairing(

@@ -18,7 +18,7 @@ WRONG: list[tuple[type[CoreConfig], dict[str, Any], str]] = [
     (CoreConfig, {"num_output_sync_neurons": 129}, "num_neurons must be at least .* = 129 for first-last pairing"),
     (CoreConfig, {"synapse_depth": 2, "num_neurons": 8, "num_output_sync_neurons": 2}, "at least 16 for a U-Net"),
     (CoreConfig, {"synapse_depth": 2, "num_synapse_blocks": 2}, "num_synapse_blocks only applies to synapse_depth 1"),
-    (CoreConfig, {"num_first_order_neurons": 129}, "from 0 to num_neurons = 128, got 129."),
+    (CoreConfig, {"num_output_sync_neurons": 0}, "num_output_sync_neurons must be at least 1, got 0."),
     (CoreConfig, {"start_decay_rate": 16.0}, "from 0 to max_decay_rate = 15.0, got 16.0."),
     (CoreConfig, {"start_decay_rate": float("nan")}, "start_decay_rate must be from 0 .* got nan."),
     (CoreConfig, {"num_self_pairs": 1}, "num_self_pairs only applies to random-pairing"),

@@ -33,7 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
     "last-first": {**PARITY, "pairing": "last-first"},
     "random": {**PARITY, "pairing": "random"},
     "random-pairing": {**PARITY, "pairing": "random-pairing", "num_self_pairs": 2},
-    "first order": {**PARITY, "num_first_order_neurons": 5},
+    "first order": {**PARITY, "use_first_order": True},
     "image": {**IMAGE, "synapse_depth": 3},
     "digits": DIGITS,
     "digits U-Net": {**DIGITS, "synapse_depth": 3, "pairing": "random"},

@@ -26,8 +26,9 @@ CASES: list[dict[str, Any]] = [
 ]
 CASES += [{"num_synapse_blocks": 1}, {"pairing": "random"}, {"pairing": "random-pairing", "sync_window": True}]
 CASES += [{"history_length": 1, "sync_window": True}, {"num_ticks": 6}, {"num_ticks": 6, "is_nlm_deep": False}]
-CASES += [{"num_first_order_neurons": 7, "sync_window": window} for window in (False, True)]
-CASES += [{"num_first_order_neurons": 19, "pairing": "random-pairing", "num_ticks": 3}]
+CASES += [{"use_first_order": True, "sync_window": window} for window in (False, True)]
+CASES += [{"use_first_order": True, "pairing": "random-pairing", "num_ticks": 3}]
+CASES += [{"use_first_order": True, "num_output_sync_neurons": 0}]
 
 
 def make(case: dict[str, Any], dtype: torch.dtype) -> tuple[CTMCore, Tensor, CoreState]:
