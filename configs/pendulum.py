@@ -18,3 +18,14 @@ def pendulum() -> ActingExperiment:
         ppo=replace(base.ppo, gamma=0.9, entropy_coefficient=0.0),
         budget=BudgetConfig(env_steps=800_000),
     )
+
+
+def pendulum_no_velocity() -> ActingExperiment:
+    """Pendulum with the velocity hidden, 200 steps: swing up and stay up by a torque, from positions alone."""
+    base = pendulum()
+    return replace(
+        base,
+        name="pendulum-no-velocity",
+        env=replace(base.env, wrappers=("hide-velocities",)),
+        budget=BudgetConfig(env_steps=100_000),
+    )

@@ -10,7 +10,19 @@ from typing import Any
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
-from ctm_rl.configs import acrobot, cartpole, images, mazes, minigrid, parity, pendulum, qa_mnist, sorting
+from ctm_rl.configs import (
+    acrobot,
+    cartpole,
+    images,
+    mazes,
+    minigrid,
+    mountaincar,
+    parity,
+    pendulum,
+    popgym,
+    qa_mnist,
+    sorting,
+)
 from ctm_rl.configs.any_env import for_env
 from ctm_rl.configs.own_task import for_data, for_task
 from ctm_rl.errors import CodeError, UserError
@@ -18,7 +30,7 @@ from ctm_rl.named_code import declared_code, is_code_name, load_code
 
 __all__ = ["describe", "for_data", "for_env", "for_task", "load", "names"]
 
-_MODULES = (cartpole, acrobot, pendulum, minigrid, parity, sorting, mazes, qa_mnist, images)
+_MODULES = (cartpole, acrobot, pendulum, mountaincar, minigrid, popgym, parity, sorting, mazes, qa_mnist, images)
 _EXPERIMENTS: dict[str, Callable[[], AnyExperiment]] = {
     name.replace("_", "-"): function
     for module in _MODULES

@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import gymnasium as gym
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from ctm_rl.describe_space import describe_space
 from ctm_rl.envs.guard.env_guard import EnvGuard
 from ctm_rl.envs.guard.vector_guard import GuardedAsyncVectorEnv, GuardedSyncVectorEnv, VectorGuard
 from ctm_rl.envs.own_env import find_own, import_for, make_own, make_registered
 from ctm_rl.envs.wrappers.action_masks import show_action_masks
-from ctm_rl.envs.wrappers.by_name import ATARI, HIDE_VELOCITIES, TIME_LIMIT, Named, parse, wrap
-from ctm_rl.envs.wrappers.hide_velocity import HideVelocityVector
+from ctm_rl.envs.wrappers.by_name import ATARI, TIME_LIMIT, Named, parse, wrap, wrap_vector, wraps_vectors
 from ctm_rl.envs.wrappers.time_limit import find_time_limit
 from ctm_rl.errors import UserError
 from ctm_rl.notes import note
@@ -85,8 +84,9 @@ def make_wrapped_vector(
         arguments: as for ``make_wrapped``.
         vectorization: ``vector_entry_point``: the environment's own vector class, where there is one that has the
             spaces and takes the arguments of ``gymnasium.make``, supports the wrappers (``time-limit`` first,
-            ``hide-velocities``) and faults are not tolerated, because it cannot recreate a single environment;
-            otherwise as ``sync``: one after the other; ``async``: one process each.
+            ``hide-velocities``, ``previous-action``, ``previous-reward``) and faults are not tolerated, because it
+            cannot recreate a single environment; otherwise as ``sync``: one after the other; ``async``: one process
+            each.
         step_time_limit: as for ``make_wrapped``; with a vector class, for a step of all environments.
         tolerate_faults: as for ``make_wrapped``.
         check_bounds: as for ``make_wrapped``.
@@ -104,14 +104,11 @@ def make_wrapped_vector(
     if use_envpool:
         if tolerate_faults:
             raise UserError("env.vectorization envpool cannot recreate one environment; tolerate faults with auto.")
-        env = _make_pool(num_envs, env_id, names, arguments)
+        env = _make_pool(num_envs, env_id, wrappers, names, arguments)
     elif vectorization == "vector_entry_point" and not tolerate_faults:
         env = _make_own_vector(num_envs, env_id, wrappers, arguments)
     if env is not None:
-        for wrapper in wrappers:
-            if wrapper.name == HIDE_VELOCITIES:
-                env = HideVelocityVector(env, wrapper.value)
-        return VectorGuard(env, env_id, time_limit=step_time_limit, has_bounds=check_bounds)
+        return VectorGuard(wrap_vector(env, wrappers), env_id, time_limit=step_time_limit, has_bounds=check_bounds)
     make = functools.partial(
         make_wrapped,
         env_id,
@@ -139,14 +136,16 @@ def _make(env_id: str, wrappers: Sequence[str], arguments: dict[str, Any]) -> gy
     return show_action_masks(wrap(make_registered(gym.make, env_id, disable_env_checker=True, **arguments), wrappers))
 
 
-def _make_pool(num_envs: int, env_id: str, names: Sequence[str], arguments: dict[str, Any]) -> VectorEnv:
-    """Makes environments in envpool, without hidden velocities."""
+def _make_pool(
+    num_envs: int, env_id: str, wrappers: Sequence[Named], names: Sequence[str], arguments: dict[str, Any]
+) -> VectorEnv:
+    """Makes environments in envpool, without the wrappers that are put around a vector."""
     from ctm_rl.envs.wrappers.envpool import EnvpoolVectorEnv
 
-    wrappers = [wrapper for wrapper in parse(names) if wrapper.name != HIDE_VELOCITIES]
-    model = make_wrapped(env_id, names, arguments)
+    inside = [pair for pair in zip(wrappers, names, strict=True) if not wraps_vectors(pair[0])]
+    model = make_wrapped(env_id, [name for _, name in inside], arguments)
     try:
-        return EnvpoolVectorEnv(num_envs, env_id, wrappers, arguments, model)
+        return EnvpoolVectorEnv(num_envs, env_id, [wrapper for wrapper, _ in inside], arguments, model)
     finally:
         model.close()
 
@@ -154,12 +153,12 @@ def _make_pool(num_envs: int, env_id: str, names: Sequence[str], arguments: dict
 def _make_own_vector(
     num_envs: int, env_id: str, wrappers: Sequence[Named], arguments: dict[str, Any]
 ) -> VectorEnv | None:
-    """Makes an environment's own vector class, without hidden velocities; ``None`` where it does not suffice."""
+    """Makes an environment's own vector class, without the wrappers around it; ``None`` where it does not suffice."""
     import_for(env_id)
     spec = gym.registry.get(env_id.partition(":")[2] or env_id)
     if spec is None or spec.vector_entry_point is None:
         return None
-    others = [wrapper for wrapper in wrappers if wrapper.name != HIDE_VELOCITIES]
+    others = [wrapper for wrapper in wrappers if not wraps_vectors(wrapper)]
     limited = arguments
     if others and others == list(wrappers[:1]) and others[0].name == TIME_LIMIT and spec.max_episode_steps is not None:
         limited = {**arguments, "max_episode_steps": others[0].value}
@@ -175,9 +174,15 @@ def _make_own_vector(
         _note_own_vector(env_id, f"does not take the arguments of gymnasium.make ({reason})")
         return None
     own = env.single_observation_space, env.single_action_space
-    if own == spaces:
+    mode = env.metadata.get("autoreset_mode")
+    is_fitting = mode == AutoresetMode.NEXT_STEP or len(others) == len(wrappers)
+    if own == spaces and is_fitting:
         return env
     env.close()
+    if own == spaces:
+        shown = mode.value if isinstance(mode, AutoresetMode) else "unknown"
+        _note_own_vector(env_id, f"has autoreset mode {shown}, and its wrappers need NextStep")
+        return None
     which = 0 if own[0] != spaces[0] else 1
     found, wanted = describe_space(own[which]), describe_space(spaces[which])
     _note_own_vector(env_id, f"has another space than gymnasium.make ({found} instead of {wanted})")

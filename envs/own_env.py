@@ -13,11 +13,14 @@ from gymnasium.envs.registration import find_highest_version, load_env_creator
 from ctm_rl.errors import UserError
 from ctm_rl.named_code import is_code_name, misfit_of
 
-_MODULES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid", "ALE/": "ale_py"}
+_MODULES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid", "ALE/": "ale_py", "popgym-": "popgym"}
 """The module that registers the environments whose names begin like this."""
 _OLD_ATARI = "NoFrameskip-v"
 """Part of the old names of the games of ``ale-py``."""
-_PACKAGES = {"ale_py": 'ale-py, or pip install "ctm-rl[atari]" with what wrapper atari needs'}
+_PACKAGES = {
+    "ale_py": 'ale-py, or pip install "ctm-rl[atari]" with what wrapper atari needs',
+    "popgym": '"ctm-rl[popgym]"',
+}
 """What installs a module."""
 
 

@@ -38,8 +38,15 @@ class EnvConfig:
     """Arguments of the environment, such as '{"length": 16}'."""
     wrappers: tuple[str, ...] = ()
     """Wrappers by name, the first innermost: hide-velocities[=INDEX,...] (of classic control, so that the policy has to
-    remember), frame-skip=N, time-limit=N, MiniGrid's grid-image (alone), grid-full, grid-onehot, atari (small grey
-    frames, four at a time, and in training rewards clipped to -1 to 1), and module:Class[=VALUE] of your own."""
+    remember), frame-skip=N, frame-stack=N (the last N vectors or images as one), time-limit=N, MiniGrid's grid-image
+    (alone), grid-full, grid-onehot, atari (small grey frames, four at a time, and in training rewards clipped to -1 to
+    1), and module:Class[=VALUE] of your own."""
+    previous_action: bool = False
+    """Show the policy its previous action beside the observation, as part previous_action: one-hot, or the numbers of a
+    Box; zeros at the beginning of an episode. The same as previous-action for the last wrapper."""
+    previous_reward: bool = False
+    """Show the policy its previous reward beside the observation, as part previous_reward: as the environment gave it,
+    0 at the beginning of an episode. The same as previous-reward for the last wrapper."""
     max_episode_steps: int | None = None
     """Truncate episodes after this many steps of the environment itself; None: as registered. The same as time-limit
     for the first wrapper."""

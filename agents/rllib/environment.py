@@ -13,6 +13,7 @@ from ctm_rl.agents.experiments.acting import ENVPOOL, EnvConfig
 from ctm_rl.agents.experiments.make_task import reporting_failures
 from ctm_rl.agents.rllib import private
 from ctm_rl.envs.wrappers.action_masks import show_action_masks
+from ctm_rl.envs.wrappers.by_name import PREVIOUS_ACTION, PREVIOUS_REWARD
 
 WRAPPED = "ctm_rl.envs:ctm_rl/Wrapped-v0"
 """Registered id of the environment that creates any other, with wrappers and a guard."""
@@ -23,10 +24,12 @@ _OWN_ID = "ctm_rl-rllib-env-v0"
 def gym_arguments(env: EnvConfig) -> tuple[str, dict[str, Any]]:
     """Returns the id and the arguments for ``gymnasium.make`` or ``make_vec``."""
     limit = () if env.max_episode_steps is None else (f"time-limit={env.max_episode_steps}",)
+    shown = ((PREVIOUS_ACTION, env.previous_action), (PREVIOUS_REWARD, env.previous_reward))
+    previous = [name for name, is_shown in shown if is_shown and name not in env.wrappers]
     return WRAPPED, {
         "env_id": env.id,
         "arguments": dict(env.kwargs),
-        "wrapper_names": [*limit, *env.wrappers],
+        "wrapper_names": [*limit, *env.wrappers, *previous],
         "step_time_limit": env.step_time_limit,
         "check_bounds": env.check_bounds,
         "tolerate_faults": env.tolerate_faults,

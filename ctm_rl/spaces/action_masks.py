@@ -14,7 +14,7 @@ import numpy as np
 MASK = "action_mask"
 """Key of the mask in a Dict observation."""
 OBSERVATION = "observation"
-"""Key of an observation that is no dictionary, beside its mask."""
+"""Key of an observation that is no dictionary, beside what is added to it."""
 METHOD = "action_masks"
 """Name of the method of an environment that returns the mask of the current state instead."""
 
@@ -32,14 +32,20 @@ class Forbidden(NamedTuple):
         return "forbids every action" if len(sizes) == 1 else f"forbids every option of choice {self.choice}"
 
 
-def with_mask(observation: Any, mask: Any) -> dict[Any, Any]:
-    """An observation with its mask, or a batch of them.
+def with_entry(observation: Any, key: str, value: Any) -> dict[Any, Any]:
+    """An observation with something added, or a batch of them, or their space as a dictionary.
 
     Args:
         observation: a dictionary, which gets another entry, or anything else, which becomes the entry ``observation``.
-        mask: of the same rows.
+        key: of what is added.
+        value: what is added, of the same rows.
     """
-    return {**(observation if isinstance(observation, Mapping) else {OBSERVATION: observation}), MASK: mask}
+    return {**(observation if isinstance(observation, Mapping) else {OBSERVATION: observation}), key: value}
+
+
+def with_mask(observation: Any, mask: Any) -> dict[Any, Any]:
+    """An observation with its mask, or a batch of them; see ``with_entry``."""
+    return with_entry(observation, MASK, mask)
 
 
 def read_masks(value: Any, sizes: Sequence[int], num_rows: int) -> np.ndarray:

@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
+from gymnasium.vector import VectorEnv
 
 from ctm_rl.envs.wrappers.atari import preprocess
 from ctm_rl.envs.wrappers.clip_rewards import ClipRewards
 from ctm_rl.envs.wrappers.frame_skip import FrameSkip
-from ctm_rl.envs.wrappers.hide_velocity import HideVelocity
+from ctm_rl.envs.wrappers.frame_stack import stack_frames
+from ctm_rl.envs.wrappers.hide_velocity import HideVelocity, HideVelocityVector
+from ctm_rl.envs.wrappers.previous_step import PreviousPart, ShowPrevious, ShowPreviousVector
 from ctm_rl.envs.wrappers.staggered_start import StaggeredStart
 from ctm_rl.errors import UserError
 from ctm_rl.named_code import declared_code, is_code_name, load_code, misfit_of
 
-HIDE_VELOCITIES = "hide-velocities"
 TIME_LIMIT = "time-limit"
 ATARI = "atari"
 CLIP_REWARDS = "clip-rewards"
+PREVIOUS_ACTION = "previous-action"
+PREVIOUS_REWARD = "previous-reward"
 OWN_WRAPPERS = "ctm_rl.wrappers"
 """The group of entry points by which installed packages declare wrappers."""
 _OPTION = "--env.wrappers"
@@ -33,6 +37,8 @@ class Kind:
     """Wraps an environment; the second argument is the value."""
     value: Literal["none", "number", "indices"] = "none"
     """What follows the name: nothing, ``=N``, or ``=I,J,...``, which is optional."""
+    wrap_vector: Callable[[VectorEnv, Any], VectorEnv] | None = None
+    """Wraps a vector of environments with autoreset mode NextStep; ``None``: it wraps single ones only."""
 
 
 class Named(NamedTuple):
@@ -52,10 +58,11 @@ def wrap(env: gym.Env, wrappers: Iterable[str]) -> gym.Env:
     Args:
         env: any environment.
         wrappers: names such as ``["frame-skip=4", "time-limit=500"]``: ``hide-velocities`` (of classic control, or
-            ``hide-velocities=1,3`` with the indices), ``frame-skip=N``, ``time-limit=N``, ``grid-image`` (MiniGrid's
-            image alone), ``grid-full`` (an image of the whole grid), ``grid-onehot``, ``atari`` (the usual
-            preprocessing of Atari games), ``clip-rewards`` (to -1 to 1) and ``stagger`` (the first episode is truncated
-            at a random step). Wrappers of others are ``module:Class`` or the name of an entry point, alone or with
+            ``hide-velocities=1,3`` with the indices), ``frame-skip=N``, ``frame-stack=N`` (the last observations as
+            one), ``time-limit=N``, ``grid-image`` (MiniGrid's image alone), ``grid-full`` (an image of the whole grid),
+            ``grid-onehot``, ``atari`` (the usual preprocessing of Atari games), ``previous-action`` and
+            ``previous-reward`` (beside the observation), ``clip-rewards`` (to -1 to 1) and ``stagger`` (the first
+            episode is truncated at a random step). Wrappers of others are ``module:Class`` or the name of an entry point, alone or with
             ``=VALUE``: a number, text or list is the second argument after the environment, a JSON object has the
             arguments by name.
 
@@ -74,6 +81,23 @@ def wrap(env: gym.Env, wrappers: Iterable[str]) -> gym.Env:
             env = TightGrid(FastView(env) if has_plain_view(env) else env)
     for name, value in named:
         env = KINDS[name].wrap(env, value) if name in KINDS else _wrap_own(env, name, value)
+    return env
+
+
+def wraps_vectors(wrapper: Named) -> bool:
+    """Whether a wrapper can be put around a vector of environments."""
+    return wrapper.name in KINDS and KINDS[wrapper.name].wrap_vector is not None
+
+
+def wrap_vector(env: VectorEnv, wrappers: Iterable[Named]) -> VectorEnv:
+    """Wraps a vector of environments in those of the wrappers that can be put around one, the first innermost.
+
+    Raises:
+        UserError: one does not fit.
+    """
+    for wrapper in wrappers:
+        wrap_it = KINDS[wrapper.name].wrap_vector if wraps_vectors(wrapper) else None
+        env = env if wrap_it is None else wrap_it(env, wrapper.value)
     return env
 
 
@@ -181,14 +205,24 @@ def _minigrid(function: str) -> Callable[[gym.Env, Any], gym.Env]:
     return apply
 
 
+def _previous(part: PreviousPart) -> Kind:
+    """The kind of wrapper that shows a part of the previous step."""
+    return Kind(
+        wrap=lambda env, value: ShowPrevious(env, part), wrap_vector=lambda env, value: ShowPreviousVector(env, part)
+    )
+
+
 KINDS = {
-    HIDE_VELOCITIES: Kind(wrap=HideVelocity, value="indices"),
+    "hide-velocities": Kind(wrap=HideVelocity, value="indices", wrap_vector=HideVelocityVector),
     "frame-skip": Kind(wrap=FrameSkip, value="number"),
+    "frame-stack": Kind(wrap=stack_frames, value="number"),
     TIME_LIMIT: Kind(wrap=_limit_time, value="number"),
     "grid-image": Kind(wrap=_minigrid("show_image")),
     "grid-full": Kind(wrap=_minigrid("show_full")),
     "grid-onehot": Kind(wrap=_minigrid("show_one_hot")),
     ATARI: Kind(wrap=lambda env, value: preprocess(env)),
+    PREVIOUS_ACTION: _previous("previous_action"),
+    PREVIOUS_REWARD: _previous("previous_reward"),
     CLIP_REWARDS: Kind(wrap=lambda env, value: ClipRewards(env)),
     "stagger": Kind(wrap=lambda env, value: StaggeredStart(env)),
 }

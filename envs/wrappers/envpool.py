@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from ctm_rl.describe_space import describe_space
-from ctm_rl.envs.wrappers.by_name import TIME_LIMIT, Named
+from ctm_rl.envs.wrappers.by_name import PREVIOUS_ACTION, PREVIOUS_REWARD, TIME_LIMIT, Named
 from ctm_rl.errors import UserError
 
 _GRID_IMAGE = "grid-image"
@@ -33,7 +33,7 @@ class EnvpoolVectorEnv(VectorEnv):
         wrappers: ``time-limit=N``, ``grid-image`` (required for MiniGrid, whose missions envpool encodes as bytes),
             and ``stagger`` last.
         arguments: passed to ``envpool.make_gymnasium``.
-        model: the same environment from Gymnasium, with its wrappers: its spaces are those of the pool.
+        model: the same environment from Gymnasium, with these wrappers: its spaces are those of the pool.
 
     Raises:
         UserError: envpool is not installed, does not know the environment or its arguments, has other spaces, or does
@@ -49,8 +49,8 @@ class EnvpoolVectorEnv(VectorEnv):
         for name in names:
             if name not in (TIME_LIMIT, _GRID_IMAGE, _STAGGER):
                 raise UserError(
-                    f"env.vectorization envpool supports no wrapper {name}, but {TIME_LIMIT}, hide-velocities and "
-                    f"{_GRID_IMAGE}; auto supports all."
+                    f"env.vectorization envpool supports no wrapper {name}, but {TIME_LIMIT}, hide-velocities, "
+                    f"{PREVIOUS_ACTION}, {PREVIOUS_REWARD} and {_GRID_IMAGE}; auto supports all."
                 )
         limits = [("max_episode_steps", item.value) for item in wrappers if item.name == TIME_LIMIT]
         self._pool_arguments = {**arguments, **dict(limits), "num_envs": num_envs, "num_threads": 1}

@@ -1,9 +1,9 @@
-"""The time limit of an environment, which Gymnasium and MiniGrid keep in different places."""
+"""The time limit of an environment, which Gymnasium, MiniGrid and POPGym keep in different places."""
 
 import gymnasium as gym
 
-_NAMES = ("_max_episode_steps", "max_steps")
-"""Names of the attributes with the limit, in Gymnasium's ``TimeLimit`` and in MiniGrid."""
+_NAMES = ("_max_episode_steps", "max_steps", "max_episode_length")
+"""Names of the attributes with the limit, in Gymnasium's ``TimeLimit``, in MiniGrid and in POPGym."""
 
 
 def find_time_limit(env: gym.Env) -> int | None:

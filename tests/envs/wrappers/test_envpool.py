@@ -143,13 +143,25 @@ def test_a_time_limit_and_hidden_velocities_work_with_a_pool(pools: list[StandIn
     assert seen.tolist() == [[1, 0, 0, 0], [1, 0, 1, 0]]
 
 
+def test_the_previous_action_and_reward_are_shown_beside_a_pool(pools: list[StandInPool]) -> None:
+    env = make_vector_env(config(max_episode_steps=3, previous_action=True, previous_reward=True), 2)
+    assert pools[-1].observation_space == StandInPool.observation_space
+    env.reset(seed=1)
+    for step in range(1, 5):
+        shown, *_ = env.step(np.array([0, 1]))
+        is_reset = step == 4
+        assert shown["observation"][:, 1].tolist() == [step % 4] * 2
+        assert shown["previous_action"].tolist() == ([[0, 0]] * 2 if is_reset else [[1, 0], [0, 1]])
+        assert shown["previous_reward"].tolist() == [[float(not is_reset)]] * 2
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"id": "Taxi-v3"}, "envpool has no environment Taxi-v3"),
         (
             {"wrappers": ("frame-skip=2",)},
-            "supports no wrapper frame-skip, but time-limit, hide-velocities and grid-image",
+            "supports no wrapper frame-skip, but time-limit, hide-velocities, previous-action, previous-reward and grid-",
         ),
         ({"kwargs": {"sutton_barto_reward": True, "wrong": 1}}, "--env.kwargs has 'wrong'"),
         ({"tolerate_faults": True}, "cannot recreate one environment"),

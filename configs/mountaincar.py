@@ -1,0 +1,18 @@
+"""MountainCar that needs memory: the velocity is hidden, so that one observation does not show which way it rolls."""
+
+from dataclasses import replace
+
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
+from ctm_rl.agents.experiments.settings import BudgetConfig
+from ctm_rl.configs.any_env import for_env
+
+
+def mountaincar_no_velocity() -> ActingExperiment:
+    """MountainCarContinuous with the velocity hidden, 999 steps: swing up to the flag with little force."""
+    env_id = "MountainCarContinuous-v0"
+    return replace(
+        for_env(env_id),
+        name="mountaincar-no-velocity",
+        env=EnvConfig(id=env_id, wrappers=("hide-velocities",)),
+        budget=BudgetConfig(env_steps=300_000),
+    )

@@ -1,0 +1,48 @@
+"""Frame stack: the last observations as one, so that a single one shows how things move."""
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.wrappers import FrameStackObservation, TransformObservation
+
+from ctm_rl.describe_space import describe_space
+from ctm_rl.errors import UserError
+
+
+def stack_frames(env: gym.Env, num_frames: int) -> gym.Env:
+    """Shows the last observations together, the newest last; an episode begins with copies of its first one.
+
+    Vectors become one long vector. The channels of images stand side by side: [H, W] becomes [H, W, N], [H, W, C]
+    becomes [H, W, N x C], and [C, H, W] becomes [N x C, H, W].
+
+    Args:
+        env: an environment that observes a vector or an image, a Box.
+        num_frames: how many, N.
+
+    Raises:
+        UserError: it observes something else, or there would be as many channels as an image is wide or high.
+    """
+    space = env.observation_space
+    shape = space.shape or ()
+    if not isinstance(space, Box) or len(shape) not in (1, 2, 3):
+        raise UserError(
+            f"wrapper frame-stack stacks vectors and images, a Box of 1 to 3 axes; the observation is "
+            f"{describe_space(space)}."
+        )
+    is_channels_first = len(shape) == 3 and shape[0] < shape[2]
+    if len(shape) > 1:
+        channels = num_frames * (1 if len(shape) == 2 else min(shape[0], shape[2]))
+        sides = shape[1:] if is_channels_first else shape[:2]
+        if channels >= min(sides):
+            raise UserError(
+                f"wrapper frame-stack={num_frames} would make {channels} channels of an image of {sides[0]} x "
+                f"{sides[1]}, which must have fewer than its sides are long; stack fewer frames."
+            )
+
+    def join(frames: np.ndarray) -> np.ndarray:
+        if len(shape) == 1 or is_channels_first:
+            return frames.reshape(-1, *shape[1:])
+        return np.moveaxis(frames, 0, 2).reshape(*shape[:2], -1)
+
+    stacked = Box(*(join(np.stack([bound] * num_frames)) for bound in (space.low, space.high)), dtype=space.dtype.type)  # pyright: ignore[reportArgumentType, reportOptionalMemberAccess]
+    return TransformObservation(FrameStackObservation(env, num_frames), join, stacked)
