@@ -8,7 +8,7 @@ from ctm_rl.configs.any_env import for_env
 
 
 def mountaincar_no_velocity() -> ActingExperiment:
-    """MountainCarContinuous with the velocity hidden, 999 steps: swing up to the flag with little force."""
+    """MountainCarContinuous with the velocity hidden, 999 steps: swing up to the flag by little force."""
     env_id = "MountainCarContinuous-v0"
     return replace(
         for_env(env_id),

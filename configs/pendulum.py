@@ -21,7 +21,7 @@ def pendulum() -> ActingExperiment:
 
 
 def pendulum_no_velocity() -> ActingExperiment:
-    """Pendulum with the velocity hidden, 200 steps: swing up and stay up by a torque, from positions alone."""
+    """Pendulum with the velocity hidden, 200 steps: swing up and stay up by a torque."""
     base = pendulum()
     return replace(
         base,

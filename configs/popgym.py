@@ -42,5 +42,5 @@ def popgym_position_only_cartpole_hard() -> ActingExperiment:
 
 
 def popgym_noisy_position_only_cartpole_hard() -> ActingExperiment:
-    """NoisyPositionOnlyCartPoleHard, 200 steps: CartPole without velocities, and with noise on its positions."""
+    """NoisyPositionOnlyCartPoleHard, 200 steps: CartPole without velocities, and with noise."""
     return _popgym("noisy-position-only-cartpole-hard", "NoisyPositionOnlyCartPoleHard")

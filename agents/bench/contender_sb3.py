@@ -4,6 +4,8 @@ import importlib
 import time
 from typing import Any
 
+from gymnasium.spaces import Dict
+
 from ctm_rl.agents.bench.memory import PeakMeter, highest
 from ctm_rl.agents.bench.settings import RivalSettings
 from ctm_rl.agents.bench.task import describe, sizes_of
@@ -16,7 +18,9 @@ _LIBRARY = "sb3_contrib"
 
 
 class SB3Contender:
-    """RecurrentPPO with its LSTM policy on the experiment's environment, in this process; images get its convolutions.
+    """RecurrentPPO with its LSTM policy on the experiment's environment, in this process.
+
+    Images get its convolutions, dictionaries an input for each of their parts.
 
     Args:
         experiment: its environment and seed are used.
@@ -41,9 +45,10 @@ class SB3Contender:
 
         rival, env = self._rival, self._experiment.env
         envs = DummyVecEnv([lambda: make_env(env) for _ in range(rival.num_envs)])
-        has_images = is_image(envs.observation_space.shape or ())
+        observed: Any = envs.observation_space
+        kind = "Cnn" if is_image(observed.shape or ()) else "MultiInput" if isinstance(observed, Dict) else "Mlp"
         self._model: Any = library.RecurrentPPO(
-            "CnnLstmPolicy" if has_images else "MlpLstmPolicy",
+            f"{kind}LstmPolicy",
             envs,
             n_steps=rival.num_steps,
             batch_size=rival.num_envs * rival.num_steps // rival.num_minibatches,

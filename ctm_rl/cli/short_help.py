@@ -88,7 +88,8 @@ def short_help(experiment: AnyExperiment, prog: str) -> str:
     rows = [(option, _shown(experiment, option), words) for _, group in groups for option, words in group]
     option_width = max(len(option) for option, _, _ in rows) + 2
     value_width = min(max(len(value) for _, value, _ in rows), WIDTH - 2 - option_width - 38) + 1
-    lines = [f"usage: {prog} [--OPTION VALUE ...]"]
+    usages = [f"usage: {prog} {options}" for options in ("[--OPTION VALUE ...]", "[OPTIONS]")]
+    lines = [next((usage for usage in usages if len(usage) <= WIDTH), usages[-1])]
     for title, group in groups:
         lines.append(f"{title}:")
         for option, words in group:

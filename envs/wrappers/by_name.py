@@ -62,9 +62,9 @@ def wrap(env: gym.Env, wrappers: Iterable[str]) -> gym.Env:
             one), ``time-limit=N``, ``grid-image`` (MiniGrid's image alone), ``grid-full`` (an image of the whole grid),
             ``grid-onehot``, ``atari`` (the usual preprocessing of Atari games), ``previous-action`` and
             ``previous-reward`` (beside the observation), ``clip-rewards`` (to -1 to 1) and ``stagger`` (the first
-            episode is truncated at a random step). Wrappers of others are ``module:Class`` or the name of an entry point, alone or with
-            ``=VALUE``: a number, text or list is the second argument after the environment, a JSON object has the
-            arguments by name.
+            episode is truncated at a random step). Wrappers of others are ``module:Class`` or the name of an entry
+            point, alone or with ``=VALUE``: a number, text or list is the second argument after the environment, a JSON
+            object has the arguments by name.
 
     Returns:
         The environment, wrapped.

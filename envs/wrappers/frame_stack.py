@@ -23,7 +23,7 @@ def stack_frames(env: gym.Env, num_frames: int) -> gym.Env:
         UserError: it observes something else, or there would be as many channels as an image is wide or high.
     """
     space = env.observation_space
-    shape = space.shape or ()
+    shape: tuple[int, ...] = tuple(space.shape or ())
     if not isinstance(space, Box) or len(shape) not in (1, 2, 3):
         raise UserError(
             f"wrapper frame-stack stacks vectors and images, a Box of 1 to 3 axes; the observation is "

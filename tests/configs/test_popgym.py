@@ -69,7 +69,7 @@ def test_they_are_seen_with_the_previous_action_and_begin_at_different_steps() -
     pytest.importorskip("popgym")
     experiment: Any = load("popgym-autoencode-easy")
     config = type(experiment.env)(id=experiment.env.id, previous_action=True, stagger_episodes=True)
-    env = make_vector_env(config, 8)
+    env: Any = make_vector_env(config, 8)
     layout = fit(SMALL, env.single_observation_space, env.single_action_space).layout
     assert [part.name for part in layout.parts] == ["observation.0", "observation.1", "previous_action"]
     assert (layout.shape, layout.dtype) == ((6,), np.uint8)

@@ -321,6 +321,16 @@ def test_without_sb3_its_row_has_the_reason_in_one_line(monkeypatch: pytest.Monk
     assert len([line for line in lines if "not measured: " in line]) == 1
 
 
+def test_sb3_reads_dictionaries_too() -> None:
+    pytest.importorskip("sb3_contrib")
+    experiment = cartpole()
+    experiment = dataclasses.replace(experiment, env=dataclasses.replace(experiment.env, previous_action=True))
+    contender = sb3.SB3Contender(experiment, RivalSettings(num_envs=2, num_steps=4, num_minibatches=2))
+    contender.prepare()
+    assert type(contender._model.policy).__name__ == "RecurrentMultiInputActorCriticPolicy"
+    contender.close()
+
+
 def test_a_worker_that_dies_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with Worker("ctm-rl", cartpole(), 1, RivalSettings()) as worker:

@@ -161,7 +161,7 @@ def test_the_previous_action_and_reward_are_shown_beside_a_pool(pools: list[Stan
         ({"id": "Taxi-v3"}, "envpool has no environment Taxi-v3"),
         (
             {"wrappers": ("frame-skip=2",)},
-            "supports no wrapper frame-skip, but time-limit, hide-velocities, previous-action, previous-reward and grid-",
+            "supports no wrapper frame-skip, but time-limit, hide-velocities, previous-action, previous-reward and",
         ),
         ({"kwargs": {"sutton_barto_reward": True, "wrong": 1}}, "--env.kwargs has 'wrong'"),
         ({"tolerate_faults": True}, "cannot recreate one environment"),

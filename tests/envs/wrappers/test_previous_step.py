@@ -25,7 +25,7 @@ from ctm_rl.inference.policy import Policy
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.spaces.actions import is_masked
 
-BOTH = {"previous_action": True, "previous_reward": True}
+BOTH: dict[str, Any] = {"previous_action": True, "previous_reward": True}
 LENGTH = 4
 
 
@@ -158,11 +158,11 @@ class Vector(gym.vector.VectorEnv):
 
 
 def test_a_vector_class_that_resets_in_the_same_step_is_not_used_and_noted(caplog: pytest.LogCaptureFixture) -> None:
-    gym.register("SameStep-v0", Counting, vector_entry_point=Vector)
+    gym.register("SameStep-v0", lambda **_: Counting(), vector_entry_point=lambda **kwargs: Vector(**kwargs))
     try:
         notes.forget()
         assert type(make_vector_env(EnvConfig(id="SameStep-v0"), 2).unwrapped) is Vector
-        env = make_vector_env(EnvConfig(id="SameStep-v0", **BOTH), 2)
+        env: Any = make_vector_env(EnvConfig(id="SameStep-v0", **BOTH), 2)
         assert env.reset(seed=[1, 2])[0]["previous_reward"].tolist() == [[0], [0]]
         assert "has autoreset mode SameStep, and its wrappers need NextStep; its environments are stepped in turn" in (
             caplog.text
@@ -237,7 +237,7 @@ def test_evaluation_and_a_policy_play_with_it() -> None:
         total += float(reward)
     one = play_all(policy, config, seeds_of_episodes(0, 1), options)
     assert one["episode_return_mean"] == pytest.approx(total, rel=1e-5)
-    with pytest.raises(UserError, match="policy cannot act on Pendulum-v1: .* the part 'observation', which"):
+    with pytest.raises(UserError, match=r"policy cannot act on Pendulum-v1: .* the part 'observation', which"):
         play_all(policy, EnvConfig(id="Pendulum-v1"), [1], options)
 
 
