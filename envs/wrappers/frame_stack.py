@@ -23,26 +23,36 @@ def stack_frames(env: gym.Env, num_frames: int) -> gym.Env:
         UserError: it observes something else, or there would be as many channels as an image is wide or high.
     """
     space = env.observation_space
-    shape: tuple[int, ...] = tuple(space.shape or ())
-    if not isinstance(space, Box) or len(shape) not in (1, 2, 3):
+    if not isinstance(space, Box) or len(space.shape) not in (1, 2, 3):
         raise UserError(
             f"wrapper frame-stack stacks vectors and images, a Box of 1 to 3 axes; the observation is "
             f"{describe_space(space)}."
         )
+    shape: tuple[int, ...] = space.shape
     is_channels_first = len(shape) == 3 and shape[0] < shape[2]
     if len(shape) > 1:
-        channels = num_frames * (1 if len(shape) == 2 else min(shape[0], shape[2]))
-        sides = shape[1:] if is_channels_first else shape[:2]
-        if channels >= min(sides):
-            raise UserError(
-                f"wrapper frame-stack={num_frames} would make {channels} channels of an image of {sides[0]} x "
-                f"{sides[1]}, which must have fewer than its sides are long; stack fewer frames."
-            )
+        _check_channels(num_frames, shape, is_channels_first=is_channels_first)
 
     def join(frames: np.ndarray) -> np.ndarray:
-        if len(shape) == 1 or is_channels_first:
-            return frames.reshape(-1, *shape[1:])
+        if frames.ndim == 2 or is_channels_first:
+            return np.concatenate(frames)
         return np.moveaxis(frames, 0, 2).reshape(*shape[:2], -1)
 
-    stacked = Box(*(join(np.stack([bound] * num_frames)) for bound in (space.low, space.high)), dtype=space.dtype.type)  # pyright: ignore[reportArgumentType, reportOptionalMemberAccess]
+    low, high = (join(np.stack([bound] * num_frames)) for bound in (space.low, space.high))
+    stacked = Box(low, high, dtype=low.dtype.type)
     return TransformObservation(FrameStackObservation(env, num_frames), join, stacked)
+
+
+def _check_channels(num_frames: int, shape: tuple[int, ...], *, is_channels_first: bool) -> None:
+    """Refuses images with more channels than places: encoders would take them for sides.
+
+    Raises:
+        UserError: there are too many.
+    """
+    height, width = shape[1:] if is_channels_first else shape[:2]
+    channels = num_frames * (1 if len(shape) == 2 else min(shape[0], shape[2]))
+    if channels >= min(height, width):
+        raise UserError(
+            f"wrapper frame-stack={num_frames} would make {channels} channels of an image of {height} x {width}, which "
+            "must have fewer than its sides are long; stack fewer frames."
+        )

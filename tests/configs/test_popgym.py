@@ -18,6 +18,7 @@ from ctm_rl.envs.wrappers.time_limit import find_time_limit
 POPGYM = [name for name in names() if name.startswith("popgym-")]
 
 
+@pytest.mark.usefixtures("place")
 def test_without_the_package_they_are_listed_and_one_line_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -28,7 +29,7 @@ def test_without_the_package_they_are_listed_and_one_line_names_the_extra(
     assert capsys.readouterr().out.count("popgym-") == 7
     expected = 'cannot be made: it needs popgym, which is not installed: pip install "ctm-rl[popgym]".\n'
     for arguments in (["popgym-autoencode-easy"], ["--env", "popgym:popgym-HigherLowerEasy-v0"]):
-        assert main(["train", *arguments, "--run-dir", "never"]) == 2
+        assert main(["train", *arguments, "--budget.env-steps", "64"]) == 2
         (line,) = capsys.readouterr().err.splitlines(keepends=True)
         assert line.endswith(expected)
 
