@@ -2,7 +2,7 @@
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict
 from gymnasium.wrappers import FrameStackObservation, TransformObservation
 
 from ctm_rl.describe_space import describe_space
@@ -24,9 +24,10 @@ def stack_frames(env: gym.Env, num_frames: int) -> gym.Env:
     """
     space = env.observation_space
     if not isinstance(space, Box) or len(space.shape) not in (1, 2, 3):
+        order = "; give it before the wrapper that makes one" if isinstance(space, Dict) else ""
         raise UserError(
             f"wrapper frame-stack stacks vectors and images, a Box of 1 to 3 axes; the observation is "
-            f"{describe_space(space)}."
+            f"{describe_space(space)}{order}."
         )
     shape: tuple[int, ...] = space.shape
     is_channels_first = len(shape) == 3 and shape[0] < shape[2]
