@@ -4,7 +4,7 @@ import re
 
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
-from ctm_rl.configs.cartpole import cartpole
+from ctm_rl.config import PolicyConfig
 
 
 def for_env(env_id: str) -> ActingExperiment:
@@ -21,8 +21,8 @@ def for_env(env_id: str) -> ActingExperiment:
     return ActingExperiment(
         name=name.lower() or "env",
         env=EnvConfig(id=env_id),
-        model=cartpole().model,
-        ppo=PPOSettings(),
+        model=PolicyConfig.recommended(),
+        ppo=PPOSettings(is_lr_annealed=True),
         budget=BudgetConfig(env_steps=1_000_000),
         num_envs_per_env_runner=32,
     )

@@ -12,20 +12,11 @@ def cartpole() -> ActingExperiment:
     return ActingExperiment(
         name="cartpole",
         env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",), max_episode_steps=500),
-        model=PolicyConfig(
-            num_neurons=64,
-            history_length=10,
-            num_ticks=2,
-            nlm_hidden_dim=4,
-            num_output_sync_neurons=16,
-            feature_dim=64,
-            max_seq_len=32,
-        ),
-        # many environments for few steps: the cost of a tick hardly grows with the rows of the batch
-        ppo=PPOSettings(lr=1e-3, is_lr_annealed=True, num_epochs=4, num_minibatches=4, num_rollout_steps=32),
-        budget=BudgetConfig(env_steps=250_000),
+        model=PolicyConfig.recommended(),
+        ppo=PPOSettings(is_lr_annealed=True),
+        budget=BudgetConfig(env_steps=100_000),
         num_env_runners=0,
-        num_envs_per_env_runner=64,
+        num_envs_per_env_runner=32,
     )
 
 
@@ -37,18 +28,30 @@ def cartpole_window() -> ActingExperiment:
 
 def cartpole_paper() -> ActingExperiment:
     """CartPole with hidden velocities as published: two ticks, 128 neurons, 200 steps, 10M in all."""
-    base = cartpole_window()
+    base = cartpole()
     return replace(
         base,
         name="cartpole-paper",
         env=replace(base.env, max_episode_steps=200),
-        model=replace(base.model, num_neurons=128, history_length=20, feature_dim=128, max_seq_len=100),
-        ppo=replace(
-            base.ppo,
+        model=PolicyConfig(
+            num_neurons=128,
+            history_length=20,
+            num_ticks=2,
+            nlm_hidden_dim=4,
+            num_output_sync_neurons=16,
+            feature_dim=128,
+            sync_window=True,
+            max_seq_len=100,
+        ),
+        ppo=PPOSettings(
+            lr=1e-3,
+            is_lr_annealed=True,
             normalize_rewards=True,
             clip=0.1,
             entropy_coefficient=0.1,
             value_coefficient=0.25,
+            num_epochs=4,
+            num_minibatches=4,
             num_rollout_steps=100,
         ),
         budget=BudgetConfig(env_steps=10_000_000),

@@ -404,6 +404,23 @@ class PolicyConfig(CoreConfig):
     max_seq_len: int = 20
     """RLlib's own PPO: the longest sequence its learner backpropagates through, in environment steps."""
 
+    @classmethod
+    def recommended(cls) -> "PolicyConfig":
+        """A small policy with the parts that need the fewest environment steps, see docs/results/what-it-took.md.
+
+        The defaults of the fields are the published machine. Instead, vectors are normalised and not encoded, and the
+        heads read first-order terms beside the synchronisation, both mostly of the last ticks to begin with.
+        """
+        return cls(
+            num_neurons=64,
+            history_length=10,
+            feature_dim=64,
+            normalize_observations=True,
+            use_first_order=True,
+            start_decay_rate=1.0,
+            max_seq_len=32,
+        )
+
     def __post_init__(self) -> None:
         """Checks that the parts fit together."""
         CoreConfig.__post_init__(self)

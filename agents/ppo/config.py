@@ -174,8 +174,8 @@ class RecurrentPPOConfig(PPOConfig):
         self._train_batch_size_per_learner = value
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """Returns the module with the default ``PolicyConfig``."""
-        return RLModuleSpec(module_class=CTMModule, model_config=dataclasses.asdict(PolicyConfig()))
+        """Returns the module with ``PolicyConfig.recommended()``."""
+        return RLModuleSpec(module_class=CTMModule, model_config=dataclasses.asdict(PolicyConfig.recommended()))
 
     def get_default_learner_class(self) -> type:
         """Returns the learner of columns."""

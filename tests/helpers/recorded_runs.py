@@ -13,6 +13,8 @@ from tiny_runs import comparable
 ACTING = (
     *("--num-envs-per-env-runner", "8", "--ppo.num-rollout-steps", "16", "--ppo.num-minibatches", "2"),
     *("--ppo.num-epochs", "2", "--model.max-seq-len", "8", "--model.num-neurons", "32"),
+    # as they were recorded, before experiments had other settings
+    *("--model.normalize-observations", "False", "--model.use-first-order", "False", "--model.start-decay-rate", "0"),
 )
 ANSWERING = (
     *("--learning.batch-size", "8", "--learning.num-steps-per-iteration", "2", "--model.num-neurons", "32"),
