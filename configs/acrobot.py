@@ -2,21 +2,21 @@
 
 from dataclasses import replace
 
-from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.configs.cartpole import cartpole, cartpole_paper
 
 
 def acrobot() -> ActingExperiment:
-    """Acrobot with hidden velocities, 500 steps; synchronisation over the last ticks."""
+    """Acrobot with hidden velocities, 500 steps, one tick each."""
     base = cartpole()
     return replace(
         base,
         name="acrobot",
         env=EnvConfig(id="Acrobot-v1", wrappers=("hide-velocities",), max_episode_steps=500, stagger_episodes=True),
-        # a new random action at every step never swings it up; a policy that repeats an action for a while does
-        model=replace(base.model, num_ticks=1, sync_window=True, policy_gain=30.0),
-        budget=BudgetConfig(env_steps=1_000_000),
+        model=replace(base.model, num_ticks=1),
+        ppo=PPOSettings(is_lr_annealed=True),
+        budget=BudgetConfig(env_steps=200_000),
     )
 
 

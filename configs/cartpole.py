@@ -13,7 +13,7 @@ def cartpole() -> ActingExperiment:
         name="cartpole",
         env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",), max_episode_steps=500),
         model=PolicyConfig.recommended(),
-        ppo=PPOSettings(is_lr_annealed=True),
+        ppo=PPOSettings(lr=5e-4, is_lr_annealed=True, num_epochs=8),
         budget=BudgetConfig(env_steps=100_000),
         num_env_runners=0,
         num_envs_per_env_runner=32,

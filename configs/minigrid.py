@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.configs.cartpole import cartpole, cartpole_paper
 
@@ -16,7 +16,7 @@ def _small(name: str, env_id: str, env_steps: int, *, num_ticks: int = 2) -> Act
         env=EnvConfig(id=env_id, wrappers=("grid-image",), stagger_episodes=True),
         model=replace(base.model, num_ticks=num_ticks, feature_dim=16),
         # a goal is worth at most 1, once: scaled down, it would be smaller than the first errors of the values
-        ppo=replace(base.ppo, reward_scale=1.0),
+        ppo=PPOSettings(is_lr_annealed=True, num_epochs=8, reward_scale=1.0),
         budget=BudgetConfig(env_steps=env_steps),
     )
 
@@ -28,7 +28,7 @@ def minigrid_empty() -> ActingExperiment:
 
 def minigrid_doorkey() -> ActingExperiment:
     """DoorKey of 5 x 5: take the key, open the door, reach the goal."""
-    return _small("minigrid-doorkey", "MiniGrid-DoorKey-5x5-v0", 1_000_000)
+    return _small("minigrid-doorkey", "MiniGrid-DoorKey-5x5-v0", 150_000)
 
 
 def minigrid_memory() -> ActingExperiment:

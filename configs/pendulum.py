@@ -15,8 +15,8 @@ def pendulum() -> ActingExperiment:
         name="pendulum",
         env=EnvConfig(id="Pendulum-v1", stagger_episodes=True),
         # the effect of a torque shows within about ten steps; a longer horizon only adds noise
-        ppo=replace(base.ppo, gamma=0.9, entropy_coefficient=0.0),
-        budget=BudgetConfig(env_steps=800_000),
+        ppo=replace(base.ppo, lr=1e-3, gamma=0.9, entropy_coefficient=0.0, num_epochs=10),
+        budget=BudgetConfig(env_steps=200_000),
     )
 
 
