@@ -16,7 +16,7 @@ def acrobot() -> ActingExperiment:
         env=EnvConfig(id="Acrobot-v1", wrappers=("hide-velocities",), max_episode_steps=500, stagger_episodes=True),
         model=replace(base.model, num_ticks=1),
         ppo=PPOSettings(is_lr_annealed=True),
-        budget=BudgetConfig(env_steps=200_000),
+        budget=BudgetConfig(env_steps=150_000),
     )
 
 

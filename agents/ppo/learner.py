@@ -20,8 +20,9 @@ from ctm_rl.agents.ppo.moments import Moments, moments_of_sums
 from ctm_rl.agents.ppo.rollout import IS_LAST, IS_VALID, NEXT_VALUES, REWARDS, VALUES
 from ctm_rl.agents.ppo.step_size import HIGHEST_FACTOR, follow_kl
 from ctm_rl.agents.rllib import private
-from ctm_rl.agents.rllib.column_learner import ColumnLearner, GradientSteps, sum_over_learners
+from ctm_rl.agents.rllib.column_learner import ColumnLearner, GradientSteps, sum_over_learners, update_statistics
 from ctm_rl.agents.rllib.columns import map_arrays, to_device, to_tensor
+from ctm_rl.agents.rllib.divergence import explain_samples
 from ctm_rl.agents.rllib.iteration import report
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.models.actor_critic import ActorCritic
@@ -169,7 +170,7 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
                 break
             norms.append(step["gradient_norm"])
             private.log_trained_steps(self, minibatch.num_steps)
-        self._update_observation_statistics(device_columns[Columns.OBS], device_columns[IS_VALID])
+        self._update_observation_statistics(device_columns)
         self._adapt_learning_rate(self._log_learning(parts, norms))
         valid = columns[IS_VALID]
         explained = _explained_variance(columns[VALUES][valid], returns[valid])
@@ -226,13 +227,17 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
         """How observations are packed."""
         return self._agent.layout
 
-    def _update_observation_statistics(self, observations: Tensor, is_valid: Tensor) -> None:
+    def _update_observation_statistics(self, columns: Mapping[str, Any]) -> None:
         """Updates the statistics of observations, over all learners, after the gradient steps.
 
         Until then they are those of the rollout, so that ratios begin at 1.
         """
-        for normaliser, moments in self._agent.observed(observations.flatten(0, 1), is_valid.flatten().float()):
-            normaliser.observe_(sum_over_learners(moments, self._num_learners))
+        observations, is_valid = columns[Columns.OBS].flatten(0, 1), columns[IS_VALID].flatten().float()
+        update_statistics(
+            self._agent.observed(observations, is_valid),
+            self._num_learners,
+            lambda: explain_samples(columns, self.AXES, self._layout),
+        )
 
     def _is_too_far(self) -> bool:
         """Whether the minibatch's KL divergence over all learners is above ``target_kl``; the same on every learner."""

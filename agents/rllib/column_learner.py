@@ -1,7 +1,7 @@
 """The base of learners that read columns and have their own loop over batches."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.rllib.divergence import LARGEST, explain_samples, largest_of
+from ctm_rl.encoders.normaliser import RunningNormaliser
 from ctm_rl.engine.keep_freed_memory import keep_freed_memory
 from ctm_rl.errors import Diverged
 from ctm_rl.spaces.observations import Layout
@@ -141,3 +142,23 @@ def sum_over_learners(values: Tensor, num_learners: int) -> Tensor:
     if num_learners > 1:
         torch.distributed.all_reduce(values)
     return values
+
+
+def update_statistics(
+    observed: Sequence[tuple[RunningNormaliser, Tensor]], num_learners: int, explain: Callable[[], str | None]
+) -> None:
+    """Adds the moments of observations of all learners to the running statistics.
+
+    Args:
+        observed: the normalisers, each with the moments of this learner's observations.
+        num_learners: how many learners take part.
+        explain: names the observation that is too large.
+
+    Raises:
+        Diverged: the statistics are no longer finite.
+    """
+    for normaliser, moments in observed:
+        normaliser.observe_(sum_over_learners(moments, num_learners))
+        if not torch.isfinite(normaliser.mean + normaliser.variance).all():
+            cause = explain() or "scale them in the environment."
+            raise Diverged(f"mean or variance of the observations is not finite: {cause}")

@@ -17,7 +17,7 @@ from ray.rllib.utils.typing import ParamDict
 from torch import Tensor
 
 from ctm_rl.agents.rllib import private
-from ctm_rl.agents.rllib.column_learner import LEARNING_RATE_KEY, sum_over_learners
+from ctm_rl.agents.rllib.column_learner import LEARNING_RATE_KEY, update_statistics
 from ctm_rl.agents.rllib.divergence import LARGEST, explain_samples, largest_of
 from ctm_rl.agents.rllib.module import CTMModule
 from ctm_rl.encoders.normaliser import RunningNormaliser
@@ -102,8 +102,7 @@ class MachineLearner(TorchLearner):
         if not largest <= LARGEST:
             cause = self._cause or f"the learning rate is {rate:.3g}; lower --ppo.lr."
             raise Diverged(f"a weight has become {largest:.3g} in size: {cause}")
-        for normaliser, moments in self._observed:
-            normaliser.observe_(sum_over_learners(moments, max(1, self.config.num_learners)))
+        update_statistics(self._observed, max(1, self.config.num_learners), lambda: self._cause)
         self._observed = []
         self.metrics.log_value((DEFAULT_MODULE_ID, LEARNING_RATE_KEY), rate, window=1)
         super().after_gradient_based_update(timesteps=timesteps)

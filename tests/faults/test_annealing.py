@@ -35,7 +35,7 @@ def test_the_reported_learning_rate_is_what_the_iteration_learned_with(
     assert train("cartpole", "--ppo.is-lr-annealed", "--algorithm", algorithm, iterations=3, run_dir="a") == 0
     rates: list[Any] = [row["lr"] for row in comparable("a")]
     assert rates == used
-    assert rates[0] == 1e-3
+    assert rates[0] == 5e-4
     assert 0 < rates[-1] < rates[1] < rates[0]
 
 
@@ -46,7 +46,7 @@ def experiment(name: str, env_steps: int, **changes: Any) -> Any:
 def test_a_longer_budget_names_what_jumps() -> None:
     short, long = experiment("cartpole", 3000), experiment("cartpole", 4000)
     assert describe_jumps(short, long, 3000) == (
-        "the learning rate goes from 0 to 0.00025: its schedule ends at 4,000 env steps instead of 3,000"
+        "the learning rate goes from 0 to 0.000125: its schedule ends at 4,000 env steps instead of 3,000"
     )
     assert describe_jumps(short, short, 1500) is None
     assert isinstance(short, ActingExperiment)
@@ -55,9 +55,9 @@ def test_a_longer_budget_names_what_jumps() -> None:
         "the entropy coefficient goes from 0.005 to 0.00625: its schedule ends at 4,000 env steps instead of 3,000"
     )
     other = dataclasses.replace(short, ppo=dataclasses.replace(short.ppo, lr=2e-3))
-    assert describe_jumps(short, other, 1500) == "the learning rate goes from 0.0005 to 0.001"
+    assert describe_jumps(short, other, 1500) == "the learning rate goes from 0.00025 to 0.001"
     following = dataclasses.replace(short, ppo=dataclasses.replace(short.ppo, lr_kl_target=0.01))
-    assert describe_jumps(following, short, 1500, 0.1) == "the learning rate goes from 5e-05 to 0.0005"
+    assert describe_jumps(following, short, 1500, 0.1) == "the learning rate goes from 2.5e-05 to 0.00025"
     assert describe_jumps(following, following, 1500, 0.1) is None
     clipped = dataclasses.replace(short.ppo, is_lr_annealed=False, is_clip_annealed=True)
     short, long = (dataclasses.replace(one, ppo=clipped) for one in (short, long))

@@ -10,6 +10,7 @@ import pytest
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.serialise import from_json, to_json
 from ctm_rl.agents.experiments.settings import BudgetConfig
+from ctm_rl.agents.ppo.config import RecurrentPPOConfig
 from ctm_rl.agents.rllib.environment import make_env
 from ctm_rl.config import PolicyConfig
 from ctm_rl.configs import describe, for_env, load, names
@@ -44,6 +45,18 @@ def test_the_windowed_experiment_differs_in_the_window_alone() -> None:
     assert windowed.model.sync_window
     assert dataclasses.replace(plain.model, sync_window=True) == windowed.model
     assert dataclasses.replace(windowed, name=plain.name, model=plain.model) == plain
+
+
+@pytest.mark.parametrize("experiment", ACTING, ids=lambda experiment: experiment.name)
+def test_all_but_the_published_experiments_have_what_was_found_to_learn_fastest(experiment: ActingExperiment) -> None:
+    is_published = experiment.name.endswith("-paper")
+    model = experiment.model
+    parts = model.normalize_observations, model.use_first_order, model.start_decay_rate
+    assert parts == ((False, False, 0.0) if is_published else (True, True, 1.0))
+    assert experiment.ppo.is_lr_annealed
+    if not is_published:
+        recommended = RecurrentPPOConfig().get_default_rl_module_spec().model_config
+        assert recommended == dataclasses.asdict(PolicyConfig.recommended())
 
 
 def test_any_environment_has_a_name_for_its_directory() -> None:

@@ -591,7 +591,7 @@ def test_an_environment_is_all_that_a_configuration_needs() -> None:
         result = algorithm.train()
         runner: Any = algorithm.env_runner
         assert type(runner.env.unwrapped).__name__ == "CartPoleVectorEnv"
-        assert runner.module.agent.config == dataclasses.replace(PolicyConfig(), encoder="control")
+        assert runner.module.agent.config == dataclasses.replace(PolicyConfig.recommended(), encoder="plain")
     assert result["evaluation"]["env_runners"]["episode_return_mean"] > 5
     assert set(result["timers"]) >= {"env_runner_sampling_timer", "learner_update_timer", "synch_weights"}
 

@@ -164,7 +164,7 @@ def test_on_another_environment_what_was_not_taken_is_named(
         options = ["--env.id", "Acrobot-v1", "--env.max-episode-steps", "20", "--algorithm", "appo"]
         assert begin("b", *options, "--init-from", "a/checkpoints/iteration-000001") == 0
     (line,) = [line for line in caplog.messages if "not taken" in line]
-    assert "not taken, since of another size: encoder.layers.1 12 x 4, here 12 x 6, policy.layers.2 2 x 7, " in line
+    assert "not taken, since of another size: encoder.normaliser 4, here 6, core.synapse.layers.1 32 x 20, her" in line
     learned, begun = (
         weights_of(Path(run) / "checkpoints" / f"iteration-{number:06d}") for run, number in (("a", 1), ("b", 0))
     )

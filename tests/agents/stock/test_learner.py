@@ -135,15 +135,18 @@ def test_stock_algorithms_keep_the_statistics_of_observations(algorithm: Any) ->
         EXPERIMENT, algorithm=algorithm, model=dataclasses.replace(SMALL, normalize_observations=True)
     )
     with built(build_algorithm_config(experiment)) as running:
+        running.train()
         taken = running.train()["num_env_steps_sampled_lifetime"]
         normaliser = on_learner(running, lambda learner: learner.module[MODULE].unwrapped().agent.encoder.normaliser)
         runner: Any = running.env_runner
         acting = runner.module.agent.encoder.normaliser
     # every step once, however many passes there are, without padding and the steps that RLlib appends
     assert int(normaliser.count) == taken
-    assert torch.equal(acting.mean, normaliser.mean)
-    assert normaliser.variance.min() > 0
-    assert normaliser.mean.abs().min() > 0
+    if algorithm == "stock-ppo":  # the other acts with older weights
+        assert torch.equal(acting.mean, normaliser.mean)
+    shown = [0, 2]  # velocities are always 0
+    assert normaliser.variance[shown].min() > 0
+    assert acting.variance[shown].min() < 1
 
 
 def test_the_stock_path_keeps_decay_rates_inside_their_limits() -> None:

@@ -164,7 +164,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no number": ((*TRAIN, "--ppo.lr", "nan"), "ppo.lr must be above 0, got nan"),
     "choice": ((*TRAIN, "--model.kind", "rnn"), "--model.kind must be one of ctm, lstm, gru, mlp, got 'rnn'"),
     "combination": ((*TRAIN, "--model.num-neurons", "8"), "num_neurons must be at least num_output_sync_neurons"),
-    "parts": ((*TRAIN, "--ppo.num-minibatches", "7"), "num_envs_per_env_runner that work: 63 or 70."),
+    "parts": ((*TRAIN, "--ppo.num-minibatches", "7"), "num_envs_per_env_runner that work: 28 or 35."),
     "config missing": (("train", "--config", "none.json"), "none.json cannot be read: No such file"),
     "config a directory": (("train", "--config", "empty"), "empty cannot be read: Is a directory"),
     "config no JSON": (("train", "--config", "broken.json"), "broken.json is not JSON"),

@@ -202,7 +202,7 @@ def test_the_grid_encoder_refuses_other_shapes() -> None:
     with pytest.raises(ValueError, match="reads \\[height, width, 3\\]"):
         ActorCritic(SMALL, Layout((Part(encoder="grid", shape=(5, 5)),)), ACTIONS)
     with pytest.raises(
-        ValueError, match="encoder must be one of control, conv, patches, grid, categories, text; got 'auto'"
+        ValueError, match="encoder must be one of control, plain, conv, patches, grid, categories, text; got 'auto'"
     ):
         Part(encoder="auto", shape=(5,))
 

@@ -91,7 +91,7 @@ def test_every_task_contender_and_seed_is_a_run_and_each_task_has_a_random_polic
         ("cartpole", "random", 0, 0),
         *(("cartpole", name, seed, 100_000) for seed in (3, 4) for name in ("lstm", "sb3")),
     ]
-    assert jobs[6].key == ("cartpole-window", "lstm", 3, 250_000)  # the experiment's own budget
+    assert jobs[6].key == ("cartpole-window", "lstm", 3, 100_000)  # the experiment's own budget
     assert len({job.name for job in jobs}) == len(jobs) == 10
 
 
