@@ -102,7 +102,7 @@ class MachineLearner(TorchLearner):
         if not largest <= LARGEST:
             cause = self._cause or f"the learning rate is {rate:.3g}; lower --ppo.lr."
             raise Diverged(f"a weight has become {largest:.3g} in size: {cause}")
-        update_statistics(self._observed, max(1, self.config.num_learners), lambda: self._cause)
+        update_statistics(self._observed, max(1, self.config.num_learners or 0), lambda: self._cause)
         self._observed = []
         self.metrics.log_value((DEFAULT_MODULE_ID, LEARNING_RATE_KEY), rate, window=1)
         super().after_gradient_based_update(timesteps=timesteps)

@@ -111,7 +111,8 @@ def run_row(core: CTMCore, read: Callable[[Tensor, int], Tensor], num_ticks: int
 
     def read_sync(module: torch.nn.Module) -> Tensor:
         seen = activations if window is None else activations[-window:]
-        left, right, rates = module.left.tolist(), module.right.tolist(), module.decay_rate  # pyright: ignore
+        left, right, rates = (getattr(module, name) for name in ("left", "right", "decay_rate"))
+        left, right = left.tolist(), right.tolist()
         # a neuron without a partner is read as if its partner's z were always 1
         with_ones = [torch.cat((z, torch.ones(1, dtype=z.dtype))) for z in seen]
         right += [len(seen[0])] * (len(left) - len(right))
