@@ -72,13 +72,14 @@ def count(config: PolicyConfig, layout: Layout, actions: Actions) -> MultiplyAdd
         features = num_features * num_gates * answer_dim
         recurrent = 0 if config.kind == "mlp" else num_ticks * answer_dim * num_gates * answer_dim
     else:
-        answer_dim = (
-            num_pairs(config.pairing, config.num_output_sync_neurons) + config.use_first_order * config.num_neurons
-        )
+        pairs = num_pairs(config.pairing, config.num_output_sync_neurons)
+        answer_dim = pairs + config.use_first_order * config.num_neurons
         features, recurrent = _synapse(config, num_features)
         neurons = num_ticks * _neurons(config)
         # One product for each pair and tick; then the weighted sum over the window, once, or a decay in each tick.
-        sync = answer_dim * (num_ticks + (config.history_length if config.sync_window else num_ticks))
+        sync = pairs * num_ticks + answer_dim * (config.history_length if config.sync_window else num_ticks)
+        if config.critic == "own":
+            features, recurrent, neurons, sync = 2 * features, 2 * recurrent, 2 * neurons, 2 * sync
     return MultiplyAdds(encoder, features, recurrent, neurons, sync, _heads(config, answer_dim, actions.num_outputs))
 
 
@@ -90,6 +91,8 @@ def _encoder(config: PolicyConfig, layout: Layout) -> tuple[int, int]:
             with FlopCounterMode(display=False) as counter:
                 encoder(torch.zeros(1, *layout.shape))
         return counter.get_total_flops() // 2, encoder.out_dim
+    if config.encoder == "plain":
+        return 0, math.prod(layout.shape)
     width, is_grid = config.feature_dim, config.encoder == "grid"
     num_cells = math.prod(layout.shape[:2]) if is_grid else 1
     input_dim = 4 * EMBEDDING_DIM if is_grid else math.prod(layout.shape)

@@ -41,6 +41,7 @@ _RETURNS = "returns"
 _WEIGHTS = "weights"
 _GENERATOR = "minibatch_generator"
 _LR_FACTOR = "lr_factor"
+_CLIP = "clip"
 
 
 class _Minibatch(NamedTuple):
@@ -119,6 +120,7 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Returns RLlib's state of a learner, and what ``get_own_state`` holds."""
         state = {**super().get_state(*args, **kwargs), _GENERATOR: self.minibatch_generator.get_state().numpy()}
+        state[_CLIP] = self.clip
         return {**state, _LR_FACTOR: self._lr_factor} if self._follows_kl else state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -127,7 +129,8 @@ class RecurrentPPOLearner(ColumnLearner, PPOTorchLearner):  # pyright: ignore[re
         if _GENERATOR in state:
             self.minibatch_generator.set_state(torch.as_tensor(state[_GENERATOR]))
         if self._follows_kl:
-            self._lr_factor = float(state.get(_LR_FACTOR, self._lr_factor))
+            self._lr_factor = min(float(state.get(_LR_FACTOR, self._lr_factor)), self._highest_factor)
+        self.clip = float(state.get(_CLIP, self.clip))
 
     def get_own_state(self) -> dict[str, Any]:
         """The learner's state beside weights and optimiser."""

@@ -93,12 +93,13 @@ def fit(config: PolicyConfig, observation_space: gym.Space, action_space: gym.Sp
         )
     fitted, own = [], {}
     for path, space in parts:
-        encoder = named.get(_name_of(path), whole)
+        encoder, is_own = named.get(_name_of(path), whole), False
         if is_own_encoder(encoder):
             own[_name_of(path)] = encoder
-            encoder = "auto"
+            encoder, is_own = "auto", True
         if encoder != SKIP:
-            fitted.append(_part_of(path, space, encoder, is_normalised=config.normalize_observations))
+            is_plain = config.normalize_observations and not is_own
+            fitted.append(_part_of(path, space, encoder, is_plain=is_plain))
     if not fitted:
         raise UserError(f"model.encoder {config.encoder!r} skips every part of the observation; leave one to be read.")
     if not has_own:
@@ -227,7 +228,7 @@ def _name_of(path: tuple[str | int, ...]) -> str:
     return ".".join(str(key) for key in path)
 
 
-def _part_of(path: tuple[str | int, ...], space: gym.Space, encoder: str, *, is_normalised: bool) -> Part:
+def _part_of(path: tuple[str | int, ...], space: gym.Space, encoder: str, *, is_plain: bool) -> Part:
     """Fits one part."""
     shown, example = describe_space(space), quote_part(_name_of(path)) if path else "part"
     what = f"observation space {shown}" if not path else f"part {_name_of(path)!r} of the observation, {shown},"
@@ -239,7 +240,7 @@ def _part_of(path: tuple[str | int, ...], space: gym.Space, encoder: str, *, is_
             "of a Dict or Tuple out."
         )
     if encoder == "auto":
-        encoder = "plain" if fitting[0] == "control" and is_normalised else fitting[0]
+        encoder = "plain" if fitting[0] == "control" and is_plain else fitting[0]
     if encoder not in fitting:
         raise UserError(f"{what} is not supported by encoder {encoder}; use one of {', '.join(fitting)}.")
     common: dict[str, Any] = {"encoder": encoder, "path": path, "shape": _shape_of(space)}

@@ -204,8 +204,6 @@ def _with_saved_encoder(experiment: AnyExperiment, state: Mapping[str, Any]) -> 
     if not isinstance(experiment, ActingExperiment) or experiment.model.encoder != "auto":
         return experiment
     encoder = state[POLICY_ENTRY]["config"]["encoder"]
-    if "conv" not in encoder:  # what large images got before there were patches
-        return experiment
     return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, encoder=encoder))
 
 

@@ -52,11 +52,14 @@ class PlainEncoder(nn.Module):
         is_normalised: as of ``ControlEncoder``.
     """
 
+    _format: Tensor
+
     def __init__(self, observation_shape: tuple[int, ...], scale: float = 1.0, *, is_normalised: bool = False) -> None:
         super().__init__()
         self.out_dim = math.prod(observation_shape)
         self._scale = scale
         self.normaliser = RunningNormaliser(self.out_dim) if is_normalised else None
+        self.register_buffer("_format", torch.zeros(()), persistent=False)  # the number format of the policy
 
     def forward(self, observations: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N numbers"]:
         """Maps observations [N, ...] of any number type to features [N, numbers]."""
@@ -65,5 +68,5 @@ class PlainEncoder(nn.Module):
 
     def numbers(self, observations: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N numbers"]:
         """Observations as flat vectors, scaled but not normalised."""
-        numbers = observations.flatten(1).to(torch.get_default_dtype())
+        numbers = observations.flatten(1).to(self._format.dtype)
         return numbers if self._scale == 1.0 else numbers / self._scale

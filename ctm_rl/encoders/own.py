@@ -51,7 +51,7 @@ class OwnEncoder(nn.Module):
         self._name = name
         self._parts = space.parts if isinstance(space, Layout) else (space,)
         self._is_one = isinstance(space, Part)
-        is_vector = self._is_one and self._parts[0].encoder in ("control", "plain")
+        is_vector = self._is_one and self._parts[0].encoder == "control"
         self.normaliser = RunningNormaliser(self._parts[0].size) if is_normalised and is_vector else None
         self.module = _build(name, space, feature_dim)
         self.out_dim = int(self.module.out_dim)  # pyright: ignore[reportArgumentType]

@@ -21,7 +21,7 @@ class Part:
     """One part of an observation, or the whole of it."""
 
     encoder: str
-    """Which encoder reads it: control (a vector of numbers), conv (an image), grid, categories or text."""
+    """Which encoder reads it: control or plain (a vector of numbers), conv (an image), grid, categories or text."""
     shape: tuple[int, ...]
     """Its shape in the environment; empty for a single number and for a text."""
     path: tuple[str | int, ...] = ()

@@ -41,14 +41,14 @@ def scale_of(task: str, runs: Sequence[Run]) -> Scale | None:
     """Returns what a task is measured by; where no reference is known it is the best evaluation here.
 
     Returns:
-        The scale; ``None``: there is no random policy's return yet, or nothing that differs from it.
+        The scale; ``None``: there is no random policy's return yet, or none that is better.
     """
     here = [run for run in runs if run["task"] == task]
     randoms = [run["evaluation"] for run in here if run["contender"] == RANDOM]
     reference = reference_of(task)
     if reference is None:
         reference = max((run["evaluation"] for run in here if run["contender"] != RANDOM), default=None)
-    if not randoms or reference is None or reference == randoms[0]:
+    if not randoms or reference is None or reference <= randoms[0]:
         return None
     return Scale(randoms[0], reference)
 

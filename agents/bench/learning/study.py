@@ -49,6 +49,10 @@ def write_line(line: str) -> None:
     print(escape_controls(line), file=sys.stderr, flush=True)
 
 
+_SAME_TASK = ("--env.previous-", "--env.stagger-episodes", "--env.vectorization", "--env.wrappers")
+"""Fields of the environment that leave a random policy's return as it is; wrappers are left to the user."""
+
+
 def jobs_of(experiments: Mapping[str, ActingExperiment], fields: Sequence[str], options: LearningOptions) -> list[Job]:
     """Returns all runs of a comparison: of each task the random policy first, then seed by seed all contenders.
 
@@ -216,13 +220,17 @@ def check_fields(options: LearningOptions, fields: Sequence[str]) -> None:
         return
     if options.report:
         raise UserError(f"--report runs nothing and takes no fields, got {' '.join(fields)}.")
-    taken = {"--seed": "--seeds", "--budget.env-steps": "--env-steps", "--model.kind": "--contenders"}
-    taken |= dict.fromkeys(("--total-timesteps", "--n-timesteps", "--num-env-steps"), "--env-steps")
-    taken |= {"--run-dir": "--out", "--num-threads": "one thread for each run"}
+    taken = {"--seed": "see --seeds", "--budget.env-steps": "see --env-steps", "--model.kind": "see --contenders"}
+    taken |= dict.fromkeys(("--total-timesteps", "--n-timesteps", "--num-env-steps"), "see --env-steps")
+    taken |= {"--run-dir": "see --out", "--num-threads": "each run has one thread"}
     for field in fields:
         name = field.partition("=")[0].replace("_", "-")
         if name in taken:
-            raise UserError(f"bench learning sets {name} itself; see {taken[name]}.")
+            raise UserError(f"bench learning sets {name} itself; {taken[name]}.")
+        if name.startswith(("--budget.", "--stop.")):
+            raise UserError(f"runs of bench learning all take --env-steps, without {name}.")
+        if name.startswith("--env.") and not name.startswith(_SAME_TASK):
+            raise UserError(f"{name} makes another task, with another random policy; give it as an experiment's name.")
     if options.variant is None:
         raise UserError(f"runs with other fields need a name, such as --variant mine; got {' '.join(fields)}.")
     if SB3 in options.contenders:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from ctm_rl.agents.rllib import spaces
 from ctm_rl.agents.rllib.spaces import fit
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.runs.acting_task import ACTING_METRICS
+from ctm_rl.agents.runs.train_and_resume import _with_saved_encoder
 from ctm_rl.agents.runs.training_loop import Run
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.cli.main import main
 from ctm_rl.config import PolicyConfig
+from ctm_rl.configs import for_env
 from ctm_rl.inference.policy import Policy
 
 
@@ -397,6 +400,14 @@ def test_a_run_whose_image_encoder_is_no_longer_the_default_is_resumed(monkeypat
     assert fit(PolicyConfig(), Large.observation_space, Large.action_space).config.encoder == "patches"
     assert main(["resume", "large", "--budget.env-steps", budget(2)]) == 0
     assert Policy.from_checkpoint("large").layout.parts[0].encoder == "conv"
+
+
+def test_a_run_goes_on_with_the_encoder_that_it_began_with() -> None:
+    experiment = for_env("CartPole-v1")
+    saved = {"policy": {"config": {"encoder": "control"}}}  # what normalised vectors got before there was plain
+    assert _with_saved_encoder(experiment, saved).model == replace(experiment.model, encoder="control")  # pyright: ignore
+    named = replace(experiment, model=replace(experiment.model, encoder="plain"))
+    assert _with_saved_encoder(named, saved) == named
 
 
 class Large(gym.Env[Any, Any]):

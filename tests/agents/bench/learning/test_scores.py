@@ -37,6 +37,7 @@ def test_an_unknown_reference_is_the_best_evaluation_here() -> None:
     assert scale_of("own", runs[1:]) is None  # no random policy
     assert scale_of("own", runs[:1]) is None  # nothing else
     assert scale_of("own", [runs[0], learned("own", "ctm", 1, [1.0])]) is None  # no better than a random one
+    assert scale_of("own", [runs[0], learned("own", "ctm", 1, [-9.0])]) is None  # worse than a random one
 
 
 def study() -> list[dict]:
