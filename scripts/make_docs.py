@@ -28,7 +28,7 @@ SUMMARY = "summary"
 SUMMARY_ROWS = (
     ("acting", "cartpole", 0, 3, "evaluated", "mean return, at most 500; velocities hidden"),
     ("acting", "acrobot", 0, 3, "evaluated", "mean return; velocities hidden"),
-    ("acting", "minigrid", 3, 6, "evaluated", "mean return, at most 1"),
+    ("acting", "minigrid", 4, 5, "evaluated", "mean return, at most 1"),
     ("answering", "parity", 0, 1, "sequences", "sequences of 16 right"),
     ("answering", "mazes", 0, 1, "routes", "whole routes right"),
     ("answering", "sorting", 0, 1, "sequences", "8 numbers exactly sorted"),
