@@ -38,8 +38,8 @@ def make_envs(config: EnvConfig, num_envs: int, gamma: float) -> Any:
     Returns:
         A ``VecNormalize``.
     """
-    from stable_baselines3.common.monitor import Monitor
-    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+    from stable_baselines3.common.monitor import Monitor  # pyright: ignore[reportMissingImports]
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize  # pyright: ignore[reportMissingImports]
 
     return VecNormalize(DummyVecEnv([lambda: Monitor(flat_env(config)) for _ in range(num_envs)]), gamma=gamma)
 
@@ -47,7 +47,7 @@ def make_envs(config: EnvConfig, num_envs: int, gamma: float) -> Any:
 def make_model(envs: Any, settings: SB3Settings, seed: int) -> Any:
     """A ``RecurrentPPO`` that has not learned yet."""
     import torch
-    from sb3_contrib import RecurrentPPO
+    from sb3_contrib import RecurrentPPO  # pyright: ignore[reportMissingImports]
 
     policy = dict(settings.policy_kwargs)
     if "activation_fn" in policy:
@@ -88,7 +88,7 @@ def learn(model: Any, env_steps: int) -> list[tuple[int, float | None]]:
         After each iteration's steps: how many have been taken, and the mean raw return of the last 100 episodes;
         ``None``: none has ended.
     """
-    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.callbacks import BaseCallback  # pyright: ignore[reportMissingImports]
 
     rows: list[tuple[int, float | None]] = []
 
@@ -112,7 +112,7 @@ def evaluate(model: Any, config: EnvConfig, num_episodes: int, *, deterministic:
     Returns:
         Raw returns.
     """
-    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.evaluation import evaluate_policy  # pyright: ignore[reportMissingImports]
 
     envs = make_envs(config, min(num_episodes, _NUM_EVALUATED), model.gamma)
     try:
