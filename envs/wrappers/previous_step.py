@@ -45,9 +45,11 @@ class ShowPrevious(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
     Example:
         >>> import gymnasium as gym
         >>> env = ShowPrevious(gym.make("CartPole-v1"), "previous_action")
-        >>> env.reset(seed=1)[0]["previous_action"]
+        >>> observation, _ = env.reset(seed=1)
+        >>> observation["previous_action"]
         array([0, 0], dtype=int8)
-        >>> env.step(1)[0]["previous_action"]
+        >>> observation, *_ = env.step(1)
+        >>> observation["previous_action"]
         array([0, 1], dtype=int8)
     """
 
