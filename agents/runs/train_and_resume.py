@@ -204,6 +204,9 @@ def _with_saved_encoder(experiment: AnyExperiment, state: Mapping[str, Any]) -> 
     if not isinstance(experiment, ActingExperiment) or experiment.model.encoder != "auto":
         return experiment
     encoder = state[POLICY_ENTRY]["config"]["encoder"]
+    # what large images got before there were patches, and normalised vectors before there was plain
+    if "conv" not in encoder and "control" not in encoder:
+        return experiment
     return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, encoder=encoder))
 
 

@@ -1,12 +1,14 @@
 """A comparison: which runs are missing, how they are done side by side, stopped, continued and reported."""
 
 import dataclasses
+import importlib.machinery
 import json
 import os
 import signal
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def install(*what: str) -> None:
         command = (sys.executable, "-S", "-c", f"WHAT = {what!r}\n{STAND_IN}")
+        monkeypatch.setitem(sys.modules, "sb3_contrib", types.ModuleType("sb3_contrib"))  # replaced too
+        sys.modules["sb3_contrib"].__spec__ = importlib.machinery.ModuleSpec("sb3_contrib", None)
         monkeypatch.setattr(learning_runs, "COMMAND", command)
         monkeypatch.setattr(learning_runs, "_WORKER", command)
 
