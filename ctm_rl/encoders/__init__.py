@@ -38,16 +38,7 @@ class IdentityEncoder(nn.Module):
 
 
 InputEncoder = ImageEncoder | ShallowWide | ParityEncoder | DigitEncoder | IdentityEncoder | OwnEncoder
-PartEncoder = (
-    ControlEncoder
-    | PlainEncoder
-    | ConvEncoder
-    | PatchEncoder
-    | GridEncoder
-    | CategoriesEncoder
-    | TextEncoder
-    | OwnEncoder
-)
+PartEncoder = PlainEncoder | ConvEncoder | PatchEncoder | GridEncoder | CategoriesEncoder | TextEncoder | OwnEncoder
 
 
 class PartsEncoder(nn.Module):
@@ -139,7 +130,7 @@ def normalised_vectors(
     return [
         (part.normaliser, part.numbers(piece))
         for part, piece in pieces
-        if isinstance(part, (ControlEncoder, PlainEncoder, OwnEncoder)) and part.normaliser is not None
+        if isinstance(part, (PlainEncoder, OwnEncoder)) and part.normaliser is not None
     ]
 
 
