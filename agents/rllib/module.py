@@ -133,6 +133,8 @@ class CTMModule(PlainlySavedModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
 
         Steps that RLlib has appended, and padding, do not count.
         """
+        if not self.agent.config.normalize_observations:
+            return []
         observations = pack_tensors(self.agent.layout, batch[Columns.OBS])
         counts = batch.get(Columns.LOSS_MASK)
         weights = observations.new_ones(observations.shape[:2], dtype=torch.float32) if counts is None else counts

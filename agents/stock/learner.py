@@ -96,7 +96,7 @@ class MachineLearner(TorchLearner):
         RLlib then sets that of the next update.
 
         Raises:
-            Diverged: a weight is not finite.
+            Diverged: a weight, or a mean of observations, is not finite.
         """
         largest, rate = float(largest_of(private.parameters_of(self))), private.learning_rate_of(self)
         if not largest <= LARGEST:
