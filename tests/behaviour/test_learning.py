@@ -12,16 +12,17 @@ from ctm_rl.envs.data.arrays import read_mnist_subset
 
 # Without memory a policy reached 52 in these 150,000 steps (measured on two CPU cores).
 BAR = 150.0
-MINUTES = 10.0
+BUDGET = ("--budget.env-steps", "150000", "--budget.minutes", "10")
 
 
-def train_and_evaluate(run_dir: str, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """Trains for 150,000 steps, ten minutes at most, and plays 100 episodes from the checkpoint."""
-    budget = ("--budget.env-steps", "150000", "--budget.minutes", str(MINUTES))
-    assert main(["train", *arguments, *budget, "--run-dir", run_dir]) == 0
-    capsys.readouterr()
-    assert main(["evaluate", run_dir, "--episodes", "100", "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
+def train_and_evaluate(
+    capsys: pytest.CaptureFixture[str], *arguments: str, episodes: int = 100
+) -> tuple[str, dict[str, Any]]:
+    """Trains into directory ``a`` and evaluates the checkpoint; what training has printed, and the result."""
+    assert main(["train", *arguments, "--run-dir", "a"]) == 0
+    printed = capsys.readouterr().out
+    assert main(["evaluate", "a", "--episodes", str(episodes), "--json"]) == 0
+    return printed, json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.slow
@@ -32,7 +33,7 @@ def test_hidden_velocities_are_remembered(
     experiment: str, seed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = train_and_evaluate("a", capsys, experiment, "--seed", seed)
+    _, result = train_and_evaluate(capsys, experiment, "--seed", seed, *BUDGET)
     assert result["episode_return_mean"] >= BAR
 
 
@@ -43,10 +44,8 @@ def test_the_default_run_balances_for_475_steps(
     seed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "cartpole", "--seed", seed, "--run-dir", "a"]) == 0
-    capsys.readouterr()
-    assert main(["evaluate", "a", "--episodes", "100", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["episode_return_mean"] >= 475
+    _, result = train_and_evaluate(capsys, "cartpole", "--seed", seed)
+    assert result["episode_return_mean"] >= 475
 
 
 @pytest.mark.slow
@@ -55,7 +54,7 @@ def test_without_memory_the_bar_is_out_of_reach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = train_and_evaluate("a", capsys, "cartpole", "--model.is-state-carried", "False")
+    _, result = train_and_evaluate(capsys, "cartpole", "--model.is-state-carried", "False", *BUDGET)
     assert result["episode_return_mean"] < BAR / 2
 
 
@@ -68,11 +67,10 @@ def test_a_folder_of_images_is_learned(
     for split in ("train", "test"):
         digits = read_mnist_subset(split)
         write_folder(tmp_path / "digits", split, digits.array, digits.labels.tolist())
-    assert main(["train", "--data", "digits", "--budget.env-steps", "64000", "--run-dir", "a"]) == 0
-    line = capsys.readouterr().out.splitlines()[0]
-    assert line.startswith("data: 5,000 images of 28 x 28 x 1, 10 classes, 1,000 held out; pixel mean 0.13")
-    assert main(["evaluate", "a", "--episodes", "1000", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["accuracy"] >= 0.85
+    run = ("--data", "digits", "--budget.env-steps", "64000")
+    printed, result = train_and_evaluate(capsys, *run, episodes=1000)
+    assert printed.startswith("data: 5,000 images of 28 x 28 x 1, 10 classes, 1,000 held out; pixel mean 0.13")
+    assert result["accuracy"] >= 0.85
 
 
 @pytest.mark.slow
@@ -81,8 +79,7 @@ def test_matching_brackets_are_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "--task", "own_tasks:Brackets", "--budget.env-steps", "64000", "--run-dir", "a"]) == 0
-    capsys.readouterr()
-    assert main(["evaluate", "a", "--episodes", "2000", "--json"]) == 0
+    run = ("--task", "own_tasks:Brackets", "--budget.env-steps", "64000")
+    _, result = train_and_evaluate(capsys, *run, episodes=2000)
     # 58 % of the sequences match, which is what the most frequent answer reaches
-    assert json.loads(capsys.readouterr().out)["accuracy"] >= 0.9
+    assert result["accuracy"] >= 0.9
