@@ -129,7 +129,7 @@ def learning_section(task: dict[str, Any]) -> str:
     from ctm_rl.agents.bench.learning import report
 
     seeds = max(len(one["seeds"]) for one in task["contenders"])
-    what = f"Mean return of the last 100 training episodes, mean and range of {seeds} seeds"
+    what = "Mean return of the last 100 training episodes" + (f", mean and range of {seeds} seeds" if seeds > 1 else "")
     return (
         f"### {report.name_of(task)}\n\n{report.scale_line(task).capitalize()}.\n\n"
         f"{to_table(*report.task_table(task))}\n"
@@ -173,7 +173,6 @@ def nice_range(low: float, high: float) -> tuple[float, float]:
 
 # --- curves ---
 
-COLOURS = ("#3b82f6", "#f5a524", "#30a46c", "#a855f7", "#ef4444", "#64748b")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 300, 56, 36, 16, 44
 
 
@@ -182,6 +181,8 @@ def curve(data: dict[str, Any]) -> str:
 
     A line may have a ``band``: x, the lowest and the highest value there.
     """
+    from ctm_rl.agents.bench.learning.report import COLOURS
+
     right = max(x for line in data["lines"] for x, _ in line["points"])
     low, high = data["range"]
 
@@ -202,7 +203,8 @@ def curve(data: dict[str, Any]) -> str:
     for x in range(0, int(right) + 1, step):
         across, _ = place(x, low).split(",")
         parts.append(f'<text x="{across}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:,}</text>')
-    for index, (line, colour) in enumerate(zip(data["lines"], COLOURS, strict=False)):
+    for index, line in enumerate(data["lines"]):
+        colour = COLOURS[index % len(COLOURS)]
         if band := line.get("band"):
             edge = [(x, low) for x, low, _ in band] + [(x, high) for x, _, high in reversed(band)]
             points = " ".join(place(x, y) for x, y in edge)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ctm_rl.agents.bench.learning.curves import steps_of
 from ctm_rl.agents.bench.learning.results import Run
 from ctm_rl.agents.bench.learning.scores import MEASURES, Estimate, Group, count_tasks, groups_of, lowest_share
+from ctm_rl.agents.bench.output import check_writable
 from ctm_rl.agents.cluster.check import aligned
 
 _NOTE = (
@@ -16,7 +17,8 @@ _NOTE = (
     "of the last 100 training episodes; evaluated: of {episodes} episodes after training. In brackets the 95 % "
     "interval (percentile bootstrap over seeds); minutes: of training, wall clock."
 )
-_COLOURS = ("#3b82f6", "#f5a524", "#30a46c", "#a855f7", "#ef4444", "#64748b")
+COLOURS = ("#3b82f6", "#f5a524", "#30a46c", "#a855f7", "#ef4444", "#64748b")
+"""Of contenders in figures, in turn."""
 
 
 class Table(NamedTuple):
@@ -105,7 +107,10 @@ def to_text(summary: dict[str, Any], runs: Sequence[Run]) -> str:
         lines += [f"{name_of(task)}: {scale_line(task)}", *_aligned(task_table(task)), ""]
     for table in (difference_table(summary["tasks"]), count_table(summary), aggregate_table(summary)):
         lines += [*_aligned(table), ""] if table.rows else []
-    lines += [f"{task}: left out until a random policy has played it" for task in summary["unscaled"]]
+    lines += [
+        f"{task}: left out, since no random policy has played it, or no run is better than one"
+        for task in summary["unscaled"]
+    ]
     lines += [f"{name}: its runs were made with different settings or versions" for name in summary["mixed"]]
     episodes = sorted({run["episodes"] for run in runs})
     return "\n".join([*lines, _NOTE.format(episodes=" or ".join(map(str, episodes))), ""])
@@ -120,17 +125,21 @@ def draw(runs: Sequence[Run], path: Path) -> bool:
 
     Returns:
         Whether there is a figure: matplotlib is an optional extra, and there may be nothing to draw.
+
+    Raises:
+        UserError: it cannot be written.
     """
     groups, _ = groups_of(runs)
     if not groups or importlib.util.find_spec("matplotlib") is None:
         return False
+    check_writable(path)
     figures: Any = importlib.import_module("matplotlib.figure")
     num_columns = min(3, len(groups))
     num_rows = -(-len(groups) // num_columns)
     figure = figures.Figure(figsize=(5 * num_columns, 3.4 * num_rows), layout="constrained")
     all_axes = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
     names = dict.fromkeys(name for group in groups for name in group.runs)
-    colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     for axes, group in zip(all_axes, groups, strict=False):
         for name in group.runs:
             steps, low, mean, high = curve_with_range(group, name)

@@ -24,6 +24,8 @@ from ctm_rl.errors import UserError, escape_controls, expand
 
 _POLL_SECONDS = 0.3
 _USUAL_PARALLEL = 2
+_SAME_TASK = ("--env.previous-", "--env.stagger-episodes", "--env.vectorization", "--env.wrappers")
+"""Fields of the environment that leave a random policy's return as it is; wrappers are left to the user."""
 
 
 class RunsFailed(UserError):
@@ -47,10 +49,6 @@ class StudyStopped(UserError):
 def write_line(line: str) -> None:
     """Writes a line about the runs to standard error; standard output is for the report."""
     print(escape_controls(line), file=sys.stderr, flush=True)
-
-
-_SAME_TASK = ("--env.previous-", "--env.stagger-episodes", "--env.vectorization", "--env.wrappers")
-"""Fields of the environment that leave a random policy's return as it is; wrappers are left to the user."""
 
 
 def jobs_of(experiments: Mapping[str, ActingExperiment], fields: Sequence[str], options: LearningOptions) -> list[Job]:
@@ -120,11 +118,11 @@ def run_study(
     check_writable(path)
     wanted, runs = jobs_of(acting, fields, options), read_results(path)
     jobs = missing(wanted, runs)
-    settings = {key_of(run): run.get("settings") for run in runs}
-    if others := [job.name for job in wanted if settings.get(job.key, job.settings) != job.settings]:
+    there = {key_of(run): run for run in runs}
+    if others := [job.name for job in wanted if job.key in there and _is_other(there[job.key], job, options)]:
         report(
-            f"note: runs of {path.name} that were made with other settings or another version, and are not repeated: "
-            f"{len(others)}, such as {others[0]}"
+            f"note: runs of {path.name} that were made with other settings or another version, or evaluated otherwise, "
+            f"and are not repeated: {len(others)}, such as {others[0]}"
         )
     if not jobs:
         return {}
@@ -145,6 +143,12 @@ def run_study(
         add_run(path, {**result, **circumstances})
         report(f"{num_done} of {len(jobs)}: {job.name}: {_facts(result)}")
     return failures
+
+
+def _is_other(run: Run, job: Job, options: LearningOptions) -> bool:
+    """Whether a run is not what its job would do now."""
+    evaluated = {"settings": job.settings, "episodes": options.episodes, "deterministic": options.deterministic}
+    return any(run.get(name, value) != value for name, value in evaluated.items())
 
 
 def _finished(
@@ -252,6 +256,5 @@ def report_of(options: LearningOptions) -> str:
     runs = read_results(path)
     summary = summarise(runs)
     figure = path.with_suffix(".png")
-    check_writable(figure)
     note = f"figure: {figure}\n" if draw(runs, figure) else ""
     return json.dumps(summary) + "\n" if options.json else to_text(summary, runs) + note

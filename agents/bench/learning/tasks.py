@@ -1,17 +1,7 @@
 """What a comparison needs to know of its tasks: how many steps they are learned for, and what a good return is."""
 
-ENV_STEPS = {
-    "cartpole": 100_000,
-    "pendulum-no-velocity": 100_000,
-    "mountaincar-no-velocity": 300_000,
-    "acrobot": 200_000,
-    "minigrid-doorkey": 200_000,
-    "minigrid-memory": 500_000,
-    "minigrid-keycorridor": 500_000,
-    "minigrid-fourrooms": 1_000_000,
-    "popgym-": 1_000_000,
-}
-"""Environment steps of a run, by the task's name or what it begins with."""
+ENV_STEPS = {"minigrid-keycorridor": 500_000, "minigrid-fourrooms": 1_000_000}
+"""Environment steps of a run, of tasks whose experiments have a larger budget than a comparison needs."""
 REFERENCES = {
     "cartpole": 500.0,
     "pendulum-no-velocity": -217.9,
@@ -34,18 +24,12 @@ def env_steps_of(task: str, default: int) -> int:
 
     Args:
         task: its name.
-        default: the budget of its experiment, for tasks without a usual number.
+        default: the budget of its experiment.
     """
-    found = _found(task, ENV_STEPS)
-    return default if found is None else int(found)
+    return ENV_STEPS.get(task, default)
 
 
 def reference_of(task: str) -> float | None:
     """The return that is worth a score of 100; ``None``: none is known."""
-    return _found(task, REFERENCES)
-
-
-def _found(task: str, table: dict[str, float] | dict[str, int]) -> float | None:
-    """The value of the longest name that is the task's, or with a dash at its end begins it."""
-    fitting = [name for name in table if name == task or (name.endswith("-") and task.startswith(name))]
-    return table[max(fitting, key=len)] if fitting else None
+    fitting = [name for name in REFERENCES if name == task or (name.endswith("-") and task.startswith(name))]
+    return REFERENCES[max(fitting, key=len)] if fitting else None

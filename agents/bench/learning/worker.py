@@ -1,6 +1,5 @@
 """A process that runs a contender which is not ``ctm-rl train``: reads its task as JSON, answers with a line of it."""
 
-import dataclasses
 import json
 import sys
 from typing import Any
@@ -40,8 +39,7 @@ def _run(experiment: ActingExperiment, task: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     values = {name: task[name] for name in ("seed", "env_steps", "episodes", "deterministic")}
-    settings = settings_of(task["task"])
-    return {**contender_sb3.run(experiment.env, settings, **values), "settings": dataclasses.asdict(settings)}
+    return contender_sb3.run(experiment.env, settings_of(task["task"]), **values)
 
 
 def play_randomly(config: EnvConfig, num_episodes: int, seed: int) -> list[float]:

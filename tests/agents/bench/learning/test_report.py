@@ -42,7 +42,9 @@ def test_few_runs_make_a_shorter_text() -> None:
     assert "difference" not in alone
     assert re.search(r"\nctm +1 +50\.0 +500 +500 +1\.0\n", alone)  # one seed has no intervals
     left_out = to_text(summarise(RUNS[1:]), RUNS[1:])
-    assert left_out.startswith("cartpole: left out until a random policy has played it\n")
+    assert left_out.startswith(
+        "cartpole: left out, since no random policy has played it, or no run is better than one\n"
+    )
     mixed = [*RUNS[:2], {**RUNS[2], "settings": "b"}]
     assert "ctm on cartpole: its runs were made with different settings or versions" in to_text(summarise(mixed), mixed)
 

@@ -147,10 +147,21 @@ def test_runs_of_other_settings_are_kept_with_a_note(tmp_path: Path, stand_in: C
     add_run(tmp_path / "a.json", learned("cartpole", "ctm", 1, [1.0], settings="before"))
     _, lines = study(tmp_path, contenders=("ctm",))
     assert lines[0] == (
-        "note: runs of a.json that were made with other settings or another version, and are not repeated: 1, such as "
-        "cartpole-ctm-1000-seed-1"
+        "note: runs of a.json that were made with other settings or another version, or evaluated otherwise, and are "
+        "not repeated: 1, such as cartpole-ctm-1000-seed-1"
     )
     assert lines[1].startswith("runs to do: 1, ")  # the random policy
+
+
+@pytest.mark.parametrize(("options", "num_others"), [({}, 0), ({"episodes": 5}, 2), ({"deterministic": False}, 1)])
+def test_runs_that_were_evaluated_otherwise_are_kept_with_a_note(
+    options: dict[str, Any], num_others: int, tmp_path: Path, stand_in: Callable[..., None]
+) -> None:
+    stand_in()
+    study(tmp_path, contenders=("ctm",))
+    _, lines = study(tmp_path, contenders=("ctm",), **options)
+    found = [line.partition(" are not repeated: ")[2] for line in lines]
+    assert [one.partition(",")[0] for one in found] == ([str(num_others)] if num_others else [])
 
 
 def test_a_run_that_fails_loses_no_other_and_is_tried_again(tmp_path: Path, stand_in: Callable[..., None]) -> None:
