@@ -174,7 +174,8 @@ def only_here(module: str, *, even_if_imported: bool = False) -> str | None:
     if module in sys.modules and not even_if_imported:
         # What a command line names may have been looked at already.
         is_from_here = here in _added_folders and found.origin == getattr(sys.modules[top], "__file__", None)
-        return os.path.realpath(here) if is_from_here and found.origin is not None else None
+        if found.origin is None or not is_from_here:
+            return None
     before = sys.path
     try:
         sys.path = installed_path()

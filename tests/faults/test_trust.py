@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import importlib
+import importlib.machinery
 import json
 import os
 import shutil
@@ -402,6 +404,31 @@ def test_the_current_folder_counts_as_installed_only_where_it_is_named(
         monkeypatch.setenv("PYTHONPATH", entries)
         monkeypatch.setattr(sys, "path", path)
         assert trust.installed_path() == expected
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_a_package_that_is_installed_from_this_folder_is_trusted_after_an_own_module_of_it(
+    is_installed: bool, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Editable:
+        """What an editable installation puts among the finders."""
+
+        @staticmethod
+        def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+            return importlib.machinery.PathFinder.find_spec(name, [str(place)]) if name == "mine" else None
+
+    (place / "mine.py").touch()
+    if is_installed:
+        monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Editable])
+    monkeypatch.syspath_prepend(str(place))
+    importlib.import_module("mine")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(place)])
+    trust.import_from_current_folder()
+    try:
+        claims = [(claim.value, claim.folder) for claim in trust.value_claims({"--env.id": "mine:Roll-v0"})]
+        assert claims == ([] if is_installed else [("mine", os.path.realpath(place))])
+    finally:
+        del sys.modules["mine"]
 
 
 def test_the_folder_of_a_script_is_not_installed_although_ray_comes_before_it(
