@@ -47,6 +47,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"agents.run_directory", "agents.cluster", "agents.callbacks", "agents.loggers"}
     | {"agents.evaluation", "envs.wrappers"},
     "agents.seeds": {"agents.experiments", "agents.run_directory", "agents.cluster"},
+    "agents.report": {
+        *CORE,
+        "agents.experiments",
+        "agents.rllib",
+        "agents.run_directory",
+        "agents.evaluation",
+        "envs.*",
+    },
     "agents.tuning": {*CORE, "agents.experiments", "agents.run_directory", "agents.cluster", "agents.runs"}
     | {"agents.callbacks", "agents.loggers"},
     "agents.bench": {*CORE, *AGENTS, "agents.run_directory", "agents.cluster", "agents.runs", "agents.supervised"},
