@@ -341,7 +341,9 @@ def shortened(words: list[str], number: int) -> tuple[str, ...]:
         return ()
     run_dir = () if "--run-dir" in words else ("--run-dir", f"runs/{number}")
     is_answering = words[1] in ("parity", "mnist", "--data", "--task")
-    return (*(SHORT_ANSWERING if is_answering else SHORT_ACTING), *run_dir)
+    # this Ray was started elsewhere: a process for evaluations would not find the page's modules
+    no_eval = ("--eval.every", "None") if "--eval.every" in words else ()
+    return (*(SHORT_ANSWERING if is_answering else SHORT_ACTING), *no_eval, *run_dir)
 
 
 # --- links and paths ---
