@@ -287,6 +287,9 @@ def test_a_wheel_holds_every_module_and_nothing_else() -> None:
     expected = {str(path.relative_to(ROOT)) for path in MODULES.values()}
     assert {file for file in files if file.endswith(".py")} == expected
     assert {"ctm_rl/py.typed", "ctm_rl/envs/data/mnist.npz"} <= files
+    assets = [path for path in (PACKAGE / "agents" / "report" / "assets").glob("**/*") if path.is_file()]
+    assets += (PACKAGE / "agents" / "report" / "assets" / "uplot").iterdir()
+    assert {str(path.relative_to(ROOT)) for path in assets} <= files
     assert distribution.version == ctm_rl.__version__
 
 

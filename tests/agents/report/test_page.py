@@ -1,0 +1,233 @@
+"""The page of a report: one file that loads nothing, and what a browser shows of it."""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import Browser, browser
+from example_report import ATTACK, STEPS, TICKS, example_report
+from paths import ROOT
+
+from ctm_rl.agents.report.document import Document, Matrix, Sample, Section, Table, to_plain
+from ctm_rl.agents.report.page import MAX_BYTES, render_page, write_page
+from ctm_rl.errors import UserError
+
+UPLOT = ROOT / "third_party" / "uplot"
+
+
+class Elements(HTMLParser):
+    """The tags of a page with their attributes, and the contents of its scripts, styles and title."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.contents: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] in ("script", "style", "title") and data.strip():
+            self.contents.append((self.tags[-1][0], data))
+
+    def of(self, tag: str) -> list[str]:
+        return [content for name, content in self.contents if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render_page(example_report())
+
+
+@pytest.fixture(scope="module")
+def elements(page: str) -> Elements:
+    return Elements(page)
+
+
+def test_uplot_is_as_published() -> None:
+    recorded = dict(re.findall(r"\| `([\w.]+)` \| `(\w{64})` \|", (UPLOT / "README.md").read_text()))
+    files = {path.name for path in UPLOT.iterdir()} - {"README.md"}
+    assert recorded == {name: hashlib.sha256((UPLOT / name).read_bytes()).hexdigest() for name in files}
+
+
+def test_a_page_loads_nothing(page: str, elements: Elements) -> None:
+    addresses = [
+        value for _, attributes in elements.tags for name in ("src", "href") if (value := attributes.get(name))
+    ]
+    assert addresses == ["data:,"]
+    assert {tag for tag, _ in elements.tags} <= {
+        "html",
+        "head",
+        "meta",
+        "link",
+        "title",
+        "style",
+        "body",
+        "script",
+        "noscript",
+    }
+    assert not re.findall(r"@import|url\((?!data:)", "".join(elements.of("style")))
+    assert not re.findall(
+        r"\bfetch\(|XMLHttpRequest|WebSocket|importScripts|\bimport\(", "".join(elements.of("script")[1:])
+    )
+    assert len(page.encode()) < 0.5 * MAX_BYTES
+
+
+def test_the_policy_forbids_any_network_and_any_other_script(elements: Elements) -> None:
+    policies = [attributes for tag, attributes in elements.tags if tag == "meta" and "http-equiv" in attributes]
+    policy = dict(part.split(" ", 1) for part in str(policies[0]["content"]).split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["img-src"] == "data: blob:"
+    assert set(policy) == {"default-src", "script-src", "style-src", "img-src", "base-uri", "form-action"}
+    data, *scripts = elements.of("script")
+    assert json.loads(data)["title"] == "A machine that thinks"
+    for name, contents in {"script-src": scripts, "style-src": elements.of("style")}.items():
+        hashes = [base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() for content in contents]
+        assert policy[name].split() == [f"'sha256-{one}'" for one in hashes]
+
+
+def test_texts_stay_what_they_are(elements: Elements) -> None:
+    assert json.loads(elements.of("script")[0]) == json.loads(json.dumps(to_plain(example_report())))
+    attacked = Document(title=ATTACK, sections=[])
+    assert Elements(render_page(attacked)).of("title") == [ATTACK]
+
+
+def test_scripts_share_one_strict_scope(elements: Elements) -> None:
+    ours = elements.of("script")[2]
+    assert ours.startswith('(() => {\n"use strict";\n')
+    assert ours.rstrip().endswith("})();")
+    assert "</script" not in ours.lower()
+
+
+def large(megabytes: float, title: str = "large") -> Matrix:
+    side = int((megabytes * 1e6 / (2 * 4 / 3)) ** 0.5)
+    return Matrix(title=title, values=np.zeros((side, side)), x_label="x", y_label="y")
+
+
+def test_samples_that_do_not_fit_are_left_out_evenly() -> None:
+    samples = [
+        Sample(name=f"sample {i}", verdict="right" if i < 8 else "wrong", num_places=1, figures=[large(0.9)])
+        for i in range(10)
+    ]
+    document = Document(title="t", sections=[Section(name="samples", title="Samples", samples=samples)])
+    text = render_page(document)
+    shown = json.loads(Elements(text).of("script")[0])
+    assert 4e6 < len(text.encode()) <= MAX_BYTES
+    assert [one["name"] for one in shown["sections"][0]["samples"]] == [f"sample {i}" for i in (0, 1, 2, 8, 9)]
+    assert shown["notes"] == [
+        "5 of 10 samples are left out: with all of them, the page would take 9.1 MB, and at most 5.0 MB are allowed."
+    ]
+
+
+def test_a_page_too_large_without_samples_is_an_error_that_names_figures(tmp_path: Path) -> None:
+    figures = [large(6, "all neurons"), large(0.1)]
+    document = Document(title="t", sections=[Section(name="s", title="S", figures=figures)])
+    with pytest.raises(
+        UserError, match=r"would take 6\.3 MB, and at most 5\.0 MB are allowed; .*all neurons \(6\.0 MB\), large"
+    ):
+        write_page(document, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def with_broken_figure(document: Document) -> Document:
+    """The example with a figure that cannot be drawn."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Unknown(Table):
+        kind = "unknown"
+
+    broken = Section(name="broken", title="Broken", figures=[Unknown(title="broken", columns=[], rows=[])])
+    return dataclasses.replace(document, sections=[*document.sections, broken])
+
+
+def place(page: Browser) -> str:
+    return page.run("return document.querySelector('.bar-place').textContent")
+
+
+def moving(page: Browser) -> list:
+    return [one for one in page.figures() if one.get_attribute("data-moves") == "yes"]
+
+
+def looks(page: Browser) -> dict[str, str]:
+    """What each moving figure shows: its pixels, or its text and where its marker is."""
+    seen = {}
+    for one in moving(page):
+        page.show(one)
+        marker = "return arguments[0].innerText + (arguments[0].querySelector('.chart-marker')?.style.transform ?? '')"
+        seen[page.title_of(one)] = f"{page.pixels(one)} {page.run(marker, one)}"
+    return seen
+
+
+def check_moves(page: Browser, *keys: tuple[str, ...]) -> None:
+    """Each key changes what the moving figures show."""
+    seen = looks(page)
+    for key in keys:
+        page.press(*key)
+    after = looks(page)
+    assert len(seen) > 2
+    assert [title for title, look in seen.items() if after[title] == look] == []
+
+
+def test_a_browser_shows_every_figure_and_the_slider_moves_them(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    write_page(with_broken_figure(example_report()), path)
+    with browser() as page:
+        page.prefer(prefers_color_scheme="light")
+        page.resize(1280)
+        page.open(path)
+
+        *whole, broken = page.figures()
+        for figure in whole:
+            page.show(figure)
+            assert figure.get_attribute("data-state") == "drawn", page.title_of(figure)
+            assert not page.is_blank(figure), page.title_of(figure)
+        page.show(broken)
+        assert broken.get_attribute("data-state") == "failed"
+        assert "nothing here draws figures of kind" in broken.text
+        (message,) = page.console()
+        assert "unknown" in message
+        assert page.run("return document.title") == "A machine that thinks"
+        assert page.overflow() == 0
+
+        # The slider, by keys: everything that moves does.
+        assert place(page) == f"tick {TICKS} of {TICKS}"
+        check_moves(page, ("shift", "left"), ("right",))
+        assert place(page) == f"tick {TICKS - 9} of {TICKS}"
+        page.press("?")
+        assert page.run("return document.querySelector('dialog').open")
+        page.press("escape")
+
+        # The next samples; the last is an episode, whose time has steps.
+        page.press("n")
+        assert "wrong" in page.run("return document.querySelector('.sample-name').textContent")
+        page.press("n")
+        assert place(page) == "step 0, tick 1 of 3"
+        check_moves(page, ("right",), ("right",), ("right",), ("right",))
+        assert place(page) == "step 1, tick 2 of 3"
+        page.run("document.querySelector('input[type=range]').focus()")
+        page.press("end")
+        assert place(page) == f"step {STEPS - 1}, tick 3 of 3"
+        assert page.run("return document.activeElement.getAttribute('aria-valuetext')") == place(page)
+        page.press("space")
+        page.wait("document.querySelector('.play').title === 'Play'")
+        assert place(page) == f"step {STEPS - 1}, tick 3 of 3"
+
+        # Dark, and as narrow as a phone.
+        light = page.run("return getComputedStyle(document.documentElement).backgroundColor")
+        page.prefer(prefers_color_scheme="dark", prefers_reduced_motion="reduce")
+        assert page.run("return getComputedStyle(document.documentElement).backgroundColor") != light
+        page.resize(400)
+        for figure in page.figures()[:-1]:
+            page.show(figure)
+            assert not page.is_blank(figure), page.title_of(figure)
+        assert page.overflow() == 0
+        assert page.console() == []
+        assert page.requests() == [path.as_uri()]
