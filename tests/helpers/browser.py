@@ -4,7 +4,9 @@ Debian's chromium and chromedriver are used; their paths are given, so that Sele
 them is missing, the test is skipped with the reason.
 """
 
+import base64
 import contextlib
+import dataclasses
 import json
 import shutil
 import tempfile
@@ -43,26 +45,75 @@ KEYS = {
     "enter": "\ue007",
     "space": " ",
 }
-_BLANK = """
-const canvases = [...arguments[0].querySelectorAll("canvas")].filter((one) => one.width && one.height);
-return canvases.map((canvas) => {
-  const copy = document.createElement("canvas");
-  [copy.width, copy.height] = [canvas.width, canvas.height];
-  const context = copy.getContext("2d", { willReadFrequently: true });
-  context.drawImage(canvas, 0, 0);
-  const { data } = context.getImageData(0, 0, copy.width, copy.height);
-  const pixels = new Uint32Array(data.buffer);
-  const seen = new Set();
-  let drawn = 0;
-  let sum = 0;
-  for (let i = 0; i < pixels.length; i++) {
-    if (pixels[i] >>> 24) drawn++;
-    if (seen.size < 1000) seen.add(pixels[i]);
-    sum = (Math.imul(sum, 31) + pixels[i]) | 0;
-  }
-  return [drawn, seen.size, sum];
-});
+_LOOK = """
+const look = (figure) => {
+  const canvases = [...figure.querySelectorAll("canvas")].filter((one) => one.width && one.height);
+  const pixels = canvases.map((canvas) => {
+    const copy = document.createElement("canvas");
+    [copy.width, copy.height] = [canvas.width, canvas.height];
+    const context = copy.getContext("2d", { willReadFrequently: true });
+    context.drawImage(canvas, 0, 0);
+    const numbers = new Uint32Array(context.getImageData(0, 0, copy.width, copy.height).data.buffer);
+    const seen = new Set();
+    let drawn = 0;
+    let sum = 0;
+    for (let i = 0; i < numbers.length; i++) {
+      if (numbers[i] >>> 24) drawn++;
+      if (seen.size < 1000 && (!i || numbers[i] !== numbers[i - 1])) seen.add(numbers[i]);
+      sum = (Math.imul(sum, 31) + numbers[i]) | 0;
+    }
+    return [drawn, seen.size, sum];
+  });
+  const { kind, state, moves } = figure.dataset;
+  const title = figure.querySelector("h3")?.textContent ?? kind;
+  const text = figure.querySelector(".figure-body").innerText.trim();
+  const marks = [...figure.querySelectorAll(".chart-marker")].map((one) => one.style.transform);
+  return { kind, state, title, text, pixels, moves: moves === "yes", marks };
+};
 """
+_SURVEY = (
+    _LOOK
+    + """
+const done = arguments[0];
+const frame = () => new Promise(requestAnimationFrame);
+(async () => {
+  const looks = [];
+  for (const figure of document.querySelectorAll("figure")) {
+    figure.scrollIntoView({ block: "center", behavior: "instant" });
+    await frame();
+    for (let i = 0; i < 200 && figure.dataset.state === "waiting"; i++) await frame();
+    await frame();
+    await frame();
+    looks.push(look(figure));
+  }
+  done(looks);
+})();
+"""
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What a figure on the page looks like."""
+
+    title: str
+    kind: str
+    state: str
+    """``drawn``, ``failed``, or ``waiting`` where it never came onto the screen."""
+    moves: bool
+    """Whether the slider moves it."""
+    text: str
+    pixels: list[list[int]]
+    """Of each canvas: pixels that are not transparent, number of colours (to 1000), a checksum."""
+    marks: list[str]
+    """Where the marker of a chart stands."""
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it shows nothing: no canvas with at least two colours, and no text where there is no canvas."""
+        if self.pixels:
+            return all(drawn == 0 or colours < 2 for drawn, colours, _ in self.pixels)
+        return not self.text
 
 
 class Browser:
@@ -143,26 +194,19 @@ class Browser:
         """The elements of all figures, in order."""
         return self.driver.find_elements("css selector", "figure")
 
-    def title_of(self, figure: Any) -> str:
-        """A figure's title, for messages."""
-        return self.run("return arguments[0].querySelector('h3')?.textContent ?? arguments[0].outerHTML", figure)
+    def survey(self) -> list[Look]:
+        """Scrolls to all figures in turn, waits until each is drawn, and tells what they look like."""
+        return [Look(**seen) for seen in self.driver.execute_async_script(_SURVEY)]
+
+    def look(self, figure: Any) -> Look:
+        """What a figure looks like where it stands."""
+        return Look(**self.run(f"{_LOOK} return look(arguments[0])", figure))
 
     def show(self, element: Any) -> None:
         """Scrolls to an element and waits until it has been drawn."""
         self.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
         self.frame()
         self.frame()
-
-    def pixels(self, element: Any) -> list[tuple[int, int, int]]:
-        """Of each canvas in an element: pixels that are not transparent, number of colours (to 1000), a checksum."""
-        return [(drawn, colours, checksum) for drawn, colours, checksum in self.run(_BLANK, element)]
-
-    def is_blank(self, element: Any) -> bool:
-        """Whether an element shows nothing: no canvas with at least two colours, and no text in place of one."""
-        canvases = self.pixels(element)
-        if canvases:
-            return all(drawn == 0 or colours < 2 for drawn, colours, _ in canvases)
-        return not self.run("return arguments[0].querySelector('.figure-body').innerText.trim()", element)
 
     def overflow(self) -> int:
         """By how many pixels the page is wider than the window."""
@@ -175,8 +219,6 @@ class Browser:
             size = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
             options["captureBeyondViewport"] = True
             options["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
-        import base64
-
         path.write_bytes(base64.b64decode(self.driver.execute_cdp_cmd("Page.captureScreenshot", options)["data"]))
 
 

@@ -5,6 +5,12 @@
  */
 
 const decodedArrays = new WeakMap();
+// Making a format takes far longer than using it.
+const fixedFormats = Array.from({ length: 9 }, (_, digits) =>
+  new Intl.NumberFormat("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }),
+);
+const wholeFormat = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const shortFormat = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 4 });
 let halfPrecisionValues = null;
 
 /** The value of each of the 65,536 numbers in half precision, by its bits. */
@@ -119,18 +125,14 @@ function formatNumber(value) {
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   const size = Math.abs(value);
   if (size !== 0 && (size >= 1e9 || size < 1e-4)) return value.toExponential(2).replace("-", "−");
-  const text =
-    size >= 1000
-      ? Math.round(value).toLocaleString("en-US")
-      : Number(value.toPrecision(4)).toLocaleString("en-US", { maximumSignificantDigits: 4 });
-  return text.replace("-", "−");
+  return (size >= 1000 ? wholeFormat : shortFormat).format(value).replace("-", "−");
 }
 
 /** A number beside others of a range, with three digits of that. @param {[number, number]} limits */
 function formatWithin(value, [low, high]) {
   if (value === null || value === undefined || !Number.isFinite(value)) return formatNumber(value);
   const digits = Math.min(8, Math.max(0, 2 - Math.floor(Math.log10(high - low || 1))));
-  return Number(value).toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace("-", "−");
+  return fixedFormats[digits].format(value).replace("-", "−");
 }
 
 /** A number on an axis, short: 1.5M. @param {number} value */

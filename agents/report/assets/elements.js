@@ -42,6 +42,9 @@ const tip = {
   },
 };
 
+/** Pixels of a canvas that phones can still hold. */
+const MAX_CANVAS_PIXELS = 8e6;
+
 /** The font of labels in canvases. @param {number} size in CSS pixels. */
 function canvasFont(size, weight = 400) {
   return `${weight} ${size}px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif`;
@@ -80,6 +83,7 @@ function makeBoard(page, element, options) {
   let width = 0;
   let height = 0;
   let ratio = 1;
+  let screen = 0;
 
   const paintInto = (target, paint) => {
     target.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -107,10 +111,11 @@ function makeBoard(page, element, options) {
   const resize = () => {
     const available = Math.floor(element.clientWidth);
     const present = window.devicePixelRatio || 1;
-    if (!available || (available === width && ratio === present)) return;
+    if (!available || (available === width && screen === present)) return;
     width = available;
-    ratio = present;
+    screen = present;
     height = Math.round(options.height(width));
+    ratio = Math.min(screen, Math.sqrt(MAX_CANVAS_PIXELS / (width * height)));
     canvas.style.height = `${height}px`;
     canvas.width = Math.round(width * ratio);
     canvas.height = Math.round(height * ratio);

@@ -89,7 +89,11 @@ function chartOptions(figure, lines, limits, width, colours) {
     legend: { show: false },
     cursor: { y: false, drag: { x: true, y: false }, points: { size: 7 } },
     scales: {
-      x: { time: false, range: (_, low, high) => (low === high ? [left - 0.5, right + 0.5] : [low, high]) },
+      x: {
+        time: false,
+        // Some room at the ends, so that the last point is whole; none when zoomed in.
+        range: (_, low, high) => (low <= left && high >= right ? paddedLimits([left, right], 0.015) : [low, high]),
+      },
       y: { range: () => limits },
     },
     axes: [

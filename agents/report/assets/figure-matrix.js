@@ -40,14 +40,14 @@ function heatImage(values, rows, columns, name, limits) {
   return canvas;
 }
 
-/** Numbers or names along an axis of cells: [position in cells, text]. */
-function cellLabels(names, count, room) {
+/** Numbers or names along an axis of cells: [position in cells, text]. @param {number} first number of the first cell. */
+function cellLabels(names, count, room, first = 0) {
   if (names.length) {
     const every = Math.max(1, Math.ceil(count / Math.max(1, room)));
     return names.map((name, i) => [i + 0.5, name]).filter((_, i) => i % every === 0);
   }
-  const ticks = niceTicks(0, count - 1, Math.max(1, Math.min(room, 6)));
-  return ticks.filter(Number.isInteger).map((tick) => [tick + 0.5, String(tick)]);
+  const ticks = niceTicks(first, first + count - 1, Math.max(1, Math.min(room, 6)));
+  return ticks.filter(Number.isInteger).map((tick) => [tick - first + 0.5, String(tick)]);
 }
 
 /** Paints the names, numbers and labels around a heat map. */
@@ -57,7 +57,7 @@ function paintMatrixAxes(context, box, rows, columns, figure, colours) {
   context.textAlign = "center";
   context.textBaseline = "top";
   const widest = figure.x_names.length ? labelWidth(context, figure.x_names) : 34;
-  for (const [at, text] of cellLabels(figure.x_names, columns, Math.floor(box.width / widest))) {
+  for (const [at, text] of cellLabels(figure.x_names, columns, Math.floor(box.width / widest), firstColumn(figure))) {
     context.fillText(text, box.left + (box.width * at) / columns, box.top + box.height + 6);
   }
   context.textAlign = "right";
@@ -93,7 +93,7 @@ registerFigure(
       const isSquare = rows <= columns * 1.6 && columns <= rows * 1.6;
       const wide = isSquare ? Math.min(room, (380 * columns) / rows) : room;
       const least = figure.y_names.length ? 15 * Math.min(rows, 40) : 110;
-      const high = isSquare ? (wide * rows) / columns : (wide * rows) / columns;
+      const high = (wide * rows) / columns;
       return { left, top: 6, width: wide, height: Math.round(Math.min(420, Math.max(least, high))) };
     };
     let box = null;
@@ -117,7 +117,7 @@ registerFigure(
       const row = Math.floor(((y - box.top) / box.height) * rows);
       const column = Math.floor(((x - box.left) / box.width) * columns);
       if (row < 0 || row >= rows || column < 0 || column >= columns) return null;
-      const [rowName, columnName] = [figure.y_names[row] ?? row, figure.x_names[column] ?? column];
+      const [rowName, columnName] = [figure.y_names[row] ?? row, figure.x_names[column] ?? column + firstColumn(figure)];
       const names = `${figure.y_label || "row"} ${rowName}, ${figure.x_label || "column"} ${columnName}`;
       return `${names}: ${formatNumber(here()[row * columns + column])}`;
     };
@@ -138,6 +138,11 @@ registerFigure(
     },
   },
 );
+
+/** The number of the first column: ticks count from 1, all else from 0. */
+function firstColumn(figure) {
+  return figure.cursor === "tick" ? 1 : 0;
+}
 
 /** The column that a cursor stands on, from 0. @param {At} at */
 function cursorColumn(cursor, at) {

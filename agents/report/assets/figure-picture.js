@@ -2,6 +2,9 @@
 
 const MAX_PICTURE_HEIGHT = 400;
 const MAX_PICTURE_WIDTH = 520;
+/** Of a small image's pixel, in CSS pixels, unless the image would be smaller than this. */
+const MAX_PIXEL = 10;
+const LEAST_PICTURE = 180;
 const MAX_KEPT_IMAGES = 48;
 const NUM_IMAGES_AHEAD = 6;
 const ATTENTION_ALPHA = 0.8;
@@ -292,7 +295,8 @@ registerFigure(
     images.whenReady(() => {
       const { height: rows, width: columns } = images;
       const boxOf = (width) => {
-        const scale = Math.min(Math.min(width, MAX_PICTURE_WIDTH) / columns, MAX_PICTURE_HEIGHT / rows);
+        const fitted = Math.min(Math.min(width, MAX_PICTURE_WIDTH) / columns, MAX_PICTURE_HEIGHT / rows);
+        const scale = Math.min(fitted, Math.max(MAX_PIXEL, LEAST_PICTURE / Math.max(rows, columns)));
         return { left: 0, top: 0, width: scale * columns, height: scale * rows, scale, rows, columns };
       };
       const paint = (context, width, _, colours) => {

@@ -87,7 +87,7 @@ registerFigure(
 );
 
 const TIMELINE_ROW = 30;
-const TIMELINE_AXIS = 30;
+const TIMELINE_AXIS = 40;
 
 /** Paints the spans of a row; a label that does not fit into its span runs on until the next one. */
 function paintSpans(context, spans, x, top, colour, colours) {
@@ -146,8 +146,9 @@ registerFigure(
       context.font = canvasFont(11.5);
       context.textAlign = "center";
       for (const tick of niceTicks(1, numPlaces, 8)) {
-        if (tick >= 1 && Number.isInteger(tick)) context.fillText(String(tick), x(tick - 0.5), height - 14);
+        if (tick >= 1 && Number.isInteger(tick)) context.fillText(String(tick), x(tick - 0.5), height - 30);
       }
+      paintAxisLabel(context, "tick", (left + width) / 2, height - 16, colours);
     };
     const moving = (context, width, height, colours) => {
       const x = scaleOf(width);

@@ -1,6 +1,6 @@
 /** Small multiples of lines over the time, such as the activations of neurons. */
 
-const TRACE_WIDTH = 170;
+const TRACE_WIDTH = 150;
 const TRACE_HEIGHT = 62;
 const TRACE_GAP = 14;
 
@@ -43,7 +43,9 @@ registerFigure(
     });
 
     const layout = (width) => {
-      const columns = Math.max(1, Math.min(numTraces, Math.floor((width + TRACE_GAP) / (TRACE_WIDTH + TRACE_GAP))) || 1);
+      const most = Math.max(1, Math.min(numTraces, Math.floor((width + TRACE_GAP) / (TRACE_WIDTH + TRACE_GAP))));
+      // Rows of equal length.
+      const columns = Math.ceil(numTraces / Math.ceil(numTraces / most));
       const cell = (width - TRACE_GAP * (columns - 1)) / columns;
       return { columns, cell, rows: Math.ceil(numTraces / columns) };
     };

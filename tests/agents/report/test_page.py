@@ -14,10 +14,11 @@ from browser import Browser, browser
 from example_report import ATTACK, STEPS, TICKS, example_report
 from paths import ROOT
 
-from ctm_rl.agents.report.document import Document, Matrix, Sample, Section, Table, to_plain
+from ctm_rl.agents.report.document import Document, Figure, Matrix, Sample, Section, Table, to_plain
 from ctm_rl.agents.report.page import MAX_BYTES, render_page, write_page
 from ctm_rl.errors import UserError
 
+KINDS = {kind.kind for kind in Figure.__subclasses__() if kind.__module__ == Figure.__module__}
 UPLOT = ROOT / "third_party" / "uplot"
 
 
@@ -152,28 +153,16 @@ def place(page: Browser) -> str:
     return page.run("return document.querySelector('.bar-place').textContent")
 
 
-def moving(page: Browser) -> list:
-    return [one for one in page.figures() if one.get_attribute("data-moves") == "yes"]
-
-
-def looks(page: Browser) -> dict[str, str]:
-    """What each moving figure shows: its pixels, or its text and where its marker is."""
-    seen = {}
-    for one in moving(page):
-        page.show(one)
-        marker = "return arguments[0].innerText + (arguments[0].querySelector('.chart-marker')?.style.transform ?? '')"
-        seen[page.title_of(one)] = f"{page.pixels(one)} {page.run(marker, one)}"
-    return seen
-
-
-def check_moves(page: Browser, *keys: tuple[str, ...]) -> None:
-    """Each key changes what the moving figures show."""
-    seen = looks(page)
+def check_moves(page: Browser, *keys: tuple[str, ...]) -> set[str]:
+    """The kinds of all figures; pressing keys changes what all moving figures show, and leaves none blank."""
+    before = page.survey()
     for key in keys:
         page.press(*key)
-    after = looks(page)
-    assert len(seen) > 2
-    assert [title for title, look in seen.items() if after[title] == look] == []
+    after = page.survey()
+    assert sum(look.moves for look in before) > 2
+    assert [old.title for old, new in zip(before, after, strict=True) if old.moves and old == new] == []
+    assert [look.title for look in after if look.is_blank] == []
+    return {look.kind for look in after}
 
 
 def test_a_browser_shows_every_figure_and_the_slider_moves_them(tmp_path: Path) -> None:
@@ -184,14 +173,10 @@ def test_a_browser_shows_every_figure_and_the_slider_moves_them(tmp_path: Path) 
         page.resize(1280)
         page.open(path)
 
-        *whole, broken = page.figures()
-        for figure in whole:
-            page.show(figure)
-            assert figure.get_attribute("data-state") == "drawn", page.title_of(figure)
-            assert not page.is_blank(figure), page.title_of(figure)
-        page.show(broken)
-        assert broken.get_attribute("data-state") == "failed"
-        assert "nothing here draws figures of kind" in broken.text
+        *whole, broken = page.survey()
+        assert [look.title for look in whole if look.state != "drawn" or look.is_blank] == []
+        assert broken.state == "failed"
+        assert broken.text.startswith("This figure could not be drawn: nothing here draws figures of kind")
         (message,) = page.console()
         assert "unknown" in message
         assert page.run("return document.title") == "A machine that thinks"
@@ -199,7 +184,7 @@ def test_a_browser_shows_every_figure_and_the_slider_moves_them(tmp_path: Path) 
 
         # The slider, by keys: everything that moves does.
         assert place(page) == f"tick {TICKS} of {TICKS}"
-        check_moves(page, ("shift", "left"), ("right",))
+        kinds = check_moves(page, ("shift", "left"), ("right",))
         assert place(page) == f"tick {TICKS - 9} of {TICKS}"
         page.press("?")
         assert page.run("return document.querySelector('dialog').open")
@@ -210,13 +195,15 @@ def test_a_browser_shows_every_figure_and_the_slider_moves_them(tmp_path: Path) 
         assert "wrong" in page.run("return document.querySelector('.sample-name').textContent")
         page.press("n")
         assert place(page) == "step 0, tick 1 of 3"
-        check_moves(page, ("right",), ("right",), ("right",), ("right",))
+        kinds |= check_moves(page, ("right",), ("right",), ("right",), ("right",))
+        assert kinds == {"unknown", *KINDS} - {"machine"}
         assert place(page) == "step 1, tick 2 of 3"
         page.run("document.querySelector('input[type=range]').focus()")
         page.press("end")
         assert place(page) == f"step {STEPS - 1}, tick 3 of 3"
         assert page.run("return document.activeElement.getAttribute('aria-valuetext')") == place(page)
         page.press("space")
+        page.wait("document.querySelector('.play').title === 'Pause'")
         page.wait("document.querySelector('.play').title === 'Play'")
         assert place(page) == f"step {STEPS - 1}, tick 3 of 3"
 
@@ -225,9 +212,7 @@ def test_a_browser_shows_every_figure_and_the_slider_moves_them(tmp_path: Path) 
         page.prefer(prefers_color_scheme="dark", prefers_reduced_motion="reduce")
         assert page.run("return getComputedStyle(document.documentElement).backgroundColor") != light
         page.resize(400)
-        for figure in page.figures()[:-1]:
-            page.show(figure)
-            assert not page.is_blank(figure), page.title_of(figure)
+        assert [look.title for look in page.survey()[:-1] if look.is_blank] == []
         assert page.overflow() == 0
         assert page.console() == []
         assert page.requests() == [path.as_uri()]
