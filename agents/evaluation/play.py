@@ -1,8 +1,9 @@
 """Plays exact numbers of episodes with a policy: an even share in each environment, a seed for each episode."""
 
+import contextlib
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -70,20 +71,17 @@ def play_all(
     Raises:
         UserError: the environment cannot be made, does not fit the policy, or fails.
     """
-    num_envs = min(len(seeds), MAX_ENVS)
-    shares = [_Share(_make_fitting(config, policy), options.max_episode_steps) for _ in range(num_envs)]
-    vector = SyncVectorEnv([lambda share=share: share for share in shares], autoreset_mode=AutoresetMode.SAME_STEP)
+    shares, vector = make_shares(policy, config, min(len(seeds), MAX_ENVS), options.max_episode_steps)
     loop = VectorLoop(vector, policy.layout, policy.actions)
     started = time.perf_counter()
-    num_threads = torch.get_num_threads()
-    # The products are too small for several threads, which take ten times as long on a busy machine.
-    torch.set_num_threads(1)
     try:
-        episodes, ticks = _play(policy, shares, loop, seeds, options)
-        seconds = time.perf_counter() - started
-        halting = [_play_halting(policy, shares, loop, seeds, options._replace(halt_certainty=at)) for at in thresholds]
+        with one_thread():
+            episodes, ticks = _play(policy, shares, loop, seeds, options)
+            seconds = time.perf_counter() - started
+            halting = [
+                _play_halting(policy, shares, loop, seeds, options._replace(halt_certainty=at)) for at in thresholds
+            ]
     finally:
-        torch.set_num_threads(num_threads)
         vector.close()
     num_steps = sum(episode.length for episode in episodes)
     return {
@@ -94,6 +92,39 @@ def play_all(
         **_ticks_taken(options, ticks / num_steps),
         **({"halting": halting} if halting else {}),
     }
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Has torch compute in one thread: the products of a policy are too small for several.
+
+    Several threads take ten times as long on a busy machine.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def make_shares(
+    policy: Policy, config: EnvConfig, num_envs: int, max_episode_steps: int
+) -> tuple[list["Share"], SyncVectorEnv]:
+    """Creates environments for exact numbers of episodes, one by one and as a vector.
+
+    Args:
+        policy: which they must fit.
+        config: the environment.
+        num_envs: how many.
+        max_episode_steps: steps after which an episode is truncated.
+
+    Raises:
+        UserError: the environment cannot be made, or does not fit the policy.
+    """
+    shares = [Share(_make_fitting(config, policy), max_episode_steps) for _ in range(num_envs)]
+    vector = SyncVectorEnv([lambda share=share: share for share in shares], autoreset_mode=AutoresetMode.SAME_STEP)
+    return shares, vector
 
 
 def _summary(episodes: Sequence[FinishedEpisode]) -> dict[str, Any]:
@@ -155,7 +186,7 @@ def _difference(layout: Layout, actions: Actions, env_layout: Layout, env_action
     raise AssertionError("they are the same")
 
 
-class _Share(gym.Wrapper[Any, Any, Any, Any]):
+class Share(gym.Wrapper[Any, Any, Any, Any]):
     """One environment's share of the episodes: plays one for each of its seeds, then stands still.
 
     Args:
@@ -166,6 +197,7 @@ class _Share(gym.Wrapper[Any, Any, Any, Any]):
         num_truncated: how many episodes were truncated so.
         num_faults: how many faults were tolerated.
         is_success: whether the last episode was a success; ``None``: the environment does not say.
+        observation: the last one, as the environment returned it.
     """
 
     def __init__(self, env: gym.Env, max_steps: int) -> None:
@@ -192,15 +224,15 @@ class _Share(gym.Wrapper[Any, Any, Any, Any]):
         self._is_over = following is None and not self._is_broken
         self._num_steps = 0
         if not self._is_over:
-            self._observation, info = self.env.reset(seed=following)
+            self.observation, info = self.env.reset(seed=following)
             self.num_faults += FAULT in info
-        return self._observation, {}
+        return self.observation, {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Takes a step, or none after the last episode."""
         if self._is_over:
-            return self._observation, 0.0, False, False, {}
-        self._observation, reward, is_terminated, is_truncated, info = self.env.step(action)
+            return self.observation, 0.0, False, False, {}
+        self.observation, reward, is_terminated, is_truncated, info = self.env.step(action)
         self._num_steps += 1
         self._is_broken = FAULT in info
         self.num_faults += self._is_broken
@@ -209,11 +241,11 @@ class _Share(gym.Wrapper[Any, Any, Any, Any]):
             is_truncated = True
         if is_terminated or is_truncated:
             self.is_success = read_success(info)
-        return self._observation, reward, is_terminated, is_truncated, {}
+        return self.observation, reward, is_terminated, is_truncated, {}
 
 
 def _play(
-    policy: Policy, shares: Sequence[_Share], loop: VectorLoop, seeds: list[int], options: PlayOptions
+    policy: Policy, shares: Sequence[Share], loop: VectorLoop, seeds: list[int], options: PlayOptions
 ) -> tuple[list[FinishedEpisode], int]:
     """Plays one episode for each seed: environment i those of places i, i + n, i + 2 n, and so on.
 
@@ -258,7 +290,7 @@ def _play(
 
 
 def _play_halting(
-    policy: Policy, shares: Sequence[_Share], loop: VectorLoop, seeds: list[int], options: PlayOptions
+    policy: Policy, shares: Sequence[Share], loop: VectorLoop, seeds: list[int], options: PlayOptions
 ) -> dict[str, Any]:
     """Plays one episode for each seed with halting; returns a point of the halting curve."""
     started = time.perf_counter()
@@ -273,7 +305,7 @@ def _play_halting(
     }
 
 
-def _incidents(shares: Sequence[_Share]) -> dict[str, int]:
+def _incidents(shares: Sequence[Share]) -> dict[str, int]:
     """How many episodes were truncated, and how many faults were tolerated, if any; halting curves included."""
     counts = {
         "episodes_truncated": sum(share.num_truncated for share in shares),

@@ -19,7 +19,7 @@ from ctm_rl.machine.halting import CoreTicking, tick_until_certain
 from ctm_rl.machine.state import AnyState, CoreState, rows_of_state, select_rows, take_rows
 from ctm_rl.machine.synchronisation import sync_of
 from ctm_rl.models.actor_critic import ActorCritic
-from ctm_rl.spaces.actions import Choices, is_masked
+from ctm_rl.spaces.actions import Actions, Choices, is_masked
 
 _ROOM = 32
 """Environment steps after which histories are moved back to the beginning of their buffers."""
@@ -84,6 +84,22 @@ def check_masks(agent: ActorCritic, masks: object | None) -> None:
         )
     if masks is not None and not isinstance(agent.actions, Choices):
         raise ValueError(f"an action mask needs actions that are chosen; this policy's are {agent.actions}.")
+
+
+def certainty_of(
+    actions: Actions, logits: Float[Tensor, "*batch A"], masks: Bool[Tensor, "*batch A"] | None
+) -> Float[Tensor, "*batch"]:
+    """The certainty of a policy, ``1 - H(pi) / log A`` over the A legal actions; NaN where actions are numbers.
+
+    Args:
+        actions: the action space.
+        logits: outputs of the policy head; those of illegal options have no probability.
+        masks: which options are legal; ``None``: all.
+    """
+    if not isinstance(actions, Choices):
+        return logits.new_full(logits.shape[:-1], torch.nan)
+    sizes = actions.sizes if masks is None else actions.count_legal(masks)
+    return certainty(actions.grouped(logits), sizes=sizes)
 
 
 class Actor:
@@ -452,8 +468,7 @@ class _Choosing:
     def tick(self) -> Float[Tensor, " b"]:
         """See ``machine.halting.Deciding``."""
         self._logits = self._agent.choose(self._ticking.tick(), self._masks)
-        sizes = self._actions.sizes if self._masks is None else self._actions.count_legal(self._masks)
-        return certainty(self._actions.grouped(self._logits), sizes=sizes)
+        return certainty_of(self._actions, self._logits, self._masks)
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
         """See ``machine.halting.Deciding``."""

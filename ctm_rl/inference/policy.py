@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ctm_rl.checkpoints.schema import check_actions, check_layout, check_mapping
 from ctm_rl.checkpoints.store import CheckpointError
 from ctm_rl.config import PolicyConfig, check_own_encoders
 from ctm_rl.inference.batched_actor import Actor, check_masks
+from ctm_rl.inference.recorded_step import PolicyRecord, record_step
 from ctm_rl.machine.state import AnyState
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.spaces.action_masks import MASK, OBSERVATION, find_forbidden, read_masks
@@ -26,6 +27,19 @@ POLICY_ENTRY = "policy"
 """Key under which a checkpoint holds a policy: its ``config``, ``layout``, ``actions`` and ``weights``."""
 OFFICIAL_ENTRY = "official"
 """Key under which an imported checkpoint holds its published ``args`` and ``weights`` instead."""
+
+
+class RecordedAction(NamedTuple):
+    """The actions of one step, and what happened inside the policy; see ``Policy.record``."""
+
+    action: Any
+    """As the environment takes it."""
+    state: AnyState
+    """The state for the next step."""
+    record: PolicyRecord
+    """What happened inside."""
+    critic_state: AnyState | None
+    """The state of a critic's own core for the next step; ``None``: it has none, or none was given."""
 
 
 class Policy:
@@ -124,6 +138,11 @@ class Policy:
         with torch.no_grad():
             return self.agent.initial_state(1 if batch_size is None else batch_size)
 
+    def initial_critic_state(self, batch_size: int | None = None) -> AnyState | None:
+        """The same of a critic with a core of its own, for ``record``; ``None``: it has none."""
+        with torch.no_grad():
+            return self.agent.initial_critic_state(1 if batch_size is None else batch_size)
+
     @torch.no_grad()
     def act(
         self,
@@ -162,16 +181,7 @@ class Policy:
             ValueError: the observation or the mask has a wrong shape or not as many rows as the state, the mask is
                 missing or forbids every action, or the policy cannot halt or take so many ticks.
         """
-        num_rows = len(state[0])
-        if is_masked(self.actions) and not isinstance(observation, Mapping):
-            observation = {OBSERVATION: observation}  # as it is beside the mask of a method
-        is_batched = self.layout.is_batched(observation)
-        if is_batched:
-            packed = self.layout.pack(observation, num_rows)
-        elif num_rows == 1:
-            packed = self.layout.pack_one(observation)[None]
-        else:
-            raise ValueError(f"observation must have as many rows as the state, {num_rows}, got a single one.")
+        packed, masks, is_batched = self._read(observation, len(state[0]), action_mask)
         actions, state = self.act_packed(
             packed,
             state,
@@ -180,7 +190,7 @@ class Policy:
             generator=generator,
             halt_certainty=halt_certainty,
             num_ticks=num_ticks,
-            masks=self._read_masks(observation, action_mask, num_rows, is_batched=is_batched),
+            masks=masks,
         )
         if is_batched:
             return actions, state
@@ -214,6 +224,95 @@ class Policy:
         outputs = acted.logits.float().cpu()
         actions = self.actions.mode(outputs) if deterministic else self.actions.sample(outputs, generator)
         return self.actions.to_env(actions.numpy()), acted.state
+
+    def record(
+        self,
+        observation: Any,
+        state: AnyState,
+        *,
+        critic_state: AnyState | None = None,
+        is_first: np.ndarray | Tensor | None = None,
+        deterministic: bool = False,
+        generator: torch.Generator | None = None,
+        halt_certainty: float | None = None,
+        num_ticks: int | None = None,
+        action_mask: Any = None,
+    ) -> RecordedAction:
+        """Chooses actions for one step as ``act`` does, and records what happens at every tick; several times slower.
+
+        Args:
+            observation: as of ``act``.
+            state: as of ``act``; the states of both are the same, and may be mixed.
+            critic_state: only for values of a policy whose critic has a core of its own (``model.critic`` own): what
+                ``initial_critic_state`` or the last call returned. ``None``: such values are NaN.
+            is_first: as of ``act``.
+            deterministic: as of ``act``.
+            generator: as of ``act``.
+            halt_certainty: as of ``act``.
+            num_ticks: as of ``act``.
+            action_mask: as of ``act``.
+
+        Returns:
+            The action, the state for the next step, the record, and the critic's state for the next step. Of one
+            observation, the arrays of the record have no axis of rows.
+
+        Raises:
+            ValueError: as of ``act``.
+        """
+        packed, masks, is_batched = self._read(observation, len(state[0]), action_mask)
+        recorded = self.record_packed(
+            packed,
+            state,
+            critic_state=critic_state,
+            is_first=is_first,
+            deterministic=deterministic,
+            generator=generator,
+            halt_certainty=halt_certainty,
+            num_ticks=num_ticks,
+            masks=masks,
+        )
+        if is_batched:
+            return recorded
+        action = recorded.action[0] if self.actions.shape else int(recorded.action[0])
+        return recorded._replace(action=action, record=recorded.record.row(0))
+
+    @torch.no_grad()
+    def record_packed(
+        self,
+        packed: np.ndarray,
+        state: AnyState,
+        *,
+        critic_state: AnyState | None = None,
+        is_first: np.ndarray | Tensor | None = None,
+        deterministic: bool = False,
+        generator: torch.Generator | None = None,
+        halt_certainty: float | None = None,
+        num_ticks: int | None = None,
+        masks: np.ndarray | None = None,
+    ) -> RecordedAction:
+        """As ``record``, for a batch of packed observations, [B, *layout.shape], and masks, [B, O] of bool."""
+        batch = torch.as_tensor(packed, device=self.device)
+        fresh = torch.zeros(len(batch), dtype=torch.bool) if is_first is None else torch.as_tensor(is_first)
+        legal = None if masks is None else torch.as_tensor(masks, device=self.device)
+        is_fresh = fresh.to(self.device).reshape(len(batch)).bool()
+        step = record_step(self.agent, batch, is_fresh, state, critic_state, halt_certainty, num_ticks, legal)
+        self.ticks = step.record.ticks
+        outputs = step.logits.float().cpu()
+        actions = self.actions.mode(outputs) if deterministic else self.actions.sample(outputs, generator)
+        return RecordedAction(self.actions.to_env(actions.numpy()), step.state, step.record, step.critic_state)
+
+    def _read(self, observation: Any, num_rows: int, action_mask: Any) -> tuple[np.ndarray, np.ndarray | None, bool]:
+        """Packs one observation or a batch of them, with its masks, and tells whether it is a batch."""
+        if is_masked(self.actions) and not isinstance(observation, Mapping):
+            observation = {OBSERVATION: observation}  # as it is beside the mask of a method
+        is_batched = self.layout.is_batched(observation)
+        if is_batched:
+            packed = self.layout.pack(observation, num_rows)
+        elif num_rows == 1:
+            packed = self.layout.pack_one(observation)[None]
+        else:
+            raise ValueError(f"observation must have as many rows as the state, {num_rows}, got a single one.")
+        return packed, self._read_masks(observation, action_mask, num_rows, is_batched=is_batched), is_batched
 
     def _read_masks(self, observation: Any, action_mask: Any, num_rows: int, *, is_batched: bool) -> np.ndarray | None:
         """The masks of an observation or of a batch of them, [B, O]; ``None``: there are none."""

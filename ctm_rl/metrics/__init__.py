@@ -1,6 +1,6 @@
 """Metrics of answers: accuracy, calibration and ticks needed; summed batch by batch, returned as plain numbers.
 
-Imports nothing of the package but ``config``; imported by ``models`` and ``agents``.
+Imports nothing of the package but ``config``; imported by ``models``, ``inference`` and ``agents``.
 """
 
 from ctm_rl.metrics.answers import AnswerScores as AnswerScores

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {"machine"},
     "models": {"encoders", "engine", "machine", "metrics", "spaces"},
     "checkpoints": {"machine", "models", "spaces"},
-    "inference": {"checkpoints", "encoders", "engine", "machine", "models", "spaces"},
+    "inference": {"checkpoints", "encoders", "engine", "machine", "metrics", "models", "spaces"},
     "agents": {"agents.*"},
     "agents.experiments": set(),
     "agents.rllib": {*CORE, "agents.experiments", "envs.wrappers"},
