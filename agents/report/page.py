@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ctm_rl
-from ctm_rl.agents.report.document import Document, Section, to_plain
+from ctm_rl.agents.report.document import Document, Machine, Section, to_plain
 from ctm_rl.errors import UserError
 
 MAX_BYTES = 5_000_000
@@ -25,7 +25,9 @@ SCRIPTS = (
     *("figure-text.js", "figure-lines.js", "figure-bars.js", "figure-traces.js", "figure-matrix.js"),
     *("figure-picture.js", "figure-sequence.js", "controls.js"),
 )
-"""Files in the order in which they share one function scope; those of machines follow, and then ``page.js``."""
+"""Files in the order in which they share one function scope, followed by ``page.js``."""
+MACHINE_FILES = ("machine.js", "live*.js", "live*.css")
+"""What a page with a machine needs beside."""
 
 _PAGE = """\
 <!DOCTYPE html>
@@ -61,7 +63,8 @@ def render_page(document: Document) -> str:
         UserError: the page would be larger than ``MAX_BYTES`` with a single sample; the message names the figures that
             take most of it.
     """
-    styles, scripts = _styles(), _scripts()
+    machine_files = _machine_files(document)
+    styles, scripts = _styles(machine_files), _scripts(machine_files)
     room = MAX_BYTES - sum(len(part.encode()) for part in (*styles, *scripts)) - len(_PAGE) - 2000
     return _PAGE.format(
         policy=_policy(styles, scripts),
@@ -87,18 +90,31 @@ def write_page(document: Document, path: Path | str) -> None:
     Path(path).write_text(render_page(document), encoding="utf-8")
 
 
-def _styles() -> list[str]:
+def _machine_files(document: Document) -> list[Path]:
+    """What draws machines, if the document has any."""
+    figures = (figure for section in document.sections for figure in section.figures)
+    if not any(isinstance(figure, Machine) for figure in figures):
+        return []
+    return [path for pattern in MACHINE_FILES for path in sorted(ASSETS.glob(pattern))]
+
+
+def _styles(machine_files: list[Path]) -> list[str]:
     """The contents of the style elements."""
-    return [(ASSETS / name).read_text(encoding="utf-8") for name in ("uplot/uPlot.min.css", "page.css")]
+    more = [path for path in machine_files if path.suffix == ".css"]
+    return [_read(path) for path in (ASSETS / "uplot" / "uPlot.min.css", ASSETS / "page.css", *more)]
 
 
-def _scripts() -> list[str]:
+def _scripts(machine_files: list[Path]) -> list[str]:
     """The contents of the script elements: uPlot as it is, and ours in one strict function scope."""
-    machines = sorted(path.name for path in ASSETS.glob("live-*.js"))
-    machines = [name for name in ("machine.js", *machines) if (ASSETS / name).exists()]
-    parts = [(ASSETS / name).read_text(encoding="utf-8") for name in (*SCRIPTS, *machines, "page.js")]
+    more = [path for path in machine_files if path.suffix == ".js"]
+    parts = [_read(path) for path in (*(ASSETS / name for name in SCRIPTS), *more, ASSETS / "page.js")]
     ours = "".join(['(() => {\n"use strict";\n', *parts, "})();\n"])
-    return [(ASSETS / "uplot/uPlot.iife.min.js").read_text(encoding="utf-8"), ours]
+    return [_read(ASSETS / "uplot" / "uPlot.iife.min.js"), ours]
+
+
+def _read(path: Path) -> str:
+    """A file of the page."""
+    return path.read_text(encoding="utf-8")
 
 
 def _policy(styles: list[str], scripts: list[str]) -> str:

@@ -210,7 +210,7 @@ class Browser:
 
     def overflow(self) -> int:
         """By how many pixels the page is wider than the window."""
-        return self.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        return self.run("return document.documentElement.scrollWidth - document.body.clientWidth")
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
         """Saves what the window shows, or the whole page, as a PNG file."""

@@ -113,9 +113,10 @@ function niceTicks(low, high, count) {
   const raw = (high - low) / Math.max(1, count);
   if (!(raw > 0)) return [low];
   const magnitude = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((factor) => factor * magnitude).find((candidate) => candidate >= raw * 0.999);
+  const share = raw / magnitude;
+  const step = magnitude * (share < 1.5 ? 1 : share < 3.5 ? 2 : share < 7.5 ? 5 : 10);
   const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(i * step);
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(i * step + 0);
   return ticks;
 }
 
@@ -125,21 +126,28 @@ function formatNumber(value) {
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   const size = Math.abs(value);
   if (size !== 0 && (size >= 1e9 || size < 1e-4)) return value.toExponential(2).replace("-", "−");
-  return (size >= 1000 ? wholeFormat : shortFormat).format(value).replace("-", "−");
+  return (size >= 1000 ? wholeFormat : shortFormat).format(value + 0).replace("-", "−");
 }
 
 /** A number beside others of a range, with three digits of that. @param {[number, number]} limits */
 function formatWithin(value, [low, high]) {
   if (value === null || value === undefined || !Number.isFinite(value)) return formatNumber(value);
   const digits = Math.min(8, Math.max(0, 2 - Math.floor(Math.log10(high - low || 1))));
-  return fixedFormats[digits].format(value).replace("-", "−");
+  return fixedFormats[digits].format(Number(value.toFixed(digits)) + 0).replace("-", "−");
 }
 
-/** A number on an axis, short: 1.5M. @param {number} value */
-function formatTick(value) {
+/**
+ * A number on an axis, short: 1.5M.
+ *
+ * @param {number} value
+ * @param {number} step between the numbers of the axis; they have the digits that tell them apart.
+ */
+function formatTick(value, step) {
   const size = Math.abs(value);
-  for (const [unit, sign] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
-    if (size >= unit * (unit === 1e3 ? 10 : 1)) return formatNumber(Number((value / unit).toPrecision(4))) + sign;
-  }
-  return formatNumber(Number(value.toPrecision(6)));
+  const units = [[1e9, "G"], [1e6, "M"], [1e4, "k"]];
+  const [least, sign] = units.find(([unit]) => size >= unit) ?? [1, ""];
+  const unit = sign === "k" ? 1e3 : least;
+  const digits = Math.ceil(-Math.log10(step / unit) - 1e-9);
+  if (digits > 6) return value.toExponential(1).replace("-", "−");
+  return fixedFormats[Math.max(0, digits)].format(value / unit + 0).replace("-", "−") + sign;
 }

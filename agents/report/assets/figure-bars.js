@@ -1,4 +1,4 @@
-/** Bars, upright where the labels are numbers and lying where they are words. */
+/** Bars, upright where most labels are numbers and lying where they are words. */
 
 const BAR_ROW = 26;
 
@@ -33,17 +33,19 @@ function paintUprightBars(context, area, figure, at, limits, colours) {
   paintValueAxis(context, area, limits, y, figure.y_label, colours);
   const [values, low, high] = at;
   const pitch = width / figure.labels.length;
+  const base = y(Math.max(limits[0], Math.min(0, limits[1])));
+  context.fillStyle = colours.soft;
+  context.fillRect(left, base - 0.5, width, 1);
   const everyLabel = Math.ceil(labelWidth(context, figure.labels) / pitch);
   figure.labels.forEach((label, i) => {
     const middle = left + pitch * (i + 0.5);
     const isMarked = i === figure.marked;
-    if (!Number.isNaN(values[i])) {
+    if (values[i]) {
       context.fillStyle = isMarked ? colours.right : colours.series[0];
-      const base = y(Math.max(limits[0], Math.min(0, limits[1])));
       const end = y(values[i]);
       context.fillRect(middle - pitch * 0.4, Math.min(base, end), pitch * 0.8, Math.max(Math.abs(end - base), 0.75));
-      if (low && high) paintWhisker(context, true, middle, y(low[i]), y(high[i]), colours);
     }
+    if (low && high) paintWhisker(context, true, middle, y(low[i]), y(high[i]), colours);
     if (i % everyLabel && !isMarked) return;
     context.fillStyle = isMarked ? colours.ink : colours.soft;
     context.font = canvasFont(11.5, isMarked ? 650 : 400);
@@ -73,7 +75,8 @@ function paintValueAxis(context, { left, top, width, height }, limits, y, label,
   context.font = canvasFont(11.5);
   context.textAlign = "right";
   context.textBaseline = "middle";
-  for (const tick of niceTicks(limits[0], limits[1], 4)) {
+  const ticks = niceTicks(limits[0], limits[1], 4);
+  for (const tick of ticks) {
     context.strokeStyle = colours.faint;
     context.lineWidth = 1;
     context.beginPath();
@@ -81,7 +84,7 @@ function paintValueAxis(context, { left, top, width, height }, limits, y, label,
     context.lineTo(left + width, y(tick));
     context.stroke();
     context.fillStyle = colours.soft;
-    context.fillText(formatTick(tick), left - 6, y(tick));
+    context.fillText(formatTick(tick, ticks[1] - ticks[0] || 1), left - 6, y(tick));
   }
   if (!label) return;
   context.save();
@@ -107,12 +110,12 @@ function paintLyingBars(context, area, figure, at, limits, colours) {
     context.fillText(fitText(context, isMarked ? `✓ ${label}` : label, left - 14), left - 8, middle);
     context.fillStyle = colours.faint;
     context.fillRect(left, middle - 1, width, 2);
-    if (!Number.isNaN(values[i])) {
+    if (values[i]) {
       context.fillStyle = isMarked ? colours.right : colours.series[0];
       const end = x(values[i]);
       context.fillRect(Math.min(base, end), middle - 7, Math.max(Math.abs(end - base), 1), 14);
-      if (low && high) paintWhisker(context, false, middle, x(low[i]), x(high[i]), colours);
     }
+    if (low && high) paintWhisker(context, false, middle, x(low[i]), x(high[i]), colours);
     context.font = canvasFont(11.5);
     context.fillStyle = colours.soft;
     context.textAlign = "left";
@@ -128,7 +131,8 @@ registerFigure(
   (element, figure, page) => {
     const arrays = [figure.values, figure.low, figure.high].map((array) => page.decode(array));
     const isMoving = arrays[0].shape.length === 2;
-    const isUpright = figure.labels.every((label) => !Number.isNaN(parseFloat(label))) || figure.labels.length > 30;
+    const numNumbers = figure.labels.filter((label) => !Number.isNaN(parseFloat(label))).length;
+    const isUpright = numNumbers > 0.6 * figure.labels.length || figure.labels.length > 30;
     const [least, greatest] = limitsOf(...arrays.map((array) => array?.data));
     const limits = figure.y_range ?? [Math.min(0, least), Math.max(0, greatest) * 1.04 || 1];
     const count = figure.labels.length;

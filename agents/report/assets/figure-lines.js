@@ -2,6 +2,9 @@
 
 const CHART_HEIGHT = 250;
 const MAX_DRAWN_POINTS = 40;
+/** Steps between the ticks of an axis. */
+const TICK_STEPS = Array.from({ length: 28 }, (_, i) => [1, 2, 5].map((step) => Number(`${step}e${i - 14}`))).flat();
+const WHOLE_STEPS = TICK_STEPS.filter(Number.isInteger);
 
 /** Numbers as uPlot takes them: null where there is none. @param {NumberArray} array @returns {(number|null)[]} */
 function withGaps(array) {
@@ -77,7 +80,7 @@ function chartOptions(figure, lines, limits, width, colours) {
     grid: { stroke: colours.faint, width: 1 },
     ticks: { show: false },
     gap: 6,
-    values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : formatTick(tick))),
+    values: (_plot, ticks, _axis, _space, step) => ticks.map((tick) => (tick === null ? "" : formatTick(tick, step))),
   };
   const fitted = (_, values) => (values ? 12 + 6.6 * Math.max(...values.map((value) => value.length)) : 40);
   const [left, right] = limitsOf(lines.x);
@@ -97,8 +100,8 @@ function chartOptions(figure, lines, limits, width, colours) {
       y: { range: () => limits },
     },
     axes: [
-      { ...axis, label: figure.x_label, size: 26 },
-      { ...axis, label: figure.y_label, size: fitted },
+      { ...axis, label: figure.x_label, size: 26, incrs: lines.x.every(Number.isInteger) ? WHOLE_STEPS : TICK_STEPS },
+      { ...axis, label: figure.y_label, size: fitted, incrs: TICK_STEPS },
     ],
     series: [
       {},
@@ -127,8 +130,10 @@ registerFigure(
     }));
     const x = withGaps(page.decode(figure.x));
     const data = [x, ...all.map((line) => line.y)];
-    const limits =
-      figure.y_range ?? paddedLimits(limitsOf(...all.flatMap((line) => [line.y, line.low, line.high])));
+    // With some room, so that a line at the edge has its whole width.
+    const limits = figure.y_range
+      ? paddedLimits(figure.y_range, 0.015)
+      : paddedLimits(limitsOf(...all.flatMap((line) => [line.y, line.low, line.high])));
     const holder = make("div", { class: "chart", role: "img", "aria-label": page.label });
     const marker = make("div", { class: "chart-marker" });
     const legend = makeLineLegend(page, all, figure.is_dotted, (index, show) => plot.setSeries(index + 1, { show }));
@@ -140,7 +145,7 @@ registerFigure(
 
     const showValues = (index) => {
       const isThere = index !== null && index !== undefined && index >= 0;
-      place.textContent = isThere && x[index] !== undefined ? `at ${figure.x_label} ${formatNumber(x[index])}` : "";
+      place.textContent = isThere && x[index] !== undefined ? `${figure.x_label}: ${formatNumber(x[index])}` : "";
       legend.values.forEach((value, line) => (value.textContent = isThere ? formatNumber(all[line].y[index]) : ""));
     };
     const atSlider = () => (figure.cursor ? x.indexOf(cursorValue(figure.cursor, page.at())) : null);

@@ -16,10 +16,11 @@ function paintColourBar(context, name, limits, { left, top, height }, colours) {
   context.font = canvasFont(11.5);
   context.textAlign = "left";
   context.textBaseline = "middle";
-  const marks = [[limits[1], 5], [limits[0], height - 5]];
-  if (height > 60) marks.push([(limits[0] + limits[1]) / 2, height / 2]);
-  for (const [value, at] of marks) {
-    context.fillText(formatTick(Number(value.toPrecision(3))), left + COLOUR_BAR_WIDTH + 6, top + at);
+  const marks = [[limits[1], 5, "≥ "], [limits[0], height - 5, "≤ "]];
+  if (height > 60) marks.push([(limits[0] + limits[1]) / 2, height / 2, ""]);
+  for (const [value, at, sign] of marks) {
+    const text = formatNumber(Number(value.toPrecision(3)));
+    context.fillText(limits.isClipped ? sign + text : text, left + COLOUR_BAR_WIDTH + 6, top + at);
   }
 }
 
@@ -190,12 +191,13 @@ registerFigure(
       paintValueAxis(context, box, [bottom, top], y, figure.y_label, colours);
       context.textAlign = "center";
       context.textBaseline = "top";
-      for (const tick of niceTicks(left, right, 5)) {
+      const ticks = niceTicks(left, right, 5);
+      for (const tick of ticks) {
         context.fillStyle = colours.faint;
         context.fillRect(x(tick) - 0.5, box.top, 1, box.height);
         context.fillStyle = colours.soft;
         context.font = canvasFont(11.5);
-        context.fillText(formatTick(tick), x(tick), box.top + box.height + 6);
+        context.fillText(formatTick(tick, ticks[1] - ticks[0] || 1), x(tick), box.top + box.height + 6);
       }
       if (figure.x_label) paintAxisLabel(context, figure.x_label, box.left + box.width / 2, box.top + box.height + 23, colours);
       paintColourBar(context, "diverging", limits, { ...box, left: box.left + box.width + 10 }, colours);

@@ -2,43 +2,37 @@
 
 const MAX_PICTURE_HEIGHT = 400;
 const MAX_PICTURE_WIDTH = 520;
-/** Of a small image's pixel, in CSS pixels, unless the image would be smaller than this. */
+/** Of a small image's pixel, in CSS pixels, where nothing is drawn over it and it is not smaller than this. */
 const MAX_PIXEL = 10;
 const LEAST_PICTURE = 180;
 const MAX_KEPT_IMAGES = 48;
 const NUM_IMAGES_AHEAD = 6;
 const ATTENTION_ALPHA = 0.8;
-
-/** The greatest weight of each head at a place, [heads]; NaN where nothing is attended to. */
-function headMaxima(weights, numHeads) {
-  const size = weights.length / numHeads;
-  return Array.from({ length: numHeads }, (_, head) => {
-    let most = NaN;
-    for (let i = head * size; i < (head + 1) * size; i++) if (!(weights[i] <= most)) most = weights[i];
-    return most;
-  });
-}
+/** How many times the weight of even attention has the full colour. */
+const FULL_ATTENTION = 6;
 
 /**
- * Colours of attention: each head in its own, let through where its weight is small against its greatest.
+ * Colours of attention: each head in its own, the stronger the larger the weight.
  *
- * @param {ArrayLike<number>} weights of all heads, [heads, cells].
+ * The scale is the same at all times: weights that are the same everywhere are hardly seen, and one that is six times
+ * as large (or half of all, where there are few cells) has the full colour.
+ *
+ * @param {ArrayLike<number>} weights of all heads, [heads, cells]; NaN where nothing is attended to.
  * @param {boolean[]} isChosen of each head.
  * @returns {Uint8ClampedArray} RGBA of each cell.
  */
 function attentionColours(weights, isChosen, colours) {
   const numHeads = isChosen.length;
   const size = weights.length / numHeads;
-  const maxima = headMaxima(weights, numHeads);
-  const shades = maxima.map((_, head) => rgbOf(seriesColour(colours, head)));
+  const full = Math.min(FULL_ATTENTION / size, 0.5);
+  const shades = isChosen.map((_, head) => rgbOf(seriesColour(colours, head)));
   const result = new Uint8ClampedArray(4 * size);
   for (let cell = 0; cell < size; cell++) {
     let total = 0;
     let most = 0;
     const mixed = [0, 0, 0];
     for (let head = 0; head < numHeads; head++) {
-      if (!isChosen[head] || !(maxima[head] > 0)) continue;
-      const share = weights[head * size + cell] / maxima[head];
+      const share = isChosen[head] ? weights[head * size + cell] / full : 0;
       if (!(share > 0)) continue;
       total += share;
       most = Math.max(most, share);
@@ -46,7 +40,7 @@ function attentionColours(weights, isChosen, colours) {
     }
     if (!total) continue;
     for (let channel = 0; channel < 3; channel++) result[4 * cell + channel] = mixed[channel] / total;
-    result[4 * cell + 3] = 255 * ATTENTION_ALPHA * most;
+    result[4 * cell + 3] = 255 * ATTENTION_ALPHA * Math.min(1, most);
   }
   return result;
 }
@@ -68,6 +62,7 @@ function canvasOf(bytes, rows, columns) {
  */
 function makeHeadSwitches(page, numHeads, onChange, grid = null) {
   const isChosen = Array.from({ length: numHeads }, () => true);
+  const shadesOf = (colours) => (grid ? IMAGE_COLOURS : colours);
   const maps = [];
   const buttons = isChosen.map((_, head) => {
     const name = `head ${head + 1}`;
@@ -81,7 +76,7 @@ function makeHeadSwitches(page, numHeads, onChange, grid = null) {
     const attributes = { type: "button", class: "switch", "aria-label": name, title: name, click: press };
     const button = make("button", attributes);
     if (grid) maps.push(button.appendChild(make("canvas", { width: grid[1], height: grid[0], "aria-hidden": "true" })));
-    const swatch = makeSwatch(page, (colours) => seriesColour(colours, head), "dot");
+    const swatch = makeSwatch(page, (colours) => seriesColour(shadesOf(colours), head), "dot");
     button.append(make("span", {}, swatch, String(head + 1)));
     return button;
   });
@@ -96,10 +91,10 @@ function makeHeadSwitches(page, numHeads, onChange, grid = null) {
   element.hidden = numHeads < 2;
   buttons.forEach((button) => button.setAttribute("aria-pressed", "true"));
   all.setAttribute("aria-pressed", "true");
-  const paintMaps = (weights, colours) => {
+  const paintMaps = (weights) => {
     const size = weights.length / numHeads;
     maps.forEach((map, head) => {
-      const bytes = attentionColours(weights, isChosen.map((_, i) => i === head), colours);
+      const bytes = attentionColours(weights, isChosen.map((_, i) => i === head), IMAGE_COLOURS);
       if (bytes.length === 4 * size) map.getContext("2d").putImageData(new ImageData(bytes, grid[1], grid[0]), 0, 0);
     });
   };
@@ -240,7 +235,8 @@ function routePoints(route) {
 }
 
 /** What is drawn over an image, at the slider's place. */
-function paintPictureOverlay(context, parts, page, box, colours) {
+function paintPictureOverlay(context, parts, page, box) {
+  const colours = IMAGE_COLOURS;
   const { attention, centres, switches, route, routes } = parts;
   const point = ([row, column]) => [box.left + (column + 0.5) * box.scale, box.top + (row + 0.5) * box.scale];
   if (attention) {
@@ -251,7 +247,7 @@ function paintPictureOverlay(context, parts, page, box, colours) {
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";
     context.drawImage(image, box.left, box.top, box.width, box.height);
-    switches.paintMaps(weights, colours);
+    switches.paintMaps(weights);
     const onImage = ([row, column]) => point([((row + 0.5) * box.rows) / rows - 0.5, ((column + 0.5) * box.columns) / columns - 0.5]);
     const start = Math.min(page.at().start, place);
     for (let head = 0; head < numHeads; head++) {
@@ -264,11 +260,11 @@ function paintPictureOverlay(context, parts, page, box, colours) {
       paintDot(context, path.at(-1), colour, 5);
     }
   }
-  if (route) paintPath(context, routePoints(route).map(point), withAlpha(colours.right, 0.5), Math.max(5, box.scale * 0.7));
+  if (route) paintPath(context, routePoints(route).map(point), withAlpha(colours.right, 0.5), Math.min(14, Math.max(5, box.scale * 0.6)));
   if (routes) {
     const predicted = routePoints(entryOf(routes, page.placeIn(routes.shape[0]))).map(point);
-    paintPath(context, predicted, colours.wrong, Math.max(2, box.scale * 0.22), "rgba(255, 255, 255, 0.9)");
-    if (predicted.length) paintDot(context, predicted.at(-1), colours.wrong, Math.max(4, box.scale * 0.35));
+    paintPath(context, predicted, colours.wrong, Math.min(4, Math.max(2, box.scale * 0.2)), "rgba(255, 255, 255, 0.9)");
+    if (predicted.length) paintDot(context, predicted.at(-1), colours.wrong, Math.min(8, Math.max(4, box.scale * 0.3)));
   }
 }
 
@@ -296,10 +292,12 @@ registerFigure(
       const { height: rows, width: columns } = images;
       const boxOf = (width) => {
         const fitted = Math.min(Math.min(width, MAX_PICTURE_WIDTH) / columns, MAX_PICTURE_HEIGHT / rows);
-        const scale = Math.min(fitted, Math.max(MAX_PIXEL, LEAST_PICTURE / Math.max(rows, columns)));
+        const isPlain = !parts.attention && !parts.route && !parts.routes;
+        const plain = Math.min(fitted, Math.max(MAX_PIXEL, LEAST_PICTURE / Math.max(rows, columns)));
+        const scale = isPlain ? plain : fitted;
         return { left: 0, top: 0, width: scale * columns, height: scale * rows, scale, rows, columns };
       };
-      const paint = (context, width, _, colours) => {
+      const paint = (context, width) => {
         const box = boxOf(width);
         context.imageSmoothingEnabled = !figure.is_pixelated;
         context.imageSmoothingQuality = "high";
@@ -307,14 +305,14 @@ registerFigure(
         context.beginPath();
         context.rect(box.left, box.top, box.width, box.height);
         context.clip();
-        paintPictureOverlay(context, parts, page, box, colours);
+        paintPictureOverlay(context, parts, page, box);
       };
       board = makeBoard(page, element, { height: (width) => boxOf(width).height, moving: paint });
       images.onLoad = (index) => index === imageIndex() && board.repaint();
       if (parts.switches) element.append(parts.switches.element);
       const entries = [];
-      if (parts.route) entries.push([figure.route_names[0], (colours) => colours.right]);
-      if (parts.routes) entries.push([figure.route_names[1], (colours) => colours.wrong]);
+      if (parts.route) entries.push([figure.route_names[0], () => IMAGE_COLOURS.right]);
+      if (parts.routes) entries.push([figure.route_names[1], () => IMAGE_COLOURS.wrong]);
       if (entries.length) element.append(makeLegend(page, entries));
     });
     if (isMoving) return () => board?.repaint();

@@ -1,6 +1,8 @@
 /** Figures of text: table, code, readout. */
 
-const NUMERIC_CELL = /^[\s−+\-–±.,\d%()[\]eE/×x~<>≤≥∞…k M]*$/;
+const NUMERIC_CELL = /^([\s−+\-–±.,\d%()[\]eE/×x~<>≤≥∞…kM]|to)*$/;
+/** Characters in a row above which a table takes the whole width. */
+const NARROW_ROW = 56;
 
 /** Whether a column's cells are numbers, which stand to the right. */
 function isNumericColumn(rows, column) {
@@ -11,11 +13,11 @@ function isNumericColumn(rows, column) {
 registerFigure(
   "table",
   (element, figure) => {
-    const side = figure.columns.map((_, column) => (isNumericColumn(figure.rows, column) ? "is-number" : null));
+    const side = figure.columns.map((_, i) => (i > 0 && isNumericColumn(figure.rows, i) ? "is-number" : null));
     const head = make("tr", {}, ...figure.columns.map((name, i) => make("th", { scope: "col", class: side[i] }, name)));
     const rows = figure.rows.map((row) => {
       const cells = row.map((cell, i) =>
-        i === 0 && !side[0] ? make("th", { scope: "row" }, cell) : make("td", { class: side[i] }, cell),
+        i === 0 ? make("th", { scope: "row" }, cell) : make("td", { class: side[i] }, cell),
       );
       return make("tr", {}, ...cells);
     });
@@ -23,7 +25,12 @@ registerFigure(
     const scroller = { class: "scroller", tabindex: "0", role: "region", "aria-label": figure.title || "table" };
     element.append(make("div", scroller, table));
   },
-  { isWide: (figure) => figure.columns.length > 3 },
+  {
+    isWide: (figure) => {
+      const longest = figure.columns.map((name, i) => Math.max(name.length, ...figure.rows.map((row) => row[i]?.length ?? 0)));
+      return longest.reduce((sum, length) => sum + length + 2, 0) > NARROW_ROW;
+    },
+  },
 );
 
 /** Copies a text; where the browser does not allow that, selects it. */

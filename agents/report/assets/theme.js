@@ -3,6 +3,15 @@
 const COLOUR_NAMES = ["paper", "panel", "ink", "soft", "faint", "accent", "right", "wrong", "marker"];
 const NUM_SERIES_COLOURS = 8;
 const PALETTE_SIZE = 256;
+/** How many values are sorted to find what is common among them. */
+const MAX_SORTED = 20000;
+
+/** What is drawn over images, which are as bright in the dark theme as in the light one. */
+const IMAGE_COLOURS = {
+  series: ["#0079bd", "#e06500", "#00a076", "#c2508f", "#d19300", "#3fa0e0", "#7a66c8", "#7a8691"],
+  right: "#00a076",
+  wrong: "#c2410c",
+};
 
 const theme = {
   listeners: new Set(),
@@ -138,13 +147,25 @@ function paletteColour(name, value, low, high) {
   return `rgb(${palette[at]}, ${palette[at + 1]}, ${palette[at + 2]})`;
 }
 
-/** The ends of a palette: those given, or what the values need; around zero if it diverges. */
+/**
+ * The ends of a palette: those given, or what the values need; around zero if it diverges.
+ *
+ * A few values far out would leave all others without colour: then the ends are where 99 in 100 values are.
+ *
+ * @returns {[number, number] & {isClipped?: boolean}} `isClipped`: there are values beyond the ends.
+ */
 function paletteLimits(name, limits, data) {
   if (limits) return limits;
   const [low, high] = limitsOf(data);
   if (name !== "diverging") return [low, high];
   const size = Math.max(Math.abs(low), Math.abs(high)) || 1;
-  return [-size, size];
+  const sizes = [];
+  const every = Math.ceil(data.length / MAX_SORTED);
+  for (let i = 0; i < data.length; i += every) if (Number.isFinite(data[i])) sizes.push(Math.abs(data[i]));
+  sizes.sort((a, b) => a - b);
+  const common = sizes[Math.floor(sizes.length * 0.99)] ?? 0;
+  if (common === 0 || 2 * common > size) return [-size, size];
+  return Object.assign([-common, common], { isClipped: true });
 }
 
 /** The bytes of a CSS colour written as #rrggbb. @returns {[number, number, number]} */
