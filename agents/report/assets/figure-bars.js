@@ -37,6 +37,9 @@ function paintUprightBars(context, area, figure, at, limits, colours) {
   context.fillStyle = colours.soft;
   context.fillRect(left, base - 0.5, width, 1);
   const everyLabel = Math.ceil(labelWidth(context, figure.labels) / pitch);
+  // A word among numbers, such as "never", and the bar that is right keep their labels.
+  const isKept = (i) => i === figure.marked || Number.isNaN(parseFloat(figure.labels[i]));
+  const isCrowded = (i) => figure.labels.some((_, j) => j !== i && isKept(j) && Math.abs(i - j) < everyLabel);
   figure.labels.forEach((label, i) => {
     const middle = left + pitch * (i + 0.5);
     const isMarked = i === figure.marked;
@@ -46,7 +49,7 @@ function paintUprightBars(context, area, figure, at, limits, colours) {
       context.fillRect(middle - pitch * 0.4, Math.min(base, end), pitch * 0.8, Math.max(Math.abs(end - base), 0.75));
     }
     if (low && high) paintWhisker(context, true, middle, y(low[i]), y(high[i]), colours);
-    if (i % everyLabel && !isMarked) return;
+    if (!isKept(i) && (i % everyLabel || (everyLabel > 1 && isCrowded(i)))) return;
     context.fillStyle = isMarked ? colours.ink : colours.soft;
     context.font = canvasFont(11.5, isMarked ? 650 : 400);
     context.textAlign = "center";

@@ -1,6 +1,8 @@
 /** Line charts, drawn with uPlot. */
 
 const CHART_HEIGHT = 250;
+/** Places of a time above which a chart over it takes the whole width. */
+const LONG_TIME = 60;
 const MAX_DRAWN_POINTS = 40;
 /** Steps between the ticks of an axis. */
 const TICK_STEPS = Array.from({ length: 28 }, (_, i) => [1, 2, 5].map((step) => Number(`${step}e${i - 14}`))).flat();
@@ -190,6 +192,6 @@ registerFigure(
   },
   {
     numPlaces: (figure) => (figure.cursor ? decodeArray(figure.x).data.length : 0),
-    isWide: (figure) => figure.cursor !== "tick" && decodeArray(figure.x).data.length > 150,
+    isWide: (figure) => ["step", "time"].includes(figure.cursor) && decodeArray(figure.x).data.length > LONG_TIME,
   },
 );

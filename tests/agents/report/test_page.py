@@ -7,6 +7,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from example_report import ATTACK, STEPS, TICKS, example_report
 from paths import ROOT
 
 from ctm_rl.agents.report.document import Document, Figure, Matrix, Sample, Section, Table, to_plain
-from ctm_rl.agents.report.page import MAX_BYTES, render_page, write_page
+from ctm_rl.agents.report.page import ASSETS, MAX_BYTES, SCRIPTS, render_page, write_page
 from ctm_rl.errors import UserError
 
 KINDS = {kind.kind for kind in Figure.__subclasses__() if kind.__module__ == Figure.__module__}
@@ -149,6 +150,11 @@ def with_broken_figure(document: Document) -> Document:
     return dataclasses.replace(document, sections=[*document.sections, broken])
 
 
+def without_samples(document: Document) -> Document:
+    """The sections without samples."""
+    return dataclasses.replace(document, sections=[section for section in document.sections if not section.samples])
+
+
 def place(page: Browser) -> str:
     return page.run("return document.querySelector('.bar-place').textContent")
 
@@ -163,6 +169,58 @@ def check_moves(page: Browser, *keys: tuple[str, ...]) -> set[str]:
     assert [old.title for old, new in zip(before, after, strict=True) if old.moves and old == new] == []
     assert [look.title for look in after if look.is_blank] == []
     return {look.kind for look in after}
+
+
+def calculate(page: Browser, expression: str, *arguments: object) -> Any:
+    """What an expression is in the scope of the page's scripts, of arguments in their JSON form."""
+    sources = "".join((ASSETS / name).read_text() for name in SCRIPTS)
+    return page.run(f"{sources}\nreturn {expression};", *map(to_plain, arguments))
+
+
+def check_calculations(page: Browser) -> None:
+    """What figures are drawn from: arrays, palettes, attention, routes, the slider's place."""
+    decoded = "Array.from(decodeArray(arguments[0]).data, (value) => Number.isNaN(value) ? null : String(value))"
+    halves = [0.0, -0.0, 1.0, -2.5, 1 / 3, 65504.0, 6e-8, 6.1e-5, np.inf, -np.inf]
+    numbers = [float(text.replace("Infinity", "inf")) for text in calculate(page, decoded, np.array(halves))]
+    assert numbers == np.array(halves, dtype=np.float16).astype(float).tolist()
+    assert calculate(page, decoded, np.array([[1.5, np.nan]])) == ["1.5", None]
+    assert calculate(page, decoded, [1.5, float("nan"), 2]) == ["1.5", None, "2"]
+    assert calculate(page, decoded, np.array([-70_000, 3])) == ["-70000", "3"]
+    assert calculate(page, decoded, np.array([[True], [False]])) == ["1", "0"]
+    shape = "entryOf(decodeArray(arguments[0]), 1)"
+    assert calculate(page, f"[{shape}.shape, Array.from({shape}.data)]", np.arange(12).reshape(2, 3, 2)) == [
+        [3, 2],
+        [6, 7, 8, 9, 10, 11],
+    ]
+
+    # The sequential palette grows evenly lighter; the diverging one is symmetric in lightness about its middle.
+    light = (
+        "[...Array(11).keys()].map((i) => { const [r, g, b] = {}(i / 10, false); return 0.3 * r + 0.6 * g + 0.1 * b; })"
+    )
+    lightness = np.array(calculate(page, light.replace("{}", "sequentialColour")))
+    assert np.all(np.diff(lightness) > 8)
+    lightness = np.array(calculate(page, light.replace("{}", "divergingColour")))
+    assert np.all(np.diff(lightness[5:]) < 0)
+    np.testing.assert_allclose(lightness, lightness[::-1], atol=20)
+
+    # Two heads on a grid of 2 x 3: the first looks at one cell, the second nowhere.
+    attention = np.full((1, 2, 2, 3), np.nan)
+    attention[0, 0] = [[0, 0, 0], [0, 0.25, 0.75]]
+    centre = calculate(page, "attentionCentres(decodeArray(arguments[0]))", attention)
+    assert centre == [[[1, 1.75], None]]
+    colours = "Array.from(attentionColours(decodeArray(arguments[0]).data, [true, true], IMAGE_COLOURS))"
+    opacities = calculate(page, colours, attention)[3::4]
+    assert opacities == [0, 0, 0, 0, 102, 204]
+
+    route = np.array([[1, 1], [1, 2], [2, 2], [np.nan, np.nan], [5, 5]])
+    assert calculate(page, "routePoints(decodeArray(arguments[0]))", route) == [[1, 1], [1, 2], [2, 2]]
+
+    places = (
+        "(() => { const clock = new Clock(); clock.setTime(5, [3, 3, 4, 4, 4]); clock.go(3); return clock.at(); })()"
+    )
+    at = {"place": 3, "numPlaces": 5, "tick": 2, "numTicks": 3, "step": 4, "start": 2}
+    assert calculate(page, places) == at
+    assert calculate(page, "['tick', 'step', 'time'].map((one) => cursorValue(one, arguments[0]))", at) == [2, 4, 3]
 
 
 def test_a_browser_shows_every_figure_and_the_slider_moves_them(tmp_path: Path) -> None:
@@ -216,3 +274,11 @@ def test_a_browser_shows_every_figure_and_the_slider_moves_them(tmp_path: Path) 
         assert page.overflow() == 0
         assert page.console() == []
         assert page.requests() == [path.as_uri()]
+
+        # Without samples, the slider moves the cursors of charts.
+        write_page(without_samples(example_report()), path)
+        page.open(path)
+        assert place(page) == f"tick {TICKS} of {TICKS}"
+        check_moves(page, ("shift", "left"))
+        check_calculations(page)
+        assert page.console() == []
