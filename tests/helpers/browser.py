@@ -209,8 +209,14 @@ class Browser:
         self.frame()
 
     def overflow(self) -> int:
-        """By how many pixels the page is wider than the window."""
-        return self.run("return document.documentElement.scrollWidth - document.body.clientWidth")
+        """By how many pixels the page is wider than the window without its scroll bar."""
+        return self.run(
+            "const probe = document.body.appendChild(document.createElement('div'));"
+            "Object.assign(probe.style, { position: 'fixed', left: 0, right: 0 });"
+            "const width = probe.getBoundingClientRect().width;"
+            "probe.remove();"
+            "return document.documentElement.scrollWidth - Math.floor(width);"
+        )
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
         """Saves what the window shows, or the whole page, as a PNG file."""

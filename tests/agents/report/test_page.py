@@ -240,7 +240,16 @@ def test_a_browser_shows_every_figure_and_the_slider_moves_them(tmp_path: Path) 
         assert page.run("return document.title") == "A machine that thinks"
         assert page.overflow() == 0
 
-        # The slider, by keys: everything that moves does.
+        # The slider, by keys: what is on the screen moves at once, all else when it comes there.
+        picture = page.figures()[[look.kind for look in whole].index("picture")]
+        page.show(picture)
+        before = page.look(picture)
+        page.press("left")
+        page.frame()
+        assert page.look(picture).pixels != before.pixels
+        page.press("right")
+        page.frame()
+        assert page.look(picture).pixels == before.pixels
         assert place(page) == f"tick {TICKS} of {TICKS}"
         kinds = check_moves(page, ("shift", "left"), ("right",))
         assert place(page) == f"tick {TICKS - 9} of {TICKS}"
