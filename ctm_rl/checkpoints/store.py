@@ -16,7 +16,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -57,6 +57,13 @@ _reported: set[str] = set()
 Result = TypeVar("Result")
 
 
+class Half(NamedTuple):
+    """A value of a state that is written in half precision, and read in single precision again."""
+
+    tensor: torch.Tensor
+    """The tensor, float32; its numbers are rounded."""
+
+
 class CheckpointError(UserError):
     """A checkpoint is missing, or cannot be read or written."""
 
@@ -70,7 +77,7 @@ def save(run_dir: Path, iteration: int, state: dict[str, Any], num_kept: int | N
         run_dir: directory of the run.
         iteration: number of training iterations so far; names the checkpoint.
         state: nested dicts (keys are strings or integers), lists and tuples of tensors, numpy arrays, numbers, strings,
-            booleans and None. Tensors are loaded on the CPU, numpy numbers as Python's.
+            booleans and None, and ``Half``. Tensors are loaded on the CPU, numpy numbers as Python's.
         num_kept: how many checkpoints are kept, this one included; ``None``: all.
 
     Returns:
@@ -446,6 +453,8 @@ def sync(path: Path) -> None:
 
 def _encode(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     """Converts a state to plain JSON values and moves its arrays to ``tensors``; types that JSON lacks get a $ tag."""
+    if isinstance(value, Half):
+        return {"$half": _put(value.tensor.detach().cpu().half(), path, tensors)}
     if isinstance(value, torch.Tensor):
         return {"$tensor": _put(value.detach().cpu(), path, tensors)}
     if isinstance(value, np.ndarray):
@@ -490,7 +499,7 @@ def _check_references(tree: Any, file: Path) -> None:
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
-            references += [node[tag] for tag in ("$tensor", "$array") if tag in node]
+            references += [node[tag] for tag in ("$tensor", "$array", "$half") if tag in node]
             pending += node.values()
         elif isinstance(node, list):
             pending += node
@@ -513,6 +522,8 @@ def _decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return float(content)
     if tag == "$tensor":
         return tensors[content]
+    if tag == "$half":
+        return tensors[content].float()
     if tag == "$array":
         return tensors[content].numpy()
     if tag == "$tuple":

@@ -57,6 +57,16 @@ def test_loading_returns_what_was_saved(tmp_path: Path) -> None:
     assert_same(example(), checkpoint.load(path))
 
 
+def test_a_half_is_written_in_half_precision_and_read_in_single(tmp_path: Path) -> None:
+    numbers = torch.randn(100, 10, generator=torch.Generator().manual_seed(4))
+    path = checkpoint.save(tmp_path, 1, {"weights": [checkpoint.Half(numbers), numbers]})
+    half, whole = checkpoint.load(path)["weights"]
+    assert half.dtype == whole.dtype == torch.float32
+    assert torch.equal(half, numbers.half().float())
+    assert torch.equal(whole, numbers)
+    assert 6000 < (path / checkpoint.TENSORS_FILE).stat().st_size < 6400
+
+
 def test_a_loaded_state_saves_to_the_same_bytes(tmp_path: Path) -> None:
     first = checkpoint.save(tmp_path / "a", 1, example())
     second = checkpoint.save(tmp_path / "b", 1, checkpoint.load(first))
