@@ -36,6 +36,8 @@ SUMMARY_ROWS = (
     ("answering", "mnist", 0, 1, "digits", "digits right"),
 )
 """For each row: file and table of its data, the machine's row and the LSTM's, the column, its meaning."""
+ZOO = "zoo"
+"""The table of the trained runs that are shipped."""
 LEARNING = "learning"
 """The file of ``ctm-rl bench learning``, which holds runs in place of tables."""
 LEARNING_TABLES = ("tasks", "differences", "counts", "aggregate")
@@ -81,6 +83,14 @@ def summary_table(root: Path) -> str:
     return to_table(["command", "measure", "machine", "LSTM", "time"], rows)
 
 
+def zoo_table() -> str:
+    """The table of the zoo, as ``ctm-rl zoo`` prints it."""
+    from ctm_rl.cli.zoo import table_rows
+
+    titles, *rows = table_rows()
+    return to_table([*titles], [[f"`{name}`", *others] for name, *others in rows])
+
+
 def fill(root: Path, text: str) -> str:
     """Writes the tables of a text again."""
 
@@ -88,6 +98,8 @@ def fill(root: Path, text: str) -> str:
         begin, file, name, end = match.groups()
         if file == LEARNING:
             content = learning_content(root, name)
+        elif file == ZOO:
+            content = zoo_table()
         else:
             content = summary_table(root) if file == SUMMARY else result_table(root, file, name)
         return f"{begin}\n{content}\n{end}"
@@ -300,6 +312,7 @@ def command_line_page() -> str:
         "resume": commands.ResumeOptions,
         "resume, of a search": commands.ResumeSweepOptions,
         "evaluate": commands.EvaluateOptions,
+        "zoo": commands.ZooOptions,
         "import": commands.ImportOptions,
         "cluster-check": commands.ClusterCheckOptions,
         "bench": BenchOptions,

@@ -66,7 +66,7 @@ def evaluate(
     tolerates them, the episode is played again from another seed.
 
     Args:
-        run_dir: a run's directory or one checkpoint in it.
+        run_dir: a run's directory, one checkpoint in it, or ``zoo:NAME``.
         checkpoint: of a run: best, last, or the number of an iteration; ``None``: the last one.
         episodes: number of episodes or samples, at least 1; ``None``: 100 episodes, or 2,000 samples (all of a smaller
             set), which give an accuracy within two percent.

@@ -19,7 +19,7 @@ from ctm_rl.agents.rllib.environment import make_env
 from ctm_rl.agents.run_directory.directory import read_config
 from ctm_rl.agents.run_directory.trust import check_trusted, env_claims
 from ctm_rl.agents.supervised.sampler import LabelledSamples, Sampler
-from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.checkpoints.best import run_of
 from ctm_rl.errors import UserError
 
 Env = TypeVar("Env", EnvConfig, TaskConfig)
@@ -44,7 +44,7 @@ def environment_of(
     ``evaluate(episodes=N)`` with the same seed, if N is at least 100. Those of a finite set begin again after the last.
 
     Args:
-        run_dir: a run's directory, or one checkpoint in it.
+        run_dir: a run's directory, one checkpoint in it, or ``zoo:NAME``.
         num_envs: ``None``: a single environment; otherwise a vector of so many. A vector that acts resets itself in the
             step in which an episode ends (SameStep); one of samples is reset by the caller.
         split: of a run that answers: its held-out samples, or those that it learned from, in that order.
@@ -59,8 +59,7 @@ def environment_of(
     Raises:
         UserError: there is no such run, its environment is not trusted or cannot be made, or a value is not allowed.
     """
-    place = Path(run_dir)
-    run = place.parents[1] if place.parent.name == checkpoint.FOLDER else place
+    run = run_of(Path(run_dir))
     if num_envs is not None and num_envs < 1:
         raise UserError(f"num_envs must be at least 1, got {num_envs}; leave it out for a single environment.")
     if split not in ("held-out", "training"):

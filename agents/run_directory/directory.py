@@ -18,6 +18,7 @@ from ctm_rl.agents.experiments.serialise import AnyExperiment, from_json, to_jso
 from ctm_rl.errors import UserError, expand
 from ctm_rl.read_json import read_json
 from ctm_rl.read_yaml import SUFFIXES, read_yaml
+from ctm_rl.zoo.entries import is_zoo, locate
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
@@ -62,6 +63,8 @@ def check_free(path: Path) -> None:
         UserError: one line naming the directory and the way out.
     """
     _check_name(path)
+    if is_zoo(path.name):
+        raise UserError(f"--run-dir {path} cannot be used: zoo:NAME is a run of the zoo; name another directory.")
     try:
         if path.exists() and not path.is_dir():
             raise UserError(f"--run-dir {path} is a file; name a new or empty directory.")
@@ -376,9 +379,13 @@ def check_is_run(path: Path) -> None:
 def read_config(path: Path) -> AnyExperiment:
     """Reads the experiment of a run.
 
+    Args:
+        path: the run's directory, or ``zoo:NAME``.
+
     Raises:
         UserError: it is not a run directory, or its configuration cannot be read.
     """
+    path = locate(path)
     check_is_run(path)
     return load_config(path / CONFIG_FILE)
 
@@ -386,9 +393,14 @@ def read_config(path: Path) -> AnyExperiment:
 def load_config(path: Path) -> AnyExperiment:
     """Reads an experiment from a JSON file, or a YAML file if its name ends so.
 
+    Args:
+        path: the file; ``zoo:NAME`` is the configuration of that run.
+
     Raises:
         UserError: the file is missing, is not JSON or YAML, or its fields are wrong.
     """
+    if is_zoo(path):
+        path = locate(path) / CONFIG_FILE
     is_yaml = path.suffix.lower() in SUFFIXES
     try:
         values, lines = read_yaml(path) if is_yaml else (read_json(path), {})

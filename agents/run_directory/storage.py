@@ -29,6 +29,7 @@ from ctm_rl.agents.run_directory.directory import (
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.best import BEST, BEST_FILE, folder_of, read_best
 from ctm_rl.errors import UserError, expand, user_errors
+from ctm_rl.zoo.entries import check_resumable
 
 ANSWER_SECONDS = 30.0
 """How long a storage may take to answer before it counts as out of reach."""
@@ -306,8 +307,9 @@ def find_run(
         The directory, and the storage the run is in; ``None``: as its configuration says.
 
     Raises:
-        UserError: the run cannot be fetched, or ``run_dir`` is given and nothing is to be fetched.
+        UserError: the run cannot be fetched, or is of the zoo, or ``run_dir`` is given and nothing is to be fetched.
     """
+    check_resumable(place)
     with user_errors():
         check_storage(place)
         check_storage(storage or "")

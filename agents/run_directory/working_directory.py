@@ -11,6 +11,7 @@ from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.run_directory.trust import fixed_import_path
 from ctm_rl.errors import expand
+from ctm_rl.zoo.entries import is_zoo
 
 
 def with_absolute_paths(experiment: AnyExperiment) -> AnyExperiment:
@@ -23,7 +24,7 @@ def with_absolute_paths(experiment: AnyExperiment) -> AnyExperiment:
         return {name: _absolute(value) if name in ("path", "folder") else value for name, value in kwargs.items()}
 
     experiment = with_absolute_storage(experiment)
-    if experiment.init_from is not None:
+    if experiment.init_from is not None and not is_zoo(experiment.init_from):
         experiment = dataclasses.replace(experiment, init_from=str(expand(experiment.init_from).absolute()))
     if not isinstance(experiment, AnsweringExperiment):
         return experiment

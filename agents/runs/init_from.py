@@ -18,6 +18,7 @@ from ctm_rl.agents.ppo.env_runner import ColumnarEnvRunner
 from ctm_rl.agents.rllib import private
 from ctm_rl.agents.runs.task import MODULE
 from ctm_rl.checkpoints import store as checkpoint
+from ctm_rl.checkpoints.best import find
 from ctm_rl.checkpoints.schema import check_mapping, check_range, check_real
 from ctm_rl.errors import UserError, expand
 from ctm_rl.inference.load_model import MODEL_ENTRY
@@ -71,13 +72,13 @@ def read_source(place: str) -> Source:
     """Reads what a run has learned.
 
     Args:
-        place: a run's directory (its newest checkpoint is taken) or one checkpoint in it.
+        place: a run's directory (its newest checkpoint is taken), one checkpoint in it, or ``zoo:NAME``.
 
     Raises:
         UserError: there is no checkpoint, it is damaged, or it holds no weights.
     """
     try:
-        return checkpoint.read_newest(expand(place), _read)
+        return checkpoint.read_newest(find(expand(place)), _read)
     except checkpoint.CheckpointError as error:
         raise UserError(f"{OPTION}: {error}") from error
 

@@ -41,6 +41,7 @@ from ctm_rl.agents.runs.training_loop import Position, Run, is_used_up
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.errors import UserError, expand, user_errors
 from ctm_rl.inference.policy import POLICY_ENTRY
+from ctm_rl.zoo.entries import check_resumable
 
 _MAY_CHANGE = {("env", name) for name in ("step_time_limit", "check_bounds", "tolerate_faults", "target", "words")}
 """Fields of the environment that may differ when a run is resumed: they do not change what it learns."""
@@ -99,6 +100,7 @@ def resume(
         CallbackFailed: a callback has raised an exception, which is the cause; a checkpoint is saved.
         RunInterrupted: a signal stopped it, after a checkpoint.
     """
+    check_resumable(run_dir)
     progress, run_dir = progress or Progress(), expand(run_dir)
     claims = run_claims(experiment or read_config(run_dir))
     check_trusted(claims, run_dir, is_trusted=trust)

@@ -18,6 +18,7 @@ from ctm_rl.checkpoints import store
 from ctm_rl.checkpoints.store import CheckpointError
 from ctm_rl.errors import UserError
 from ctm_rl.read_json import read_json
+from ctm_rl.zoo.entries import is_zoo, locate
 
 BEST, LAST = "best", "last"
 """Names of checkpoints, beside the numbers of iterations."""
@@ -123,7 +124,8 @@ def _replace(file: Path, text: str) -> None:
 
 
 def run_of(path: Path) -> Path:
-    """The run that a checkpoint belongs to, by its path; any other path is a run's itself."""
+    """The run that a checkpoint belongs to, by its path; any other path is a run's itself, ``zoo:NAME`` too."""
+    path = locate(path)
     if path.parent.name == BEST and path.parent.parent.name == store.FOLDER:
         path = path.parent
     return path.parents[1] if path.parent.name == store.FOLDER else path
@@ -133,7 +135,7 @@ def find(path: Path, which: str | int | None = None) -> Path:
     """Finds the checkpoint of a run that is meant.
 
     Args:
-        path: a run's directory, or one checkpoint in it.
+        path: a run's directory, ``zoo:NAME``, or one checkpoint in a run.
         which: ``best``, ``last`` (the newest usable one), or the number of an iteration; ``None``: the last one, or the
             one that ``path`` names.
 
@@ -143,6 +145,9 @@ def find(path: Path, which: str | int | None = None) -> Path:
     Raises:
         UserError: the run has no such checkpoint, or ``path`` names one already.
     """
+    if is_zoo(path) and which == BEST:
+        which = LAST  # the only one
+    path = locate(path)
     is_best_folder, is_checkpoint = (path / BEST_FILE).is_file(), (path / store.STATE_FILE).is_file()
     if which is not None and (is_best_folder or is_checkpoint):
         raise UserError(f"{path} is one checkpoint; name the run's directory to choose another one of its checkpoints.")

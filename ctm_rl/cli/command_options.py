@@ -21,6 +21,7 @@ ctm-rl: train, evaluate and compare Continuous Thought Machines
   ctm-rl tune EXPERIMENT --search F=VALUES  train variants that differ in the searched fields
   ctm-rl resume DIR                         continue a run, seeds or a sweep from their checkpoints
   ctm-rl evaluate DIR [--checkpoint best]   play episodes with a run's policy; --json for programs
+  ctm-rl zoo [NAME]                         list the trained runs that are shipped; zoo:NAME is one as DIR
   ctm-rl import FILE --run-dir DIR          make a run of a published checkpoint
   ctm-rl cluster-check [--address auto]     show the versions and speed of a Ray cluster's nodes
   ctm-rl bench                              compare the speed of training with other libraries
@@ -151,7 +152,7 @@ class EvaluateOptions:
     """Plays episodes with a run's policy, or tests a model that answers on held-out samples."""
 
     dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """The run's directory, one checkpoint in it, or the directory of several seeds."""
+    """The run's directory, one checkpoint in it, the directory of several seeds, or zoo:NAME."""
     checkpoint: str | None = None
     """Which checkpoint of the run: best, last, or the number of an iteration; None: the last one."""
     episodes: int | None = None
@@ -182,6 +183,16 @@ class EvaluateOptions:
     trust: bool = False
     """The run may import its environment's module from this folder, although no run that you have trained on this
     machine does so."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ZooOptions:
+    """Lists the trained runs that are shipped with this package; wherever a run is named, zoo:NAME is one of them."""
+
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
+    """Describe this one, such as cartpole or zoo:cartpole; None: list all."""
+    json: bool = False
+    """Write one line of JSON: how each was trained and evaluated, with all results."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

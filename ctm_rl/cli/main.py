@@ -33,6 +33,7 @@ from ctm_rl.cli.command_options import (
     ImportOptions,
     ResumeOptions,
     ResumeSweepOptions,
+    ZooOptions,
 )
 from ctm_rl.cli.output import dropping_output
 from ctm_rl.configs import describe, load, names
@@ -369,6 +370,14 @@ def _evaluate_seeds(directory: Path, values: dict[str, Any], *, as_json: bool) -
     _write((evaluation.to_json(collected) if as_json else results.format_evaluations(collected, lines)) + "\n")
 
 
+def _zoo(arguments: list[str]) -> None:
+    """Lists the trained runs that are shipped, or describes one."""
+    options = parse(ZooOptions, arguments, "ctm-rl zoo")
+    from ctm_rl.cli.zoo import zoo_text
+
+    _write(zoo_text(options.name, as_json=options.json))
+
+
 def _import(arguments: list[str]) -> None:
     """Makes a run of a published checkpoint."""
     options = parse(ImportOptions, arguments, "ctm-rl import")
@@ -470,6 +479,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "tune": _tune,
     "resume": _resume,
     "evaluate": _evaluate,
+    "zoo": _zoo,
     "import": _import,
     "cluster-check": _cluster_check,
     "bench": _bench,

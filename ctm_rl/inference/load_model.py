@@ -30,7 +30,7 @@ def load_model(
     """Loads the model of a run that learned to answer.
 
     Args:
-        path: a run's directory , one checkpoint in it, or a checkpoint of RLlib that
+        path: a run's directory, one checkpoint in it, ``zoo:NAME``, or a checkpoint of RLlib that
             ``Algorithm.save_to_path`` or ``save`` has made with one of our modules.
         device: where the model computes.
         checkpoint: of a run: best, last, or the number of an iteration; ``None``: the last one.

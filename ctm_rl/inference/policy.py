@@ -75,8 +75,8 @@ class Policy:
         """Reads a policy from disk.
 
         Args:
-            path: a run's directory , one checkpoint in it, or a checkpoint of RLlib
-                that ``Algorithm.save_to_path`` or ``save`` has made with one of our modules.
+            path: a run's directory, one checkpoint in it, ``zoo:NAME``, or a checkpoint of RLlib that
+                ``Algorithm.save_to_path`` or ``save`` has made with one of our modules.
             device: where the policy computes.
             checkpoint: of a run: best, last, or the number of an iteration; ``None``: the last one.
             trust: whether an encoder may be imported from the current folder although no run of this user on this

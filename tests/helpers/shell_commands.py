@@ -13,7 +13,7 @@ from ctm_rl.agents.seeds.options import SeedOptions
 from ctm_rl.agents.tuning.options import TuneOptions
 from ctm_rl.cli.check_arguments import divide, parse
 from ctm_rl.cli.choose import choose, read_experiment
-from ctm_rl.cli.command_options import ClusterCheckOptions, EvaluateOptions, ImportOptions, ResumeOptions
+from ctm_rl.cli.command_options import ClusterCheckOptions, EvaluateOptions, ImportOptions, ResumeOptions, ZooOptions
 from ctm_rl.cli.main import split_form
 from ctm_rl.configs import load
 
@@ -84,6 +84,7 @@ COMMANDS: dict[str, Any] = {
     "bench": _bench,
     "resume": _options(ResumeOptions, "resume"),
     "evaluate": _options(EvaluateOptions, "evaluate"),
+    "zoo": _options(ZooOptions, "zoo"),
     "import": _options(ImportOptions, "import"),
     "cluster-check": _options(ClusterCheckOptions, "cluster-check"),
 }

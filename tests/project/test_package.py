@@ -19,7 +19,7 @@ from paths import ROOT
 import ctm_rl
 
 PACKAGE = ROOT / "ctm_rl"
-CORE = {"machine", "spaces", "metrics", "encoders", "engine", "models", "checkpoints", "inference"}
+CORE = {"machine", "spaces", "metrics", "encoders", "engine", "models", "checkpoints", "inference", "zoo"}
 AGENTS = {"agents.experiments", "agents.rllib"}
 MAY_IMPORT: dict[str, set[str]] = {
     "": CORE,
@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "encoders": {"spaces"},
     "engine": {"machine"},
     "models": {"encoders", "engine", "machine", "metrics", "spaces"},
-    "checkpoints": {"machine", "models", "spaces"},
+    "zoo": set(),
+    "checkpoints": {"machine", "models", "spaces", "zoo"},
     "inference": {"checkpoints", "encoders", "engine", "machine", "metrics", "models", "spaces"},
     "agents": {"agents.*"},
     "agents.experiments": set(),
@@ -38,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agents.stock": {*CORE, *AGENTS},
     "agents.supervised": {*CORE, *AGENTS},
     "agents.bandit": {*CORE, *AGENTS, "agents.ppo", "agents.supervised"},
-    "agents.run_directory": {"checkpoints", "agents.experiments"},
+    "agents.run_directory": {"checkpoints", "zoo", "agents.experiments"},
     "agents.loggers": {"agents.experiments", "agents.run_directory"},
     "agents.callbacks": {"agents.experiments", "agents.rllib", "agents.run_directory"},
     "agents.evaluation": {*CORE, *AGENTS, "agents.run_directory", "agents.supervised"},
@@ -290,6 +291,8 @@ def test_a_wheel_holds_every_module_and_nothing_else() -> None:
     assets = [path for path in (PACKAGE / "agents" / "report" / "assets").glob("**/*") if path.is_file()]
     assets += (PACKAGE / "agents" / "report" / "assets" / "uplot").iterdir()
     assert {str(path.relative_to(ROOT)) for path in assets} <= files
+    entries = {str(path.relative_to(ROOT)) for path in (PACKAGE / "zoo").glob("*/**/*") if path.suffix != ".pyc"}
+    assert {name for name in entries if (ROOT / name).is_file()} <= files
     assert distribution.version == ctm_rl.__version__
 
 
