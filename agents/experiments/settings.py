@@ -144,8 +144,8 @@ class RunSettings:
     stop: StopSettings = field(default_factory=StopSettings)
     """When the run ends before its budget is used up."""
     init_from: str | None = None
-    """Another run, or one of its checkpoints, to begin with the weights and normalisation of, as far as shapes fit, on
-    any environment or task; None: begin with random weights."""
+    """Another run, one of its checkpoints, or zoo:NAME, to begin with the weights and normalisation of, as far as
+    shapes fit, on any environment or task; None: begin with random weights."""
     logger: tuple[str, ...] = ("tensorboard",)
     """Where metrics go beside metrics.jsonl: tensorboard, csv, wandb, mlflow, module:Class of your own, or a name that
     an installed package declares; several, separated by spaces, or none."""
