@@ -76,6 +76,7 @@ def evaluate_answers(
     device: torch.device,
     human: Tensor | None = None,
     thresholds: Sequence[float | None] = (),
+    observe: Callable[[Thought, dict[str, Any]], object] | None = None,
 ) -> dict[str, Any]:
     """Evaluates a model on held-out samples.
 
@@ -87,6 +88,8 @@ def evaluate_answers(
         device: of the model.
         human: the share of people who chose each class, [N, C], for the samples of a finite set in their order.
         thresholds: certainties at which rows halt, each in an additional pass.
+        observe: called with the answers to each batch, after each tick that answers, and with its samples, as tensors
+            by the names of ``Sampler``'s columns.
 
     Returns:
         ``task``, ``episodes``, ``accuracy`` (share of correct elements) and ``accuracy_whole`` (share of samples with
@@ -116,7 +119,10 @@ def evaluate_answers(
     for chunk in range(-(-episodes // BATCH_SIZE)):
         made = sampler.held_out(chunk, episodes)
         samples = to_device(made.as_dict(), device)
-        scores.add(_thought(model, samples[OBSERVATIONS]), samples, first)
+        thought = _thought(model, samples[OBSERVATIONS])
+        scores.add(thought, samples, first)
+        if observe is not None:
+            observe(thought, samples)
         if thresholds:
             targets = samples[TARGETS]
             batches.append(Batch(*model_inputs(model.config, samples[OBSERVATIONS]), targets.reshape(len(targets), -1)))

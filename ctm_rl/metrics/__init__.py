@@ -25,3 +25,6 @@ from ctm_rl.metrics.sorting import SortingScores as SortingScores
 from ctm_rl.metrics.sorting import emissions as emissions
 from ctm_rl.metrics.stopping import StoppingScores as StoppingScores
 from ctm_rl.metrics.stopping import stopping_ticks as stopping_ticks
+from ctm_rl.metrics.ticks import TickCalibration as TickCalibration
+from ctm_rl.metrics.ticks import TickScores as TickScores
+from ctm_rl.metrics.ticks import find_peaks as find_peaks
