@@ -1,0 +1,214 @@
+"""Makes the report of a run: what ran, how it learned, and what its model does, as far as there is a model."""
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from ctm_rl.agents.evaluation.answers import EvaluationTask, evaluation_task_of
+from ctm_rl.agents.evaluation.load import Trained, load_trained
+from ctm_rl.agents.evaluation.run_environment import changed_env, held_out_task
+from ctm_rl.agents.experiments.acting import ActingExperiment
+from ctm_rl.agents.experiments.answering import AnsweringExperiment
+from ctm_rl.agents.experiments.serialise import AnyExperiment
+from ctm_rl.agents.report.answering import AnsweringOptions, answering_sections
+from ctm_rl.agents.report.curves import learning_curves
+from ctm_rl.agents.report.document import Document, Section
+from ctm_rl.agents.report.run_facts import facts_section
+from ctm_rl.agents.run_directory.directory import METRICS_FILE, check_is_run, read_config
+from ctm_rl.agents.run_directory.metrics_file import read_metrics
+from ctm_rl.agents.run_directory.trust import check_trusted, env_claims
+from ctm_rl.checkpoints import store
+from ctm_rl.checkpoints.best import find, run_of
+from ctm_rl.checkpoints.published import OfficialModel
+from ctm_rl.errors import UserError
+from ctm_rl.inference.policy import Policy
+from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel
+
+NUM_SAMPLES = 6
+"""Samples or episodes that are shown, unless another number is given."""
+_ACTING = "ctm_rl.agents.report.acting"
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportOptions:
+    """What is shown of a run."""
+
+    checkpoint: str | int | None = None
+    """Best, last, or the number of an iteration; ``None``: the last one."""
+    samples: int = NUM_SAMPLES
+    """Samples or episodes that are shown, at most."""
+    episodes: int | None = None
+    """Samples that are answered for the numbers; ``None``: as ``evaluate`` has it, fewer where that takes long."""
+    seed: int = 0
+    """Of samples and episodes."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment that replace those of training."""
+    human: np.ndarray | None = None
+    """Models that answer: the share of people who chose each class, [N, C]."""
+    trust: bool = False
+    """Whether the run may import a module of the current folder, see ``run_directory.trust``."""
+
+
+def make_report(path: str | Path, options: ReportOptions) -> Document:
+    """Makes the report of a run, with what there is of it.
+
+    What cannot be read or made is left out, and a note says why.
+
+    Args:
+        path: a run's directory, or one checkpoint in it.
+        options: what is shown.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: there is no such run, or a value is not allowed.
+    """
+    place = Path(path)
+    run = run_of(place)
+    check_is_run(run)
+    notes: list[str] = []
+    with _warnings_in(notes):
+        return _make_report(place, run, options, notes)
+
+
+class _Collector(logging.Handler):
+    """Adds warnings to notes, in place of writing them.
+
+    Args:
+        notes: the notes.
+    """
+
+    def __init__(self, notes: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._notes = notes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Adds a warning, once."""
+        text = " ".join(record.getMessage().split())
+        if text not in self._notes:
+            self._notes.append(text)
+
+
+@contextlib.contextmanager
+def _warnings_in(notes: list[str]) -> Iterator[None]:
+    """Adds what our own log reports inside the body to the notes, such as damaged checkpoints that are passed over."""
+    logger, collector = logging.getLogger("ctm_rl"), _Collector(notes)
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(collector)
+    try:
+        yield
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = before
+
+
+def _make_report(place: Path, run: Path, options: ReportOptions, notes: list[str]) -> Document:
+    """See ``make_report``."""
+    found = _tried(notes, lambda: _load(run, place, options))
+    trained, experiment, iteration = found or (None, _experiment_of(run, notes), None)
+    rows = read_metrics(run)
+    if not rows:
+        notes.append(_describe_missing_metrics(run, experiment))
+    sections = [facts_section(run, experiment, rows, _network_of(trained), iteration)]
+    curves = learning_curves(rows)
+    if curves:
+        text = "" if len(rows) > 1 else "The run has one line of metrics so far."
+        sections.append(Section(name="learning", title="Learning", text=text, figures=curves))
+    if trained is not None:
+        sections += _tried(notes, lambda: _model_sections(trained, experiment, run, options, notes)) or []
+    name = run.resolve().name if experiment is None else experiment.name
+    return Document(title=name, subtitle=f"A run of ctm_rl: {run.resolve().name}", notes=notes, sections=sections)
+
+
+def _network_of(trained: Trained | None) -> nn.Module | None:
+    """The network of what was trained."""
+    if isinstance(trained, Policy):
+        return trained.agent
+    return trained.model if isinstance(trained, OfficialModel) else trained
+
+
+def _load(run: Path, place: Path, options: ReportOptions) -> tuple[Trained, AnyExperiment | None, int]:
+    """What the run has trained, its experiment, and the iteration of the checkpoint."""
+    where = find(place, options.checkpoint)
+    where, trained, experiment = load_trained(run, where, torch.device("cpu"), trust=options.trust)
+    return trained, experiment, store.iteration_of(where)
+
+
+def _experiment_of(run: Path, notes: list[str]) -> AnyExperiment | None:
+    """The experiment of a run without a usable checkpoint."""
+    try:
+        return read_config(run)
+    except UserError as error:
+        if str(error) not in notes:
+            notes.append(str(error))
+        return None
+
+
+def _describe_missing_metrics(run: Path, experiment: AnyExperiment | None) -> str:
+    """Why there are no curves."""
+    if experiment is None:
+        return f"{run} has no {METRICS_FILE}: there are no learning curves."
+    return f"{run} has no line in {METRICS_FILE} yet: there are no learning curves."
+
+
+def _model_sections(
+    trained: Trained, experiment: AnyExperiment | None, run: Path, options: ReportOptions, notes: list[str]
+) -> list[Section]:
+    """The sections of a model of either kind."""
+    if experiment is not None:
+        check_trusted(env_claims(experiment.env, replaced=options.env_kwargs), run, is_trusted=options.trust)
+    if isinstance(trained, Policy):
+        if not isinstance(experiment, ActingExperiment):
+            raise UserError(f"{run} does not name the environment that its policy acts in.")
+        return _policy_sections(trained, experiment, options, notes)
+    model = trained.model if isinstance(trained, OfficialModel) else trained
+    assert isinstance(model, ContinuousThoughtMachine | FeedForwardModel)
+    task = _task_of(trained, experiment)
+    task = task._replace(env=changed_env(task.env, options.env_kwargs))
+    wanted = AnsweringOptions(options.samples, options.episodes, options.seed, options.human)
+    sections, more = answering_sections(model, task, run, wanted)
+    notes += more
+    return sections
+
+
+def _task_of(trained: Trained, experiment: AnyExperiment | None) -> EvaluationTask:
+    """The task of a model that answers."""
+    if isinstance(trained, OfficialModel):
+        return evaluation_task_of(trained)
+    assert isinstance(experiment, AnsweringExperiment)
+    return EvaluationTask(held_out_task(experiment), experiment.learning.loss, experiment.name)
+
+
+def _policy_sections(
+    policy: Policy, experiment: ActingExperiment, options: ReportOptions, notes: list[str]
+) -> list[Section]:
+    """The sections of a policy."""
+    if options.human is not None:
+        raise UserError("--human-labels is for models that answer, and this is a policy; leave it out.")
+    if importlib.util.find_spec(_ACTING) is None:
+        return []
+    acting_sections = importlib.import_module(_ACTING).acting_sections
+    sections, more = acting_sections(policy, experiment, num_episodes=options.samples, seed=options.seed)
+    notes += more
+    return sections
+
+
+def _tried(notes: list[str], make: Callable[[], Result]) -> Result | None:
+    """What a function makes; if it cannot, ``None`` and a note that says why."""
+    try:
+        return make()
+    except UserError as error:
+        notes.append(" ".join(str(error).split()))
+        return None
