@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "agents.rllib",
         "agents.run_directory",
         "agents.evaluation",
+        "agents.supervised",
         "envs.*",
     },
     "agents.tuning": {*CORE, "agents.experiments", "agents.run_directory", "agents.cluster", "agents.runs"}
