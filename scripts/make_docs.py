@@ -306,6 +306,7 @@ def command_line_page() -> str:
     from ctm_rl.agents.seeds.options import SeedOptions
     from ctm_rl.agents.tuning.options import TuneOptions
     from ctm_rl.cli import command_options as commands
+    from ctm_rl.cli.report import ReportOptions
 
     kinds: dict[str, type[Any]] = {
         "tune": TuneOptions,
@@ -313,6 +314,7 @@ def command_line_page() -> str:
         "resume, of a search": commands.ResumeSweepOptions,
         "evaluate": commands.EvaluateOptions,
         "zoo": commands.ZooOptions,
+        "report": ReportOptions,
         "import": commands.ImportOptions,
         "cluster-check": commands.ClusterCheckOptions,
         "bench": BenchOptions,

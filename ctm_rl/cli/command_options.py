@@ -22,6 +22,7 @@ ctm-rl: train, evaluate and compare Continuous Thought Machines
   ctm-rl resume DIR                         continue a run, seeds or a sweep from their checkpoints
   ctm-rl evaluate DIR [--checkpoint best]   play episodes with a run's policy; --json for programs
   ctm-rl zoo [NAME]                         list the trained runs that are shipped; zoo:NAME is one as DIR
+  ctm-rl report DIR [--samples 6]           write a page of figures: how a run learned and how its model thinks
   ctm-rl import FILE --run-dir DIR          make a run of a published checkpoint
   ctm-rl cluster-check [--address auto]     show the versions and speed of a Ray cluster's nodes
   ctm-rl bench                              compare the speed of training with other libraries

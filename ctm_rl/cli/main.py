@@ -378,6 +378,16 @@ def _zoo(arguments: list[str]) -> None:
     _write(zoo_text(options.name, as_json=options.json))
 
 
+def _report(arguments: list[str]) -> None:
+    """Writes the report of a run."""
+    from ctm_rl.cli.report import report
+
+    written = report(arguments)
+    for note in written.notes:
+        _write_error(f"ctm-rl: {note}")
+    _write(f"report: {_short(written.file)}\nopen it: {written.how_to_open}\n")
+
+
 def _import(arguments: list[str]) -> None:
     """Makes a run of a published checkpoint."""
     options = parse(ImportOptions, arguments, "ctm-rl import")
@@ -480,6 +490,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "resume": _resume,
     "evaluate": _evaluate,
     "zoo": _zoo,
+    "report": _report,
     "import": _import,
     "cluster-check": _cluster_check,
     "bench": _bench,

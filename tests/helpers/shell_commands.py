@@ -15,6 +15,7 @@ from ctm_rl.cli.check_arguments import divide, parse
 from ctm_rl.cli.choose import choose, read_experiment
 from ctm_rl.cli.command_options import ClusterCheckOptions, EvaluateOptions, ImportOptions, ResumeOptions, ZooOptions
 from ctm_rl.cli.main import split_form
+from ctm_rl.cli.report import ReportOptions
 from ctm_rl.configs import load
 
 
@@ -85,6 +86,7 @@ COMMANDS: dict[str, Any] = {
     "resume": _options(ResumeOptions, "resume"),
     "evaluate": _options(EvaluateOptions, "evaluate"),
     "zoo": _options(ZooOptions, "zoo"),
+    "report": _options(ReportOptions, "report"),
     "import": _options(ImportOptions, "import"),
     "cluster-check": _options(ClusterCheckOptions, "cluster-check"),
 }

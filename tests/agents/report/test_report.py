@@ -1,0 +1,97 @@
+"""Reports of runs of either kind, with what there is of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from answering_runs import small_experiment, write_run
+
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
+from ctm_rl.agents.experiments.answering import TaskConfig
+from ctm_rl.agents.report.document import Code, Document, Section, Table
+from ctm_rl.agents.report.report import ReportOptions, make_report
+from ctm_rl.agents.run_directory.directory import CONFIG_FILE, config_of, write_config
+from ctm_rl.checkpoints import store
+from ctm_rl.cli.main import main
+from ctm_rl.config import PolicyConfig
+from ctm_rl.configs import load
+from ctm_rl.inference.policy import POLICY_ENTRY, describe
+from ctm_rl.models.actor_critic import ActorCritic
+from ctm_rl.spaces.actions import Choices
+from ctm_rl.spaces.observations import vector_layout
+
+POLICY = PolicyConfig(
+    num_neurons=16, num_output_sync_neurons=4, history_length=3, num_ticks=2, feature_dim=5, head_dims=(6,),
+    encoder="control",
+)  # fmt: skip
+
+
+def section(document: Document, name: str) -> Section:
+    """The section of that name."""
+    (found,) = [one for one in document.sections if one.name == name]
+    return found
+
+
+def facts(document: Document) -> dict[str, str]:
+    """What ran, by name."""
+    table = section(document, "run").figures[0]
+    assert isinstance(table, Table)
+    return {row[0]: row[1] for row in table.rows}
+
+
+def test_a_policy_has_its_facts_and_curves(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    experiment = ActingExperiment(name="diary", env=EnvConfig(id="CartPole-v1"), model=POLICY)
+    write_config(tmp_path, config_of(experiment))
+    agent = ActorCritic(POLICY, vector_layout(4), Choices(sizes=(2,)))
+    store.save(tmp_path, 7, {POLICY_ENTRY: describe(agent)})
+    rows = [{"iteration": 7, "env_steps": 700, "seconds": 7.0, "episode_return_mean": 21.5}]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{row}\n".replace("'", '"') for row in rows))
+    document = make_report(tmp_path, ReportOptions(samples=1))
+    assert document.title == "diary"
+    found = facts(document)
+    assert found["experiment"] == "diary, learns to act"
+    assert found["parameters"] == f"{sum(parameter.numel() for parameter in agent.parameters()):,}"
+    assert found["speed"] == "100 environment steps per second"
+    assert found["checkpoint shown"] == "iteration 7"
+    (chart,) = section(document, "learning").figures
+    assert chart.title == "Return in training"
+
+
+def test_the_command_makes_the_same_run_again(place: Path) -> None:
+    experiment = small_experiment("parity", kind="mlp")
+    write_run(Path("run"), experiment)
+    document = make_report("run", ReportOptions(samples=1, episodes=10))
+    commands = next(one for one in section(document, "run").figures if one.title == "Commands")
+    assert isinstance(commands, Code)
+    assert commands.text.splitlines()[0] == "ctm-rl train --config run/config.json --run-dir runs/parity-again"
+    configuration = section(document, "run").figures[-1]
+    assert isinstance(configuration, Code)
+    assert configuration.is_folded
+    assert configuration.text + "\n" == Path("run", CONFIG_FILE).read_text()
+
+
+@pytest.mark.parametrize("name", ["ctm_sort.pt", "ctm_parity_random.pt"])
+def test_imported_checkpoints_have_a_page(name: str, place: Path, golden_dir: Path) -> None:
+    assert main(["import", str(golden_dir / name), "--run-dir", "run"]) == 0
+    document = make_report("run", ReportOptions(samples=2, episodes=10))
+    assert {one.name for one in document.sections} >= {"run", "answers", "samples", "neurons"}
+
+
+def test_own_tasks_have_a_page(place: Path) -> None:
+    base = small_experiment("parity")
+    model = replace(base.model, encoder="none", positions="none", num_heads=0, num_action_sync_neurons=0)
+    experiment = replace(base, name="own", env=TaskConfig(id="own_tasks:Larger"), model=model)
+    write_run(Path("run"), experiment)
+    document = make_report("run", ReportOptions(samples=2, episodes=20, trust=True))
+    titles = [figure.title for figure in section(document, "samples").samples[0].figures]
+    assert {"Answer", "Input", "Probability of the right class of each element", "Neurons"} <= set(titles)
+
+
+def test_experiments_of_the_package_have_sizes(tmp_path: Path) -> None:
+    experiment = load("cartpole")
+    write_config(tmp_path, config_of(experiment))
+    document = make_report(tmp_path, ReportOptions())
+    assert facts(document)["model"] == "ctm, 64 neurons, memory of 10 ticks, 2 ticks, encoder auto"
+    assert len(document.notes) == 2
