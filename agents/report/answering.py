@@ -72,7 +72,7 @@ def answering_sections(
     human = None if options.human is None else torch.from_numpy(options.human)
     scored = score(model, task, episodes=options.episodes, seed=options.seed, human=human)
     is_order = task.loss == "order"
-    sections = [_accuracy_section(scored, task)]
+    sections = [_accuracy_section(scored, task, is_order=is_order)]
     if scored.by_tick is not None:
         sections += [_ticks_section(scored), _calibration_section(scored)]
     elif not is_order:
@@ -96,7 +96,7 @@ def answering_sections(
     return sections, notes
 
 
-def _accuracy_section(scored: Scored, task: EvaluationTask) -> Section:
+def _accuracy_section(scored: Scored, task: EvaluationTask, *, is_order: bool) -> Section:
     """How well the model answers, over all ticks."""
     result = scored.result
     count = result["episodes"]
@@ -113,9 +113,10 @@ def _accuracy_section(scored: Scored, task: EvaluationTask) -> Section:
     figures: list[Figure] = [
         Table(
             title="Results",
-            caption=f"{count} held-out samples of {result['task']}, seed {result['seed']}, each read at its most "
-            "certain tick; in parentheses the interval that holds the true share with 95 %. The same numbers: "
-            f"ctm-rl evaluate --episodes {count} --seed {result['seed']} --json.",
+            caption=f"{count} held-out samples of {result['task']}, seed {result['seed']}, "
+            f"{'as emitted over all ticks' if is_order else 'each read at its most certain tick'}; in parentheses the "
+            "interval that holds the true share with 95 %. The same numbers: "
+            f"ctm-rl evaluate RUN --episodes {count} --seed {result['seed']} --json.",
             columns=("what", "share"),
             rows=rows,
         )
@@ -182,8 +183,8 @@ def _ticks_section(scored: Scored) -> Section:
             title="Tick of the first right answer",
             caption=f"Share of samples that are right in every element for the first time at this tick; {never} of "
             f"{count} never are ({_percent(never / count)}).",
-            labels=[*labels, "never"],
-            values=[number / count for number in (*first, never)],
+            labels=labels,
+            values=[number / count for number in first],
             x_label="tick",
             y_label="share of samples",
         ),
@@ -239,7 +240,8 @@ def halting_figures(points: Sequence[dict[str, Any]], count: int) -> list[Figure
         lines.append(_with_interval("whole samples", [point["accuracy_whole"] for point in ordered], whole))
     table = Table(
         title="Halting",
-        caption="The same as numbers, with the time that a sample takes on this machine.",
+        caption="The same as numbers, with the time that a sample takes on this machine; certainties that change "
+        "nothing are left out.",
         columns=("halt at a certainty of", "mean ticks", "accuracy", "whole samples", "ms per sample"),
         rows=[
             (
@@ -249,7 +251,8 @@ def halting_figures(points: Sequence[dict[str, Any]], count: int) -> list[Figure
                 describe_share(point, "accuracy_whole"),
                 f"{1e3 * point['seconds_per_sample']:.3f}",
             )
-            for point in points
+            for index, point in enumerate(points)
+            if index == 0 or _of(point) != _of(points[index - 1])
         ],
     )
     kept = [index for index, point in enumerate(ordered) if _is_new(ordered, index)]
@@ -266,6 +269,11 @@ def halting_figures(points: Sequence[dict[str, Any]], count: int) -> list[Figure
         ),
         table,
     ]
+
+
+def _of(point: dict[str, Any]) -> tuple[float, float]:
+    """What a point of the halting curve is told apart by."""
+    return point["ticks_mean"], point["accuracy"]
 
 
 def _is_new(points: Sequence[dict[str, Any]], index: int) -> bool:

@@ -8,7 +8,7 @@ import torch
 
 from ctm_rl.agents.evaluation.answers import EvaluationTask, evaluate_answers
 from ctm_rl.agents.evaluation.run_environment import changed_env
-from ctm_rl.agents.report.document import Bars, Figure, Picture, Readout, Table
+from ctm_rl.agents.report.document import Bars, Figure, Picture, Table
 from ctm_rl.agents.report.samples import Candidate, Shown, answers_readout
 from ctm_rl.envs.tasks.maze_images import GOAL, OPEN, START, WALL, as_codes, locate, paint
 from ctm_rl.envs.tasks.maze_moves import WAIT, follow
@@ -84,8 +84,7 @@ def maze_sample(shown: Shown) -> list[Figure]:
             route=walk(image, shown.candidate.target[None])[0],
             routes=walk(image, moves),
         ),
-        _progress(image, moves, shown.candidate.target),
-        answers_readout(shown, _MOVES),
+        answers_readout(shown, _MOVES, _progress(image, moves, shown.candidate.target)),
     ]
 
 
@@ -100,23 +99,18 @@ def reaches_goal(image: np.ndarray, moves: np.ndarray) -> bool:
     return bool((follow(codes, locate(codes, START), moves[None]).end_yx == locate(codes, GOAL)).all())
 
 
-def _progress(image: np.ndarray, moves: np.ndarray, target: np.ndarray) -> Figure:
-    """How far the predicted route goes at each tick."""
+def _progress(image: np.ndarray, moves: np.ndarray, target: np.ndarray) -> dict[str, list[str]]:
+    """How far the predicted route goes at each tick, by name."""
     codes = as_codes(image[None])
     walks = follow(np.repeat(codes, len(moves), 0), locate(codes, START).repeat(len(moves), 0), moves)
     reached = (walks.end_yx == locate(codes, GOAL)).all(1)
     length = int((target != WAIT).sum())
     right = [int((np.append(row == target, False)).argmin()) for row in moves]
-    return Readout(
-        title="Route",
-        caption="How far the route of this tick goes.",
-        names=("steps made", "right from the start", "goal"),
-        values=(
-            [str(steps) for steps in walks.num_steps.tolist()],
-            [f"{min(count, length)} of {length}" for count in right],
-            ["reached" if one else "not reached" for one in reached.tolist()],
-        ),
-    )
+    return {
+        "steps made": [str(steps) for steps in walks.num_steps.tolist()],
+        "right from the start": [f"{min(count, length)} of {length}" for count in right],
+        "goal": ["reached" if one else "not reached" for one in reached.tolist()],
+    }
 
 
 def maze_figures(result: dict[str, Any]) -> list[Figure]:

@@ -221,10 +221,10 @@ def sync_matrix(values: np.ndarray, pairs: Pairs | None) -> tuple[np.ndarray, li
 
 def _sync(title: str, values: np.ndarray, pairs: Pairs | None) -> Figure:
     """A synchronisation over the ticks."""
-    limit = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     found = sync_matrix(values, pairs)
     if found is not None:
         matrix, rows, columns = found
+        limit = float(np.nanmax(np.abs(matrix), initial=0.0)) or 1.0
         return Matrix(
             title=title,
             caption="How strongly each pair of neurons has moved together up to this tick, recent ticks counting more "
@@ -238,6 +238,7 @@ def _sync(title: str, values: np.ndarray, pairs: Pairs | None) -> Figure:
             y_names=rows,
         )
     kept = _spread(values.shape[1], MAX_SIDE)
+    limit = float(np.nanmax(np.abs(values[:, kept]), initial=0.0)) or 1.0
     names = [str(index) for index in kept.tolist()]
     if pairs is not None:
         names = [_name_of_pair(pairs, index) for index in kept.tolist()]
@@ -250,6 +251,7 @@ def _sync(title: str, values: np.ndarray, pairs: Pairs | None) -> Figure:
         y_label="pair of neurons",
         palette="diverging",
         limits=(-limit, limit),
+        x_names=[str(tick + 1) for tick in range(len(values))],
         y_names=names,
         cursor="time",
     )

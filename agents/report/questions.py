@@ -75,13 +75,20 @@ def question_sample(shown: Shown, config: AnswerConfig, names: Sequence[str]) ->
     parts = [int(part) for part in observation["question"].tolist() if part != NOTHING]
     digits = np.asarray(observation["digits"])[:num_digits, ..., 0]  # [n, H, W]
     each = config.ticks_per_input
+    asked = " ".join(_OPERATORS.get(part, f"digit {part + 1}") for part in parts)
     figures: list[Figure] = [
+        Picture(
+            title="The question",
+            caption=f"All digits, from the first one on. Asked: {asked}, modulo 10. The right answer is "
+            f"{names[int(shown.candidate.target[0])]}.",
+            images=np.concatenate(list(digits), axis=1)[None],
+        ),
         Timeline(
             title="What is shown when",
             caption="The digits one after the other, then the question, then nothing while the machine answers.",
             num_places=shown.num_places,
             spans=_spans(num_digits, parts, each, shown),
-        )
+        ),
     ]
     if shown.num_places > 1:
         # after the last digit nothing is shown: a dark image
@@ -97,8 +104,6 @@ def question_sample(shown: Shown, config: AnswerConfig, names: Sequence[str]) ->
                 attention=shown.attention,
             )
         )
-    else:
-        figures.append(Picture(title="The digits", images=_side_by_side(digits)[None]))
     figures += [answers_readout(shown, names), probabilities_figure(shown, names)]
     return [*figures, *probability_traces(shown, names)]
 
@@ -127,8 +132,3 @@ def _spans(num_digits: int, parts: Sequence[int], each: int, shown: Shown) -> li
         )
     )
     return spans
-
-
-def _side_by_side(digits: np.ndarray) -> np.ndarray:
-    """Several images as one."""
-    return np.concatenate(list(digits), axis=1)

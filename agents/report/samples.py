@@ -1,6 +1,6 @@
 """Samples of models that answer: how they are chosen, and the figures that every task has of one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,12 +128,12 @@ def certainty_figure(shown: Shown) -> list[Figure]:
         Lines(
             title="Certainty",
             caption=f"1 minus the normalised entropy of the answer after each tick{'; ' if read else ''}{read}.",
-            x=np.arange(shown.num_places, dtype=np.float64),
+            x=np.arange(1, shown.num_places + 1, dtype=np.float64),
             lines=[Line(name="certainty", y=values)],
-            x_label="tick, from 0",
+            x_label="tick",
             y_label="certainty",
             y_range=(0.0, 1.0),
-            cursor="time",
+            cursor="tick",
         )
     ]
 
@@ -178,20 +178,27 @@ def probability_traces(shown: Shown, names: Sequence[str]) -> list[Figure]:
         Lines(
             title="Probabilities over the ticks",
             caption="Of the right class and of the three likeliest others.",
-            x=np.arange(shown.num_places, dtype=np.float64),
+            x=np.arange(1, shown.num_places + 1, dtype=np.float64),
             lines=[
                 Line(name=f"{names[index]}{' (right)' if index == target else ''}", y=found[:, index]) for index in kept
             ],
-            x_label="tick, from 0",
+            x_label="tick",
             y_label="probability",
             y_range=(0.0, 1.0),
-            cursor="time",
+            cursor="tick",
         )
     ]
 
 
-def answers_readout(shown: Shown, names: Sequence[str]) -> Figure:
-    """What is answered after each tick, as text; of long answers the number of right elements."""
+def answers_readout(shown: Shown, names: Sequence[str], more: Mapping[str, Sequence[str]] | None = None) -> Figure:
+    """What is answered after each tick, as text; of long answers the number of right elements.
+
+    Args:
+        shown: the sample.
+        names: of the classes.
+        more: further values by name, at each tick that answers.
+    """
+    others = {} if more is None else more
     found = shown.probabilities.argmax(2)  # [K, G]
     target = shown.candidate.target.reshape(-1)
     blank = [""] * shown.first_answer
@@ -205,8 +212,8 @@ def answers_readout(shown: Shown, names: Sequence[str]) -> Figure:
     return Readout(
         title="Answer",
         caption="What the model would answer after this tick.",
-        names=("answer", "verdict", "certainty"),
-        values=([*blank, *answers], [*blank, *verdicts], [*blank, *certainty]),
+        names=("answer", "verdict", "certainty", *others),
+        values=[[*blank, *values] for values in (answers, verdicts, certainty, *others.values())],
     )
 
 

@@ -1,5 +1,6 @@
 """One pass over held-out samples: the numbers of ``evaluate``, those by tick, halting, and samples to be shown."""
 
+import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from ctm_rl.models.preprocessing import model_inputs
 NUM_SAMPLES = 2000
 """Held-out samples unless another number is given, as ``evaluate`` has it, if there is the time."""
 SECONDS = 12.0
-"""Time for the pass, and for that of halting, as far as it can be estimated."""
+"""Time of a core for the pass, and for that of halting, as far as it can be estimated."""
 _NUM_CALIBRATED = 6
 """Numbers of ticks whose calibration is computed."""
 _PER_BATCH = 8
@@ -146,14 +147,17 @@ def score(
     device = torch.device("cpu")
     if episodes is None:
         known = NUM_SAMPLES if human is None else len(human)
-        tried = evaluate_answers(model, task, episodes=min(BATCH_SIZE, known), seed=seed, device=device, human=human)
-        affordable = BATCH_SIZE * max(1, int(SECONDS / max(tried["seconds"], 1e-3)))
+        started = time.process_time()
+        evaluate_answers(model, task, episodes=min(BATCH_SIZE, known), seed=seed, device=device, human=human)
+        affordable = BATCH_SIZE * max(1, int(SECONDS / max(time.process_time() - started, 1e-3)))
         episodes = min(known, affordable)
     can_halt = isinstance(model, ContinuousThoughtMachine) and task.loss != "order"
     observer = _Observer(model, task.loss, episodes if can_halt else 0, human)
+    started = time.process_time()
     result = evaluate_answers(model, task, episodes=episodes, seed=seed, device=device, human=human, observe=observer)
+    seconds = max(time.process_time() - started, 1e-3)
     has_ticks = observer.num_ticks > 1 and task.loss != "order"
-    num_batches = int(len(observer.batches) * min(1.0, SECONDS / (len(HALT_THRESHOLDS) * max(result["seconds"], 1e-3))))
+    num_batches = int(len(observer.batches) * min(1.0, SECONDS / (len(HALT_THRESHOLDS) * seconds)))
     batches = observer.batches[: max(1, num_batches)]
     halting = halting_curve(model, joined(batches)) if can_halt and has_ticks else []
     return Scored(

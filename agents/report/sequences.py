@@ -66,6 +66,7 @@ def parity_sample(shown: Shown) -> list[Figure]:
                 values=attention.astype(np.float32).mean(1).T.astype(np.float16),
                 x_label="tick",
                 y_label="position",
+                x_names=[str(tick + 1) for tick in range(shown.num_places)],
                 y_names=[str(index + 1) for index in range(attention.shape[2])],
                 cursor="time",
             )
@@ -160,6 +161,7 @@ def sorting_sample(shown: Shown) -> list[Figure]:
             x_label="tick",
             y_label="number",
             limits=(0.0, 1.0),
+            x_names=[str(tick + 1) for tick in range(shown.num_places)],
             y_names=[*(f"{numbers[index]:.2f}" for index in target.tolist()), "nothing"],
             cursor="time",
         ),
