@@ -282,7 +282,7 @@ def to_plain(part: Any, exact: bool = False) -> Any:
 
     Arrays of floats are written in half precision, whole numbers as int32, uint8 and bool as uint8: ``{"type": "f16",
     "shape": [...], "data": base64}``, little-endian. Floats of charts and machines are written in single precision,
-    ``f32``.
+    ``f32``, unless they come in half precision.
 
     Args:
         part: what to write.
@@ -310,7 +310,7 @@ def to_plain(part: Any, exact: bool = False) -> Any:
 def _encode(array: np.ndarray, exact: bool) -> dict[str, Any]:
     """An array with its type and shape."""
     if array.dtype.kind == "f":
-        kind, stored = ("f32", "<f4") if exact else ("f16", "<f2")
+        kind, stored = ("f32", "<f4") if exact and array.dtype != np.float16 else ("f16", "<f2")
         with np.errstate(over="ignore"):
             written = array.astype(stored)
     elif array.dtype in (np.uint8, np.bool_):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from ctm_rl.agents.report.document import Document, Images, Line, Lines, Matrix, Picture, Section, to_plain
+from ctm_rl.agents.report.document import Document, Images, Line, Lines, Machine, Matrix, Picture, Section, to_plain
 
 
 def decode(part: dict) -> np.ndarray:
@@ -27,6 +27,13 @@ def test_charts_are_written_in_single_precision() -> None:
     written = to_plain(Lines(title="t", x=steps, lines=[Line(name="l", y=steps)], x_label="x", y_label="y"))
     assert written["x"]["type"] == "f32"
     assert decode(written["x"]).tolist() == steps.tolist()
+
+
+def test_half_precision_stays_half() -> None:
+    weights = np.array([0.5, -2.0], np.float16)
+    written = to_plain(Machine(title="t", task="mazes", model={"weight": weights, "bias": weights.astype(np.float32)}))
+    assert [written["model"][name]["type"] for name in ("weight", "bias")] == ["f16", "f32"]
+    assert decode(written["model"]["weight"]).tolist() == weights.tolist()
 
 
 def test_whole_numbers_flags_and_images() -> None:
