@@ -4,8 +4,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-_LIMIT = 10.0
-_TINY = 1e-8
+LIMIT = 10.0
+"""Normalised numbers lie within plus and minus this."""
+TINY = 1e-8
+"""Added to variances."""
 
 
 class RunningNormaliser(nn.Module):
@@ -27,7 +29,7 @@ class RunningNormaliser(nn.Module):
 
     def forward(self, numbers: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
         """Normalises [B, N]; the identity before the first ``observe_``."""
-        return ((numbers - self.mean) / (self.variance + _TINY).sqrt()).clamp(-_LIMIT, _LIMIT)
+        return ((numbers - self.mean) / (self.variance + TINY).sqrt()).clamp(-LIMIT, LIMIT)
 
     @torch.no_grad()
     def observe_(self, moments: Float[Tensor, " moments"]) -> None:
