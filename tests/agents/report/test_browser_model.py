@@ -7,23 +7,22 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from machines import MachineCase, acting, answering, shipped
 from paths import ROOT, TESTS
-from torch import nn
 
 from ctm_rl.agents.evaluation.load import load_trained
-from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
+from ctm_rl.agents.experiments.acting import EnvConfig
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.report import browser_model
 from ctm_rl.agents.report.browser_model import export_machine, find_obstacle
 from ctm_rl.agents.report.document import to_plain
 from ctm_rl.agents.rllib.environment import make_env
-from ctm_rl.agents.rllib.spaces import fit
 from ctm_rl.config import AnswerConfig
 from ctm_rl.configs.cartpole import cartpole
 from ctm_rl.configs.mazes import mazes
@@ -42,17 +41,6 @@ RUNS = "CTM_RL_LIVE_RUNS"
 """Environment variable with directories of trained runs, separated by colons, that the slow test compares too."""
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="there is no node to run the page's JavaScript with")
-SMALL = {"num_neurons": 20, "history_length": 4, "num_ticks": 5, "nlm_hidden_dim": 3, "num_output_sync_neurons": 7}
-ANSWERING = {**SMALL, "feature_dim": 6, "num_heads": 2, "num_action_sync_neurons": 5}
-Experiment = ActingExperiment | AnsweringExperiment
-
-
-class Compared(NamedTuple):
-    """A model that runs in both ways, and how many inputs it is compared on."""
-
-    experiment: Experiment
-    model: ContinuousThoughtMachine | ActorCritic
-    num_inputs: int
 
 
 def run_javascript(cases: list[dict[str, Any]]) -> list[Any]:
@@ -62,59 +50,6 @@ def run_javascript(cases: list[dict[str, Any]]) -> list[Any]:
     done = subprocess.run(command, input=json.dumps(cases), capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-def shaken(model: nn.Module) -> Any:
-    """The model with random numbers wherever training would have left others than those at the start."""
-    generator = torch.Generator().manual_seed(1)
-
-    def noise(tensor: torch.Tensor) -> torch.Tensor:
-        return torch.randn(tensor.shape, generator=generator)
-
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            size = 0.6 if "decay_rate" in name else 0.15
-            parameter += size * noise(parameter)  # some decay rates lie outside of their limits
-        for part in model.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                assert part.running_mean is not None and part.running_var is not None
-                part.running_mean += 0.3 * noise(part.running_mean)
-                part.running_var *= noise(part.running_var).exp()
-        if isinstance(model, ActorCritic) and model.config.normalize_observations:
-            normaliser = cast(Any, model.encoder).normaliser
-            normaliser.mean += 0.05 * noise(normaliser.mean)
-            normaliser.variance *= 0.02 * noise(normaliser.variance).exp()
-    return model.eval()
-
-
-def answering(base: AnsweringExperiment, size: int, num_inputs: int, **changes: Any) -> Compared:
-    """A model for small mazes or short sequences."""
-    is_maze = base.name == "mazes"
-    kwargs = {"size": size, "route_length": 6} if is_maze else {"length": size}
-    groups = {"num_groups": 6, "num_classes": 5} if is_maze else {"num_groups": size, "num_classes": 2}
-    config = dataclasses.replace(base.model, **{**ANSWERING, **changes}, **groups)
-    if not is_maze:
-        config = dataclasses.replace(config, input_dim=size)
-    env = dataclasses.replace(base.env, kwargs=kwargs)
-    torch.manual_seed(0)
-    model = shaken(build_model(config))
-    return Compared(dataclasses.replace(base, env=env, model=config), model, num_inputs)
-
-
-def acting(num_inputs: int, **changes: Any) -> Compared:
-    """A policy for CartPole."""
-    base = cartpole()
-    config = dataclasses.replace(base.model, **{**SMALL, "feature_dim": 6, "nlm_gain": 3.0, **changes})
-    experiment = dataclasses.replace(base, model=config)
-    return Compared(experiment, shaken(policy_of(experiment)), num_inputs)
-
-
-def policy_of(experiment: ActingExperiment) -> ActorCritic:
-    """An untrained policy."""
-    torch.manual_seed(0)
-    with make_env(experiment.env) as env:
-        fitted = fit(experiment.model, env.observation_space, env.action_space)
-    return ActorCritic(fitted.config, fitted.layout, fitted.actions)
 
 
 CASES = {
@@ -136,7 +71,7 @@ CASES = {
 }
 
 
-def inputs_of(compared: Compared, seed: int = 0) -> np.ndarray:
+def inputs_of(compared: MachineCase, seed: int = 0) -> np.ndarray:
     """Mazes, sequences, or the observations of CartPole steps."""
     experiment, _, num_inputs = compared
     if isinstance(experiment, AnsweringExperiment):
@@ -156,7 +91,7 @@ def inputs_of(compared: Compared, seed: int = 0) -> np.ndarray:
     return np.stack(shown)
 
 
-def case_of(compared: Compared, inputs: np.ndarray) -> dict[str, Any]:
+def case_of(compared: MachineCase, inputs: np.ndarray) -> dict[str, Any]:
     """What node is given."""
     exported = export_machine(compared.model, compared.experiment)
     assert exported is not None, find_obstacle(compared.model, compared.experiment)
@@ -173,7 +108,7 @@ def case_of(compared: Compared, inputs: np.ndarray) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def expected_of(compared: Compared, inputs: np.ndarray) -> dict[str, np.ndarray]:
+def expected_of(compared: MachineCase, inputs: np.ndarray) -> dict[str, np.ndarray]:
     """What PyTorch computes: arrays by name, rows first, then ticks."""
     model = compared.model
     if isinstance(model, ActorCritic):
@@ -258,28 +193,14 @@ def test_javascript_equals_pytorch_on_many_inputs(name: str) -> None:
         assert ticks[len(ticks) // 2] < 20
 
 
-def shipped(name: str) -> Compared:
-    """An untrained model of the size of an experiment."""
-    if name == "cartpole":
-        experiment = cartpole()
-        return Compared(experiment, shaken(policy_of(experiment)), 200)
-    base = {"mazes": mazes, "parity": parity}[name]()
-    size = base.env.kwargs["size" if name == "mazes" else "length"]
-    groups = (base.env.kwargs["route_length"], 5) if name == "mazes" else (size, 2)
-    config = dataclasses.replace(base.model, num_groups=groups[0], num_classes=groups[1])
-    config = dataclasses.replace(config, input_dim=size if name == "parity" else config.input_dim)
-    torch.manual_seed(0)
-    return Compared(base, shaken(build_model(config)), 100)
-
-
-def trained(run: Path) -> Compared:
+def trained(run: Path) -> MachineCase:
     """What a run has trained."""
     _, model, experiment = load_trained(run, run, torch.device("cpu"))
     assert experiment is not None
     if isinstance(model, Policy):
-        return Compared(experiment, model.agent, 200)
+        return MachineCase(experiment, model.agent, 200)
     assert isinstance(model, ContinuousThoughtMachine)
-    return Compared(experiment, model, 100)
+    return MachineCase(experiment, model, 100)
 
 
 @needs_node
