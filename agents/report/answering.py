@@ -1,7 +1,6 @@
 """The sections of a model that answers: how well and when it answers, how sure it is, samples, neurons."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 from ctm_rl.agents.evaluation.answers import EvaluationTask, describe_share
 from ctm_rl.agents.experiments.make_task import make_samples_env, task_of
 from ctm_rl.agents.report import images, mazes, questions, sequences
-from ctm_rl.agents.report.decay_rates import decay_figures, decay_history
 from ctm_rl.agents.report.document import Bars, Figure, Line, Lines, Matrix, Picture, Sample, Section, Table
 from ctm_rl.agents.report.neurons import (
     NeuronLayout,
@@ -52,14 +50,13 @@ class AnsweringOptions(NamedTuple):
 
 
 def answering_sections(
-    model: AnsweringModel, task: EvaluationTask, run: Path, options: AnsweringOptions
+    model: AnsweringModel, task: EvaluationTask, options: AnsweringOptions
 ) -> tuple[list[Section], list[str]]:
     """The sections of a model that answers.
 
     Args:
         model: the model, on the CPU.
         task: with held-out samples.
-        run: the run's directory.
         options: what is shown.
 
     Returns:
@@ -92,7 +89,7 @@ def answering_sections(
                 samples=samples,
             )
         )
-    sections += _neuron_section(model, run, neurons)
+    sections += _neuron_section(neurons)
     return sections, notes
 
 
@@ -592,13 +589,14 @@ def _larger(model: AnsweringModel, task: EvaluationTask, size: int, seed: int) -
     picture = Picture(
         title="Larger maze",
         caption=f"A maze of {size} pixels, {verb} in {len(parts)} pieces: each one begins where the route of the one "
-        "before has ended, read at its most certain tick. With the attention of each head, and the route predicted at "
-        "this tick.",
+        "before has ended, read at its most certain tick. With the attention of each head, the route predicted at this "
+        "tick, and the right one from the first start.",
         images=np.stack([image for image, _ in parts]),
         shown=np.array(shown),
         attention=np.concatenate([part for part in attention if part is not None]).astype(np.float16)
         if has_attention
         else None,
+        route=mazes.whole_route(parts[0][0]),
         routes=np.concatenate(routes),
     )
     return [
@@ -611,12 +609,9 @@ def _larger(model: AnsweringModel, task: EvaluationTask, size: int, seed: int) -
     ]
 
 
-def _neuron_section(model: AnsweringModel, run: Path, records: Sequence[NeuronRecord]) -> list[Section]:
-    """What neurons do over all recorded samples, and how fast synchronisation forgets."""
-    wiring = wiring_of(model)
+def _neuron_section(records: Sequence[NeuronRecord]) -> list[Section]:
+    """What neurons do over all recorded samples."""
     figures = neuron_summary(records)
-    if wiring is not None:
-        figures += decay_figures(wiring, model.config.start_decay_rate, decay_history(run))
     return [Section(name="neurons", title="Neurons", figures=figures)] if figures else []
 
 

@@ -22,12 +22,14 @@ MAX_APPLICATIONS = 8
 """How often a larger maze is gone on with, in the picture."""
 _NUM_LARGER = 100
 """Larger mazes that success is measured on."""
+_NUM_DRAWN = 20
+"""Larger mazes that the one in the picture is chosen from."""
 _FACTORS = (1.5, 2.0)
 """How much larger they are."""
 _SECONDS = 6.0
 """Time for each size, as far as it can be estimated; fewer mazes are tried where it takes longer."""
-_SIZE, _ROUTE_LENGTH = 19, 100
-"""Defaults of ``MazeEnv``."""
+_SIZE = 19
+"""Default of ``MazeEnv``."""
 _MOVES = ("up", "down", "left", "right", "wait")
 
 
@@ -229,11 +231,27 @@ def with_ends(candidate: Candidate, start: np.ndarray, goal: np.ndarray, route_l
 
 
 def larger_maze(task: EvaluationTask, size: int, seed: int) -> np.ndarray:
-    """The image of a maze that is larger than those of training, uint8 [size, size, 3]."""
+    """The image of a maze that is larger than those of training, of several that with the longest route.
+
+    Args:
+        task: with the run's own mazes.
+        size: of the maze.
+        seed: of the mazes.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
     kwargs = larger_task(task, size).env.kwargs
     kept = {name: kwargs[name] for name in ("generator", "passage_probability") if name in kwargs}
-    made = MazeTask(size, kwargs.get("route_length", _ROUTE_LENGTH), **kept)
-    return np.asarray(made.sample(np.random.default_rng(seed), 1).inputs)[0]
+    images, routes = MazeTask(size, size**2, **kept).sample(np.random.default_rng(seed), _NUM_DRAWN)
+    return np.asarray(images)[(routes != WAIT).sum(1).argmax()]
+
+
+def whole_route(image: np.ndarray) -> np.ndarray:
+    """The right route through a maze, however long, [L + 1, 2]."""
+    codes = as_codes(image[None])
+    routes = solve(codes != WALL, locate(codes, START), locate(codes, GOAL), codes[0].size)
+    return walk(image, routes.moves[:, : int(routes.lengths[0])])[0]
 
 
 def pieces(model: ContinuousThoughtMachine | FeedForwardModel, image: np.ndarray) -> list[tuple[np.ndarray, Answer]]:

@@ -20,8 +20,11 @@ from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.report.answering import AnsweringOptions, answering_sections
+from ctm_rl.agents.report.browser_model import export_machine
 from ctm_rl.agents.report.curves import learning_curves
+from ctm_rl.agents.report.decay_rates import decay_figures, decay_history
 from ctm_rl.agents.report.document import Document, Section
+from ctm_rl.agents.report.neurons import wiring_of
 from ctm_rl.agents.report.run_facts import facts_section
 from ctm_rl.agents.run_directory.directory import METRICS_FILE, check_is_run, read_config
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
@@ -127,7 +130,9 @@ def _make_report(place: Path, run: Path, options: ReportOptions, notes: list[str
         text = "" if len(rows) > 1 else "The run has one line of metrics so far."
         sections.append(Section(name="learning", title="Learning", text=text, figures=curves))
     if trained is not None:
+        sections += _live_section(trained, experiment, notes)
         sections += _tried(notes, lambda: _model_sections(trained, experiment, run, options, notes)) or []
+    sections += _memory_section(trained, run)
     name = run.resolve().name if experiment is None else experiment.name
     return Document(title=name, subtitle=f"A run of ctm_rl: {run.resolve().name}", notes=notes, sections=sections)
 
@@ -178,9 +183,32 @@ def _model_sections(
     task = _task_of(trained, experiment)
     task = task._replace(env=changed_env(task.env, options.env_kwargs))
     wanted = AnsweringOptions(options.samples, options.episodes, options.seed, options.human)
-    sections, more = answering_sections(model, task, run, wanted)
+    sections, more = answering_sections(model, task, wanted)
     notes += more
     return sections
+
+
+def _live_section(trained: Trained, experiment: AnyExperiment | None, notes: list[str]) -> list[Section]:
+    """The trained machine itself, where the page can run it."""
+    if experiment is None or isinstance(trained, OfficialModel):
+        return []
+    figure = _tried(notes, lambda: export_machine(trained, experiment))
+    return [] if figure is None else [Section(name="live", title="Try it yourself", figures=[figure])]
+
+
+def _memory_section(trained: Trained | None, run: Path) -> list[Section]:
+    """The decay rates of a machine."""
+    network = _network_of(trained)
+    wiring = None if network is None else wiring_of(network)
+    if network is None or wiring is None:
+        return []
+    start_rate: Any = getattr(network.config, "start_decay_rate", None)
+    figures = decay_figures(wiring, start_rate, decay_history(run))
+    text = (
+        "Each pair of neurons has a decay rate, which is learned: how much less the synchronisation counts a tick with "
+        "every tick that passes."
+    )
+    return [Section(name="memory", title="How fast it forgets", text=text, figures=figures)]
 
 
 def _task_of(trained: Trained, experiment: AnyExperiment | None) -> EvaluationTask:

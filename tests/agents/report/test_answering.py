@@ -29,11 +29,11 @@ F = TypeVar("F", bound=Figure)
 EPISODES = 120
 
 
-def sections_of(name: str, tmp_path: Path, episodes: int = EPISODES, **model: Any) -> dict[str, Section]:
+def sections_of(name: str, episodes: int = EPISODES, **model: Any) -> dict[str, Section]:
     """The sections of an untrained model, by name."""
     experiment = small_experiment(name, **model)
     options = AnsweringOptions(num_samples=4, episodes=episodes, seed=0)
-    sections, _ = answering_sections(untrained(experiment), task_of(experiment), tmp_path, options)
+    sections, _ = answering_sections(untrained(experiment), task_of(experiment), options)
     return {section.name: section for section in sections}
 
 
@@ -60,10 +60,10 @@ def check_times(sample: Sample) -> None:
 
 def test_numbers_are_those_of_evaluate(tmp_path: Path) -> None:
     experiment = small_experiment("parity")
-    run = write_run(tmp_path / "run", experiment, iterations=(2, 4))
+    run = write_run(tmp_path / "run", experiment)
     result = evaluate(run, episodes=EPISODES, halt_curve=True)
     options = AnsweringOptions(num_samples=4, episodes=EPISODES, seed=0)
-    found, _ = answering_sections(untrained(experiment, 4), task_of(experiment), run, options)
+    found, _ = answering_sections(untrained(experiment, 4), task_of(experiment), options)
     sections = {section.name: section for section in found}
     by_tick = figure(sections["answers"], "Accuracy by tick", Lines)
     assert by_tick.lines[0].y == result["accuracy_by_tick"]
@@ -86,14 +86,10 @@ def test_numbers_are_those_of_evaluate(tmp_path: Path) -> None:
     first = figure(sections["ticks"], "Tick of the first right answer", Bars)
     assert f"{EPISODES * (1 - np.sum(first.values)):.0f} of {EPISODES} never are" in first.caption
     assert first.values[0] == pytest.approx(result["accuracy_whole_by_tick"][0])
-    decay = figure(sections["neurons"], "Decay rates of the output synchronisation in training", Lines)
-    rates = [untrained(experiment, seed).core.output_sync.decay_rate.tolist() for seed in (2, 4)]  # pyright: ignore
-    np.testing.assert_allclose(decay.lines[0].y, [np.median(part) for part in rates], rtol=1e-6)
-    assert np.asarray(decay.x).tolist() == [2, 4]
 
 
-def test_parity_samples_have_the_answers_of_the_model(tmp_path: Path) -> None:
-    sections = sections_of("parity", tmp_path)
+def test_parity_samples_have_the_answers_of_the_model() -> None:
+    sections = sections_of("parity")
     model = untrained(small_experiment("parity"))
     for sample in sections["samples"].samples:
         check_times(sample)
@@ -108,8 +104,8 @@ def test_parity_samples_have_the_answers_of_the_model(tmp_path: Path) -> None:
         assert sample.verdict == ("right" if answer.classes[0].tolist() == parities else "wrong")
 
 
-def test_maze_samples_have_the_route_of_the_model(tmp_path: Path) -> None:
-    sections = sections_of("mazes", tmp_path, episodes=8, encoder="conv")
+def test_maze_samples_have_the_route_of_the_model() -> None:
+    sections = sections_of("mazes", episodes=8, encoder="conv")
     samples = sections["samples"].samples
     model = untrained(small_experiment("mazes", encoder="conv"))
     by_hand, larger = samples[-2:]
@@ -129,8 +125,8 @@ def test_maze_samples_have_the_route_of_the_model(tmp_path: Path) -> None:
     assert [row[0] for row in table.rows] == ["7 x 7", "11 x 11", "15 x 15"]
 
 
-def test_questions_show_each_part_when_the_model_sees_it(tmp_path: Path) -> None:
-    sections = sections_of("qa-mnist", tmp_path, episodes=200)
+def test_questions_show_each_part_when_the_model_sees_it() -> None:
+    sections = sections_of("qa-mnist", episodes=200)
     assert {
         name
         for name, _ in [row[:2] for row in figure(sections["task"], "Accuracy by digits and operations", Table).rows]
@@ -149,8 +145,8 @@ def test_questions_show_each_part_when_the_model_sees_it(tmp_path: Path) -> None
         assert np.isnan(picture.attention[2 * len(digits) :].astype(np.float64)).all()
 
 
-def test_sorting_emits_what_the_model_emits(tmp_path: Path) -> None:
-    sections = sections_of("sorting", tmp_path)
+def test_sorting_emits_what_the_model_emits() -> None:
+    sections = sections_of("sorting")
     model = untrained(small_experiment("sorting"))
     for sample in sections["samples"].samples:
         numbers = np.asarray(figure(sample, "The numbers", Bars).values, np.float32)
@@ -162,8 +158,8 @@ def test_sorting_emits_what_the_model_emits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ctm", "lstm", "mlp"])
-def test_baselines_have_the_page_with_what_there_is(kind: str, tmp_path: Path) -> None:
-    sections = sections_of("parity", tmp_path, kind=kind)
+def test_baselines_have_the_page_with_what_there_is(kind: str) -> None:
+    sections = sections_of("parity", kind=kind)
     (first, *_) = sections["samples"].samples
     titles = [one.title for one in first.figures]
     assert ("Output synchronisation" in titles) == (kind == "ctm")
@@ -172,12 +168,12 @@ def test_baselines_have_the_page_with_what_there_is(kind: str, tmp_path: Path) -
     assert ("neurons" in sections) == (kind != "mlp")
 
 
-def test_images_of_people_are_compared_with_the_model(tmp_path: Path) -> None:
+def test_images_of_people_are_compared_with_the_model() -> None:
     experiment = small_experiment("mnist", encoder="conv")
     people = np.full((30, 10), 0.05)
     people[:, 3] = 0.55
     options = AnsweringOptions(num_samples=2, episodes=30, seed=0, human=people)
-    found, _ = answering_sections(untrained(experiment), task_of(experiment), tmp_path, options)
+    found, _ = answering_sections(untrained(experiment), task_of(experiment), options)
     sections = {section.name: section for section in found}
     table = figure(sections["people"], "Calibration of people and of the model", Table)
     assert [row[0] for row in table.rows] == ["people", "model"]

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ctm_rl.agents.evaluation.answers import EvaluationTask
+from ctm_rl.agents.experiments.answering import TaskConfig
 from ctm_rl.agents.report import mazes
 from ctm_rl.agents.report.samples import Candidate
 from ctm_rl.envs.tasks.maze_images import GOAL, START, WALL, as_codes, locate
@@ -75,6 +77,18 @@ def test_start_and_goal_set_by_hand_have_a_right_route() -> None:
         assert np.array_equal(codes == WALL, before == WALL)
         assert locate(codes, START).tolist() == locate(before, GOAL).tolist()
         assert mazes.reaches_goal(moved.observation, moved.target)
+
+
+def test_the_whole_route_of_a_larger_maze_reaches_its_goal() -> None:
+    task = EvaluationTask(TaskConfig(id="ctm_rl.envs:ctm_rl/Maze-v0", kwargs={"size": 7}), "route", "mazes")
+    image = mazes.larger_maze(task, 15, seed=0)
+    assert image.shape == (15, 15, 3)
+    route = mazes.whole_route(image)
+    codes = as_codes(image[None])
+    assert route[0].tolist() == locate(codes, START)[0].tolist()
+    assert route[-1].tolist() == locate(codes, GOAL)[0].tolist()
+    assert (np.abs(np.diff(route, axis=0)).sum(1) == 1).all()
+    assert len(route) > 15
 
 
 def test_only_mazes_are_mazes() -> None:
