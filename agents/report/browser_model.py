@@ -41,7 +41,7 @@ MAX_EXACT = 400_000
 """Up to this many weights are written in single precision, 2.1 MB; more in half precision."""
 MAX_WEIGHTS = 1_200_000
 """More weights do not fit beside the figures of a page: 3.2 MB in half precision."""
-_MIN_HALVED = 1_000
+MIN_HALVED = 1_000
 """Smaller arrays stay in single precision, whatever the number of all weights."""
 _CARTPOLE = "CartPole-v1"
 _TASKS: dict[str, Task] = {"Maze-v0": "mazes", "Parity-v0": "parity", _CARTPOLE: "cartpole"}
@@ -66,13 +66,18 @@ _TEXTS: dict[Task, tuple[str, str]] = {
 
 
 def export_machine(
-    model: Policy | ActorCritic | AnsweringModel, experiment: ActingExperiment | AnsweringExperiment
+    model: Policy | ActorCritic | AnsweringModel,
+    experiment: ActingExperiment | AnsweringExperiment,
+    *,
+    is_halved: bool | None = None,
 ) -> Machine | None:
     """The figure in which a trained machine runs in the page.
 
     Args:
         model: what the run has trained.
         experiment: of the run.
+        is_halved: whether its large arrays are written in half precision; ``None``: only if there are more than
+            ``MAX_EXACT`` weights.
 
     Returns:
         The figure; ``None`` where ``find_obstacle`` finds one.
@@ -89,7 +94,7 @@ def export_machine(
         else:
             assert isinstance(model, ContinuousThoughtMachine) and isinstance(experiment, AnsweringExperiment)
             plain = _answering(model, task, experiment)
-    if _count(model) > MAX_EXACT:
+    if _count(model) > MAX_EXACT if is_halved is None else is_halved:
         plain = _halved(plain)
     title, caption = _TEXTS[task]
     return Machine(title=title, caption=caption, task=task, model=plain)
@@ -373,7 +378,7 @@ def _halved(part: Any) -> Any:
 
 def _is_halved(array: np.ndarray) -> bool:
     """Whether an array is large, and its numbers can be written in half precision."""
-    is_large = array.dtype == np.float32 and array.size >= _MIN_HALVED
+    is_large = array.dtype == np.float32 and array.size >= MIN_HALVED
     return is_large and bool(np.abs(array).max() < np.finfo(np.float16).max)
 
 

@@ -107,8 +107,10 @@ function paintMaze(context, { codes, size }, scale, colours) {
   const paints = { [mazeWorld.WALL]: wall, [mazeWorld.OPEN]: floor, [mazeWorld.START]: "#e5484d", [mazeWorld.GOAL]: "#30a46c" };
   for (let place = 0; place < codes.length; place++) {
     context.fillStyle = paints[codes[place]];
-    const [x, y] = [(place % size) * scale, Math.floor(place / size) * scale];
-    context.fillRect(x, y, Math.ceil(scale), Math.ceil(scale));
+    // whole pixels, so that there are no seams
+    const edge = (cell) => Math.round(cell * scale * devicePixelRatio) / devicePixelRatio;
+    const [row, column] = [Math.floor(place / size), place % size];
+    context.fillRect(edge(column), edge(row), edge(column + 1) - edge(column), edge(row + 1) - edge(row));
   }
   context.strokeStyle = colours.faint;
   context.strokeRect(0.5, 0.5, size * scale - 1, size * scale - 1);
