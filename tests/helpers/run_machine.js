@@ -20,10 +20,10 @@ function decode({ type, data }) {
   return type === "f16" ? fromHalf(values) : values;
 }
 
-const files = ["machine.js", "live-worlds.js"].map((name) => path.join(process.argv[2], name));
-const source = files.map((name) => fs.readFileSync(name, "utf8")).join("\n");
-const page = vm.runInThisContext(`${source}\n({ createMachine, randomOf, mazeWorld, cartPole })`);
-const { createMachine, randomOf, mazeWorld, cartPole } = page;
+const names = ["arrays.js", "figure-picture.js", "machine.js", "live-worlds.js", "live-mazes.js"];
+const files = names.map((name) => fs.readFileSync(path.join(process.argv[2], name), "utf8"));
+const source = ["function registerFigure() {}", ...files, "({ createMachine, randomOf, mazeWorld, cartPole, LiveMaze })"];
+const { createMachine, randomOf, mazeWorld, cartPole, LiveMaze } = vm.runInThisContext(source.join("\n"));
 
 const plain = (array) => Array.from(array);
 
@@ -58,6 +58,19 @@ const kinds = {
       state = machine.think(machine.read(observation), machine.model.num_ticks, start).pop();
       const chosen = machine.choose(state);
       return { ...chosen, logits: plain(chosen.logits), probabilities: plain(chosen.probabilities) };
+    });
+  },
+  // Mazes whose routes are answered piece by piece: the steps of each piece, and whether the goal is reached.
+  reapply({ model, mazes, size, most }) {
+    const machine = createMachine(model, decode);
+    return mazes.map((codes) => {
+      const live = new LiveMaze(machine);
+      live.maze = { codes: Uint8Array.from(codes), size };
+      live.think(true);
+      const steps = [];
+      do steps.push(live.walks[live.mostCertain - 1].places.length - 1);
+      while (steps.length < most && live.goOn(live.mostCertain));
+      return { steps, isSolved: live.walks[live.mostCertain - 1].isSolved };
     });
   },
   // Generated mazes with their routes; and where given moves lead in given mazes.

@@ -88,6 +88,13 @@ class LiveMaze {
     return true;
   }
 
+  /** A pixel in words. */
+  describePlace(place) {
+    const { codes, size } = this.maze;
+    const names = ["wall", "open", "start", "goal"];
+    return `row ${Math.floor(place / size) + 1}, column ${(place % size) + 1}: ${names[codes[place]]}`;
+  }
+
   /** The answer of a tick in words. */
   describe(tick) {
     const { certainty } = this.answers[tick - 1];
@@ -242,8 +249,10 @@ function drawLiveMaze(element, machine, page) {
     cursor: () => (cursor ??= live.start),
     moveCursor: (place) => {
       cursor = place;
+      status.textContent = live.describePlace(place);
       board.repaint();
     },
+    leave: () => refresh(),
   });
 
   const tools = [["wall", "walls"], ["start", "start"], ["goal", "goal"]];
@@ -280,7 +289,7 @@ function drawLiveMaze(element, machine, page) {
 }
 
 /** Pointer and keys on the canvas of a maze; start and goal are dragged. */
-function addMazeEditing(canvas, live, { codeAt, edit, cursor, moveCursor }) {
+function addMazeEditing(canvas, live, { codeAt, edit, cursor, moveCursor, leave }) {
   canvas.tabIndex = 0;
   canvas.setAttribute("role", "application");
   let dragged = null; // the code that is drawn while the pointer is down
@@ -310,7 +319,7 @@ function addMazeEditing(canvas, live, { codeAt, edit, cursor, moveCursor }) {
     canvas.addEventListener(name, () => (dragged = null));
   }
   canvas.addEventListener("focus", () => moveCursor(cursor()));
-  canvas.addEventListener("blur", () => moveCursor(cursor()));
+  canvas.addEventListener("blur", leave);
   const moves = { ArrowUp: 0, ArrowDown: 1, ArrowLeft: 2, ArrowRight: 3 };
   canvas.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;

@@ -29,7 +29,7 @@ from ctm_rl.configs.mazes import mazes
 from ctm_rl.configs.parity import parity
 from ctm_rl.configs.sorting import sorting
 from ctm_rl.envs.tasks.maze_images import GOAL, PALETTE, START, as_codes, locate
-from ctm_rl.envs.tasks.maze_moves import WAIT, follow
+from ctm_rl.envs.tasks.maze_moves import WAIT, follow, reapply
 from ctm_rl.envs.tasks.maze_solver import solve
 from ctm_rl.envs.tasks.mazes import MazeTask
 from ctm_rl.envs.tasks.parity import ParityTask
@@ -250,6 +250,22 @@ def test_walks_and_images_are_those_of_the_task() -> None:
     assert at_goal.any() and not at_goal.all()
     image = np.asarray(images)[0].transpose(2, 0, 1).ravel() / 255
     np.testing.assert_allclose(painted, image, atol=1e-6)
+
+
+@needs_node
+def test_going_on_from_where_it_got_to_equals_reapplication() -> None:
+    case = answering(mazes(), 7, 12, num_neurons=30)
+    model = case.model
+    assert isinstance(model, ContinuousThoughtMachine)
+    inputs = inputs_of(case)
+    applied = reapply(inputs, lambda images: model.answer(images).classes, max_applications=5)
+    mazes_given = as_codes(inputs).reshape(len(inputs), -1).tolist()
+    plain = case_of(case, inputs)["model"]
+    (found,) = run_javascript([{"kind": "reapply", "model": plain, "mazes": mazes_given, "size": 7, "most": 5}])
+    for one, steps, solved in zip(found, applied.steps, applied.solved, strict=True):
+        assert one["steps"] + [0] * (5 - len(one["steps"])) == steps.tolist()
+        assert one["isSolved"] == solved
+    assert (applied.steps[:, 1] > 0).any()  # some went on
 
 
 @needs_node
