@@ -85,7 +85,7 @@ def play_all(
         vector.close()
     num_steps = sum(episode.length for episode in episodes)
     return {
-        **_summary(episodes),
+        **summarise(episodes),
         "env_steps": num_steps,
         "seconds": round(seconds, 3),
         **_incidents(shares),
@@ -127,7 +127,7 @@ def make_shares(
     return shares, vector
 
 
-def _summary(episodes: Sequence[FinishedEpisode]) -> dict[str, Any]:
+def summarise(episodes: Sequence[FinishedEpisode]) -> dict[str, Any]:
     """Means over episodes with their 95 % intervals; a success rate where the environment says what a success is."""
     returns = np.array([episode.episode_return for episode in episodes])
     successes = [episode.is_success for episode in episodes if episode.is_success is not None]

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -151,6 +151,41 @@ def play_recorded_batch(
                     is_success=shares[row].is_success,
                 )
             yield row_steps
+
+
+def replay_frames(
+    policy: Policy, config: EnvConfig, seed: int, actions: Sequence[Any], observations: Mapping[int, Any]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Renders some steps of an episode that was recorded without frames, by taking its actions again.
+
+    Args:
+        policy: which the environment fits.
+        config: the environment, as it was recorded.
+        seed: of the episode.
+        actions: which it took, one for each step.
+        observations: what the policy saw in the steps that are rendered, by the number of the step.
+
+    Yields:
+        The number of each of these steps, in order, and its frame.
+
+    Raises:
+        UserError: the environment fails, cannot be rendered, or shows something else than when it was recorded.
+    """
+    config = dataclasses.replace(config, tolerate_faults=False)
+    (share,), vector = _make_rendering(policy, config, 1, len(actions) + 1)
+    with contextlib.closing(vector):
+        share.begin([seed])
+        share.reset()
+        for number in range(max(observations, default=-1) + 1):
+            if number in observations:
+                recorded, shown = (policy.layout.pack_one(one) for one in (observations[number], share.observation))
+                if not np.array_equal(recorded, shown, equal_nan=shown.dtype.kind == "f"):
+                    raise UserError(
+                        f"{config.id} has no frames: with the same seed and actions, it shows something else in step "
+                        f"{number} than when the episode was recorded."
+                    )
+                yield number, _frame_of(share, config.id)
+            share.step(actions[number])
 
 
 class _Choosing:

