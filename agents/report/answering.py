@@ -35,6 +35,9 @@ from ctm_rl.agents.report.scored import AnsweringModel, Scored, score
 from ctm_rl.metrics import find_peaks
 from ctm_rl.models.answering import ContinuousThoughtMachine
 
+_OWN_DATA = "ctm_rl/Data-v0"
+"""The environment whose classes have names."""
+
 
 class AnsweringOptions(NamedTuple):
     """What is shown of a model that answers."""
@@ -543,10 +546,11 @@ def sample_figures(shown: Shown, model: AnsweringModel, kind: str, names: Sequen
 
 def class_names(task: EvaluationTask, model: AnsweringModel) -> list[str]:
     """Names of the classes, as the samples of a user's own data have them; otherwise numbers."""
-    env = make_samples_env(task.env, 1)
-    found = getattr(getattr(task_of(env), "data", None), "classes", None)
-    env.close()
-    count = model.config.num_classes
+    count, found = model.config.num_classes, None
+    if task.env.id.endswith(_OWN_DATA):
+        env = make_samples_env(task.env, 1)
+        found = getattr(getattr(task_of(env), "data", None), "classes", None)
+        env.close()
     return [str(name) for name in found] if found is not None and len(found) == count else list(map(str, range(count)))
 
 

@@ -18,6 +18,8 @@ Rates = Mapping[str, np.ndarray]
 
 _NAME = re.compile(r"(?:policy|model|thinker)/weights/core\.(output|action)_sync\.decay_rate")
 _NUM_BINS = 20
+_MIN_WIDTH = 1e-3
+"""Width of a histogram, at least."""
 _TITLES = {"output": "output synchronisation", "action": "action synchronisation"}
 
 
@@ -78,16 +80,17 @@ def _read(file: Path) -> dict[str, np.ndarray]:
 
 def _histogram(role: str, rates: np.ndarray, start_rate: float | None) -> Figure:
     """The rates of one synchronisation."""
-    highest = max(float(rates.max(initial=0.0)), start_rate or 0.0, 1e-3)
-    edges = np.linspace(0, highest * (1 + 1e-9), _NUM_BINS + 1)
-    counts = np.histogram(rates.clip(0, highest), edges)[0]
+    known = np.append(rates, [] if start_rate is None else [start_rate])
+    low, high = float(known.min(initial=np.inf)), float(known.max(initial=0.0))
+    edges = np.linspace(min(low, high), max(high, low + _MIN_WIDTH), _NUM_BINS + 1)
+    counts = np.histogram(rates, edges)[0]
     median = float(np.median(rates)) if len(rates) else math.nan
     start = "" if start_rate is None else f" Before training all were {start_rate:g}."
     half_life = "is never forgotten" if median <= 0 else f"counts half as much after {math.log(2) / median:.3g} ticks"
     return Bars(
         title=f"Decay rates of the {_TITLES[role]}",
         caption=f"{len(rates)} rates per tick, median {median:.3g}: what happened then {half_life}.{start}",
-        labels=[f"{low:.2g}" for low in edges[:-1]],
+        labels=[f"{edge:.3g}" for edge in edges[:-1]],
         values=counts.astype(np.float64),
         x_label="decay rate (from)",
         y_label="pairs",

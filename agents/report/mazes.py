@@ -28,6 +28,8 @@ _FACTORS = (1.5, 2.0)
 """How much larger they are."""
 _SECONDS = 6.0
 """Time for each size, as far as it can be estimated; fewer mazes are tried where it takes longer."""
+_MIN_LARGER = 5
+"""Fewer of them say nothing: the size is left out."""
 _SIZE = 19
 """Default of ``MazeEnv``."""
 _MOVES = ("up", "down", "left", "right", "wait")
@@ -168,8 +170,11 @@ def reapplication(
     rows = [_solved_row(size, result)]
     seconds = result["seconds"] / result["episodes"]
     for larger in larger_sizes(size):
-        expected = seconds * (larger / size) ** 2
-        count = int(min(_NUM_LARGER, max(10, _SECONDS / max(expected, 1e-6))))
+        # more pixels, and more pieces
+        expected = seconds * (larger / size) ** 4
+        count = int(min(_NUM_LARGER, _SECONDS / max(expected, 1e-6)))
+        if count < _MIN_LARGER:
+            break
         started = time.perf_counter()
         found = evaluate_answers(
             model, larger_task(task, larger), episodes=count, seed=seed, device=torch.device("cpu")

@@ -76,7 +76,8 @@ def make_report(path: str | Path, options: ReportOptions) -> Document:
         The report.
 
     Raises:
-        UserError: there is no such run, or a value is not allowed.
+        UserError: there is no such run or checkpoint, a value is not allowed, or what ``env_kwargs`` or ``human`` ask
+            for cannot be made.
     """
     place = Path(path)
     run = run_of(place)
@@ -119,6 +120,8 @@ def _warnings_in(notes: list[str]) -> Iterator[None]:
 
 def _make_report(place: Path, run: Path, options: ReportOptions, notes: list[str]) -> Document:
     """See ``make_report``."""
+    if options.checkpoint is not None:
+        find(place, options.checkpoint)  # who names one that is not there is told so
     found = _tried(notes, lambda: _load(run, place, options))
     trained, experiment, iteration = found or (None, _experiment_of(run, notes), None)
     rows = read_metrics(run)
@@ -131,7 +134,10 @@ def _make_report(place: Path, run: Path, options: ReportOptions, notes: list[str
         sections.append(Section(name="learning", title="Learning", text=text, figures=curves))
     if trained is not None:
         sections += _live_section(trained, experiment, notes)
-        sections += _tried(notes, lambda: _model_sections(trained, experiment, run, options, notes)) or []
+        # what has been asked for and cannot be had is no mere gap
+        is_asked = bool(options.env_kwargs) or options.human is not None
+        refused = () if is_asked else (UserError,)
+        sections += _tried(notes, lambda: _model_sections(trained, experiment, run, options, notes), refused) or []
     sections += _memory_section(trained, run)
     name = run.resolve().name if experiment is None else experiment.name
     return Document(title=name, subtitle=f"A run of ctm_rl: {run.resolve().name}", notes=notes, sections=sections)
@@ -233,10 +239,12 @@ def _policy_sections(
     return sections
 
 
-def _tried(notes: list[str], make: Callable[[], Result]) -> Result | None:
-    """What a function makes; if it cannot, ``None`` and a note that says why."""
+def _tried(
+    notes: list[str], make: Callable[[], Result], refused: tuple[type[UserError], ...] = (UserError,)
+) -> Result | None:
+    """What a function makes; if it refuses to, ``None`` and a note that says why."""
     try:
         return make()
-    except UserError as error:
+    except refused as error:
         notes.append(" ".join(str(error).split()))
         return None

@@ -1,6 +1,8 @@
 """One pass over held-out samples: the numbers of ``evaluate``, those by tick, halting, and samples to be shown."""
 
+import functools
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +32,8 @@ SECONDS = 12.0
 """Time of a core for the pass, and for that of halting, as far as it can be estimated."""
 _NUM_CALIBRATED = 6
 """Numbers of ticks whose calibration is computed."""
+_MIN_SAMPLES = 10
+"""Samples that are answered, however long that takes."""
 _PER_BATCH = 8
 """Candidates of either kind that are kept of each batch."""
 
@@ -134,7 +138,7 @@ def score(
     Args:
         model: the model, on the CPU.
         task: what it is evaluated on.
-        episodes: how many samples; ``None``: as ``evaluate`` has it, or as many hundreds as take ``SECONDS``.
+        episodes: how many samples; ``None``: as ``evaluate`` has it, or as many as take ``SECONDS``.
         seed: of the samples.
         human: the share of people who chose each class, [N, C].
 
@@ -144,21 +148,16 @@ def score(
     Raises:
         UserError: the environment cannot be made, or does not fit.
     """
-    device = torch.device("cpu")
+    evaluate = functools.partial(evaluate_answers, model, task, seed=seed, device=torch.device("cpu"), human=human)
     if episodes is None:
-        known = NUM_SAMPLES if human is None else len(human)
-        started = time.process_time()
-        evaluate_answers(model, task, episodes=min(BATCH_SIZE, known), seed=seed, device=device, human=human)
-        affordable = BATCH_SIZE * max(1, int(SECONDS / max(time.process_time() - started, 1e-3)))
-        episodes = min(known, affordable)
+        episodes = min(NUM_SAMPLES if human is None else len(human), _affordable(evaluate))
     can_halt = isinstance(model, ContinuousThoughtMachine) and task.loss != "order"
     observer = _Observer(model, task.loss, episodes if can_halt else 0, human)
     started = time.process_time()
-    result = evaluate_answers(model, task, episodes=episodes, seed=seed, device=device, human=human, observe=observer)
+    result = evaluate(episodes=episodes, observe=observer)
     seconds = max(time.process_time() - started, 1e-3)
     has_ticks = observer.num_ticks > 1 and task.loss != "order"
-    num_batches = int(len(observer.batches) * min(1.0, SECONDS / (len(HALT_THRESHOLDS) * seconds)))
-    batches = observer.batches[: max(1, num_batches)]
+    batches = _first_samples(observer.batches, int(SECONDS / (len(HALT_THRESHOLDS) * seconds) * observer.num_samples))
     halting = halting_curve(model, joined(batches)) if can_halt and has_ticks else []
     return Scored(
         result=result,
@@ -170,6 +169,37 @@ def score(
         emitted=[] if observer.emitted is None else (observer.emitted / observer.num_samples).tolist(),
         candidates=observer.candidates,
     )
+
+
+def _affordable(evaluate: Callable[..., dict[str, Any]]) -> int:
+    """How many samples can be answered in ``SECONDS``: a few, or hundreds, which ``evaluate`` makes the same way.
+
+    Args:
+        evaluate: answers some ``episodes``.
+    """
+    count = 0
+    for tried in (_MIN_SAMPLES, BATCH_SIZE):
+        started = time.process_time()
+        evaluate(episodes=tried)
+        count = int(SECONDS * tried / max(time.process_time() - started, 1e-3))
+        if count < 2 * BATCH_SIZE:
+            break
+    return count // BATCH_SIZE * BATCH_SIZE if count >= BATCH_SIZE else max(count, _MIN_SAMPLES)
+
+
+def _first_samples(batches: Sequence[Batch], count: int) -> list[Batch]:
+    """Whole batches of at most so many samples; if there is none, some samples of the first batch."""
+    kept: list[Batch] = []
+    for batch in batches:
+        count -= len(batch.targets)
+        if count < 0:
+            break
+        kept.append(batch)
+    if kept or not batches:
+        return kept
+    first, rows = batches[0], slice(0, max(count + len(batches[0].targets), _MIN_SAMPLES))
+    question = None if first.question is None else first.question[rows]
+    return [Batch(first.inputs[rows], question, first.targets[rows])]
 
 
 def calibrated_ticks(num_ticks: int) -> list[int]:

@@ -9,6 +9,8 @@ import torch
 from answering_runs import small_experiment, task_of, untrained, write_run
 
 from ctm_rl.agents.evaluation.evaluate import evaluate
+from ctm_rl.agents.evaluation.halting_curve import HALT_THRESHOLDS
+from ctm_rl.agents.report import scored
 from ctm_rl.agents.report.answering import AnsweringOptions, answering_sections, describe_peaks
 from ctm_rl.agents.report.document import (
     Bars,
@@ -210,3 +212,12 @@ def test_recording_changes_no_answer() -> None:
     sequences = torch.randint(0, 2, (6, 4), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
     with_record, without = model.answer(sequences, record=True), model.answer(sequences)
     np.testing.assert_allclose(with_record.probabilities, without.probabilities, atol=1e-6)
+
+
+def test_slow_models_answer_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = small_experiment("parity")
+    monkeypatch.setattr(scored, "SECONDS", 1e-4)
+    found = scored.score(untrained(experiment), task_of(experiment), episodes=None, seed=0)
+    assert found.result["episodes"] == 10
+    assert found.num_halting == 10
+    assert len(found.halting) == len(HALT_THRESHOLDS)

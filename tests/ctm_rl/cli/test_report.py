@@ -89,6 +89,9 @@ def test_a_run_that_cannot_be_written_has_its_page_in_the_current_folder(
         (("run", "--episodes", "0"), "--episodes must be at least 1, got 0."),
         (("run", "--seed", "-1"), "--seed must be at least 0"),
         (("run", "--human-labels", "none.npy"), "human labels were looked for in none.npy"),
+        (("run", "--checkpoint", "7"), "has no checkpoint of iteration 7; kept are 4"),
+        (("run", "--checkpoint", "best"), "run has no best checkpoint"),
+        (("run", "--env.kwargs", '{"length": 9}', "--episodes", "9"), "needs num_groups 9, and the model has 4"),
         ((), "DIR"),
     ],
 )
