@@ -162,7 +162,8 @@ function drawLiveMaze(element, machine, page) {
   const left = make("div", { class: "live-main" });
   const right = make("div", { class: "live-side" });
   const player = makeTickPlayer(page, live.numTicks, () => refresh());
-  const heads = makeHeadSwitches(page, live.attention.shape[1], () => refresh(), live.grid);
+  const makeHeads = () => makeHeadSwitches(page, live.attention.shape[1], () => refresh(), live.grid);
+  let heads = makeHeads();
   const seed = make("input", { type: "number", min: 0, step: 1, value: 1, change: () => renew(0) });
 
   const moving = (context, width, _, colours) => {
@@ -204,6 +205,10 @@ function drawLiveMaze(element, machine, page) {
     stop();
     live.generate(Number(size), readSeed(seed));
     cursor = null;
+    // the small pictures of attention have as many places as the map
+    const before = heads.element;
+    heads = makeHeads();
+    before.replaceWith(heads.element);
     showThought();
   };
   const edit = (place, code) => {

@@ -115,6 +115,20 @@ def test_a_maze_is_drawn_and_gone_on_in(page: Browser, inside: Callable[..., Any
     assert inside("mazes", "return status();").startswith(("given up after ", "the goal, with "))
 
 
+def test_larger_mazes_are_read_too(page: Browser, inside: Callable[..., Any]) -> None:
+    before = pixels(page, "mazes")
+    choose = """
+        const select = figure.querySelector("select");
+        select.value = SIZE;
+        select.dispatchEvent(new Event("change"));
+        return figure.querySelector(".switch canvas").width;
+    """
+    assert inside("mazes", choose.replace("SIZE", "13")) == 7  # places on a side of the encoder's map
+    assert pixels(page, "mazes") != before
+    assert inside("mazes", choose.replace("SIZE", "9")) == 5
+    assert page.console() == []
+
+
 def test_a_flipped_bit_flips_the_truth_behind_it(page: Browser, inside: Callable[..., Any]) -> None:
     pixels(page, "parity")
     read = """
