@@ -3,6 +3,7 @@
 const MAX_APPLICATIONS = 20;
 const APPLICATION_PAUSE = 900;
 const LARGEST_MAZE = 39;
+const MAZE_TRAIL = "#59636e";
 const MAZE_KEYS =
   "Arrow keys move the frame in the maze; Enter draws or opens a wall, or sets start or goal, as chosen; " +
   "S and G set start and goal there.";
@@ -110,7 +111,7 @@ class LiveMaze {
 /** Paints the pixels of a maze. */
 function paintMaze(context, { codes, size }, scale, colours) {
   const wall = colours.isDark ? "#0c0e11" : "#2d333b";
-  const floor = colours.isDark ? "#c4cad2" : "#ffffff";
+  const floor = colours.isDark ? "#d8dde3" : "#ffffff";
   const paints = { [mazeWorld.WALL]: wall, [mazeWorld.OPEN]: floor, [mazeWorld.START]: "#e5484d", [mazeWorld.GOAL]: "#30a46c" };
   for (let place = 0; place < codes.length; place++) {
     context.fillStyle = paints[codes[place]];
@@ -124,7 +125,8 @@ function paintMaze(context, { codes, size }, scale, colours) {
 }
 
 /** Paints attention with its paths, the right route, what was walked before, and the answer's route. */
-function paintMazeThought(context, live, tick, isChosen, showsRight, scale, colours) {
+function paintMazeThought(context, live, tick, isChosen, showsRight, scale) {
+  const colours = IMAGE_COLOURS;
   const { maze, attention, centres, grid } = live;
   const side = maze.size * scale;
   const pointOf = (place) => [((place % maze.size) + 0.5) * scale, (Math.floor(place / maze.size) + 0.5) * scale];
@@ -134,9 +136,9 @@ function paintMazeThought(context, live, tick, isChosen, showsRight, scale, colo
   context.drawImage(canvasOf(attentionColours(weights, isChosen, colours), ...grid), 0, 0, side, side);
   if (showsRight && live.route) {
     const { places } = mazeWorld.follow(maze, live.start, live.route);
-    paintPath(context, places.map(pointOf), withAlpha(colours.right, 0.55), Math.max(5, scale * 0.6));
+    paintPath(context, places.map(pointOf), withAlpha(colours.right, 0.5), Math.max(5, scale * 0.6));
   }
-  paintPath(context, live.trail.map(pointOf), colours.soft, Math.max(2, scale * 0.14), "rgba(255, 255, 255, 0.8)");
+  paintPath(context, live.trail.map(pointOf), MAZE_TRAIL, Math.max(2, scale * 0.14), "rgba(255, 255, 255, 0.8)");
   isChosen.forEach((isShown, head) => {
     if (!isShown) return;
     const path = centres.slice(0, tick).map((heads) => heads[head]).filter(Boolean);
@@ -169,7 +171,7 @@ function drawLiveMaze(element, machine, page) {
   const moving = (context, width, _, colours) => {
     const scale = width / live.maze.size;
     paintMaze(context, live.maze, scale, colours);
-    paintMazeThought(context, live, player.tick(), heads.isChosen, showsRight, scale, colours);
+    paintMazeThought(context, live, player.tick(), heads.isChosen, showsRight, scale);
     if (cursor === null || document.activeElement !== board.canvas) return;
     context.strokeStyle = colours.marker;
     context.lineWidth = 3;
@@ -184,7 +186,7 @@ function drawLiveMaze(element, machine, page) {
     element.dataset.tickMilliseconds = live.milliseconds.tick.toFixed(3);
     element.dataset.encoderMilliseconds = live.milliseconds.encoder.toFixed(3);
     board.repaint();
-    heads.paintMaps(entryOf(live.attention, player.tick() - 1).data, page.colours());
+    heads.paintMaps(entryOf(live.attention, player.tick() - 1).data);
     curves?.repaint();
     neurons?.repaint();
   };
