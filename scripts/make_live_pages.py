@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from ctm_rl.agents.evaluation.load import load_trained
-from ctm_rl.agents.report.browser_model import export_machine, find_obstacle
-from ctm_rl.agents.report.document import Document, Machine, Section
+from ctm_rl.agents.report.browser_model import find_obstacle, live_section
+from ctm_rl.agents.report.document import Document, Machine
 from ctm_rl.agents.report.page import render_page
 from ctm_rl.checkpoints.best import find, run_of
 from ctm_rl.checkpoints.published import OfficialModel
@@ -22,44 +22,26 @@ from ctm_rl.errors import UserError
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "live"
 MAX_BYTES = 1_500_000
 BEGIN, END = "<!-- live pages -->\n", "<!-- end of live pages -->\n"
-TRY = {
-    "mazes": """\
-The machine sees the maze as an image, once, and then thinks for some ticks: at each its attention rests on other \
-places, and each ends with an answer, a whole route. The slider goes through the ticks; the pictures show the most \
-certain one at first.
-
-Close a passage, and see where it goes instead. In a larger maze than it was trained on, it answers a piece of the \
-route; "Until the goal" lets it begin again where each piece ends.""",
-    "parity": """\
-The machine sees the whole sequence, and answers for every place whether the number of -1 up to it is odd. Flip an \
-early bit, and every answer behind it has to change. The bars show which places each attention head reads at a tick.""",
-    "cartpole": """\
-The policy is not shown how fast cart and pole move. It finds out by remembering: its neurons keep a state from step \
-to step. Push the pole with the mouse, a finger or the arrow keys; a few hard pushes in the same direction are too \
-much for it.""",
-}
+TASKS = ("mazes", "parity", "cartpole")
+"""In the order in which they are listed."""
 
 
-def machine_of(run: Path, *, is_halved: bool | None = None) -> Machine:
-    """The figure of a trained run.
+def page_of(run: Path, *, is_halved: bool | None = None) -> tuple[str, bytes]:
+    """The task of a trained run, and its page.
 
     Raises:
-        UserError: it cannot be read, or its machine cannot run in a page.
+        UserError: the run cannot be read, or its machine cannot run in a page.
     """
     _, model, experiment = load_trained(run_of(run), find(run), torch.device("cpu"))
     if isinstance(model, OfficialModel) or experiment is None:
         raise UserError(f"{run} is a published model, whose task a page does not know.")
-    figure = export_machine(model, experiment, is_halved=is_halved)
-    if figure is None:
+    section = live_section(model, experiment, is_halved=is_halved)
+    if section is None:
         raise UserError(f"{run} cannot run in a page: {find_obstacle(model, experiment)}")
-    return figure
-
-
-def page_of(figure: Machine) -> str:
-    """The page of one machine."""
-    section = Section(name=figure.task, title="What to try", text=TRY[figure.task], figures=[figure])
+    (figure,) = section.figures
+    assert isinstance(figure, Machine)
     subtitle = "A Continuous Thought Machine, trained with ctm_rl, that runs in this page."
-    return render_page(Document(title=figure.title, subtitle=subtitle, sections=[section]))
+    return figure.task, render_page(Document(title=figure.title, subtitle=subtitle, sections=[section])).encode()
 
 
 def write_list(folder: Path) -> None:
@@ -68,7 +50,7 @@ def write_list(folder: Path) -> None:
     before, rest = index.read_text().split(BEGIN)
     _, after = rest.split(END)
     titles = [(page.stem, page.read_text().partition("<title>")[2].partition("<")[0]) for page in folder.glob("*.html")]
-    lines = [f"- [{title}]({name}.html)\n" for name, title in sorted(titles, key=lambda page: list(TRY).index(page[0]))]
+    lines = [f"- [{title}]({name}.html)\n" for name, title in sorted(titles, key=lambda page: TASKS.index(page[0]))]
     index.write_text(f"{before}{BEGIN}\n{''.join(lines)}\n{END}{after}")
 
 
@@ -79,13 +61,12 @@ def main(runs: list[str], folder: Path = FOLDER) -> None:
         UserError: a run cannot be read, its machine cannot run in a page, or its page is too large.
     """
     for run in map(Path, runs):
-        figure = machine_of(run)
-        page = page_of(figure).encode()
+        task, page = page_of(run)
         if len(page) > MAX_BYTES:
-            page = page_of(machine_of(run, is_halved=True)).encode()
+            task, page = page_of(run, is_halved=True)
         if len(page) > MAX_BYTES:
             raise UserError(f"the page of {run} would take {len(page):,} bytes, and docs/ has room for {MAX_BYTES:,}.")
-        path = folder / f"{figure.task}.html"
+        path = folder / f"{task}.html"
         path.write_bytes(page)
         print(f"{path}: {len(page):,} bytes")
     write_list(folder)

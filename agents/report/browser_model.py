@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
-from ctm_rl.agents.report.document import Machine
+from ctm_rl.agents.report.document import Machine, Section
 from ctm_rl.config import RESNETS, AnswerConfig, PolicyConfig
 from ctm_rl.encoders.control import ControlEncoder, PlainEncoder
 from ctm_rl.encoders.image import BasicBlock, Bottleneck, ImageEncoder
@@ -37,6 +37,8 @@ from ctm_rl.spaces.actions import Choices
 
 Task = Literal["mazes", "parity", "cartpole"]
 Part = TypeVar("Part")
+Trained = Policy | ActorCritic | AnsweringModel
+Experiment = ActingExperiment | AnsweringExperiment
 MAX_EXACT = 400_000
 """Up to this many weights are written in single precision, 2.1 MB; more in half precision."""
 MAX_WEIGHTS = 1_200_000
@@ -45,7 +47,7 @@ MIN_HALVED = 1_000
 """Smaller arrays stay in single precision, whatever the number of all weights."""
 _CARTPOLE = "CartPole-v1"
 _TASKS: dict[str, Task] = {"Maze-v0": "mazes", "Parity-v0": "parity", _CARTPOLE: "cartpole"}
-_MAZE_SIZE, _ROUTE_LENGTH, _SEQUENCE_LENGTH, _EPISODE_STEPS = 19, 100, 64, 500  # defaults of the environments
+_MAZE_SIZE, _SEQUENCE_LENGTH, _EPISODE_STEPS = 19, 64, 500  # defaults of the environments
 _TEXTS: dict[Task, tuple[str, str]] = {
     "mazes": (
         "A maze for the machine",
@@ -59,18 +61,30 @@ _TEXTS: dict[Task, tuple[str, str]] = {
     ),
     "cartpole": (
         "A pole for the machine",
-        "The trained policy runs in this page and balances the pole without being shown how fast anything moves. "
-        "Push it.",
+        "The trained policy runs in this page, in real time, and balances the pole. Push it.",
     ),
 }
 
+_TRY: dict[Task, str] = {
+    "mazes": """\
+The machine sees the maze as an image, once, and then thinks for some ticks: at each its attention rests on other \
+places, and each ends with an answer, a whole route. The slider goes through the ticks; the pictures show the most \
+certain one at first.
 
-def export_machine(
-    model: Policy | ActorCritic | AnsweringModel,
-    experiment: ActingExperiment | AnsweringExperiment,
-    *,
-    is_halved: bool | None = None,
-) -> Machine | None:
+Close a passage, and see where it goes instead. In a larger maze than it was trained on, it answers a piece of the \
+route; "Until the goal" lets it begin again where each piece ends.""",
+    "parity": """\
+The machine sees the whole sequence, and answers for every place whether the number of -1 up to it is odd. Flip an \
+early bit, and every answer behind it has to change. The bars show which places each attention head reads at a tick.""",
+    "cartpole": """\
+Push the pole with the mouse, a finger or the arrow keys; a few pushes in the same direction are too much for the \
+policy. Its neurons keep a state from step to step: what it is not shown, such as how fast anything moves, it finds \
+out by remembering.""",
+}
+"""What a reader may try, under the title of the section."""
+
+
+def export_machine(model: Trained, experiment: Experiment, *, is_halved: bool | None = None) -> Machine | None:
     """The figure in which a trained machine runs in the page.
 
     Args:
@@ -100,9 +114,13 @@ def export_machine(
     return Machine(title=title, caption=caption, task=task, model=plain)
 
 
-def find_obstacle(
-    model: Policy | ActorCritic | AnsweringModel, experiment: ActingExperiment | AnsweringExperiment
-) -> str:
+def live_section(model: Trained, experiment: Experiment, *, is_halved: bool | None = None) -> Section | None:
+    """The section of a page in which a trained machine runs, with what to try; as ``export_machine`` otherwise."""
+    figure = export_machine(model, experiment, is_halved=is_halved)
+    return figure and Section(name="live", title="Live", text=_TRY[figure.task], figures=[figure])
+
+
+def find_obstacle(model: Trained, experiment: Experiment) -> str:
     """Why a model cannot run in the page, in one sentence; empty: it can."""
     model = model.agent if isinstance(model, Policy) else model
     if _task_of(experiment) is None:
@@ -134,7 +152,7 @@ def _acting_obstacle(agent: ActorCritic, experiment: ActingExperiment) -> str:
     return ""
 
 
-def _task_of(experiment: ActingExperiment | AnsweringExperiment) -> Task | None:
+def _task_of(experiment: Experiment) -> Task | None:
     """The task, if the page knows it."""
     task = _TASKS.get(experiment.env.id.rpartition(":")[2].rpartition("/")[2])
     return task if isinstance(experiment, ActingExperiment) == (task == "cartpole") else None

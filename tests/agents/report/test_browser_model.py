@@ -20,7 +20,7 @@ from ctm_rl.agents.evaluation.load import load_trained
 from ctm_rl.agents.experiments.acting import EnvConfig
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.report import browser_model
-from ctm_rl.agents.report.browser_model import export_machine, find_obstacle
+from ctm_rl.agents.report.browser_model import export_machine, find_obstacle, live_section
 from ctm_rl.agents.report.document import to_plain
 from ctm_rl.agents.rllib.environment import make_env
 from ctm_rl.config import AnswerConfig
@@ -291,6 +291,7 @@ def test_what_a_page_cannot_run_has_a_reason() -> None:
     lstm = build_model(dataclasses.replace(base.model, kind="lstm", baseline_dim=8, num_groups=6, num_classes=5))
     assert find_obstacle(lstm, base) == "the page can run machines (kind ctm), not kind lstm."
     assert export_machine(lstm, base) is None
+    assert live_section(lstm, base) is None
     machine = answering(base, 5, 1).model
     assert "not ctm_rl.envs:ctm_rl/Sorting-v0" in find_obstacle(machine, sorting())
     small = dataclasses.replace(machine.config, encoder="conv")
