@@ -48,6 +48,8 @@ CHOOSING_SEED, CHOOSING_FACTOR = 1, 3
 """The best of several runs is chosen by other episodes or samples than those of its results, and by more of them."""
 MAX_LINES = 100
 """Lines of metrics that are kept."""
+MAX_SHOWN = 3
+"""Differing fields in a message."""
 NUM_DIGITS = 6
 """Significant digits of metrics that are kept."""
 _PACKAGES = ("python", "ctm-rl", "torch", "ray", "gymnasium", "numpy")
@@ -168,17 +170,21 @@ def candidates(run: Path) -> list[Path]:
 
 
 def check_recipe(name: str, recipe: Recipe, run: Path) -> None:
-    """Refuses a run that the recipe does not make.
+    """Refuses a run that the recipe does not make, or that is not finished.
 
     Raises:
-        UserError: it names the fields that differ.
+        UserError: it names the fields that differ, or the steps.
     """
     made = dict(flat(to_json(read_experiment("train", command_of(name, recipe, 0)[2:]))))
     there = dict(flat(to_json(read_config(run))))
-    differing = [key for key in there if key not in _FREE and there[key] != made[key]]
+    differing = [key for key in there if key not in _FREE and there[key] != made.get(key)]
     if differing:
-        shown = ", ".join(f"{key} {there[key]!r} and not {made[key]!r}" for key in differing)
+        shown = ", ".join(f"{key} {there[key]!r} and not {made.get(key)!r}" for key in differing[:MAX_SHOWN])
+        shown += f", and {len(differing) - MAX_SHOWN} more fields differ" if len(differing) > MAX_SHOWN else ""
         raise UserError(f"{run} is not made by the recipe of {name}: it has {shown}; change RECIPES or the run.")
+    reached = json.loads((run / METRICS_FILE).read_text().splitlines()[-1])["env_steps"]
+    if reached < made["budget.env_steps"]:
+        raise UserError(f"{run} is not finished: {reached:,} of {made['budget.env_steps']:,} steps; resume it first.")
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -140,6 +140,14 @@ def test_a_run_of_another_recipe_is_refused(capsys: pytest.CaptureFixture[str]) 
     assert "is not made by the recipe of parity: it has budget.env_steps 32 and not 768000, " in capsys.readouterr().err
 
 
+def test_a_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER / "cartpole", tmp_path / "run")
+    make_zoo.check_recipe("cartpole", RECIPES["cartpole"], tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"env_steps": 99000}\n')
+    with pytest.raises(UserError, match=r"run is not finished: 99,000 of 100,000 steps; resume it first\."):
+        make_zoo.check_recipe("cartpole", RECIPES["cartpole"], tmp_path / "run")
+
+
 def test_metrics_keep_the_lines_with_the_most_values() -> None:
     lines: list[dict[str, Any]] = [{"iteration": i, "accuracy": 0.5 if i % 7 == 0 else None} for i in range(693)]
     kept = make_zoo.thinned(lines)
