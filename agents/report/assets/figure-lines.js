@@ -4,6 +4,8 @@ const CHART_HEIGHT = 250;
 /** Places of a time above which a chart over it takes the whole width. */
 const LONG_TIME = 60;
 const MAX_DRAWN_POINTS = 40;
+/** Points above which lines are thin, so that what is narrow stays to be seen. */
+const MANY_POINTS = 200;
 /** Steps between the ticks of an axis. */
 const TICK_STEPS = Array.from({ length: 28 }, (_, i) => [1, 2, 5].map((step) => Number(`${step}e${i - 14}`))).flat();
 const WHOLE_STEPS = TICK_STEPS.filter(Number.isInteger);
@@ -110,7 +112,7 @@ function chartOptions(figure, lines, limits, width, colours) {
       ...lines.all.map((line, index) => ({
         label: line.name,
         stroke: seriesColour(colours, index),
-        width: figure.is_dotted ? 0 : 1.75,
+        width: figure.is_dotted ? 0 : numPoints > MANY_POINTS ? 1.2 : 1.75,
         points: figure.is_dotted
           ? { show: true, size: 5, fill: seriesColour(colours, index), width: 0 }
           : { show: numPoints <= MAX_DRAWN_POINTS, size: 4, fill: seriesColour(colours, index) },

@@ -297,7 +297,7 @@ registerFigure(
         const scale = isPlain ? plain : fitted;
         return { left: 0, top: 0, width: scale * columns, height: scale * rows, scale, rows, columns };
       };
-      const paint = (context, width) => {
+      const paint = (context, width, _, { faint }) => {
         const box = boxOf(width);
         context.imageSmoothingEnabled = !figure.is_pixelated;
         context.imageSmoothingQuality = "high";
@@ -306,6 +306,10 @@ registerFigure(
         context.rect(box.left, box.top, box.width, box.height);
         context.clip();
         paintPictureOverlay(context, parts, page, box);
+        // A frame, for images as light as the page.
+        context.strokeStyle = faint;
+        context.lineWidth = 1;
+        context.strokeRect(0.5, 0.5, box.width - 1, box.height - 1);
       };
       board = makeBoard(page, element, { height: (width) => boxOf(width).height, moving: paint });
       images.onLoad = (index) => index === imageIndex() && board.repaint();

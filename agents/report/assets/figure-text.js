@@ -12,7 +12,7 @@ function isNumericColumn(rows, column) {
 
 registerFigure(
   "table",
-  (element, figure) => {
+  (element, figure, page) => {
     const side = figure.columns.map((_, i) => (i > 0 && isNumericColumn(figure.rows, i) ? "is-number" : null));
     const head = make("tr", {}, ...figure.columns.map((name, i) => make("th", { scope: "col", class: side[i] }, name)));
     const rows = figure.rows.map((row) => {
@@ -22,8 +22,15 @@ registerFigure(
       return make("tr", {}, ...cells);
     });
     const table = make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows));
-    const scroller = { class: "scroller", tabindex: "0", role: "region", "aria-label": figure.title || "table" };
-    element.append(make("div", scroller, table));
+    const scroller = make("div", { class: "scroller", role: "region", "aria-label": figure.title || "table" }, table);
+    element.append(scroller);
+    // Only what can be scrolled shows that, and is reached by the tabulator.
+    page.onResize(scroller, () => {
+      const isCut = scroller.scrollWidth > scroller.clientWidth;
+      scroller.classList.toggle("is-cut", isCut);
+      if (isCut) scroller.tabIndex = 0;
+      else scroller.removeAttribute("tabindex");
+    });
   },
   {
     isWide: (figure) => {

@@ -87,7 +87,7 @@ registerFigure(
           context.globalAlpha = 1;
         }
         context.strokeStyle = seriesColour(colours, trace.group);
-        context.lineWidth = 1.6;
+        context.lineWidth = numPlaces > MANY_POINTS ? 1 : 1.6;
         paintTrace(context, trace.main, x, y);
       });
     };
