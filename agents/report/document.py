@@ -188,7 +188,7 @@ class Sequence1D(Figure):
     attention: np.ndarray | None = None
     """Weights, [N, heads, S]; NaN where nothing is attended to."""
     answers: Sequence[Sequence[str]] = ()
-    """What is answered for each symbol at each time, [N][S]; empty: nothing."""
+    """What is answered for each symbol at each time, ``[N][S]``; empty: nothing."""
     confidence: np.ndarray | None = None
     """Probability of each answer, [N, S]."""
     truth: Sequence[str] = ()
@@ -225,7 +225,7 @@ class Readout(Figure):
     kind: ClassVar[str] = "readout"
     names: Sequence[str]
     values: Sequence[Sequence[str]]
-    """Of each name, at each place of the time: [names][N]."""
+    """Of each name, at each place of the time: ``[names][N]``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
