@@ -122,9 +122,12 @@ def _frames(policy: Policy, env: EnvConfig, episodes: list[Episode]) -> tuple[di
 
 def _describe_shown(episodes: list[Episode], shown: list[Episode]) -> str:
     """What the section shows, and what of long episodes is left out."""
+    which = "the best one, the worst one, and others between them by rank"
+    if len({episode.episode_return for episode in episodes}) == 1:
+        which = "all have the same return"
     text = (
-        f"{len(shown)} of {len(episodes)} episodes that were played for this page: the best one, the worst one, and "
-        "others between them by rank. The slider goes through all ticks of all steps."
+        f"{len(shown)} of {len(episodes)} episodes that were played for this page: {which}. The slider goes through "
+        "all ticks of all steps."
     )
     long = [episode for episode in shown if len(episode.shown) < len(episode.rewards)]
     if long:

@@ -161,12 +161,11 @@ def value_figures(player: Player, episodes: Sequence[Episode]) -> list[Figure]:
         episodes: with values of every step.
     """
     values, followed, numbers = _known_returns(player, episodes)
-    if not len(values) or np.isnan(values).any():
+    if not len(values) or np.isnan(values).any() or (player.scale is None and not followed.any()):
         return []
     scale, unit = player.scale, "in the units of values: rewards times {scale:.4g}"
     if scale is None:
-        square = float(np.square(followed).sum())
-        scale = float((values * followed).sum()) / square if square else 0.0
+        scale = float((values * followed).sum()) / float(np.square(followed).sum())
         unit = (
             "in the units of values, which are not known (rewards were normalised while learning, or the policy was "
             "trained elsewhere): rewards times {scale:.4g}, which fits best"

@@ -187,7 +187,7 @@ def choose_episodes(episodes: Sequence[Episode], count: int) -> list[tuple[Episo
         count: how many.
 
     Returns:
-        The episodes, the best one first, each with what it is.
+        The episodes, the best one first, each with what it is; nothing where all have the same return.
     """
     ranked = sorted(episodes, key=lambda one: (-(one.is_success or 0), -one.episode_return, one.number))
     returns = [episode.episode_return for episode in ranked]
@@ -197,7 +197,9 @@ def choose_episodes(episodes: Sequence[Episode], count: int) -> list[tuple[Episo
     places = {different[index] for index in evenly.tolist()}
     others = [place for place in range(len(ranked)) if place not in different]
     places |= set(others[: count - len(places)])
-    names = {0: "best", returns.index(returns[-1]): "worst"} if len(different) > 1 else {}
+    if len(different) == 1:
+        return [(ranked[place], "") for place in sorted(places)]
+    names = {0: "best", returns.index(returns[-1]): "worst"}
     return [(ranked[place], names.get(place, f"rank {place + 1}")) for place in sorted(places)]
 
 

@@ -24,7 +24,7 @@ MAX_ROWS = 64
 """Numbers of an observation that are rows of a heat map, at most."""
 FORGOTTEN = 0.05
 """The largest discount of what followed an episode that was truncated and would be missing in a sum of rewards."""
-_TILE = 16
+_TILE = 24
 """Pixels of a cell of MiniGrid."""
 _UPWARDS = 3
 """MiniGrid's direction of an agent that looks up."""

@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -234,7 +234,8 @@ def _policy_sections(
     if importlib.util.find_spec(_ACTING) is None:
         return []
     acting_sections = importlib.import_module(_ACTING).acting_sections
-    sections, more = acting_sections(policy, experiment, num_episodes=options.samples, seed=options.seed)
+    changed = replace(experiment, env=changed_env(experiment.env, options.env_kwargs))
+    sections, more = acting_sections(policy, changed, num_episodes=options.samples, seed=options.seed)
     notes += more
     return sections
 
