@@ -1,8 +1,6 @@
 """Makes the report of a run: what ran, how it learned, and what its model does, as far as there is a model."""
 
 import contextlib
-import importlib
-import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -38,7 +36,6 @@ from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel
 
 NUM_SAMPLES = 6
 """Samples or episodes that are shown, unless another number is given."""
-_ACTING = "ctm_rl.agents.report.acting"
 
 Result = TypeVar("Result")
 
@@ -135,7 +132,7 @@ def _make_report(place: Path, run: Path, options: ReportOptions, notes: list[str
     if trained is not None:
         sections += _live_section(trained, experiment, notes)
         # what has been asked for and cannot be had is no mere gap
-        is_asked = bool(options.env_kwargs) or options.human is not None
+        is_asked = bool(options.env_kwargs) or options.human is not None or options.episodes is not None
         refused = () if is_asked else (UserError,)
         sections += _tried(notes, lambda: _model_sections(trained, experiment, run, options, notes), refused) or []
     sections += _memory_section(trained, run)
@@ -229,11 +226,12 @@ def _policy_sections(
     policy: Policy, experiment: ActingExperiment, options: ReportOptions, notes: list[str]
 ) -> list[Section]:
     """The sections of a policy."""
-    if options.human is not None:
-        raise UserError("--human-labels is for models that answer, and this is a policy; leave it out.")
-    if importlib.util.find_spec(_ACTING) is None:
-        return []
-    acting_sections = importlib.import_module(_ACTING).acting_sections
+    for option, value in (("--human-labels", options.human), ("--episodes", options.episodes)):
+        if value is not None:
+            raise UserError(f"{option} is for models that answer, and this is a policy; leave it out.")
+    # what plays and draws environments takes a second to load
+    from ctm_rl.agents.report.acting import acting_sections
+
     changed = replace(experiment, env=changed_env(experiment.env, options.env_kwargs))
     sections, more = acting_sections(policy, changed, num_episodes=options.samples, seed=options.seed)
     notes += more

@@ -16,6 +16,7 @@ from ctm_rl.checkpoints import store
 from ctm_rl.cli.main import main
 from ctm_rl.config import PolicyConfig
 from ctm_rl.configs import load
+from ctm_rl.errors import UserError
 from ctm_rl.inference.policy import POLICY_ENTRY, describe
 from ctm_rl.models.actor_critic import ActorCritic
 from ctm_rl.spaces.actions import Choices
@@ -57,6 +58,18 @@ def test_a_policy_has_its_facts_and_curves(tmp_path: Path) -> None:
     assert found["checkpoint shown"] == "iteration 7"
     (chart,) = section(document, "learning").figures
     assert chart.title == "Return in training"
+    assert [one.name for one in document.sections] == ["run", "learning", "live", "episodes", "decisions", "memory"]
+    with pytest.raises(UserError, match="--episodes is for models that answer"):
+        make_report(tmp_path, ReportOptions(episodes=3))
+
+
+def test_an_environment_that_is_gone_leaves_the_rest(tmp_path: Path) -> None:
+    experiment = ActingExperiment(name="diary", env=EnvConfig(id="Gone-v3"), model=POLICY)
+    write_config(tmp_path, config_of(experiment))
+    store.save(tmp_path, 7, {POLICY_ENTRY: describe(ActorCritic(POLICY, vector_layout(4), Choices(sizes=(2,))))})
+    document = make_report(tmp_path, ReportOptions())
+    assert [one.name for one in document.sections] == ["run", "memory"]
+    assert "Gone-v3" in document.notes[-1]
 
 
 def test_the_command_makes_the_same_run_again(place: Path) -> None:
