@@ -307,6 +307,7 @@ def command_line_page() -> str:
     from ctm_rl.agents.tuning.options import TuneOptions
     from ctm_rl.cli import command_options as commands
     from ctm_rl.cli.report import ReportOptions
+    from ctm_rl.cli.video import EnjoyOptions, RecordOptions
 
     kinds: dict[str, type[Any]] = {
         "tune": TuneOptions,
@@ -315,6 +316,8 @@ def command_line_page() -> str:
         "evaluate": commands.EvaluateOptions,
         "zoo": commands.ZooOptions,
         "report": ReportOptions,
+        "record": RecordOptions,
+        "enjoy": EnjoyOptions,
         "import": commands.ImportOptions,
         "cluster-check": commands.ClusterCheckOptions,
         "bench": BenchOptions,

@@ -386,6 +386,18 @@ def _report(arguments: list[str]) -> None:
     for note in written.notes:
         _write_error(f"ctm-rl: {note}")
     _write(f"report: {_short(written.file)}\nopen it: {written.how_to_open}\n")
+def _record(arguments: list[str]) -> None:
+    """Writes a video of a run's policy."""
+    from ctm_rl.cli.video import record
+
+    _write(record(arguments))
+
+
+def _enjoy(arguments: list[str]) -> None:
+    """Shows a run's policy at play."""
+    from ctm_rl.cli.video import enjoy
+
+    _write(enjoy(arguments))
 
 
 def _import(arguments: list[str]) -> None:
@@ -491,6 +503,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": _evaluate,
     "zoo": _zoo,
     "report": _report,
+    "record": _record,
+    "enjoy": _enjoy,
     "import": _import,
     "cluster-check": _cluster_check,
     "bench": _bench,

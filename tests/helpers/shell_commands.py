@@ -16,6 +16,7 @@ from ctm_rl.cli.choose import choose, read_experiment
 from ctm_rl.cli.command_options import ClusterCheckOptions, EvaluateOptions, ImportOptions, ResumeOptions, ZooOptions
 from ctm_rl.cli.main import split_form
 from ctm_rl.cli.report import ReportOptions
+from ctm_rl.cli.video import EnjoyOptions, RecordOptions
 from ctm_rl.configs import load
 
 
@@ -87,6 +88,8 @@ COMMANDS: dict[str, Any] = {
     "evaluate": _options(EvaluateOptions, "evaluate"),
     "zoo": _options(ZooOptions, "zoo"),
     "report": _options(ReportOptions, "report"),
+    "record": _options(RecordOptions, "record"),
+    "enjoy": _options(EnjoyOptions, "enjoy"),
     "import": _options(ImportOptions, "import"),
     "cluster-check": _options(ClusterCheckOptions, "cluster-check"),
 }

@@ -46,6 +46,7 @@ RUN_FOR_REAL = (
     "callbacks.md",
     "fine-tuning.md",
     "logs.md",
+    "video.md",
     "action-masks.md",
 )
 """Pages whose commands are run one after the other, with models and budgets made tiny."""
@@ -335,6 +336,8 @@ def shortened(words: list[str], number: int) -> tuple[str, ...]:
     """Options that make a command short."""
     if words[0] == "evaluate":
         return ("--episodes", "2")
+    if words[0] in ("record", "enjoy"):
+        return ("--steps", "2")
     if words[0] == "resume":
         return ("--budget.env-steps", "60")
     if words[0] != "train":

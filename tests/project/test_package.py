@@ -44,9 +44,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agents.callbacks": {"agents.experiments", "agents.rllib", "agents.run_directory"},
     "agents.evaluation": {*CORE, *AGENTS, "agents.run_directory", "agents.supervised"},
     "agents.cluster": AGENTS,
+    "agents.video": {*CORE, *AGENTS, "agents.run_directory", "agents.evaluation", "agents.loggers"},
     "agents.runs": {*CORE, *AGENTS, "agents.ppo", "agents.stock", "agents.supervised", "agents.bandit"}
     | {"agents.run_directory", "agents.cluster", "agents.callbacks", "agents.loggers"}
-    | {"agents.evaluation", "envs.wrappers"},
+    | {"agents.evaluation", "agents.video", "envs.wrappers"},
     "agents.seeds": {"agents.experiments", "agents.run_directory", "agents.cluster"},
     "agents.report": {
         *CORE,
