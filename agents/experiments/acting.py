@@ -178,6 +178,9 @@ class ActingExperiment(RunSettings):
     IMPALA, which collect during updates and backpropagate through whole fragments of ppo.num_rollout_steps."""
     num_envs_per_env_runner: int = 32
     """Environments of each environment runner."""
+    video_every: int = 0
+    """Iterations between two videos of the policy, each an episode of at most 200 steps, in the run's folder videos/
+    and, where they take some, in the loggers; 0: none."""
     exact_resume: bool = False
     """With checkpoint_iterations: begin new episodes with every checkpoint, so that a resumed run equals an
     uninterrupted one; the run ends if an episode lasts from one checkpoint to the next. False: a checkpoint leaves the
@@ -187,6 +190,7 @@ class ActingExperiment(RunSettings):
         """Checks everything that does not depend on the machine."""
         RunSettings.__post_init__(self)
         check_number("num_envs_per_env_runner", self.num_envs_per_env_runner, at_least=1)
+        check_number("video_every", self.video_every, at_least=0)
         _check_exact_resume(self)
         if self.stop.at_accuracy is not None:
             raise ValueError("stop.at_accuracy has no effect in runs that act; use stop.at_return.")

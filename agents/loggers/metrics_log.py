@@ -1,12 +1,12 @@
 """A run's metrics: written to ``metrics.jsonl`` first, then handed to its loggers, none of which can end the run."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
-from ctm_rl.agents.loggers.protocol import Logger
+from ctm_rl.agents.loggers.protocol import LoggedVideo, Logger, VideoLogger
 from ctm_rl.agents.run_directory.metrics_file import MetricsWriter
 from ctm_rl.agents.run_directory.progress import Row
 
@@ -49,6 +49,11 @@ class MetricsLog:
         written = self._file.write(row)
         self._call("write", written, int(row.get("env_steps") or 0))
 
+    def write_video(self, video: LoggedVideo, step: int) -> None:
+        """Hands a video to the loggers that take some; call it before ``write`` with the metrics of its iteration."""
+        takers = [name for name, logger in self._loggers.items() if isinstance(logger, VideoLogger)]
+        self._call("write_video", video, step, names=takers)
+
     def truncate(self, iteration: int) -> None:
         """Drops the rows after an iteration, which are trained again."""
         self._iteration = iteration
@@ -64,9 +69,9 @@ class MetricsLog:
         """Lets loggers write their files again after the run's directory was."""
         self._call("truncate", self._iteration)
 
-    def _call(self, method: str, *arguments: Any) -> None:
-        """Calls a method of all loggers; drops those that raise."""
-        for name, logger in list(self._loggers.items()):
+    def _call(self, method: str, *arguments: Any, names: Collection[str] | None = None) -> None:
+        """Calls a method of all loggers, or of some; drops those that raise."""
+        for name, logger in [item for item in self._loggers.items() if names is None or item[0] in names]:
             try:
                 getattr(logger, method)(*arguments)
             except Exception as error:  # whatever a logger or its service may raise

@@ -12,7 +12,7 @@ from typing import Any
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.loggers.groups import tag_of
-from ctm_rl.agents.loggers.protocol import StepCounts
+from ctm_rl.agents.loggers.protocol import VIDEO_TAG, LoggedVideo, StepCounts
 from ctm_rl.agents.loggers.run_ids import read_run_id, write_run_id
 from ctm_rl.agents.run_directory.directory import SWEEP_FILE, config_of
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
@@ -61,6 +61,10 @@ class MlflowRun:
         """See ``Logger``."""
         self._steps.add(row, step)
         self._log(row, step)
+
+    def write_video(self, video: LoggedVideo, step: int) -> None:
+        """See ``VideoLogger``: an artifact."""
+        self._client.log_artifact(self._id, str(video.file), VIDEO_TAG.partition("/")[0])
 
     def truncate(self, iteration: int) -> None:
         """See ``Logger``."""

@@ -1,7 +1,8 @@
-"""What a logger is: the four methods that a run calls, and what those that come with the package share."""
+"""What a logger is: the methods that a run calls, and what those that come with the package share."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
@@ -48,6 +49,33 @@ class Logger(Protocol):
         ...
 
 
+class LoggedVideo(NamedTuple):
+    """A video of the policy as it was after an iteration."""
+
+    file: Path
+    """In the run's directory: ``.mp4``, or ``.webp`` where no MP4 can be written."""
+    gif: Callable[[], bytes]
+    """Makes a smaller copy of it, as an animated GIF."""
+    gif_size: tuple[int, int]
+    """Width and height of that copy, in pixels."""
+
+
+@runtime_checkable
+class VideoLogger(Protocol):
+    """What a logger has besides, if it takes the videos of ``--video-every``; others are left alone."""
+
+    def write_video(self, video: LoggedVideo, step: int) -> None:
+        """Takes the video of an iteration; called before ``write`` with its metrics.
+
+        Args:
+            video: the video.
+            step: environment steps so far.
+        """
+        ...
+
+
+VIDEO_TAG = "video/episode"
+"""Name of videos in TensorBoard, W&B and MLflow."""
 METHODS = ("start", "write", "truncate", "close")
 """Names of a logger's methods."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.loggers.groups import tag_of
-from ctm_rl.agents.loggers.protocol import StepCounts
+from ctm_rl.agents.loggers.protocol import VIDEO_TAG, LoggedVideo, StepCounts
 from ctm_rl.agents.run_directory.progress import Row
 
 TENSORBOARD_FOLDER = "tensorboard"
@@ -42,6 +42,15 @@ class TensorBoardEvents:
             Summary.Value(tag=tag_of(name), simple_value=value) for name, value in row.items() if value is not None
         ]
         self._append(Event(step=step, summary=Summary(value=values)))
+
+    def write_video(self, video: LoggedVideo, step: int) -> None:
+        """See ``VideoLogger``: TensorBoard shows an animated GIF among its images."""
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+
+        width, height = video.gif_size
+        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=video.gif())
+        self._append(Event(step=step, summary=Summary(value=[Summary.Value(tag=VIDEO_TAG, image=image)])))
 
     def truncate(self, iteration: int) -> None:
         """See ``Logger``."""

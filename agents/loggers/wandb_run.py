@@ -1,5 +1,6 @@
 """A run of Weights & Biases, online or offline, by environment steps."""
 
+import io
 import netrc
 import os
 import secrets
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.loggers.groups import tag_of
-from ctm_rl.agents.loggers.protocol import StepCounts
+from ctm_rl.agents.loggers.protocol import VIDEO_TAG, LoggedVideo, StepCounts
 from ctm_rl.agents.loggers.run_ids import read_run_id, write_run_id
 from ctm_rl.agents.loggers.wandb_records import cut_file, is_finished
 from ctm_rl.agents.run_directory.directory import SWEEP_FILE, config_of
@@ -55,6 +56,18 @@ class WandbRun:
         if self._run is None:
             self._open()
         self._log(row, step)
+
+    def write_video(self, video: LoggedVideo, step: int) -> None:
+        """See ``VideoLogger``: logged together with the metrics of its iteration, which follow."""
+        import wandb  # pyright: ignore[reportMissingImports]
+
+        if self._run is None:
+            self._open()
+        run: Any = self._run
+        if step > self._last_step:
+            is_mp4 = video.file.suffix == ".mp4"  # W&B takes no WebP
+            shown = str(video.file) if is_mp4 else io.BytesIO(video.gif())
+            run.log({VIDEO_TAG: wandb.Video(shown, format="mp4" if is_mp4 else "gif")}, step=step, commit=False)
 
     def truncate(self, iteration: int) -> None:
         """See ``Logger``."""

@@ -18,7 +18,7 @@ from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
 from ctm_rl.agents.loggers.metrics_log import MetricsLog
-from ctm_rl.agents.loggers.protocol import Logger
+from ctm_rl.agents.loggers.protocol import LoggedVideo, Logger
 from ctm_rl.agents.rllib.finished_episodes import FinishedEpisode, finished_episodes
 from ctm_rl.agents.rllib.iteration import IterationStopped, observed_by
 from ctm_rl.agents.rllib.private import kill_silent_actors, without_known_noise, without_ray_results
@@ -33,6 +33,7 @@ from ctm_rl.agents.runs.best_checkpoint import BestCheckpoint, Candidate
 from ctm_rl.agents.runs.profile import Profile, closing_profile
 from ctm_rl.agents.runs.snapshot import Snapshot
 from ctm_rl.agents.runs.task import MODULE
+from ctm_rl.agents.runs.videos import Videos
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.finite import find_not_finite, learned_part
 from ctm_rl.checkpoints.store import CheckpointError
@@ -118,6 +119,9 @@ class Run:
         self._position = position
         self._uploader = uploader
         self._loggers = loggers
+        self._videos = None
+        if isinstance(experiment, ActingExperiment) and experiment.video_every:
+            self._videos = Videos(experiment, directory.path)
         self._is_resumed = False
         self._profile = Profile(directory.path, progress) if experiment.profile else None
         self._saved_iteration = -1
@@ -405,6 +409,8 @@ class Run:
                     metrics.truncate(self._position.iteration)
                     continue
                 with span(LOG):
+                    if (video := self._record_video()) is not None:
+                        metrics.write_video(video, self._position.env_steps)
                     metrics.write(row)
                     self._progress.show_metrics(row)
                     report_upload(self._uploader, self._progress)
@@ -449,6 +455,13 @@ class Run:
                 return
             saved = self._save_after_error()
             raise CallbackFailed(f"{error} {saved}; continue with: ctm-rl resume {self.run_dir}") from error.__cause__
+
+    def _record_video(self) -> LoggedVideo | None:
+        """Writes a video of the policy, if it is time for one; it is dropped if the run is to stop meanwhile."""
+        if self._videos is None:
+            return None
+        with observed_by(self._observe):
+            return self._videos.update(self._position.iteration, self._copy_policy)
 
     def _copy_policy(self) -> Any:
         """A copy of what is trained, see ``RunView.policy``."""

@@ -12,7 +12,7 @@ from logged import scalars_of
 
 from ctm_rl.agents.loggers.by_name import build_loggers
 from ctm_rl.agents.loggers.metrics_log import MetricsLog
-from ctm_rl.agents.loggers.protocol import Logger
+from ctm_rl.agents.loggers.protocol import LoggedVideo, Logger
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.progress import Row
 from ctm_rl.configs import load
@@ -145,6 +145,28 @@ def test_a_logger_that_fails_is_dropped_with_one_warning(
 def _until(calls: list[Any], method: str) -> list[Any]:
     """The calls up to the first one of a method."""
     return calls[: [name for name, *_ in calls].index(method) + 1]
+
+
+class Watching(Own):
+    """One that takes videos."""
+
+    def write_video(self, video: LoggedVideo, step: int) -> None:
+        self._take("write_video", video.file.name, step)
+
+
+def test_videos_go_to_loggers_that_take_some(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    watching, failing, other = Watching(), Watching("write_video"), Own()
+    video = LoggedVideo(tmp_path / "a.mp4", lambda: b"GIF89a", (160, 107))
+    loggers: dict[str, Logger] = {"a": watching, "b": failing, "c": other, **build_loggers(("tensorboard", "csv"))}
+    with open_log(tmp_path, loggers) as log:
+        log.write_video(video, 40)
+        log.write(row(1, 40))
+    assert [call for call in watching.calls if call[0] == "write_video"] == [("write_video", "a.mp4", 40)]
+    assert [call[0] for call in other.calls] == ["start", "write", "close"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "logger b has failed (KeyError: 'no\\nservice'); the run continues without it."
+    ]
+    assert len(csv_rows(tmp_path)) == 1
 
 
 def test_a_folder_that_tensorboard_cannot_use_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ from logged import Points, history_of, points_of_metrics, points_of_mlflow, poin
 
 from ctm_rl.agents.loggers.by_name import build_loggers
 from ctm_rl.agents.loggers.metrics_log import MetricsLog
+from ctm_rl.agents.loggers.protocol import VIDEO_TAG, LoggedVideo
 from ctm_rl.agents.loggers.run_ids import read_run_id, write_run_id
 from ctm_rl.agents.run_directory.progress import Row
 from ctm_rl.configs import load
@@ -78,6 +79,29 @@ def test_what_a_service_lacks_is_logged_again_from_the_metrics(tmp_path: Path, n
     with open_log(tmp_path, name, 2) as log:
         log.write(row(3, 119))
     assert logged_in(tmp_path, name) == points_of_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webp"])
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_service_gets_videos_beside_the_metrics(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, suffix: str
+) -> None:
+    pytest.importorskip(name)
+    file = tmp_path / "videos" / f"iteration-000001{suffix}"
+    file.parent.mkdir()
+    file.write_bytes(b"a film")
+    with open_log(tmp_path, name, None) as log:
+        log.write_video(LoggedVideo(file, lambda: b"GIF89a", (160, 106)), 40)
+        for iteration in (1, 2):
+            log.write(row(iteration, 40 * iteration))
+    assert [item.message for item in caplog.records if item.levelno >= logging.WARNING] == []
+    logged = logged_in(tmp_path, name)
+    assert {tag: logged[tag] for tag in logged if not tag.startswith(VIDEO_TAG)} == points_of_metrics(tmp_path)
+    pattern = "wandb/offline-run-*/files/media/videos/**/*" if name == "wandb" else "mlflow-artifacts/**/video/*"
+    (kept,) = (item for item in tmp_path.glob(pattern) if item.is_file())
+    is_gif = name == "wandb" and suffix == ".webp"
+    assert kept.suffix == (".gif" if is_gif else suffix)
+    assert kept.read_bytes() == (b"GIF89a" if is_gif else b"a film")
 
 
 def test_a_file_of_wandb_is_cut_within_blocks_and_across_them(tmp_path: Path) -> None:
