@@ -21,6 +21,8 @@ _COLUMN = WIDTH - _MARGIN - _RIGHT
 _GAP = 20
 _NUM_TICKS, _NUM_STEPS = 80, 200
 """How many ticks of the neurons, and steps of values and certainties, are shown at a time."""
+_MIN_ROOM = 30
+"""Curves of fewer values leave room at the right."""
 _TRACES = 6, 5
 """Columns and rows of the grid of neurons."""
 _MAX_BARS = 8
@@ -244,7 +246,7 @@ class ThinkingPanel:
             lines.card(box)
             lines.text((x + 5, y + 3), str(neuron), 11, _MUTED)
             inner = x + 6, y + 16, x + width - 13, y + height - 13
-            lines.line(inner, places[:, index], _NUM_TICKS, _COLOURS[index % num_columns % len(_COLOURS)])
+            lines.line(inner, places[:, index], _COLOURS[index % num_columns % len(_COLOURS)])
 
     def _choose(self, num_neurons: int, count: int) -> np.ndarray:
         """The neurons that are shown: evenly spaced, the same all the time."""
@@ -293,17 +295,16 @@ class _Lines:
         """A text of one line, drawn last."""
         self._texts.append((at, text, size, colour, anchor))
 
-    def line(self, box: Box, places: np.ndarray, room: int, colour: str) -> None:
+    def line(self, box: Box, places: np.ndarray, colour: str) -> None:
         """A line through values, with a dot at the last one.
 
         Args:
             box: where it is drawn.
             places: the values, from 0 at the bottom to 1 at the top; NaN: none.
-            room: how many values fill the width.
             colour: of the line.
         """
         left, top, right, bottom = box
-        x = np.linspace(left, right, room)[: len(places)]
+        x = np.linspace(left, right, max(_MIN_ROOM, len(places)))[: len(places)]
         y = bottom - np.clip(places, 0.0, 1.0) * (bottom - top)
         is_there = np.isfinite(y)
         points = [self._place(point) for point in zip(x[is_there].tolist(), y[is_there].tolist(), strict=True)]
@@ -331,7 +332,7 @@ class _Lines:
             middle, half = (low + high) / 2, max((high - low) / 2, 0.02 * max(abs(low), abs(high)), 1e-3)
             low, high = middle - half, middle + half
         inner = left + 52, top + 8, right - 10, bottom - 8
-        self.line(inner, (values - low) / (high - low), _NUM_STEPS, colour)
+        self.line(inner, (values - low) / (high - low), colour)
 
     def paste(self, image: Image.Image) -> None:
         """Puts the part into the picture."""
