@@ -386,6 +386,8 @@ def _report(arguments: list[str]) -> None:
     for note in written.notes:
         _write_error(f"ctm-rl: {note}")
     _write(f"report: {_short(written.file)}\nopen it: {written.how_to_open}\n")
+
+
 def _record(arguments: list[str]) -> None:
     """Writes a video of a run's policy."""
     from ctm_rl.cli.video import record
