@@ -35,6 +35,8 @@ from ctm_rl.agents.report.scored import AnsweringModel, Scored, score
 from ctm_rl.metrics import find_peaks
 from ctm_rl.models.answering import ContinuousThoughtMachine
 
+_MIN_COUNT = 10
+"""Answers that a bin of the confidence has, at least."""
 _OWN_DATA = "ctm_rl/Data-v0"
 """The environment whose classes have names."""
 
@@ -74,7 +76,7 @@ def answering_sections(
     is_order = task.loss == "order"
     sections = [_accuracy_section(scored, task, is_order=is_order)]
     if scored.by_tick is not None:
-        sections += [_ticks_section(scored), _calibration_section(scored)]
+        sections += [_ticks_section(scored, _words(task)), _calibration_section(scored)]
     elif not is_order:
         sections.append(_one_calibration(scored))
     sections += _human_section(scored)
@@ -100,9 +102,7 @@ def _accuracy_section(scored: Scored, task: EvaluationTask, *, is_order: bool) -
     """How well the model answers, over all ticks."""
     result = scored.result
     count = result["episodes"]
-    words = [*task.env.words, "elements", "whole samples"][:2] if task.env.words else ["elements", "whole samples"]
-    if len(task.env.words) == 1:
-        words = [task.env.words[0], "whole samples"]
+    words = _words(task)
     rows = [(f"right {words[0]}", describe_share(result, "accuracy"))]
     if result["accuracy_whole"] != result["accuracy"]:
         rows.append((f"right {words[1]}", describe_share(result, "accuracy_whole")))
@@ -126,6 +126,12 @@ def _accuracy_section(scored: Scored, task: EvaluationTask, *, is_order: bool) -
     return Section(name="answers", title="How well it answers", figures=figures)
 
 
+def _words(task: EvaluationTask) -> tuple[str, str]:
+    """What an element of an answer and a whole sample are called."""
+    elements, whole = [*task.env.words, *("elements", "whole samples")[len(task.env.words) :]]
+    return elements, whole
+
+
 def _by_tick(scored: Scored, words: Sequence[str]) -> list[Figure]:
     """Accuracy and certainty after each tick."""
     result, found = scored.result, scored.by_tick
@@ -143,10 +149,10 @@ def _by_tick(scored: Scored, words: Sequence[str]) -> list[Figure]:
             "95 %.",
             x=ticks,
             lines=lines,
-            x_label="tick",
+            x_label=scored.tick_label,
             y_label="accuracy",
             y_range=(0.0, 1.0),
-            cursor="tick",
+            cursor="" if scored.has_answer_ticks else "tick",
         ),
         Lines(
             title="Certainty by tick",
@@ -157,10 +163,10 @@ def _by_tick(scored: Scored, words: Sequence[str]) -> list[Figure]:
                 Line(name="mean", y=result["certainty_by_tick"]),
                 Line(name="median and middle 80 %", y=median, low=low, high=high),
             ],
-            x_label="tick",
+            x_label=scored.tick_label,
             y_label="certainty",
             y_range=(0.0, 1.0),
-            cursor="tick",
+            cursor="" if scored.has_answer_ticks else "tick",
         ),
     ]
 
@@ -170,7 +176,7 @@ def _with_interval(name: str, values: Sequence[float], intervals: Sequence[Seque
     return Line(name=name, y=values, low=[low for low, _ in intervals], high=[high for _, high in intervals])
 
 
-def _ticks_section(scored: Scored) -> Section:
+def _ticks_section(scored: Scored, words: tuple[str, str]) -> Section:
     """When the model knows: first right tick, most certain tick, and what halting would cost."""
     found = scored.by_tick
     assert found is not None
@@ -181,11 +187,11 @@ def _ticks_section(scored: Scored) -> Section:
     figures: list[Figure] = [
         Bars(
             title="Tick of the first right answer",
-            caption=f"Share of samples that are right in every element for the first time at this tick; {never} of "
-            f"{count} never are ({_percent(never / count)}).",
+            caption=f"Share of samples that are right as a whole for the first time at this tick; {never} of {count} "
+            f"never are ({_percent(never / count)}).",
             labels=labels,
             values=[number / count for number in first],
-            x_label="tick",
+            x_label=scored.tick_label,
             y_label="share of samples",
         ),
         Bars(
@@ -193,12 +199,12 @@ def _ticks_section(scored: Scored) -> Section:
             caption=f"Share of samples that are most certain at this tick. {describe_peaks(chosen)}",
             labels=labels,
             values=[number / count for number in chosen],
-            x_label="tick",
+            x_label=scored.tick_label,
             y_label="share of samples",
         ),
     ]
     if scored.halting:
-        figures += halting_figures(scored.halting, scored.num_halting)
+        figures += halting_figures(scored.halting, scored.num_halting, words)
     return Section(
         name="ticks",
         title="When it knows",
@@ -220,35 +226,36 @@ def describe_peaks(counts: Sequence[int]) -> str:
     return f"There is one peak, at tick {peaks[0]}." if peaks else ""
 
 
-def halting_figures(points: Sequence[dict[str, Any]], count: int) -> list[Figure]:
+def halting_figures(points: Sequence[dict[str, Any]], count: int, words: tuple[str, str]) -> list[Figure]:
     """Compute against accuracy, where samples stop once they are certain.
 
     Args:
         points: of ``halting_curve``.
         count: number of samples.
+        words: what an element and a whole sample are called.
     """
     ordered = sorted(points, key=lambda point: point["ticks_mean"])
-    whole = [point["accuracy_whole_interval"] for point in ordered]
+    has_parts = any(point["accuracy"] != point["accuracy_whole"] for point in points)
+    names = {"accuracy": words[0], "accuracy_whole": words[1]} if has_parts else {"accuracy": words[0]}
     lines = [
-        _with_interval(
-            "right elements",
-            [point["accuracy"] for point in ordered],
-            [point["accuracy_interval"] for point in ordered],
-        )
+        _with_interval(word, [point[name] for point in ordered], [point[f"{name}_interval"] for point in ordered])
+        for name, word in names.items()
     ]
-    if any(point["accuracy"] != point["accuracy_whole"] for point in ordered):
-        lines.append(_with_interval("whole samples", [point["accuracy_whole"] for point in ordered], whole))
     table = Table(
         title="Halting",
         caption="The same as numbers, with the time that a sample takes on this machine; certainties that change "
         "nothing are left out.",
-        columns=("halt at a certainty of", "mean ticks", "accuracy", "whole samples", "ms per sample"),
+        columns=(
+            "halt at a certainty of",
+            "mean ticks",
+            *(f"right {word}" for word in names.values()),
+            "ms per sample",
+        ),
         rows=[
             (
                 "all ticks" if point["threshold"] is None else f"{point['threshold']:g}",
                 f"{point['ticks_mean']:.2f}",
-                describe_share(point, "accuracy"),
-                describe_share(point, "accuracy_whole"),
+                *(describe_share(point, name) for name in names),
                 f"{1e3 * point['seconds_per_sample']:.3f}",
             )
             for index, point in enumerate(points)
@@ -310,9 +317,9 @@ def _calibration_section(scored: Scored) -> Section:
                 "95 % of resampled samples.",
                 x=ticks,
                 lines=errors,
-                x_label="tick",
+                x_label=scored.tick_label,
                 y_label="calibration error",
-                cursor="tick",
+                cursor="" if scored.has_answer_ticks else "tick",
             ),
             _calibration_table(result),
         ],
@@ -354,13 +361,16 @@ def _reliability(title: str, readings: dict[str, dict[str, Any]]) -> Lines:
     bins = next(iter(readings.values()))["reliability"]
     centres = np.array([(one["low"] + one["high"]) / 2 for one in bins])
     lines = [
-        Line(name=name, y=[np.nan if one["accuracy"] is None else one["accuracy"] for one in found["reliability"]])
+        Line(
+            name=name,
+            y=[one["accuracy"] if one["count"] >= _MIN_COUNT else np.nan for one in found["reliability"]],
+        )
         for name, found in readings.items()
     ]
     return Lines(
         title=title,
         caption="Accuracy of answers by their confidence, the largest probability, in bins; on the diagonal the model "
-        "is as sure as it is right, below it is too sure.",
+        f"is as sure as it is right, below it is too sure. Bins of fewer than {_MIN_COUNT} answers are left out.",
         x=centres,
         lines=[*lines, Line(name="calibrated", y=centres)],
         x_label="confidence",

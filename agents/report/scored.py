@@ -59,6 +59,13 @@ class Scored(NamedTuple):
     """Of an order: share of places emitted up to each tick."""
     candidates: list[Candidate]
     """Samples that may be shown."""
+    has_answer_ticks: bool
+    """Whether ticks by number are those that answer, after others that do not, as of questions."""
+
+    @property
+    def tick_label(self) -> str:
+        """What a tick is called on an axis."""
+        return "tick that answers" if self.has_answer_ticks else "tick"
 
 
 class _Observer:
@@ -168,6 +175,7 @@ def score(
         num_halting=sum(len(batch.targets) for batch in batches) if halting else 0,
         emitted=[] if observer.emitted is None else (observer.emitted / observer.num_samples).tolist(),
         candidates=observer.candidates,
+        has_answer_ticks=bool(model.config.num_answer_ticks),
     )
 
 
