@@ -65,6 +65,9 @@ class Line:
     y: Values
     low: Values | None = None
     high: Values | None = None
+    colour: int | None = None
+    """Its number among the colours, where the same thing has a line in several charts; ``None``: its place among the
+    lines of this one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -114,7 +114,7 @@ def _loose_figures(generator: np.random.Generator) -> dict[str, Sequence[Figure]
                 title="Compute against accuracy",
                 caption="Each point is a threshold of certainty.",
                 x=np.sort(generator.uniform(1, TICKS, 30)),
-                lines=[Line(name="halting", y=np.sort(generator.uniform(0.4, 1, 30)))],
+                lines=[Line(name="halting", y=np.sort(generator.uniform(0.4, 1, 30)), colour=3)],
                 x_label="ticks used",
                 y_label="accuracy",
                 is_dotted=True,

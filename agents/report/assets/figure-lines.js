@@ -31,7 +31,7 @@ function paintIntervals(plot, lines, colours) {
   context.clip();
   lines.forEach((line, index) => {
     if (!line.low || !line.high || !plot.series[index + 1].show) return;
-    context.fillStyle = withAlpha(seriesColour(colours, index), colours.isDark ? 0.24 : 0.16);
+    context.fillStyle = withAlpha(seriesColour(colours, line.colour), colours.isDark ? 0.24 : 0.16);
     const isThere = (i) => line.low[i] !== null && line.high[i] !== null;
     for (let first = 0; first < data[0].length; ) {
       let end = first;
@@ -60,7 +60,7 @@ function seriesColour(colours, index) {
 function makeLineLegend(page, lines, isDotted, toggle) {
   const values = lines.map(() => make("span", { class: "legend-value" }));
   const entries = lines.map((line, index) => {
-    const swatch = makeSwatch(page, (colours) => seriesColour(colours, index), isDotted ? "dot" : "line");
+    const swatch = makeSwatch(page, (colours) => seriesColour(colours, line.colour), isDotted ? "dot" : "line");
     const press = () => {
       const isShown = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(isShown));
@@ -111,11 +111,11 @@ function chartOptions(figure, lines, limits, width, colours) {
       {},
       ...lines.all.map((line, index) => ({
         label: line.name,
-        stroke: seriesColour(colours, index),
+        stroke: seriesColour(colours, line.colour),
         width: figure.is_dotted ? 0 : numPoints > MANY_POINTS ? 1.2 : 1.75,
         points: figure.is_dotted
-          ? { show: true, size: 5, fill: seriesColour(colours, index), width: 0 }
-          : { show: numPoints <= MAX_DRAWN_POINTS, size: 4, fill: seriesColour(colours, index) },
+          ? { show: true, size: 5, fill: seriesColour(colours, line.colour), width: 0 }
+          : { show: numPoints <= MAX_DRAWN_POINTS, size: 4, fill: seriesColour(colours, line.colour) },
         paths: figure.is_dotted ? () => null : undefined,
       })),
     ],
@@ -126,8 +126,9 @@ function chartOptions(figure, lines, limits, width, colours) {
 registerFigure(
   "lines",
   (element, figure, page) => {
-    const all = figure.lines.map((line) => ({
+    const all = figure.lines.map((line, index) => ({
       name: line.name,
+      colour: line.colour ?? index,
       y: withGaps(page.decode(line.y)),
       low: line.low && withGaps(page.decode(line.low)),
       high: line.high && withGaps(page.decode(line.high)),

@@ -159,6 +159,24 @@ def place(page: Browser) -> str:
     return page.run("return document.querySelector('.bar-place').textContent")
 
 
+def colours_of(page: Browser, *names: str) -> list[str]:
+    """The colours of lines by their names in legends, or of variables of the style."""
+    return page.run(
+        """
+        const probe = document.body.appendChild(document.createElement("i"));
+        const found = arguments[0].map((name) => {
+          const legends = [...document.querySelectorAll(".legend button")];
+          const swatch = legends.find((one) => one.textContent === name)?.firstChild ?? probe;
+          probe.style.background = `var(${name})`;
+          return getComputedStyle(swatch).backgroundColor;
+        });
+        probe.remove();
+        return found;
+        """,
+        names,
+    )
+
+
 def check_moves(page: Browser, *keys: tuple[str, ...]) -> set[str]:
     """The kinds of all figures; pressing keys changes what all moving figures show, and leaves none blank."""
     before = page.survey()
@@ -233,6 +251,7 @@ def test_a_browser_shows_every_figure_and_the_slider_moves_them(tmp_path: Path) 
 
         *whole, broken = page.survey()
         assert [look.title for look in whole if look.state != "drawn" or look.is_blank] == []
+        assert colours_of(page, "halting", "machine") == colours_of(page, "--series-3", "--series-0")
         assert broken.state == "failed"
         assert broken.text.startswith("This figure could not be drawn: nothing here draws figures of kind")
         (message,) = page.console()
