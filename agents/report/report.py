@@ -124,20 +124,22 @@ def _make_report(place: Path, run: Path, options: ReportOptions, notes: list[str
     rows = read_metrics(run)
     if not rows:
         notes.append(_describe_missing_metrics(run, experiment))
-    sections = [facts_section(run, experiment, rows, _network_of(trained), iteration)]
+    name = None if place.exists() else str(place)
+    sections = [facts_section(run, experiment, rows, _network_of(trained), iteration, name)]
     curves = learning_curves(rows)
     if curves:
         text = "" if len(rows) > 1 else "The run has one line of metrics so far."
         sections.append(Section(name="learning", title="Learning", text=text, figures=curves))
+    _check_options(trained, options)
     if trained is not None:
         sections += _live_section(trained, experiment, notes)
         # what has been asked for and cannot be had is no mere gap
-        is_asked = bool(options.env_kwargs) or options.human is not None or options.episodes is not None
+        is_asked = bool(options.env_kwargs) or options.human is not None
         refused = () if is_asked else (UserError,)
         sections += _tried(notes, lambda: _model_sections(trained, experiment, run, options, notes), refused) or []
     sections += _memory_section(trained, run)
-    name = run.resolve().name if experiment is None else experiment.name
-    return Document(title=name, subtitle=f"A run of ctm_rl: {run.resolve().name}", notes=notes, sections=sections)
+    title = run.resolve().name if experiment is None else experiment.name
+    return Document(title=title, subtitle=f"A run of ctm_rl: {run.resolve().name}", notes=notes, sections=sections)
 
 
 def _network_of(trained: Trained | None) -> nn.Module | None:
@@ -152,6 +154,13 @@ def _load(run: Path, place: Path, options: ReportOptions) -> tuple[Trained, AnyE
     where = find(place, options.checkpoint)
     where, trained, experiment = load_trained(run, where, torch.device("cpu"), trust=options.trust)
     return trained, experiment, store.iteration_of(where)
+
+
+def _check_options(trained: Trained | None, options: ReportOptions) -> None:
+    """Refuses options that have no effect on a policy."""
+    for option, value in (("--human-labels", options.human), ("--episodes", options.episodes)):
+        if isinstance(trained, Policy) and value is not None:
+            raise UserError(f"{option} is for models that answer, and this is a policy; leave it out.")
 
 
 def _experiment_of(run: Path, notes: list[str]) -> AnyExperiment | None:
@@ -226,9 +235,6 @@ def _policy_sections(
     policy: Policy, experiment: ActingExperiment, options: ReportOptions, notes: list[str]
 ) -> list[Section]:
     """The sections of a policy."""
-    for option, value in (("--human-labels", options.human), ("--episodes", options.episodes)):
-        if value is not None:
-            raise UserError(f"{option} is for models that answer, and this is a policy; leave it out.")
     # what plays and draws environments takes a second to load
     from ctm_rl.agents.report.acting import acting_sections
 

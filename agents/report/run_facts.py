@@ -30,6 +30,7 @@ def facts_section(
     rows: Sequence[dict[str, Any]],
     model: nn.Module | None,
     iteration: int | None,
+    name: str | None = None,
 ) -> Section:
     """The section "What ran".
 
@@ -39,11 +40,12 @@ def facts_section(
         rows: its metrics.
         model: what was trained; ``None``: there is no usable checkpoint.
         iteration: of the checkpoint that is shown.
+        name: by which the run was asked for where that is no path, such as ``zoo:mazes``; it cannot be resumed.
     """
     facts = [*_experiment_facts(experiment, model), *_training_facts(run, rows, iteration), *_machine_facts()]
     figures: list[Figure] = [Table(title="Run", columns=("what", "value"), rows=facts)]
     if experiment is not None:
-        figures.append(_commands(run, experiment))
+        figures.append(_commands(run, experiment, name))
     if model is not None:
         figures.append(_layers(model))
     if experiment is not None:
@@ -116,15 +118,16 @@ def _machine_facts() -> list[tuple[str, str]]:
     ]
 
 
-def _commands(run: Path, experiment: AnyExperiment) -> Figure:
+def _commands(run: Path, experiment: AnyExperiment, name: str | None) -> Figure:
     """How to make the run again, go on with it and evaluate it."""
-    place = shlex.quote(str(run))
-    config = shlex.quote(str(run / CONFIG_FILE))
+    place = shlex.quote(str(run) if name is None else name)
+    config = shlex.quote(str(run / CONFIG_FILE) if name is None else name)
+    again = f"ctm-rl train --config {config} --run-dir runs/{experiment.name}-again"
+    lines = [again, *([] if name else [f"ctm-rl resume {place}"]), f"ctm-rl evaluate {place}"]
     return Code(
         title="Commands",
-        caption="Train the same again in a new directory, go on with this run, and evaluate it.",
-        text=f"ctm-rl train --config {config} --run-dir runs/{experiment.name}-again\n"
-        f"ctm-rl resume {place}\nctm-rl evaluate {place}",
+        caption=f"Train the same again in a new directory{'' if name else ', go on with this run'}, and evaluate it.",
+        text="\n".join(lines),
     )
 
 

@@ -73,7 +73,8 @@ def report(arguments: list[str]) -> Written:
     _check(options, directory)
     from ctm_rl.checkpoints.best import run_of
 
-    file = choose_file(run_of(directory), options.out)
+    # a run that is no path, such as zoo:mazes, is part of what is installed: nothing is written there
+    file = choose_file(run_of(directory) if directory.exists() else Path.cwd(), options.out)
     from ctm_rl.agents.report import report as reports
     from ctm_rl.agents.report.page import render_page
     from ctm_rl.envs.data.human_labels import read_human_labels

@@ -28,7 +28,7 @@ from ctm_rl.agents.report.mazes import walk
 from ctm_rl.agents.report.samples import Candidate, choose
 
 F = TypeVar("F", bound=Figure)
-EPISODES = 120
+EPISODES = 100
 
 
 def sections_of(name: str, episodes: int = EPISODES, **model: Any) -> dict[str, Section]:
@@ -128,7 +128,7 @@ def test_maze_samples_have_the_route_of_the_model() -> None:
 
 
 def test_questions_show_each_part_when_the_model_sees_it() -> None:
-    sections = sections_of("qa-mnist", episodes=200)
+    sections = sections_of("qa-mnist", episodes=110)
     assert {
         name
         for name, _ in [row[:2] for row in figure(sections["task"], "Accuracy by digits and operations", Table).rows]

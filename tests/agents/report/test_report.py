@@ -11,6 +11,7 @@ from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.experiments.answering import TaskConfig
 from ctm_rl.agents.report.document import Code, Document, Section, Table
 from ctm_rl.agents.report.report import ReportOptions, make_report
+from ctm_rl.agents.report.run_facts import facts_section
 from ctm_rl.agents.run_directory.directory import CONFIG_FILE, config_of, write_config
 from ctm_rl.checkpoints import store
 from ctm_rl.cli.main import main
@@ -83,6 +84,15 @@ def test_the_command_makes_the_same_run_again(place: Path) -> None:
     assert isinstance(configuration, Code)
     assert configuration.is_folded
     assert configuration.text + "\n" == Path("run", CONFIG_FILE).read_text()
+
+
+def test_a_run_without_a_path_is_named_and_not_resumed() -> None:
+    commands = facts_section(Path("installed"), small_experiment("mazes"), [], None, None, "zoo:mazes").figures[1]
+    assert isinstance(commands, Code)
+    assert commands.text.splitlines() == [
+        "ctm-rl train --config zoo:mazes --run-dir runs/mazes-again",
+        "ctm-rl evaluate zoo:mazes",
+    ]
 
 
 @pytest.mark.parametrize("name", ["ctm_sort.pt", "ctm_parity_random.pt"])
