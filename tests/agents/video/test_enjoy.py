@@ -86,7 +86,7 @@ def test_a_window_shows_frames_until_it_is_closed(monkeypatch: pytest.MonkeyPatc
     returns = enjoy(player, "window", plain(), with_thinking=False)
     assert len(seen) == 6
     assert seen[0] == ((256, 384, 3), (768, 512), (0, 0, 0))
-    assert seen[2][2] == (2, 2, 2)
+    assert seen[2][2] == (40, 40, 40)
     assert 1 <= len(returns) <= 2
     assert not pygame.display.get_init()
 

@@ -77,7 +77,7 @@ def test_a_panel_shows_the_frame_and_fills_its_curves() -> None:
     drawn = [panel.draw(shown) for shown in steps]
     for shown, picture in zip(steps, drawn, strict=True):
         assert picture.shape == (720, 1280, 3)
-        assert (picture[338, 340] == shown.step - 1).all()  # the middle of the frame, which is the number of the step
+        assert (picture[338, 340] == 20 * (shown.step - 1)).all()  # the middle of the frame
     coloured = [(np.ptp(picture[300:, 700:].astype(int), -1) > 60).sum() for picture in drawn]
     first = steps.index(next(shown for shown in steps if shown.episode == 2))
     assert coloured[first] < coloured[first - 1]  # curves begin again with an episode
