@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -54,7 +54,12 @@ def seeds_of_episodes(seed: int, num_episodes: int) -> list[int]:
 
 
 def play_all(
-    policy: Policy, config: EnvConfig, seeds: list[int], options: PlayOptions, thresholds: Sequence[float | None] = ()
+    policy: Policy,
+    config: EnvConfig,
+    seeds: list[int],
+    options: PlayOptions,
+    thresholds: Sequence[float | None] = (),
+    observe: Callable[[Sequence[FinishedEpisode]], object] | None = None,
 ) -> dict[str, Any]:
     """Plays one episode for each seed, and again for each certainty of the halting curve.
 
@@ -64,6 +69,7 @@ def play_all(
         seeds: of the episodes, see ``seeds_of_episodes``.
         options: how actions are chosen.
         thresholds: certainties of the halting curve.
+        observe: is given the episodes, in the order of their seeds.
 
     Returns:
         The part of the result of ``evaluate`` that the episodes determine.
@@ -83,6 +89,8 @@ def play_all(
             ]
     finally:
         vector.close()
+    if observe is not None:
+        observe(episodes)
     num_steps = sum(episode.length for episode in episodes)
     return {
         **summarise(episodes),

@@ -31,7 +31,7 @@ from ctm_rl.agents.report.samples import (
     probability_traces,
     vector_figures,
 )
-from ctm_rl.agents.report.scored import AnsweringModel, Scored, score
+from ctm_rl.agents.report.scored import SECONDS, AnsweringModel, Scored, score
 from ctm_rl.metrics import find_peaks
 from ctm_rl.models.answering import ContinuousThoughtMachine
 
@@ -52,6 +52,8 @@ class AnsweringOptions(NamedTuple):
     """Of the samples."""
     human: np.ndarray | None = None
     """The share of people who chose each class, [N, C]."""
+    seconds: float = SECONDS
+    """Time for the numbers, see ``scored.score``."""
 
 
 def answering_sections(
@@ -72,7 +74,7 @@ def answering_sections(
     """
     model = model.eval()
     human = None if options.human is None else torch.from_numpy(options.human)
-    scored = score(model, task, episodes=options.episodes, seed=options.seed, human=human)
+    scored = score(model, task, episodes=options.episodes, seed=options.seed, human=human, seconds=options.seconds)
     is_order = task.loss == "order"
     sections = [_accuracy_section(scored, task, is_order=is_order)]
     if scored.by_tick is not None:

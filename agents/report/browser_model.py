@@ -117,7 +117,7 @@ def export_machine(model: Trained, experiment: Experiment, *, is_halved: bool | 
 def live_section(model: Trained, experiment: Experiment, *, is_halved: bool | None = None) -> Section | None:
     """The section of a page in which a trained machine runs, with what to try; as ``export_machine`` otherwise."""
     figure = export_machine(model, experiment, is_halved=is_halved)
-    return figure and Section(name="live", title="Live", text=_TRY[figure.task], figures=[figure])
+    return figure and Section(name="live", title="Try it yourself", text=_TRY[figure.task], figures=[figure])
 
 
 def find_obstacle(model: Trained, experiment: Experiment) -> str:

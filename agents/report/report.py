@@ -2,10 +2,10 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.report.answering import AnsweringOptions, answering_sections
-from ctm_rl.agents.report.browser_model import export_machine
+from ctm_rl.agents.report.browser_model import live_section
 from ctm_rl.agents.report.curves import learning_curves
 from ctm_rl.agents.report.decay_rates import decay_figures, decay_history
 from ctm_rl.agents.report.document import Document, Section
 from ctm_rl.agents.report.neurons import wiring_of
 from ctm_rl.agents.report.run_facts import facts_section
+from ctm_rl.agents.report.scored import SECONDS, AnsweringModel
 from ctm_rl.agents.run_directory.directory import METRICS_FILE, check_is_run, read_config
 from ctm_rl.agents.run_directory.metrics_file import read_metrics
 from ctm_rl.agents.run_directory.trust import check_trusted, env_claims
@@ -56,6 +57,8 @@ class ReportOptions:
     """Arguments of the environment that replace those of training."""
     human: np.ndarray | None = None
     """Models that answer: the share of people who chose each class, [N, C]."""
+    seconds: float = SECONDS
+    """Models that answer: time for the numbers where ``episodes`` is not given, and for those of halting."""
     trust: bool = False
     """Whether the run may import a module of the current folder, see ``run_directory.trust``."""
 
@@ -80,7 +83,7 @@ def make_report(path: str | Path, options: ReportOptions) -> Document:
     run = run_of(place)
     check_is_run(run)
     notes: list[str] = []
-    with _warnings_in(notes):
+    with warnings_in(notes):
         return _make_report(place, run, options, notes)
 
 
@@ -103,7 +106,7 @@ class _Collector(logging.Handler):
 
 
 @contextlib.contextmanager
-def _warnings_in(notes: list[str]) -> Iterator[None]:
+def warnings_in(notes: list[str]) -> Iterator[None]:
     """Adds what our own log reports inside the body to the notes, such as damaged checkpoints that are passed over."""
     logger, collector = logging.getLogger("ctm_rl"), _Collector(notes)
     before, logger.propagate = logger.propagate, False
@@ -119,41 +122,93 @@ def _make_report(place: Path, run: Path, options: ReportOptions, notes: list[str
     """See ``make_report``."""
     if options.checkpoint is not None:
         find(place, options.checkpoint)  # who names one that is not there is told so
-    found = _tried(notes, lambda: _load(run, place, options))
-    trained, experiment, iteration = found or (None, _experiment_of(run, notes), None)
+    found = find_trained(run, place, options, notes)
+    _check_options(found.trained, options)
+    # what has been asked for and cannot be had is no mere gap
+    is_asked = bool(options.env_kwargs) or options.human is not None or options.episodes is not None
+    refused = () if is_asked else (UserError,)
+    sections = tried(notes, lambda: model_sections(found, run, options, notes), refused) or []
+    return document_of(run, found, notes, [*sections, *run_sections(run, found, notes)])
+
+
+class Found(NamedTuple):
+    """What a run has, beside its metrics."""
+
+    trained: Trained | None
+    """``None``: there is no usable checkpoint."""
+    experiment: AnyExperiment | None
+    """``None``: an imported checkpoint has none, or it cannot be read."""
+    iteration: int | None
+    """Of the checkpoint."""
+    name: str | None = None
+    """What stands for the run in commands, such as ``zoo:cartpole``; ``None``: its directory."""
+
+
+def find_trained(run: Path, place: Path, options: ReportOptions, notes: list[str]) -> Found:
+    """Reads what a run has trained, and its experiment.
+
+    Args:
+        run: the run's directory.
+        place: the same, or one checkpoint in it.
+        options: which checkpoint, and whether the run is trusted.
+        notes: gets what is missing.
+    """
+    found = tried(notes, lambda: _load(run, place, options)) or Found(None, _experiment_of(run, notes), None)
+    return found if place.exists() else found._replace(name=str(place))
+
+
+def run_sections(run: Path, found: Found, notes: list[str]) -> list[Section]:
+    """How it learned, its decay rates, and what ran: what takes no time.
+
+    Args:
+        run: the run's directory.
+        found: its model and experiment.
+        notes: gets what is missing.
+    """
     rows = read_metrics(run)
     if not rows:
-        notes.append(_describe_missing_metrics(run, experiment))
-    name = None if place.exists() else str(place)
-    sections = [facts_section(run, experiment, rows, _network_of(trained), iteration, name)]
-    curves = learning_curves(rows)
-    if curves:
-        text = "" if len(rows) > 1 else "The run has one line of metrics so far."
-        sections.append(Section(name="learning", title="Learning", text=text, figures=curves))
-    _check_options(trained, options)
-    if trained is not None:
-        sections += _live_section(trained, experiment, notes)
-        # what has been asked for and cannot be had is no mere gap
-        is_asked = bool(options.env_kwargs) or options.human is not None
-        refused = () if is_asked else (UserError,)
-        sections += _tried(notes, lambda: _model_sections(trained, experiment, run, options, notes), refused) or []
-    sections += _memory_section(trained, run)
-    title = run.resolve().name if experiment is None else experiment.name
-    return Document(title=title, subtitle=f"A run of ctm_rl: {run.resolve().name}", notes=notes, sections=sections)
+        notes.append(_describe_missing_metrics(run, found.experiment))
+    facts = facts_section(run, found.experiment, rows, network_of(found.trained), found.iteration, found.name)
+    text = "" if len(rows) > 1 else "The run has one line of metrics so far."
+    learning = Section(name="learning", title="Learning", text=text, figures=learning_curves(rows))
+    return [*([learning] if learning.figures else []), *_memory_section(found.trained, run), facts]
 
 
-def _network_of(trained: Trained | None) -> nn.Module | None:
+def document_of(run: Path, found: Found, notes: Sequence[str], sections: Sequence[Section]) -> Document:
+    """The report of a run with these sections."""
+    name = run.resolve().name if found.experiment is None else found.experiment.name
+    return Document(title=name, subtitle=_describe(run, found), notes=notes, sections=sections)
+
+
+def _describe(run: Path, found: Found) -> str:
+    """What the page is about, in a line."""
+    network = network_of(found.trained)
+    if network is None:
+        return f"The run {run.resolve().name}."
+    kinds = {
+        "ctm": "A Continuous Thought Machine",
+        "lstm": "An LSTM",
+        "gru": "A GRU",
+        "mlp": "A network without memory",
+    }
+    count = sum(part.numel() for part in network.parameters())
+    what = "acts" if isinstance(found.trained, Policy) else "answers"
+    kind = kinds[getattr(network.config, "kind", "ctm")]
+    return f"{kind} of {count:,} parameters that {what}; {found.name or f'run {run.resolve().name}'}."
+
+
+def network_of(trained: Trained | None) -> nn.Module | None:
     """The network of what was trained."""
     if isinstance(trained, Policy):
         return trained.agent
     return trained.model if isinstance(trained, OfficialModel) else trained
 
 
-def _load(run: Path, place: Path, options: ReportOptions) -> tuple[Trained, AnyExperiment | None, int]:
+def _load(run: Path, place: Path, options: ReportOptions) -> Found:
     """What the run has trained, its experiment, and the iteration of the checkpoint."""
     where = find(place, options.checkpoint)
     where, trained, experiment = load_trained(run, where, torch.device("cpu"), trust=options.trust)
-    return trained, experiment, store.iteration_of(where)
+    return Found(trained, experiment, store.iteration_of(where))
 
 
 def _check_options(trained: Trained | None, options: ReportOptions) -> None:
@@ -180,37 +235,49 @@ def _describe_missing_metrics(run: Path, experiment: AnyExperiment | None) -> st
     return f"{run} has no line in {METRICS_FILE} yet: there are no learning curves."
 
 
-def _model_sections(
-    trained: Trained, experiment: AnyExperiment | None, run: Path, options: ReportOptions, notes: list[str]
-) -> list[Section]:
-    """The sections of a model of either kind."""
+def model_sections(found: Found, run: Path, options: ReportOptions, notes: list[str]) -> list[Section]:
+    """The sections of a model of either kind, what moves first; none where there is no model.
+
+    Args:
+        found: the model and its experiment.
+        run: the run's directory.
+        options: what is shown.
+        notes: gets what is missing.
+
+    Raises:
+        UserError: its environment is not trusted, or cannot be made.
+    """
+    trained, experiment = found.trained, found.experiment
+    if trained is None:
+        return []
     if experiment is not None:
         check_trusted(env_claims(experiment.env, replaced=options.env_kwargs), run, is_trusted=options.trust)
     if isinstance(trained, Policy):
         if not isinstance(experiment, ActingExperiment):
             raise UserError(f"{run} does not name the environment that its policy acts in.")
-        return _policy_sections(trained, experiment, options, notes)
-    model = trained.model if isinstance(trained, OfficialModel) else trained
-    assert isinstance(model, ContinuousThoughtMachine | FeedForwardModel)
-    task = _task_of(trained, experiment)
-    task = task._replace(env=changed_env(task.env, options.env_kwargs))
-    wanted = AnsweringOptions(options.samples, options.episodes, options.seed, options.human)
-    sections, more = answering_sections(model, task, wanted)
-    notes += more
-    return sections
+        sections = _policy_sections(trained, experiment, options, notes)
+    else:
+        model, task = answering_of(trained, experiment)
+        task = task._replace(env=changed_env(task.env, options.env_kwargs))
+        wanted = AnsweringOptions(options.samples, options.episodes, options.seed, options.human, options.seconds)
+        sections, more = answering_sections(model, task, wanted)
+        notes += more
+    moving = [section for section in sections if section.samples]
+    others = [section for section in sections if not section.samples]
+    return [*_live_sections(trained, experiment, notes), *moving, *others]
 
 
-def _live_section(trained: Trained, experiment: AnyExperiment | None, notes: list[str]) -> list[Section]:
+def _live_sections(trained: Trained, experiment: AnyExperiment | None, notes: list[str]) -> list[Section]:
     """The trained machine itself, where the page can run it."""
     if experiment is None or isinstance(trained, OfficialModel):
         return []
-    figure = _tried(notes, lambda: export_machine(trained, experiment))
-    return [] if figure is None else [Section(name="live", title="Try it yourself", figures=[figure])]
+    section = tried(notes, lambda: live_section(trained, experiment))
+    return [] if section is None else [section]
 
 
 def _memory_section(trained: Trained | None, run: Path) -> list[Section]:
     """The decay rates of a machine."""
-    network = _network_of(trained)
+    network = network_of(trained)
     wiring = None if network is None else wiring_of(network)
     if network is None or wiring is None:
         return []
@@ -223,12 +290,20 @@ def _memory_section(trained: Trained | None, run: Path) -> list[Section]:
     return [Section(name="memory", title="How fast it forgets", text=text, figures=figures)]
 
 
-def _task_of(trained: Trained, experiment: AnyExperiment | None) -> EvaluationTask:
-    """The task of a model that answers."""
+def answering_of(
+    trained: ContinuousThoughtMachine | FeedForwardModel | OfficialModel, experiment: AnyExperiment | None
+) -> tuple[AnsweringModel, EvaluationTask]:
+    """A model that answers, and its task.
+
+    Args:
+        trained: of a run.
+        experiment: of the run; an imported model needs none.
+    """
     if isinstance(trained, OfficialModel):
-        return evaluation_task_of(trained)
+        assert isinstance(trained.model, ContinuousThoughtMachine | FeedForwardModel)
+        return trained.model, evaluation_task_of(trained)
     assert isinstance(experiment, AnsweringExperiment)
-    return EvaluationTask(held_out_task(experiment), experiment.learning.loss, experiment.name)
+    return trained, EvaluationTask(held_out_task(experiment), experiment.learning.loss, experiment.name)
 
 
 def _policy_sections(
@@ -244,7 +319,7 @@ def _policy_sections(
     return sections
 
 
-def _tried(
+def tried(
     notes: list[str], make: Callable[[], Result], refused: tuple[type[UserError], ...] = (UserError,)
 ) -> Result | None:
     """What a function makes; if it refuses to, ``None`` and a note that says why."""

@@ -91,7 +91,7 @@ def _training_facts(run: Path, rows: Sequence[dict[str, Any]], iteration: int | 
         if steps is not None:
             facts.append(("environment steps", f"{int(steps):,}"))
         if seconds is not None:
-            facts.append(("time of training", _duration(seconds)))
+            facts.append(("time of training", duration(seconds)))
         if steps and seconds:
             facts.append(("speed", f"{steps / seconds:,.0f} environment steps per second"))
     if iteration is not None:
@@ -111,11 +111,16 @@ def _training_facts(run: Path, rows: Sequence[dict[str, Any]], iteration: int | 
 def _machine_facts() -> list[tuple[str, str]]:
     """Versions and machine of this report."""
     versions = [f"{name} {version}" for name in _PACKAGES if (version := _version(name)) is not None]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return [
         ("report made with", f"Python {platform.python_version()}, {', '.join(versions)}"),
-        ("report made on", f"{platform.system()} {platform.machine()}, {_cpu_name()}, {_count(cores, 'core')}"),
+        ("report made on", describe_machine()),
     ]
+
+
+def describe_machine() -> str:
+    """This machine: system, processor and cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{platform.system()} {platform.machine()}, {_cpu_name()}, {_count(cores, 'core')}"
 
 
 def _commands(run: Path, experiment: AnyExperiment, name: str | None) -> Figure:
@@ -169,7 +174,7 @@ def _cpu_name() -> str:
     return next(names, platform.processor() or "unknown processor")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,16 +138,23 @@ class _Observer:
 
 
 def score(
-    model: AnsweringModel, task: EvaluationTask, *, episodes: int | None, seed: int, human: Tensor | None = None
+    model: AnsweringModel,
+    task: EvaluationTask,
+    *,
+    episodes: int | None,
+    seed: int,
+    human: Tensor | None = None,
+    seconds: float = SECONDS,
 ) -> Scored:
     """Evaluates a model for its report.
 
     Args:
         model: the model, on the CPU.
         task: what it is evaluated on.
-        episodes: how many samples; ``None``: as ``evaluate`` has it, or as many as take ``SECONDS``.
+        episodes: how many samples; ``None``: see ``affordable_samples``.
         seed: of the samples.
         human: the share of people who chose each class, [N, C].
+        seconds: time for the pass, and for that of halting, as far as it can be estimated.
 
     Returns:
         Everything that the figures need.
@@ -157,14 +164,14 @@ def score(
     """
     evaluate = functools.partial(evaluate_answers, model, task, seed=seed, device=torch.device("cpu"), human=human)
     if episodes is None:
-        episodes = min(NUM_SAMPLES if human is None else len(human), _affordable(evaluate))
+        episodes = affordable_samples(model, task, seed=seed, human=human, seconds=seconds)
     can_halt = isinstance(model, ContinuousThoughtMachine) and task.loss != "order"
     observer = _Observer(model, task.loss, episodes if can_halt else 0, human)
     started = time.process_time()
     result = evaluate(episodes=episodes, observe=observer)
-    seconds = max(time.process_time() - started, 1e-3)
+    taken = max(time.process_time() - started, 1e-3)
     has_ticks = observer.num_ticks > 1 and task.loss != "order"
-    batches = _first_samples(observer.batches, int(SECONDS / (len(HALT_THRESHOLDS) * seconds) * observer.num_samples))
+    batches = _first_samples(observer.batches, int(seconds / (len(HALT_THRESHOLDS) * taken) * observer.num_samples))
     halting = halting_curve(model, joined(batches)) if can_halt and has_ticks else []
     return Scored(
         result=result,
@@ -179,20 +186,30 @@ def score(
     )
 
 
-def _affordable(evaluate: Callable[..., dict[str, Any]]) -> int:
-    """How many samples can be answered in ``SECONDS``: a few, or hundreds, which ``evaluate`` makes the same way.
+def affordable_samples(
+    model: AnsweringModel, task: EvaluationTask, *, seed: int, human: Tensor | None = None, seconds: float = SECONDS
+) -> int:
+    """How many samples are answered: as many as ``evaluate`` has, or a few, or hundreds, that take a time.
 
     Args:
-        evaluate: answers some ``episodes``.
+        model: the model, on the CPU.
+        task: what it is evaluated on.
+        seed: of the samples.
+        human: the share of people who chose each class, [N, C].
+        seconds: the time.
+
+    Raises:
+        UserError: the environment cannot be made, or does not fit.
     """
     count = 0
     for tried in (_MIN_SAMPLES, BATCH_SIZE):
         started = time.process_time()
-        evaluate(episodes=tried)
-        count = int(SECONDS * tried / max(time.process_time() - started, 1e-3))
+        evaluate_answers(model, task, episodes=tried, seed=seed, device=torch.device("cpu"), human=human)
+        count = int(seconds * tried / max(time.process_time() - started, 1e-3))
         if count < 2 * BATCH_SIZE:
             break
-    return count // BATCH_SIZE * BATCH_SIZE if count >= BATCH_SIZE else max(count, _MIN_SAMPLES)
+    count = count // BATCH_SIZE * BATCH_SIZE if count >= BATCH_SIZE else max(count, _MIN_SAMPLES)
+    return min(NUM_SAMPLES if human is None else len(human), count)
 
 
 def _first_samples(batches: Sequence[Batch], count: int) -> list[Batch]:

@@ -68,18 +68,32 @@ def curve(rows: Sequence[Sequence[tuple[float, float]]], *, is_share: bool = Fal
         where the first seed ends; at each point a seed's last value counts. Empty lists where there is no such place.
     """
     result: dict[str, list[Any]] = {"env_steps": [], "mean": [], "low": [], "high": []}
-    if not rows or not all(rows):
-        return result
-    first, last = max(points[0][0] for points in rows), min(points[-1][0] for points in rows)
-    num_points = min(NUM_POINTS, max(map(len, rows)))
-    if last < first:
-        return result
-    for step in sorted({round(float(step)) for step in np.linspace(first, last, num_points)}):
-        places = [int(np.searchsorted([at for at, _ in points], step, side="right")) - 1 for points in rows]
-        if min(places) < 0:  # rounding
-            continue
-        found = aggregate([points[place][1] for points, place in zip(rows, places, strict=True)], is_share=is_share)
+    for step, values in at_same_steps(rows):
+        found = aggregate(values, is_share=is_share)
         result["env_steps"].append(step)
         for name in ("mean", "low", "high"):
             result[name].append(found[name])
+    return result
+
+
+def at_same_steps(rows: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[int, list[float]]]:
+    """Returns the values of all seeds at the same env steps.
+
+    Args:
+        rows: see ``curve``.
+
+    Returns:
+        Ascending steps, each with a value of every seed; see ``curve`` for which.
+    """
+    if not rows or not all(rows):
+        return []
+    first, last = max(points[0][0] for points in rows), min(points[-1][0] for points in rows)
+    if last < first:
+        return []
+    result = []
+    num_points = min(NUM_POINTS, max(map(len, rows)))
+    for step in sorted({round(float(step)) for step in np.linspace(first, last, num_points)}):
+        places = [int(np.searchsorted([at for at, _ in points], step, side="right")) - 1 for points in rows]
+        if min(places) >= 0:  # otherwise by rounding
+            result.append((step, [points[place][1] for points, place in zip(rows, places, strict=True)]))
     return result
