@@ -306,6 +306,7 @@ def command_line_page() -> str:
     from ctm_rl.agents.seeds.options import SeedOptions
     from ctm_rl.agents.tuning.options import TuneOptions
     from ctm_rl.cli import command_options as commands
+    from ctm_rl.cli.compare import CompareOptions
     from ctm_rl.cli.report import ReportOptions
     from ctm_rl.cli.video import EnjoyOptions, RecordOptions
 
@@ -318,6 +319,7 @@ def command_line_page() -> str:
         "report": ReportOptions,
         "record": RecordOptions,
         "enjoy": EnjoyOptions,
+        "compare": CompareOptions,
         "import": commands.ImportOptions,
         "cluster-check": commands.ClusterCheckOptions,
         "bench": BenchOptions,

@@ -197,6 +197,7 @@ def _check(
     positional = [option for option in options.values() if option.is_positional]
     negations = {option.negation for option in options.values() if option.hint is bool}
     remaining = list(arguments)
+    listed: list[str] = []
     result: list[str] = []
     is_ended = False
     last = ""
@@ -207,12 +208,12 @@ def _check(
             result.append(argument)
             continue
         if is_ended or not _is_option(argument):
-            if not positional and last == "--seed" and "--seeds" in suggestions:
-                raise UserError(f"--seed takes one seed; several are given as --seeds, got another one, {argument!r}.")
             if not positional:
-                raise UserError(_unexpected(argument, options, last, prog))
-            missing.pop(positional.pop(0).name, None)
-            result.append(argument)
+                raise UserError(_unexpected(argument, options, last, prog, suggestions))
+            missing.pop(positional[0].name, None)
+            # Those of a list stand together, as tyro reads them.
+            (listed if positional[0].is_list and not is_ended else result).append(argument)
+            positional = positional if positional[0].is_list else positional[1:]
             continue
         name = last = _name_of(argument)
         if name in negations and "=" not in argument:
@@ -225,7 +226,7 @@ def _check(
     if missing:
         needed = " and ".join(option.usage for option in missing.values())
         raise UserError(f"{prog.removeprefix('ctm-rl ')} needs {needed}; see {prog} --help.")
-    return result
+    return [*listed, *result]
 
 
 def _take(option: _Option, argument: str, remaining: list[str]) -> list[str]:
@@ -321,8 +322,10 @@ def _suggest(option: str, known: list[str]) -> str:
     return "all options are listed by" if guess is None else f"did you mean {guess}? All are listed by"
 
 
-def _unexpected(argument: str, options: dict[str, _Option], last: str, prog: str) -> str:
+def _unexpected(argument: str, options: dict[str, _Option], last: str, prog: str, suggestions: list[str]) -> str:
     """What is wrong with an argument that belongs to no option, whose last one before it is ``last``."""
+    if last == "--seed" and "--seeds" in suggestions:
+        return f"--seed takes one seed; several are given as --seeds, got another one, {argument!r}."
     if last in options and options[last].hint is bool:
         return f"{last} must be True or False, got {argument!r}."
     name, equals, _ = argument.partition("=")

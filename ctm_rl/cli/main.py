@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ctm_rl.agents.run_directory.progress import TerminalProgress
     from ctm_rl.agents.seeds.plan import Seeds
     from ctm_rl.agents.tuning.plan import Sweep
+    from ctm_rl.cli.report import Written
 
 ONLY_HELP = [[option] for option in (*HELP, HELP_ALL)]
 """Arguments of a command that is to describe itself."""
@@ -382,10 +383,21 @@ def _report(arguments: list[str]) -> None:
     """Writes the report of a run."""
     from ctm_rl.cli.report import report
 
-    written = report(arguments)
+    _show_written("report", report(arguments))
+
+
+def _compare(arguments: list[str]) -> None:
+    """Writes a page that compares runs."""
+    from ctm_rl.cli.compare import compare
+
+    _show_written("comparison", compare(arguments))
+
+
+def _show_written(what: str, written: "Written") -> None:
+    """Writes what is missing in a page, where it is, and how to open it."""
     for note in written.notes:
         _write_error(f"ctm-rl: {note}")
-    _write(f"report: {_short(written.file)}\nopen it: {written.how_to_open}\n")
+    _write(f"{what}: {_short(written.file)}\nopen it: {written.how_to_open}\n")
 
 
 def _record(arguments: list[str]) -> None:
@@ -507,6 +519,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "report": _report,
     "record": _record,
     "enjoy": _enjoy,
+    "compare": _compare,
     "import": _import,
     "cluster-check": _cluster_check,
     "bench": _bench,

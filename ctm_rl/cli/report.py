@@ -87,26 +87,36 @@ def report(arguments: list[str]) -> Written:
     del values["dir"], values["out"]
     document = reports.make_report(directory, reports.ReportOptions(**values, env_kwargs=env_kwargs, human=human))
     write(file, render_page(document))
-    return Written(file, document.notes, _how_to_open(file))
+    return Written(file, document.notes, how_to_open(file))
 
 
 def _check(options: ReportOptions, directory: Path) -> None:
     """Refuses numbers that are out of range, and directories of several runs."""
-    from ctm_rl.agents.experiments.settings import MAX_SEED
     from ctm_rl.agents.seeds.plan import is_seeds
     from ctm_rl.agents.tuning.plan import describe_trials, is_sweep
 
     if not 1 <= options.samples <= _MAX_SAMPLES:
         raise UserError(f"--samples must be from 1 to {_MAX_SAMPLES}, got {options.samples}.")
-    if options.episodes is not None and options.episodes < 1:
-        raise UserError(f"--episodes must be at least 1, got {options.episodes}.")
-    if not 0 <= options.seed <= MAX_SEED:
-        raise UserError(f"--seed must be at least 0 and at most {MAX_SEED}, got {options.seed}.")
+    check_numbers(options.episodes, options.seed)
     if is_sweep(directory):
         raise UserError(describe_trials(directory, str(directory)))
     if is_seeds(directory):
         runs = sorted(path.name for path in directory.iterdir() if path.is_dir())
         raise UserError(f"{directory} holds the runs of several seeds; name one of them: {', '.join(runs)}.")
+
+
+def check_numbers(episodes: int | None, seed: int) -> None:
+    """Refuses numbers of an evaluation that are out of range.
+
+    Raises:
+        UserError: one line with the number and its limit.
+    """
+    from ctm_rl.agents.experiments.settings import MAX_SEED
+
+    if episodes is not None and episodes < 1:
+        raise UserError(f"--episodes must be at least 1, got {episodes}.")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"--seed must be at least 0 and at most {MAX_SEED}, got {seed}.")
 
 
 def choose_file(run: Path, out: str | None) -> Path:
@@ -166,7 +176,7 @@ def write(file: Path, text: str) -> None:
         raise UserError(f"{file} cannot be written: {error.strerror}; name another file by --out.") from error
 
 
-def _how_to_open(file: Path) -> str:
+def how_to_open(file: Path) -> str:
     """A command that opens a page in the browser."""
     opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
     return f"{opener} {shlex.quote(str(file))}"

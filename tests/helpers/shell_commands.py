@@ -14,6 +14,8 @@ from ctm_rl.agents.tuning.options import TuneOptions
 from ctm_rl.cli.check_arguments import divide, parse
 from ctm_rl.cli.choose import choose, read_experiment
 from ctm_rl.cli.command_options import ClusterCheckOptions, EvaluateOptions, ImportOptions, ResumeOptions, ZooOptions
+from ctm_rl.cli.command_options import ClusterCheckOptions, EvaluateOptions, ImportOptions, ResumeOptions
+from ctm_rl.cli.compare import CompareOptions
 from ctm_rl.cli.main import split_form
 from ctm_rl.cli.report import ReportOptions
 from ctm_rl.cli.video import EnjoyOptions, RecordOptions
@@ -90,6 +92,7 @@ COMMANDS: dict[str, Any] = {
     "report": _options(ReportOptions, "report"),
     "record": _options(RecordOptions, "record"),
     "enjoy": _options(EnjoyOptions, "enjoy"),
+    "compare": _options(CompareOptions, "compare"),
     "import": _options(ImportOptions, "import"),
     "cluster-check": _options(ClusterCheckOptions, "cluster-check"),
 }

@@ -58,6 +58,14 @@ MAY_IMPORT: dict[str, set[str]] = {
         "agents.supervised",
         "envs.*",
     },
+    "agents.report.compare": {
+        *CORE,
+        "agents.experiments",
+        "agents.run_directory",
+        "agents.seeds",
+        "agents.evaluation",
+        "agents.report",
+    },
     "agents.tuning": {*CORE, "agents.experiments", "agents.run_directory", "agents.cluster", "agents.runs"}
     | {"agents.callbacks", "agents.loggers"},
     "agents.bench": {*CORE, *AGENTS, "agents.run_directory", "agents.cluster", "agents.runs", "agents.supervised"},
