@@ -309,6 +309,7 @@ def command_line_page() -> str:
     from ctm_rl.cli.compare import CompareOptions
     from ctm_rl.cli.report import ReportOptions
     from ctm_rl.cli.video import EnjoyOptions, RecordOptions
+    from ctm_rl.cli.watch import WatchOptions
 
     kinds: dict[str, type[Any]] = {
         "tune": TuneOptions,
@@ -320,6 +321,7 @@ def command_line_page() -> str:
         "record": RecordOptions,
         "enjoy": EnjoyOptions,
         "compare": CompareOptions,
+        "watch": WatchOptions,
         "import": commands.ImportOptions,
         "cluster-check": commands.ClusterCheckOptions,
         "bench": BenchOptions,

@@ -120,11 +120,11 @@ def _read(path: Path) -> str:
 def _policy(styles: list[str], scripts: list[str]) -> str:
     """The Content-Security-Policy: nothing is loaded, and only these styles and scripts have any effect."""
     allowed = {"script-src": scripts, "style-src": styles}
-    hashes = [f"{name} {' '.join(map(_source_hash, parts))}" for name, parts in allowed.items()]
+    hashes = [f"{name} {' '.join(map(source_hash, parts))}" for name, parts in allowed.items()]
     return "; ".join(["default-src 'none'", *hashes, "img-src data: blob:", "base-uri 'none'", "form-action 'none'"])
 
 
-def _source_hash(text: str) -> str:
+def source_hash(text: str) -> str:
     """The content of an element as a policy names it."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 

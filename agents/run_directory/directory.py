@@ -27,6 +27,7 @@ SWEEP_FILE = "sweep.json"
 RUNS_FOLDER = "runs"
 
 _LOCK_FILE = ".lock"
+_LOCKS = Path("/proc/locks")
 _MAX_TRIES = 20
 """How often a directory is created again that another process removes at the same moment."""
 _LOG = logging.getLogger(__name__)
@@ -472,6 +473,22 @@ def _lock(path: Path) -> int:
             return descriptor
         os.close(descriptor)  # the process that had it has removed the whole directory
     raise UserError(f"{path} cannot be locked: it is removed again and again.")
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether a process that this one can see trains in a run's directory; the lock is not touched.
+
+    Linux lists locks with the numbers of their files; elsewhere, and for processes on other machines or outside of a
+    container, the answer is no.
+    """
+    try:
+        number = os.stat(path / _LOCK_FILE).st_ino
+        lines = _LOCKS.read_text().splitlines()
+    except OSError:
+        return False
+    # 1: FLOCK  ADVISORY  WRITE 3209 08:01:1835034 0 EOF
+    fields = [line.split() for line in lines if "FLOCK" in line]
+    return any(part.rpartition(":")[2] == str(number) for field in fields for part in field[1:] if part.count(":") == 2)
 
 
 def is_file_at(descriptor: int, file: Path) -> bool:

@@ -14,6 +14,8 @@ from ctm_rl.agents.run_directory.directory import METRICS_FILE, is_file_at
 from ctm_rl.errors import UserError
 
 _LOG = logging.getLogger(__name__)
+_TAIL_BYTES = 2**14
+"""How much of the metrics is read for their last line."""
 
 
 class MetricsWriter:
@@ -134,6 +136,24 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
         except (ValueError, RecursionError):
             _LOG.warning("skipped a broken line of %s.", file)
     return rows
+
+
+def last_row(path: Path) -> dict[str, float | None] | None:
+    """Returns the newest line of a run's metrics, without reading all of them; ``None``: there is none."""
+    try:
+        with open(path / METRICS_FILE, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return None
+    for line in reversed(lines[:-1]):  # behind the last line break is nothing, or half a line
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            return row
+    return None
 
 
 def _cut(descriptor: int, pending: bytes, iteration: int) -> bytes:

@@ -1,14 +1,14 @@
 """The directory of several seeds: the experiment, the seeds, and a run's directory for each."""
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment, build
-from ctm_rl.agents.run_directory.directory import CONFIG_FILE, METRICS_FILE, load_config
+from ctm_rl.agents.run_directory.directory import CONFIG_FILE, load_config
+from ctm_rl.agents.run_directory.metrics_file import last_row
 from ctm_rl.agents.run_directory.progress import Row, used_share
 from ctm_rl.agents.seeds.options import SeedOptions
 from ctm_rl.errors import UserError, sentence
@@ -17,8 +17,6 @@ from ctm_rl.read_json import read_json
 SEEDS_FILE = "seeds.json"
 EXPERIMENT_FILE = "experiment.json"
 RESULTS_FILE = "results.json"
-_TAIL_BYTES = 2**14
-"""How much of the metrics is read for their last line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +90,3 @@ def finished_before(seeds: Seeds, *, has_new_budget: bool) -> list[int]:
             listed = read_json(seeds.directory / RESULTS_FILE)["seeds"]
             before = {item["seed"]: item["status"] for item in listed}
     return [seed for seed in seeds.options.seeds if before.get(seed) == "finished" or seeds.is_used_up(seed)]
-
-
-def last_row(run_dir: Path) -> Row | None:
-    """Returns the newest line of a run's metrics, without reading all of them; ``None``: there is none."""
-    try:
-        with open(run_dir / METRICS_FILE, "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-            lines = file.read().split(b"\n")
-    except OSError:
-        return None
-    for line in reversed(lines[:-1]):  # behind the last line break is nothing, or half a line
-        row: Any = None
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            return row
-    return None

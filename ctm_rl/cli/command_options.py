@@ -26,6 +26,7 @@ ctm-rl: train, evaluate and compare Continuous Thought Machines
   ctm-rl record RUN [--with-thinking]       write a video of a run's policy: MP4, GIF or WebP
   ctm-rl enjoy RUN [--with-thinking]        watch a run's policy in a window or in the terminal
   ctm-rl compare DIR DIR ...                write such a page about several runs or seeds, side by side
+  ctm-rl watch DIR [--port N]               show the report of a run in a browser while it trains
   ctm-rl import FILE --run-dir DIR          make a run of a published checkpoint
   ctm-rl cluster-check [--address auto]     show the versions and speed of a Ray cluster's nodes
   ctm-rl bench                              compare the speed of training with other libraries

@@ -393,6 +393,13 @@ def _compare(arguments: list[str]) -> None:
     _show_written("comparison", compare(arguments))
 
 
+def _watch(arguments: list[str]) -> None:
+    """Shows the report of a run while it trains."""
+    from ctm_rl.cli.watch import watch
+
+    watch(arguments, lambda text: _write(f"{text}\n"))
+
+
 def _show_written(what: str, written: "Written") -> None:
     """Writes what is missing in a page, where it is, and how to open it."""
     for note in written.notes:
@@ -520,6 +527,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "record": _record,
     "enjoy": _enjoy,
     "compare": _compare,
+    "watch": _watch,
     "import": _import,
     "cluster-check": _cluster_check,
     "bench": _bench,

@@ -92,12 +92,30 @@ def report(arguments: list[str]) -> Written:
 
 def _check(options: ReportOptions, directory: Path) -> None:
     """Refuses numbers that are out of range, and directories of several runs."""
+    check_samples(options.samples)
+    check_numbers(options.episodes, options.seed)
+    check_single_run(directory)
+
+
+def check_samples(samples: int) -> None:
+    """Refuses a number of samples that is out of range.
+
+    Raises:
+        UserError: one line with the number and its limit.
+    """
+    if not 1 <= samples <= _MAX_SAMPLES:
+        raise UserError(f"--samples must be from 1 to {_MAX_SAMPLES}, got {samples}.")
+
+
+def check_single_run(directory: Path) -> None:
+    """Refuses directories of several runs.
+
+    Raises:
+        UserError: it is one; the message names the runs in it.
+    """
     from ctm_rl.agents.seeds.plan import is_seeds
     from ctm_rl.agents.tuning.plan import describe_trials, is_sweep
 
-    if not 1 <= options.samples <= _MAX_SAMPLES:
-        raise UserError(f"--samples must be from 1 to {_MAX_SAMPLES}, got {options.samples}.")
-    check_numbers(options.episodes, options.seed)
     if is_sweep(directory):
         raise UserError(describe_trials(directory, str(directory)))
     if is_seeds(directory):

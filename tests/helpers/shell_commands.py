@@ -19,6 +19,7 @@ from ctm_rl.cli.compare import CompareOptions
 from ctm_rl.cli.main import split_form
 from ctm_rl.cli.report import ReportOptions
 from ctm_rl.cli.video import EnjoyOptions, RecordOptions
+from ctm_rl.cli.watch import WatchOptions
 from ctm_rl.configs import load
 
 
@@ -93,6 +94,7 @@ COMMANDS: dict[str, Any] = {
     "record": _options(RecordOptions, "record"),
     "enjoy": _options(EnjoyOptions, "enjoy"),
     "compare": _options(CompareOptions, "compare"),
+    "watch": _options(WatchOptions, "watch"),
     "import": _options(ImportOptions, "import"),
     "cluster-check": _options(ClusterCheckOptions, "cluster-check"),
 }

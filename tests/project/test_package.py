@@ -66,6 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "agents.evaluation",
         "agents.report",
     },
+    "agents.report.watch": {"checkpoints", "agents.experiments", "agents.run_directory", "agents.report"},
     "agents.tuning": {*CORE, "agents.experiments", "agents.run_directory", "agents.cluster", "agents.runs"}
     | {"agents.callbacks", "agents.loggers"},
     "agents.bench": {*CORE, *AGENTS, "agents.run_directory", "agents.cluster", "agents.runs", "agents.supervised"},

@@ -18,8 +18,7 @@ from ctm_rl.agents.bench.learning.sb3_settings import settings_of
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import to_json
 from ctm_rl.agents.run_directory.directory import CONFIG_FILE
-from ctm_rl.agents.run_directory.metrics_file import read_metrics
-from ctm_rl.agents.seeds.plan import last_row
+from ctm_rl.agents.run_directory.metrics_file import last_row, read_metrics
 from ctm_rl.agents.seeds.processes import COMMAND, last_line, process_of
 
 _WORKER = process_of("ctm_rl.agents.bench.learning.worker")

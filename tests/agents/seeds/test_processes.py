@@ -17,11 +17,11 @@ from rich.console import Console
 from tiny_runs import CTM_RL, TINY, budget, comparable
 
 from ctm_rl.agents.cluster.signals import RunInterrupted
-from ctm_rl.agents.run_directory.metrics_file import read_metrics
+from ctm_rl.agents.run_directory.metrics_file import last_row, read_metrics
 from ctm_rl.agents.seeds import processes as seed_processes
 from ctm_rl.agents.seeds.display import SeedsDisplay
 from ctm_rl.agents.seeds.options import SeedOptions
-from ctm_rl.agents.seeds.plan import Seeds, last_row, read_seeds
+from ctm_rl.agents.seeds.plan import Seeds, read_seeds
 from ctm_rl.agents.seeds.processes import count_parallel, train_seeds
 from ctm_rl.agents.seeds.results import SeedsFailed, check_outcomes, collect, format_results
 from ctm_rl.cli.main import main
