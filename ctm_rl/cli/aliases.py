@@ -10,6 +10,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "--env-kwargs": ("--env.kwargs",),
     "--env-wrappers": ("--env.wrappers",),
     "--tolerate-env-faults": ("--env.tolerate-faults",),
+    # Models that answer are evaluated on samples; where a command shows samples, it has this option itself.
+    "--samples": ("--episodes",),
     # Stable-Baselines3, its contrib and its zoo; CleanRL; RLlib; rsl_rl; Lightning.
     "--total-timesteps": ("--budget.env-steps",),
     "--n-timesteps": ("--budget.env-steps", "--steps"),

@@ -58,10 +58,11 @@ def watch(arguments: list[str], write: Callable[[str], None]) -> None:
     if not (math.isfinite(options.every) and _MIN_SECONDS <= options.every <= _MAX_SECONDS):
         raise UserError(f"--every must be from {_MIN_SECONDS:g} to {_MAX_SECONDS:g} seconds, got {options.every:g}.")
     check_samples(options.samples)
-    run = expand(options.dir)
-    check_single_run(run)
+    check_single_run(expand(options.dir))
     from ctm_rl.agents.run_directory.directory import check_is_run
+    from ctm_rl.checkpoints.best import run_of
 
+    run = run_of(expand(options.dir))
     check_is_run(run)
     import torch
 

@@ -21,7 +21,7 @@ def runs(place: Path) -> tuple[str, str]:
 
 
 def test_a_page_is_written_into_the_current_folder(runs: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["one", "two", "--episodes", "20"], ["--no-evaluate", "one", "--seed", "3", "two"]):
+    for arguments in (["one", "two", "--samples", "20"], ["--no-evaluate", "one", "--seed", "3", "two"]):
         assert main(["compare", *arguments]) == 0
         assert capsys.readouterr().out.startswith("comparison: compare.html\nopen it: ")
         found = re.search(r'id="report">(.*?)</script>', Path("compare.html").read_text(), re.DOTALL)
