@@ -1,11 +1,11 @@
 """Names of what an environment's policy does and sees: the environment's own where it has them."""
 
 import enum
-from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 
+from ctm_rl.errors import escape_controls
 from ctm_rl.spaces.actions import Actions, Choices
 
 _ACTIONS: dict[str, tuple[str, ...]] = {
@@ -36,7 +36,7 @@ _OBSERVATIONS: dict[str, tuple[str, ...]] = {
 def name_actions(env: gym.Env, env_id: str, actions: Actions) -> list[list[str]]:
     """Names of the options of each choice, or of each number (in a list of one name each).
 
-    An environment names its actions by an enumeration ``actions`` (as MiniGrid does), a method
+    An environment names its actions by an enumeration ``actions`` or ``Actions`` (as MiniGrid does), a method
     ``get_action_meanings`` (as Atari's games do), or a list ``action_names``. Others are called ``action 0`` and so on.
 
     Args:
@@ -44,13 +44,13 @@ def name_actions(env: gym.Env, env_id: str, actions: Actions) -> list[list[str]]
         env_id: its id.
         actions: its action space.
     """
-    own = _own_names(env)
+    starts = actions.starts or (0,) * len(actions.sizes) if isinstance(actions, Choices) else (0,)
+    own = _own_names(env, starts[0])
     known = _ACTIONS.get(_base_name(env_id), ())
     if not isinstance(actions, Choices):
         numbers = len(actions.low)
         names = next((names for names in (own, known) if len(names) == numbers), None)
         return [[name] for name in names or _numbered("action", numbers)]
-    starts = actions.starts or (0,) * len(actions.sizes)
     if len(actions.sizes) == 1:
         size = actions.sizes[0]
         names = next((names for names in (own, known) if len(names) == size), None)
@@ -72,18 +72,26 @@ def name_numbers(env_id: str, count: int) -> list[str]:
     return list(known) if len(known) == count else _numbered("number", count)
 
 
-def _own_names(env: gym.Env) -> Sequence[str]:
-    """Names that an environment has for its actions; empty: none."""
-    found: Any = getattr(env.unwrapped, "actions", None)
-    if isinstance(found, type) and issubclass(found, enum.IntEnum):
-        return [member.name for member in sorted(found)]
+def _own_names(env: gym.Env, first: int) -> tuple[str, ...]:
+    """Names that an environment has for its actions, from option ``first`` on; empty: none."""
+    inner = env.unwrapped
     for name in ("get_action_meanings", "action_names"):
-        found = getattr(env.unwrapped, name, None)
+        found: Any = getattr(inner, name, None)
         if callable(found):
             found = found()
         if isinstance(found, (list, tuple)) and all(isinstance(one, str) for one in found):
-            return [one.lower() if one.isupper() else one for one in found]
+            return tuple(map(_plain, found))
+    for name in ("actions", "Actions"):
+        found = getattr(inner, name, None)
+        if isinstance(found, type) and issubclass(found, enum.IntEnum):
+            by_value = {int(member): _plain(member.name) for member in found}
+            return tuple(by_value[value] for value in range(first, first + len(by_value)) if value in by_value)
     return ()
+
+
+def _plain(name: str) -> str:
+    """A name in lower case, with spaces, and without what would control a terminal."""
+    return escape_controls(name.replace("_", " ").lower())
 
 
 def _base_name(env_id: str) -> str:

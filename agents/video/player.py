@@ -6,10 +6,11 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import torch
 
-from ctm_rl.agents.evaluation.action_names import action_names
 from ctm_rl.agents.evaluation.load import load_trained
+from ctm_rl.agents.evaluation.names import name_actions
 from ctm_rl.agents.evaluation.play import seeds_of_episodes
 from ctm_rl.agents.evaluation.recorded_episode import RecordedStep, play_recorded
 from ctm_rl.agents.evaluation.run_environment import changed_env
@@ -24,6 +25,7 @@ from ctm_rl.errors import UserError, user_errors
 from ctm_rl.inference.batched_actor import check_can_halt, check_can_take
 from ctm_rl.inference.policy import Policy
 from ctm_rl.machine.halting import check_halt_certainty
+from ctm_rl.spaces.actions import Actions, Choices
 
 MIN_FPS, MAX_FPS = 0.1, 1000.0
 """Frames per second that files and screens can show."""
@@ -92,7 +94,7 @@ class Player(NamedTuple):
     fps: float
     """Steps per second."""
     action_names: tuple[str, ...]
-    """The environment's own names of its actions; empty: it has none."""
+    """Of the options of a single choice, or of numbers; empty: there are several choices."""
 
     def play(self, *, render: bool) -> Generator[Shown, None, None]:
         """Plays the episodes, one after the other.
@@ -180,7 +182,15 @@ def make_player(policy: Policy, config: EnvConfig, name: str, options: PlayerOpt
         fps = options.fps or (env.metadata or {}).get("render_fps")
         if not (isinstance(fps, (int, float)) and MIN_FPS <= fps <= MAX_FPS):
             fps = _FPS
-        return Player(policy, config, name, options, float(fps), action_names(env))
+        return Player(policy, config, name, options, float(fps), _flat_names(env, config.id, policy.actions))
+
+
+def _flat_names(env: gym.Env, env_id: str, actions: Actions) -> tuple[str, ...]:
+    """Names of the options of a single choice, or of numbers; empty: there are several choices."""
+    names = name_actions(env, env_id, actions)
+    if isinstance(actions, Choices):
+        return tuple(names[0]) if len(names) == 1 else ()
+    return tuple(name for (name,) in names)
 
 
 @contextlib.contextmanager

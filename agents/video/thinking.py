@@ -60,13 +60,13 @@ def bars_of(actions: Actions, names: Sequence[str], shown: Shown) -> list[Bar]:
 
     Args:
         actions: the action space.
-        names: of the options of a single choice; empty: they are numbered.
+        names: of the options of a single choice, or of numbers; empty: they are numbered.
         shown: the step.
     """
     outputs = torch.from_numpy(shown.recorded.ticks.logits[-1:])
     taken = np.asarray(shown.recorded.action).reshape(-1)
     if isinstance(actions, Numbers):
-        return _number_bars(actions, outputs, taken)
+        return _number_bars(actions, names, outputs, taken)
     probabilities = actions.grouped(outputs).softmax(-1).numpy().reshape(len(actions.sizes), -1)
     starts = list(actions.starts) or [0] * len(actions.sizes)
     if len(actions.sizes) > 1:
@@ -91,7 +91,7 @@ def likeliest(bars: list[Bar], count: int) -> list[Bar]:
     return [bars[index] for index in sorted(shown.tolist())]
 
 
-def _number_bars(actions: Numbers, outputs: torch.Tensor, taken: np.ndarray) -> list[Bar]:
+def _number_bars(actions: Numbers, names: Sequence[str], outputs: torch.Tensor, taken: np.ndarray) -> list[Bar]:
     """The numbers of an action between their bounds, each with a standard deviation around its mean."""
     ends = [actions.place(outputs, torch.full((1, len(actions.low)), side)).numpy() for side in (-1.0, 1.0)]
     low, high = (actions.to_env(end).reshape(-1).astype(float) for end in ends)
@@ -100,7 +100,7 @@ def _number_bars(actions: Numbers, outputs: torch.Tensor, taken: np.ndarray) -> 
     reach = np.maximum(1.0, np.abs(np.stack([low, high, taken.astype(float)])).max(0))
     bounds = np.where(is_open, np.stack([-reach, reach]), bounds)
     places, lows, highs = ((values - bounds[0]) / (bounds[1] - bounds[0]) for values in (taken, low, high))
-    names = [f"number {index}" for index in range(len(taken))] if len(taken) > 1 else ["action"]
+    names = names or [f"action {index}" for index in range(len(taken))]
     return [
         Bar(names[index], float(places[index]), f"{taken[index]:+.2f}", True, (float(lows[index]), float(highs[index])))
         for index in range(len(taken))
@@ -260,7 +260,7 @@ def action_text(actions: Actions, names: Sequence[str], shown: Shown) -> str:
     taken = np.asarray(shown.recorded.action).reshape(-1)
     if isinstance(actions, Choices) and len(actions.sizes) == 1:
         row = int(taken[0]) - (actions.starts[0] if actions.starts else 0)
-        return names[row] if row < len(names) else str(int(taken[0]))
+        return names[row].removeprefix("action ") if row < len(names) else str(int(taken[0]))
     texts = [f"{value:+.2f}" if isinstance(actions, Numbers) else str(value) for value in taken.tolist()]
     return " ".join(texts)
 

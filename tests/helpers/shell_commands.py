@@ -14,7 +14,6 @@ from ctm_rl.agents.tuning.options import TuneOptions
 from ctm_rl.cli.check_arguments import divide, parse
 from ctm_rl.cli.choose import choose, read_experiment
 from ctm_rl.cli.command_options import ClusterCheckOptions, EvaluateOptions, ImportOptions, ResumeOptions, ZooOptions
-from ctm_rl.cli.command_options import ClusterCheckOptions, EvaluateOptions, ImportOptions, ResumeOptions
 from ctm_rl.cli.compare import CompareOptions
 from ctm_rl.cli.main import split_form
 from ctm_rl.cli.report import ReportOptions

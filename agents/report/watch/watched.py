@@ -13,8 +13,8 @@ from ctm_rl.agents.report.report import (
     ReportOptions,
     document_of,
     find_trained,
-    head_sections,
     model_sections,
+    run_sections,
     warnings_in,
 )
 from ctm_rl.agents.run_directory.directory import CONFIG_FILE, METRICS_FILE, is_in_use
@@ -125,8 +125,8 @@ class Watched:
         if self._sections and self._looked_into != self._read and self._looked_into:
             notes.append(f"Figures of the model are still those of iteration {self._looked_into[0]}.")
         try:
-            head = head_sections(self.run, self._found, notes)
-            document = document_of(self.run, self._found, notes, [*head, *self._sections])
+            of_run = run_sections(self.run, self._found, notes)
+            document = document_of(self.run, self._found, notes, [*self._sections, *of_run])
             page = render_page(document).encode()
         except _FAILURES:  # it is being written, or gone: the page stays
             return

@@ -64,7 +64,7 @@ def names_of(watched: Watched) -> list[str]:
 
 def shown_iteration(watched: Watched) -> str:
     """Which checkpoint the page says that it shows."""
-    rows = dict(content_of(watched)["sections"][0]["figures"][0]["rows"])
+    rows = dict(content_of(watched)["sections"][-1]["figures"][0]["rows"])
     return rows["checkpoint shown"]
 
 
@@ -77,14 +77,14 @@ def test_a_page_is_made_only_when_something_was_written(run: Path) -> None:
     watched = Watched(run, OPTIONS)
     before = files_in(run)
     assert watched.update()
-    assert names_of(watched) == ["run", "learning"]
+    assert names_of(watched) == ["learning", "run"]
     assert any("has no checkpoint" in note for note in content_of(watched)["notes"])
     assert not watched.update()
     assert files_in(run) == before
     add_row(run, 2)
     assert watched.update()
     assert watched.current.version == 2
-    assert content_of(watched)["sections"][0]["figures"][0]["rows"][-3][0] != ""
+    assert content_of(watched)["sections"][-1]["figures"][0]["rows"][-3][0] != ""
     assert not watched.update()
 
 
@@ -92,7 +92,7 @@ def test_figures_of_a_model_follow_a_checkpoint_one_page_later(run: Path) -> Non
     add_checkpoint(run, 1)
     watched = Watched(run, OPTIONS)
     watched.update()
-    assert names_of(watched) == ["run", "learning"]
+    assert names_of(watched) == ["learning", "run"]
     assert watched.update()
     assert "samples" in names_of(watched)
     add_row(run, 2)
@@ -141,7 +141,7 @@ def test_a_failure_is_a_note(run: Path, error: Exception, monkeypatch: pytest.Mo
     watched = Watched(run, OPTIONS)
     watched.update()
     assert watched.update()
-    assert names_of(watched) == ["run", "learning"]
+    assert names_of(watched) == ["learning", "run"]
     (note,) = [note for note in content_of(watched)["notes"] if note.startswith("There are no figures of the model: ")]
     assert str(error) in note
 
