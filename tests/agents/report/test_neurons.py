@@ -1,6 +1,10 @@
 """Figures of neurons on known inputs."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
 from ctm_rl.agents.report.document import Bars, Matrix, Points, Table, Traces
@@ -133,6 +137,23 @@ def test_points_are_coloured_by_activity() -> None:
     assert isinstance(figure, Points)
     assert figure.values.shape == (N, D)
     np.testing.assert_allclose(np.abs(figure.values).max(0), 1)
+
+
+def test_umap_places_neurons_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "umap.py").write_text(
+        "class UMAP:\n"
+        "    def __init__(self, n_neighbors, random_state):\n"
+        "        assert (n_neighbors, random_state) == (15, 0)\n"
+        "    def fit_transform(self, traces):\n"
+        "        return traces[:, :2] * 0 + 7\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    hidden = np.random.default_rng(5).normal(size=(N, 20))
+    layout = lay_out([NeuronRecord(hidden, None, hidden, None)])
+    monkeypatch.delitem(sys.modules, "umap", raising=False)
+    assert layout is not None
+    assert layout.name == "UMAP"
+    assert (layout.points == 7).all()
 
 
 def test_a_baseline_has_traces_alone() -> None:
