@@ -155,8 +155,12 @@ def test_sorting_emits_what_the_model_emits() -> None:
         timeline = figure(sample, "What is emitted when", Timeline)
         classes = [index for index in model.answer(numbers).classes[0].tolist() if index >= 0]
         assert [span.label for span in timeline.spans][: len(classes)] == [f"{numbers[index]:.2f}" for index in classes]
-        matrix = figure(sample, "Probabilities over the ticks", Matrix).values.astype(np.float64)
-        np.testing.assert_allclose(matrix.sum(0), 1, atol=5e-3)
+        matrix = figure(sample, "Probabilities over the ticks", Matrix)
+        assert list(matrix.y_names) == [*(f"{number:.2f}" for number in np.sort(numbers)), "nothing"]
+        record = model.answer(numbers, record=True).record
+        assert record is not None
+        order = [*np.argsort(numbers).tolist(), 3]
+        np.testing.assert_allclose(matrix.values, record.probabilities[0][:, order].T, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["ctm", "lstm", "mlp"])
