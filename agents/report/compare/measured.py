@@ -112,7 +112,7 @@ class _Acting(NamedTuple):
 
 def _sort_in(run: ComparedRun, options: ReportOptions, answering: list[_Answering], acting: list[_Acting]) -> None:
     """Adds a run to those of its kind."""
-    trained, experiment, _ = run.found
+    trained, experiment = run.found.trained, run.found.experiment
     if trained is None:
         return
     if experiment is not None:
