@@ -59,7 +59,7 @@ def test_a_policy_has_its_facts_and_curves(tmp_path: Path) -> None:
     assert found["checkpoint shown"] == "iteration 7"
     (chart,) = section(document, "learning").figures
     assert chart.title == "Return in training"
-    assert [one.name for one in document.sections] == ["run", "learning", "live", "episodes", "decisions", "memory"]
+    assert [one.name for one in document.sections] == ["live", "episodes", "decisions", "learning", "memory", "run"]
     with pytest.raises(UserError, match="--episodes is for models that answer"):
         make_report(tmp_path, ReportOptions(episodes=3))
 
@@ -69,7 +69,7 @@ def test_an_environment_that_is_gone_leaves_the_rest(tmp_path: Path) -> None:
     write_config(tmp_path, config_of(experiment))
     store.save(tmp_path, 7, {POLICY_ENTRY: describe(ActorCritic(POLICY, vector_layout(4), Choices(sizes=(2,))))})
     document = make_report(tmp_path, ReportOptions())
-    assert [one.name for one in document.sections] == ["run", "memory"]
+    assert [one.name for one in document.sections] == ["memory", "run"]
     assert "Gone-v3" in document.notes[-1]
 
 
