@@ -70,7 +70,7 @@ def test_an_environment_that_is_gone_leaves_the_rest(tmp_path: Path) -> None:
     store.save(tmp_path, 7, {POLICY_ENTRY: describe(ActorCritic(POLICY, vector_layout(4), Choices(sizes=(2,))))})
     document = make_report(tmp_path, ReportOptions())
     assert [one.name for one in document.sections] == ["memory", "run"]
-    assert "Gone-v3" in document.notes[-1]
+    assert "Gone-v3" in document.notes[0]
 
 
 def test_the_command_makes_the_same_run_again(place: Path) -> None:
