@@ -34,6 +34,7 @@ from ctm_rl.checkpoints.published import OfficialModel
 from ctm_rl.errors import UserError
 from ctm_rl.inference.policy import Policy
 from ctm_rl.models.answering import ContinuousThoughtMachine, FeedForwardModel
+from ctm_rl.zoo.entries import is_zoo
 
 NUM_SAMPLES = 6
 """Samples or episodes that are shown, unless another number is given."""
@@ -154,7 +155,7 @@ def find_trained(run: Path, place: Path, options: ReportOptions, notes: list[str
         notes: gets what is missing.
     """
     found = tried(notes, lambda: _load(run, place, options)) or Found(None, _experiment_of(run, notes), None)
-    return found if place.exists() else found._replace(name=str(place))
+    return found._replace(name=str(place)) if is_zoo(place) else found
 
 
 def run_sections(run: Path, found: Found, notes: list[str]) -> list[Section]:

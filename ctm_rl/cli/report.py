@@ -72,9 +72,10 @@ def report(arguments: list[str]) -> Written:
     directory = expand(options.dir)
     _check(options, directory)
     from ctm_rl.checkpoints.best import run_of
+    from ctm_rl.zoo.entries import is_zoo
 
-    # a run that is no path, such as zoo:mazes, is part of what is installed: nothing is written there
-    file = choose_file(run_of(directory) if directory.exists() else Path.cwd(), options.out)
+    # a run of the zoo is part of what is installed: nothing is written there
+    file = choose_file(Path.cwd() if is_zoo(directory) else run_of(directory), options.out)
     from ctm_rl.agents.report import report as reports
     from ctm_rl.agents.report.page import render_page
     from ctm_rl.envs.data.human_labels import read_human_labels

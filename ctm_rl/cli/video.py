@@ -89,6 +89,7 @@ def record(arguments: Sequence[str]) -> str:
     from ctm_rl.agents.video import record as recording
     from ctm_rl.agents.video.files import check_file
     from ctm_rl.checkpoints.best import run_of
+    from ctm_rl.zoo.entries import is_zoo
 
     file, note = None if options.out is None else expand(options.out), None
     if file is None and options.overwrite:
@@ -98,7 +99,7 @@ def record(arguments: Sequence[str]) -> str:
     player = _load(options)
     if file is None:
         # A run of the zoo lies in the installed package.
-        folder = Path() if options.dir.startswith("zoo:") else run_of(expand(options.dir))
+        folder = Path() if is_zoo(options.dir) else run_of(expand(options.dir))
         file, note = recording.default_file(folder, player)
     if note is not None:
         print(f"ctm-rl: {note}", file=sys.stderr)

@@ -15,6 +15,7 @@ from ctm_rl.checkpoints import store
 from ctm_rl.cli import report as reports
 from ctm_rl.cli.main import main
 from ctm_rl.errors import UserError
+from ctm_rl.zoo import entries
 
 ROWS = [{"iteration": number, "env_steps": 100 * number, "seconds": 1.0, "total_loss": 1 / number} for number in (1, 2)]
 FEW = ("--episodes", "20", "--samples", "2")
@@ -78,6 +79,20 @@ def test_a_run_that_cannot_be_written_has_its_page_in_the_current_folder(
     assert reports.choose_file(run, None) == Path.cwd() / "report.html"
     with pytest.raises(UserError, match="run is not writable; name another file by --out"):
         reports.choose_file(run, "run/page.html")
+
+
+def test_nothing_is_written_into_the_zoo_beside_a_folder_of_its_name(
+    run: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = place / "installed" / "small"
+    entry.parent.mkdir()
+    run.rename(entry)
+    (entry / entries.RESULTS_FILE).write_text("{}")
+    monkeypatch.setattr(entries, "FOLDER", entry.parent)
+    Path("zoo:small").mkdir()
+    assert main(["report", "zoo:small", *FEW]) == 0
+    assert not (entry / "report.html").exists()
+    assert "ctm-rl evaluate zoo:small" in Path("report.html").read_text()
 
 
 @pytest.mark.parametrize(
