@@ -187,20 +187,25 @@ def choose_episodes(episodes: Sequence[Episode], count: int) -> list[tuple[Episo
         count: how many.
 
     Returns:
-        The episodes, the best one first, each with what it is; nothing where all have the same return.
+        The episodes, the best one first, each with what it is; nothing where all have the same result.
     """
-    ranked = sorted(episodes, key=lambda one: (-(one.is_success or 0), -one.episode_return, one.number))
-    returns = [episode.episode_return for episode in ranked]
-    # the first of each return, then the others: equal ones look alike
-    different = [place for place, total in enumerate(returns) if returns.index(total) == place]
+    ranked = sorted(episodes, key=lambda one: (*_rank(one), one.number))
+    ranks = [_rank(episode) for episode in ranked]
+    # the first of each result, then the others: equal ones look alike
+    different = [place for place, rank in enumerate(ranks) if ranks.index(rank) == place]
     evenly = np.linspace(0, len(different) - 1, min(count, len(different))).round().astype(int)
     places = {different[index] for index in evenly.tolist()}
     others = [place for place in range(len(ranked)) if place not in different]
     places |= set(others[: count - len(places)])
     if len(different) == 1:
         return [(ranked[place], "") for place in sorted(places)]
-    names = {0: "best", returns.index(returns[-1]): "worst"}
+    names = {0: "best", ranks.index(ranks[-1]): "worst"}
     return [(ranked[place], names.get(place, f"rank {place + 1}")) for place in sorted(places)]
+
+
+def _rank(episode: Episode) -> tuple[int, float]:
+    """What episodes are sorted by, the best one first: successes, then returns."""
+    return -int(episode.is_success or 0), -episode.episode_return
 
 
 class Frames(NamedTuple):

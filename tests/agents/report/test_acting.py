@@ -239,6 +239,14 @@ def test_good_and_bad_episodes_are_chosen() -> None:
     assert len(choose_episodes(episodes, 20)) == 8
 
 
+def test_a_success_is_better_than_a_failure_with_the_same_or_a_higher_return() -> None:
+    episodes = [played_episode([total], [0.0], number) for number, total in enumerate([1.0, 5, 1])]
+    for episode in episodes:
+        episode.is_success = episode.number == 2
+    chosen = [(episode.number, rank) for episode, rank in choose_episodes(episodes, 3)]
+    assert chosen == [(2, "best"), (1, "rank 2"), (0, "worst")]
+
+
 def test_frames_are_compressed_and_equal_ones_kept_once() -> None:
     random = np.random.default_rng(4)
     noise = random.integers(0, 256, (200, 300, 3), np.uint8)
