@@ -113,7 +113,7 @@ class Watched:
         with warnings_in(notes):
             try:
                 sections = model_sections(self._found, self.run, self._options, notes)
-            except _FAILURES as error:
+            except Exception as error:  # whatever an environment may raise: the curves go on
                 notes.append(f"There are no figures of the model: {_as_note(error)}")
         self._sections, self._section_notes, self._looked_into = sections, notes, checkpoint
         now = self._clock()

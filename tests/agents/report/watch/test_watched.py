@@ -131,7 +131,7 @@ def test_new_iterations_do_not_make_figures_of_the_same_model_again(run: Path, m
     assert not watched.update()
 
 
-@pytest.mark.parametrize("error", [UserError("cannot be made."), RuntimeError("sizes differ"), FileNotFoundError()])
+@pytest.mark.parametrize("error", [UserError("cannot be made."), TypeError("no number"), FileNotFoundError()])
 def test_a_failure_is_a_note(run: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise error
