@@ -3,8 +3,6 @@
 import contextlib
 import copy
 import dataclasses
-import os
-import sys
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -242,10 +240,6 @@ def _make_rendering(
     policy: Policy, config: EnvConfig, num_envs: int, max_steps: int
 ) -> tuple[list[Share], SyncVectorEnv]:
     """Creates environments that render arrays, if they can; see ``make_shares``."""
-    # SDL, which many environments draw with, complains of machines without sound or display
-    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     with warnings.catch_warnings(), contextlib.suppress(UserError):
         warnings.simplefilter("ignore")  # Gymnasium warns of modes that an environment does not list
         return make_shares(policy, changed_env(config, _RENDERING), num_envs, max_steps)

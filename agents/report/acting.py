@@ -5,6 +5,7 @@ import contextlib
 from minigrid.minigrid_env import MiniGridEnv
 
 from ctm_rl.agents.evaluation.names import name_actions
+from ctm_rl.agents.evaluation.silent_pygame import silent_pygame
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.experiments.validation import scale_of_rewards
 from ctm_rl.agents.report.acting_decisions import decision_figures, halting_figures
@@ -113,7 +114,8 @@ def _frames(policy: Policy, env: EnvConfig, episodes: list[Episode]) -> tuple[di
     found: dict[int, Frames] = {}
     for episode in episodes:
         try:
-            images = frames_of(policy, env, episode)
+            with silent_pygame():
+                images = frames_of(policy, env, episode)
         except UserError as error:
             return {}, [f"The episodes have no frames: {error}"]
         found[episode.number] = compress_frames(images, FRAME_BYTES / len(episodes))

@@ -7,7 +7,8 @@ from typing import Literal
 
 from rich.console import Console
 
-from ctm_rl.agents.video.player import Player, Shown, silent_pygame
+from ctm_rl.agents.evaluation.silent_pygame import silent_pygame
+from ctm_rl.agents.video.player import Player, Shown
 from ctm_rl.agents.video.record import frame_of, painter
 from ctm_rl.agents.video.terminal import TerminalScreen, plain_line
 from ctm_rl.agents.video.window import Window, find_obstacle

@@ -1,8 +1,7 @@
 """Plays episodes of a run's policy for an audience: one step after the other, with frames and what it thought."""
 
 import contextlib
-import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from ctm_rl.agents.evaluation.names import name_actions
 from ctm_rl.agents.evaluation.play import seeds_of_episodes
 from ctm_rl.agents.evaluation.recorded_episode import RecordedStep, play_recorded
 from ctm_rl.agents.evaluation.run_environment import changed_env
+from ctm_rl.agents.evaluation.silent_pygame import silent_pygame
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.experiments.settings import MAX_SEED
 from ctm_rl.agents.experiments.validation import check_number
@@ -191,21 +191,3 @@ def _flat_names(env: gym.Env, env_id: str, actions: Actions) -> tuple[str, ...]:
     if isinstance(actions, Choices):
         return tuple(names[0]) if len(names) == 1 else ()
     return tuple(name for (name,) in names)
-
-
-@contextlib.contextmanager
-def silent_pygame(*, has_window: bool = False) -> Iterator[None]:
-    """Keeps pygame, which many environments draw with, from opening a sound card and greeting, inside the body.
-
-    Args:
-        has_window: whether there is a window; otherwise no screen is opened either.
-    """
-    values = {"SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
-    values |= {} if has_window else {"SDL_VIDEODRIVER": "dummy"}
-    added = [name for name in values if name not in os.environ]
-    os.environ.update({name: values[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
