@@ -41,7 +41,7 @@ class PlayerOptions(NamedTuple):
     steps: int | None = None
     """Steps of all episodes together, at most; ``None``: any number."""
     seed: int = 0
-    """The same seed plays the same episodes, those of ``evaluate``."""
+    """The same seed plays the same episodes, the first one as ``evaluate`` plays one episode."""
     deterministic: bool = False
     """Take the most likely actions."""
     halt_certainty: float | None = None
@@ -76,11 +76,6 @@ class Shown(NamedTuple):
     episode_return: float
     """Sum of the episode's rewards, this step's included."""
     recorded: RecordedStep
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the environment ends the episode with it."""
-        return self.recorded.is_terminated or self.recorded.is_truncated
 
 
 class Player(NamedTuple):

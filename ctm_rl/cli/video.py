@@ -29,7 +29,8 @@ class PlayOptions:
     steps: int | None = 1000
     """Stop after so many steps of all episodes together; None: when the last episode ends."""
     seed: int = 0
-    """The same seed plays the same episodes, those of ctm-rl evaluate; training uses none of them."""
+    """The same seed plays the same episodes, the first one as ctm-rl evaluate --episodes 1; training uses none of
+    them."""
     deterministic: bool = False
     """Take the most probable action instead of drawing one."""
     env: EvaluatedEnv = field(default_factory=EvaluatedEnv)
