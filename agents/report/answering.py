@@ -31,12 +31,18 @@ from ctm_rl.agents.report.samples import (
     probability_traces,
     vector_figures,
 )
-from ctm_rl.agents.report.scored import SECONDS, AnsweringModel, Scored, score
+from ctm_rl.agents.report.scored import (
+    MIN_COUNT,
+    SECONDS,
+    AnsweringModel,
+    Scored,
+    accuracy_by_confidence,
+    describe_score,
+    score,
+)
 from ctm_rl.metrics import find_peaks
 from ctm_rl.models.answering import ContinuousThoughtMachine
 
-_MIN_COUNT = 10
-"""Answers that a bin of the confidence has, at least."""
 _OWN_DATA = "ctm_rl/Data-v0"
 """The environment whose classes have names."""
 
@@ -346,16 +352,10 @@ def _calibration_table(result: dict[str, Any]) -> Table:
         caption="Of each way to read an answer; in parentheses the middle 95 % of resampled samples.",
         columns=("answer read at", "calibration error", "Brier score"),
         rows=[
-            (name, *(_number(result[key], score_name) for score_name in ("ece", "brier")))
+            (name, *(describe_score(result[key], score_name) for score_name in ("ece", "brier")))
             for key, name in names.items()
         ],
     )
-
-
-def _number(values: dict[str, Any], name: str) -> str:
-    """A score with its interval."""
-    low, high = values[f"{name}_interval"]
-    return f"{values[name]:.4f} ({low:.4f} to {high:.4f})"
 
 
 def _reliability(title: str, readings: dict[str, dict[str, Any]]) -> Lines:
@@ -365,14 +365,14 @@ def _reliability(title: str, readings: dict[str, dict[str, Any]]) -> Lines:
     lines = [
         Line(
             name=name,
-            y=[one["accuracy"] if one["count"] >= _MIN_COUNT else np.nan for one in found["reliability"]],
+            y=accuracy_by_confidence(found),
         )
         for name, found in readings.items()
     ]
     return Lines(
         title=title,
         caption="Accuracy of answers by their confidence, the largest probability, in bins; on the diagonal the model "
-        f"is as sure as it is right, below it is too sure. Bins of fewer than {_MIN_COUNT} answers are left out.",
+        f"is as sure as it is right, below it is too sure. Bins of fewer than {MIN_COUNT} answers are left out.",
         x=centres,
         lines=[*lines, Line(name="calibrated", y=centres)],
         x_label="confidence",
@@ -402,7 +402,7 @@ def _human_section(scored: Scored) -> list[Section]:
         title="Calibration of people and of the model",
         caption="In parentheses the middle 95 % of resampled samples.",
         columns=("who", "calibration error", "Brier score"),
-        rows=[(who, _number(found, "ece"), _number(found, "brier")) for who, found in readings.items()],
+        rows=[(who, describe_score(found, "ece"), describe_score(found, "brier")) for who, found in readings.items()],
     )
     agreement = Table(
         title="Agreement with people",

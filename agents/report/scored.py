@@ -30,6 +30,8 @@ NUM_SAMPLES = 2000
 """Held-out samples unless another number is given, as ``evaluate`` has it, if there is the time."""
 SECONDS = 12.0
 """Time of a core for the pass, and for that of halting, as far as it can be estimated."""
+MIN_COUNT = 10
+"""Answers that a bin of the confidence has, at least."""
 _NUM_CALIBRATED = 6
 """Numbers of ticks whose calibration is computed."""
 _MIN_SAMPLES = 10
@@ -230,3 +232,18 @@ def _first_samples(batches: Sequence[Batch], count: int) -> list[Batch]:
 def calibrated_ticks(num_ticks: int) -> list[int]:
     """The numbers of ticks whose calibration is computed, from 1 to all."""
     return np.unique(np.linspace(1, num_ticks, min(num_ticks, _NUM_CALIBRATED)).round().astype(int)).tolist()
+
+
+def accuracy_by_confidence(found: dict[str, Any]) -> list[float]:
+    """The accuracy in each bin of the confidence; NaN where there are few answers.
+
+    Args:
+        found: of ``metrics.CalibrationScores``, one reading.
+    """
+    return [one["accuracy"] if one["count"] >= MIN_COUNT else np.nan for one in found["reliability"]]
+
+
+def describe_score(values: dict[str, Any], name: str) -> str:
+    """A score with its interval."""
+    low, high = values[f"{name}_interval"]
+    return f"{values[name]:.4f} ({low:.4f} to {high:.4f})"

@@ -1,6 +1,5 @@
 """Models that answer, side by side: results, accuracy and certainty by tick, halting, calibration."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from ctm_rl.agents.report.compare.contenders import Contender
 from ctm_rl.agents.report.compare.curves import SPREAD
 from ctm_rl.agents.report.compare.overlay import Curve, difference, lay_over, over_seeds, spread
 from ctm_rl.agents.report.document import Figure, Line, Lines, Section, Table
-from ctm_rl.agents.report.scored import Scored
+from ctm_rl.agents.report.scored import MIN_COUNT, Scored, accuracy_by_confidence, describe_score
 
 NOTHING = "–"  # noqa: RUF001
 """In tables, where there is no value."""
@@ -67,9 +66,9 @@ def _accuracy(contenders: Sequence[Contender], found: Found) -> list[Figure]:
     figures: list[Figure] = [
         Table(
             title="Results",
-            caption=f"{count} held-out samples, the same for all models of a task, each read at its most certain tick; "
-            "in parentheses the interval that holds the true share with 95 %. The same numbers: ctm-rl evaluate "
-            f"--episodes {count} --seed {seed} --json.",
+            caption=f"{count} held-out samples, the same for all models of a task, each read at its most certain tick, "
+            "an order as emitted over all ticks; in parentheses the interval that holds the true share with 95 %. The "
+            f"same numbers: ctm-rl evaluate --episodes {count} --seed {seed} --json.",
             columns=("line", "run", "right elements", "whole samples", "at the last tick"),
             rows=rows,
         ),
@@ -130,12 +129,18 @@ def _by_tick(
             caption=f"{caption} {_over(contenders)}".rstrip(),
             x=x,
             lines=lines,
-            x_label="tick",
+            x_label=_tick_label(contenders, found),
             y_label=label,
             y_range=(0.0, 1.0),
             cursor="tick",
         )
     ]
+
+
+def _tick_label(contenders: Sequence[Contender], found: Found) -> str:
+    """What a tick is called on an axis, if all models have the same name for it."""
+    labels = {scored.tick_label for contender in contenders for scored in results_of(contender, found)}
+    return labels.pop() if len(labels) == 1 else "tick"
 
 
 def _interval(scored: Scored, name: str) -> Sequence[Sequence[float]] | None:
@@ -265,7 +270,7 @@ def _calibration(contenders: Sequence[Contender], found: Found) -> list[Figure]:
                 f"and accuracy; the band holds 95 % of resampled samples. {_over(contenders)}".rstrip(),
                 x=x,
                 lines=lines,
-                x_label="tick",
+                x_label=_tick_label(contenders, found),
                 y_label="calibration error",
                 cursor="tick",
             )
@@ -279,7 +284,7 @@ def _calibration(contenders: Sequence[Contender], found: Found) -> list[Figure]:
                 (
                     contender.name,
                     run.name,
-                    *(_score(with_classes[run.name].result["calibration"]["most_certain"], name) for name in SCORES),
+                    *(describe_score(_chosen(with_classes[run.name]), name) for name in ("ece", "brier")),
                 )
                 for contender in contenders
                 for run in contender.runs
@@ -290,18 +295,19 @@ def _calibration(contenders: Sequence[Contender], found: Found) -> list[Figure]:
     return figures
 
 
-SCORES = ("ece", "brier")
-"""Of calibration, by the keys of results."""
+def _chosen(scored: Scored) -> dict[str, Any]:
+    """The calibration of answers that are read at the most certain tick."""
+    return scored.result["calibration"]["most_certain"]
 
 
 def _reliability(contenders: Sequence[Contender], found: Found) -> Figure:
-    """Accuracy against confidence, bin by bin; of several seeds the mean of those that have answers there."""
-    first = next(iter(found.values())).result["calibration"]["most_certain"]["reliability"]
-    centres = np.array([(one["low"] + one["high"]) / 2 for one in first])
+    """Accuracy against confidence, bin by bin; of several seeds the mean of those that have enough answers there."""
+    bins = _chosen(next(iter(found.values())))["reliability"]
+    centres = np.array([(one["low"] + one["high"]) / 2 for one in bins])
     lines = [
         Line(
             name=contender.title,
-            y=_mean_where_known(np.array([_bins(scored) for scored in results])),
+            y=_mean_where_known(np.array([accuracy_by_confidence(_chosen(scored)) for scored in results])),
             colour=contender.colour,
         )
         for contender in contenders
@@ -311,7 +317,8 @@ def _reliability(contenders: Sequence[Contender], found: Found) -> Figure:
     return Lines(
         title="Reliability",
         caption="Accuracy of answers at the most certain tick by their confidence, the largest probability, in bins; "
-        "on the diagonal a model is as sure as it is right, below it is too sure.",
+        "on the diagonal a model is as sure as it is right, below it is too sure. Bins of fewer than "
+        f"{MIN_COUNT} answers of a run are left out.",
         x=centres,
         lines=[*lines, Line(name="calibrated", y=centres, colour=last)],
         x_label="confidence",
@@ -320,24 +327,12 @@ def _reliability(contenders: Sequence[Contender], found: Found) -> Figure:
     )
 
 
-def _bins(scored: Scored) -> list[float]:
-    """Accuracy in each bin; NaN where there are no answers."""
-    bins = scored.result["calibration"]["most_certain"]["reliability"]
-    return [math.nan if one["accuracy"] is None else one["accuracy"] for one in bins]
-
-
 def _mean_where_known(values: np.ndarray) -> np.ndarray:
     """Means over the first axis without NaN, [N, n] to [n]; NaN where there is nothing else."""
     is_known = ~np.isnan(values)
     total = np.where(is_known, values, 0).sum(0)
     count = is_known.sum(0)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _score(values: dict[str, Any], name: str) -> str:
-    """A score with its interval."""
-    low, high = values[f"{name}_interval"]
-    return f"{values[name]:.4f} ({low:.4f} to {high:.4f})"
 
 
 def _share(share: float | None) -> str:

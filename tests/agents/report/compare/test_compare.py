@@ -17,6 +17,7 @@ from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.report.compare.compare import make_comparison
 from ctm_rl.agents.report.document import Document, Line, Lines, Section, Table
 from ctm_rl.agents.report.report import ReportOptions
+from ctm_rl.agents.report.scored import MIN_COUNT
 from ctm_rl.agents.run_directory.directory import METRICS_FILE, config_of, write_config
 from ctm_rl.agents.run_directory.progress import describe_return
 from ctm_rl.agents.seeds.options import SeedOptions
@@ -115,6 +116,15 @@ def test_numbers_are_those_of_evaluate(compared: Document, runs: dict[str, Path]
     error = line(chart(compared, "calibration", "Calibration error by tick"), "ctm, 2 seeds")
     last = [results[name]["calibration"]["last"]["ece"] for name in "ab"]
     assert np.asarray(error.y)[-1] == pytest.approx(np.mean(last))
+
+
+def test_bins_of_few_answers_are_left_out(runs: dict[str, Path]) -> None:
+    document = make_comparison([runs["c"], runs["a"]], ReportOptions(episodes=12))
+    found = evaluate(runs["c"], episodes=12)["calibration"]["most_certain"]["reliability"]
+    counts = np.array([one["count"] for one in found])
+    assert ((counts > 0) & (counts < MIN_COUNT)).any()
+    shown = np.asarray(line(chart(document, "calibration", "Reliability"), "mlp").y)
+    np.testing.assert_array_equal(np.isnan(shown), counts < MIN_COUNT)
 
 
 def test_a_single_run_has_its_own_intervals(runs: dict[str, Path]) -> None:
