@@ -218,10 +218,9 @@ def test_recording_changes_no_answer() -> None:
     np.testing.assert_allclose(with_record.probabilities, without.probabilities, atol=1e-6)
 
 
-def test_slow_models_answer_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_models_answer_fewer_samples() -> None:
     experiment = small_experiment("parity")
-    monkeypatch.setattr(scored, "SECONDS", 1e-4)
-    found = scored.score(untrained(experiment), task_of(experiment), episodes=None, seed=0)
+    found = scored.score(untrained(experiment), task_of(experiment), episodes=None, seed=0, seconds=1e-4)
     assert found.result["episodes"] == 10
     assert found.num_halting == 10
     assert len(found.halting) == len(HALT_THRESHOLDS)
