@@ -10,6 +10,7 @@ import tyro
 
 from ctm_rl.cli.check_arguments import parse
 from ctm_rl.cli.command_options import EvaluatedEnv
+from ctm_rl.cli.report import check_single_run
 from ctm_rl.errors import UserError, expand
 
 if TYPE_CHECKING:
@@ -147,15 +148,10 @@ def _load(options: PlayOptions) -> "Player":
     Raises:
         UserError: there is no such run, or as ``load_player``.
     """
-    from ctm_rl.agents.seeds.plan import is_seeds
-    from ctm_rl.agents.tuning.plan import describe_trials, is_sweep
     from ctm_rl.agents.video.player import PlayerOptions, load_player
 
     directory = expand(options.dir)
-    if is_sweep(directory):
-        raise UserError(describe_trials(directory, str(directory)))
-    if is_seeds(directory):
-        raise UserError(f"{directory} holds the runs of several seeds; name one of them, such as {directory}/seed-1.")
+    check_single_run(directory)
     how = PlayerOptions(
         episodes=options.episodes,
         steps=options.steps,

@@ -33,7 +33,7 @@ class WatchOptions:
     port: int = 0
     """The port of 127.0.0.1 where the page is; 0: any free one."""
     every: float = 5.0
-    """Seconds between two looks at what the run has written."""
+    """Seconds between two checks whether the run has written something."""
     samples: int = 4
     """How many samples, or episodes, are shown."""
     trust: bool = False

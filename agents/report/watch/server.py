@@ -183,7 +183,7 @@ def watch(
     Args:
         watched: the run.
         port: where to listen; 0: any free port.
-        every: seconds between two looks at the run's directory.
+        every: seconds between two checks of the run's directory.
         announce: is given the address.
         stop: ends the watching once it is set.
 
