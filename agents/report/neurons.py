@@ -122,7 +122,7 @@ def neuron_summary(records: Sequence[NeuronRecord]) -> list[Figure]:
     if not records:
         return []
     activity = np.concatenate([record.post_activations for record in records]).astype(np.float64)  # [T, D]
-    return [*_movement(activity, len(records)), *_likeness(activity)]
+    return [*_movement(activity), *_likeness(activity)]
 
 
 def lay_out(records: Sequence[NeuronRecord]) -> NeuronLayout | None:
@@ -319,7 +319,7 @@ def _activity(record: NeuronRecord, layout: NeuronLayout) -> Figure:
     )
 
 
-def _movement(activity: np.ndarray, num_samples: int) -> list[Figure]:
+def _movement(activity: np.ndarray) -> list[Figure]:
     """How much neurons move, and how many never do."""
     std = activity.std(0)
     median = float(np.median(std))
@@ -328,7 +328,7 @@ def _movement(activity: np.ndarray, num_samples: int) -> list[Figure]:
         Table(
             title="Neurons that never move",
             caption=f"A neuron never moves if its post-activation's standard deviation over the {len(activity)} ticks "
-            f"of {num_samples} samples is at most a thousandth of the median neuron's, {median:.3g}.",
+            f"that were recorded is at most a thousandth of the median neuron's, {median:.3g}.",
             columns=("neurons", "never move", "share"),
             rows=[(str(len(std)), str(num_still), f"{100 * num_still / len(std):.1f} %")],
         )
