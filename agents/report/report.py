@@ -126,7 +126,7 @@ def _make_report(place: Path, run: Path, options: ReportOptions, notes: list[str
     found = find_trained(run, place, options, notes)
     _check_options(found.trained, options)
     # what has been asked for and cannot be had is no mere gap
-    is_asked = bool(options.env_kwargs) or options.human is not None or options.episodes is not None
+    is_asked = bool(options.env_kwargs) or options.human is not None
     refused = () if is_asked else (UserError,)
     sections = tried(notes, lambda: model_sections(found, run, options, notes), refused) or []
     return document_of(run, found, notes, [*sections, *run_sections(run, found, notes)])

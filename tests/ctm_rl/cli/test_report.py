@@ -52,8 +52,8 @@ def test_a_page_is_written_into_the_run_and_written_again(run: Path, capsys: pyt
         assert main(["report", "run", *FEW]) == 0
         written = capsys.readouterr()
         assert written.out.startswith("report: run/report.html\nopen it: ")
-    assert names_of(run / "report.html") == ["run", "learning", "answers", "calibration", "task", "samples"]
-    assert len(content_of(run / "report.html")["sections"][-1]["samples"]) == 2
+    assert names_of(run / "report.html") == ["samples", "answers", "calibration", "task", "learning", "run"]
+    assert len(content_of(run / "report.html")["sections"][0]["samples"]) == 2
     assert content_of(run / "report.html")["notes"] == [
         "The model answers in one pass: there are no ticks to look into."
     ]
@@ -180,4 +180,4 @@ def test_a_run_without_metrics_says_so(run: Path, capsys: pytest.CaptureFixture[
     (run / METRICS_FILE).unlink()
     assert main(["report", "run", *FEW]) == 0
     assert "run has no line in metrics.jsonl yet: there are no learning curves." in capsys.readouterr().err
-    assert names_of(run / "report.html")[:2] == ["run", "answers"]
+    assert "learning" not in names_of(run / "report.html")

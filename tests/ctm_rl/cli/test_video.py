@@ -58,7 +58,7 @@ def test_a_policy_is_watched_as_lines(run: Path, capsys: pytest.CaptureFixture[s
     assert main(["enjoy", "acting", "--episodes", "2", "--steps", "12", "--screen", "lines", "--with-thinking"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     assert len(lines) == 12
-    pattern = r"episode 1  step 1  action [01]  reward 1  return 1  probability \d\.\d+  value .+  ticks 2"
+    pattern = r"episode 1  step 1  action push (left|right)  reward 1  return 1  probability \d\.\d+  value .+  ticks 2"
     assert re.fullmatch(pattern, lines[0])
     assert re.fullmatch(r"[12] episodes?: return [\d., ]+", last)
 
