@@ -66,7 +66,7 @@ registerFigure(
       const i = Math.floor(y / pitch) * perRow + column;
       if (column >= perRow || i < 0 || i >= count) return null;
       const [answers, sure] = [answersHere(), confidenceHere()];
-      const parts = [`position ${i}: ${figure.symbols[i]}`];
+      const parts = [`position ${i + 1}: ${figure.symbols[i]}`];
       if (answers) parts.push(`answer ${answers[i]}${sure ? ` (${formatWithin(sure[i], [0, 1])})` : ""}`);
       if (figure.truth.length) parts.push(`right is ${figure.truth[i]}`);
       return parts.join(", ");

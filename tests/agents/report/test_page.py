@@ -177,6 +177,19 @@ def colours_of(page: Browser, *names: str) -> list[str]:
     )
 
 
+def tip_of(page: Browser, figure: Any) -> str:
+    """What the tip says about the upper left corner of a figure."""
+    return page.run(
+        """
+        const canvas = arguments[0].querySelector("canvas");
+        const { left, top } = canvas.getBoundingClientRect();
+        canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: left + 5, clientY: top + 5 }));
+        return document.querySelector(".tip").textContent;
+        """,
+        figure,
+    )
+
+
 def check_moves(page: Browser, *keys: tuple[str, ...]) -> set[str]:
     """The kinds of all figures; pressing keys changes what all moving figures show, and leaves none blank."""
     before = page.survey()
@@ -270,6 +283,9 @@ def test_a_browser_shows_every_figure_and_the_slider_moves_them(tmp_path: Path) 
         page.frame()
         assert page.look(picture).pixels == before.pixels
         assert place(page) == f"tick {TICKS} of {TICKS}"
+        sequence = page.figures()[[look.kind for look in whole].index("sequence")]
+        page.show(sequence)
+        assert tip_of(page, sequence).startswith("position 1: ")  # from 1, as in other figures
         kinds = check_moves(page, ("shift", "left"), ("right",))
         assert place(page) == f"tick {TICKS - 9} of {TICKS}"
         page.press("?")
