@@ -1,12 +1,10 @@
 """Describes where something was measured: the machine and the versions of the software."""
 
-import importlib.metadata
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
-from ctm_rl.agents.cluster.session import count_cpus
+from ctm_rl.this_machine import count_cpus, cpu_name, version_of
 
 _PACKAGES = ("ctm-rl", "torch", "ray", "gymnasium", "numpy", "sb3-contrib", "stable-baselines3")
 
@@ -24,31 +22,14 @@ def describe_circumstances(command: str) -> dict[str, Any]:
     """
     return {
         "machine": {
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "cores": count_cpus(),
             "memory_gb": _memory_gb(),
             "system": f"{platform.system()} {platform.machine()}",
         },
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in _PACKAGES}},
         "command": command,
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_name() -> str:
-    """The processor's name, as the system has it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def _memory_gb() -> float | None:

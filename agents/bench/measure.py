@@ -18,12 +18,13 @@ from ctm_rl.agents.bench.machine import describe_circumstances
 from ctm_rl.agents.bench.settings import CONTENDERS, BenchOptions
 from ctm_rl.agents.bench.task import task_of
 from ctm_rl.agents.bench.worker import ITERATION, PARTS
-from ctm_rl.agents.cluster.session import check_machine, count_cpus, prepare_environment, ray_for
+from ctm_rl.agents.cluster.session import check_machine, prepare_environment, ray_for
 from ctm_rl.agents.cluster.signals import RunInterrupted, StopRequest
 from ctm_rl.agents.cluster.users_folder import remembered
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import to_json
 from ctm_rl.agents.run_directory.working_directory import working_inside
+from ctm_rl.this_machine import count_cpus
 
 Report = Callable[[str], None]
 """Called with a line about what is being done."""

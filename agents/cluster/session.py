@@ -26,6 +26,7 @@ from ctm_rl.agents.cluster.users_folder import SETUP_HOOK
 from ctm_rl.agents.experiments.settings import RunSettings
 from ctm_rl.agents.rllib import private
 from ctm_rl.errors import UserError
+from ctm_rl.this_machine import count_cpus
 
 LOOPBACK = "127.0.0.1"
 """Where a local Ray listens."""
@@ -91,11 +92,6 @@ def _this_machine(experiment: RunSettings) -> Node:
 
         num_gpus = torch.cuda.device_count()
     return Node("this machine", float(count_cpus()), float(num_gpus), has_package=True)
-
-
-def count_cpus() -> int:
-    """Returns how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

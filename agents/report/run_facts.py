@@ -1,8 +1,6 @@
 """What ran: the experiment of a run, its model, where it stands, and the command that makes it again."""
 
-import importlib.metadata
 import json
-import os
 import platform
 import shlex
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ from ctm_rl.agents.report.document import Code, Figure, Section, Table
 from ctm_rl.agents.run_directory.directory import CONFIG_FILE, config_of
 from ctm_rl.checkpoints import store
 from ctm_rl.checkpoints.best import read_best
+from ctm_rl.this_machine import count_cpus, cpu_name, version_of
 
 _PACKAGES = ("ctm-rl", "torch", "ray", "gymnasium", "numpy")
 _MAX_DEPTH = 3
@@ -110,7 +109,7 @@ def _training_facts(run: Path, rows: Sequence[dict[str, Any]], iteration: int | 
 
 def _machine_facts() -> list[tuple[str, str]]:
     """Versions and machine of this report."""
-    versions = [f"{name} {version}" for name in _PACKAGES if (version := _version(name)) is not None]
+    versions = [f"{name} {version}" for name in _PACKAGES if (version := version_of(name)) is not None]
     return [
         ("report made with", f"Python {platform.python_version()}, {', '.join(versions)}"),
         ("report made on", describe_machine()),
@@ -119,8 +118,7 @@ def _machine_facts() -> list[tuple[str, str]]:
 
 def describe_machine() -> str:
     """This machine: system, processor and cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{platform.system()} {platform.machine()}, {_cpu_name()}, {_count(cores, 'core')}"
+    return f"{platform.system()} {platform.machine()}, {cpu_name()}, {_count(count_cpus(), 'core')}"
 
 
 def _commands(run: Path, experiment: AnyExperiment, name: str | None) -> Figure:
@@ -154,24 +152,6 @@ def _layers(model: nn.Module) -> Figure:
 def _shape(parameter: Any) -> str:
     """A shape such as 64 x 32."""
     return " x ".join(map(str, parameter.shape)) or "1"
-
-
-def _version(name: str) -> str | None:
-    """The version of an installed package."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_name() -> str:
-    """The processor's name, as the system has it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or "unknown processor")
 
 
 def duration(seconds: float) -> str:

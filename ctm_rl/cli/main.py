@@ -202,9 +202,9 @@ def _run_seeds(seeds: "Seeds", *, is_new: bool, options: Sequence[str] = ()) -> 
     """Trains several seeds, and writes and shows their results."""
     from rich.console import Console
 
-    from ctm_rl.agents.cluster.session import count_cpus
     from ctm_rl.agents.seeds.display import SeedsDisplay
     from ctm_rl.agents.seeds.processes import count_parallel, train_seeds
+    from ctm_rl.this_machine import count_cpus
 
     num_parallel = count_parallel(seeds, count_cpus())
     display = SeedsDisplay(seeds, Console())

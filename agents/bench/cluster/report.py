@@ -14,9 +14,9 @@ from ctm_rl.agents.bench.cluster.cost_model import (
 from ctm_rl.agents.bench.measure import Report, circumstances, running_ray
 from ctm_rl.agents.bench.settings import BenchOptions
 from ctm_rl.agents.bench.table import markdown_table
-from ctm_rl.agents.cluster.session import count_cpus
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.errors import UserError
+from ctm_rl.this_machine import count_cpus
 
 _GIGABIT = 1e9 / 8
 _MB = 1e6

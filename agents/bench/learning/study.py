@@ -16,11 +16,11 @@ from ctm_rl.agents.bench.learning.runs import Job, Processes, RunFailed, RunStop
 from ctm_rl.agents.bench.learning.tasks import env_steps_of
 from ctm_rl.agents.bench.machine import describe_circumstances
 from ctm_rl.agents.bench.output import check_writable
-from ctm_rl.agents.cluster.session import count_cpus
 from ctm_rl.agents.cluster.signals import StopRequest
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.errors import UserError, escape_controls, expand
+from ctm_rl.this_machine import count_cpus
 
 _POLL_SECONDS = 0.3
 _USUAL_PARALLEL = 2
