@@ -24,6 +24,9 @@ def sorting() -> AnsweringExperiment:
             nlm_hidden_dim=4,
             pairing="random-pairing",
             num_output_sync_neurons=64,
+            # What is emitted changes from tick to tick: sums over all ticks, and products alone, follow more slowly.
+            use_first_order=True,
+            start_decay_rate=1.0,
         ),
         learning=LearningSettings(loss="order", batch_size=64, lr=2e-3, num_warmup_steps=200, max_grad_norm=1.0),
         budget=BudgetConfig(env_steps=64 * 18_000),
@@ -45,6 +48,8 @@ def sorting_30() -> AnsweringExperiment:
             num_ticks=50,
             synapse_depth=4,
             num_output_sync_neurons=32,
+            use_first_order=False,
+            start_decay_rate=0.0,
         ),
         learning=LearningSettings(loss="order", batch_size=32, lr=1e-3, num_warmup_steps=5000),
         budget=BudgetConfig(env_steps=32 * 100_000),

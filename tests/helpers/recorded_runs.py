@@ -32,7 +32,10 @@ RUNS: dict[str, tuple[str, ...]] = {
     "parity": ("parity", *ANSWERING, *SYNC),
     "mazes": ("mazes", *ANSWERING, "--model.num-ticks", "5"),
     "qa-mnist": ("qa-mnist", *ANSWERING, *SYNC),
-    "sorting": ("sorting", *ANSWERING, "--model.num-output-sync-neurons", "16"),
+    "sorting": (
+        *("sorting", *ANSWERING, "--model.num-output-sync-neurons", "16"),
+        *("--model.use-first-order", "False", "--model.start-decay-rate", "0"),  # as it was recorded
+    ),
     "mnist": ("mnist", *ANSWERING),
     "parity-bandit": ("parity-bandit", *ANSWERING, *SYNC, "--bandit.num-epochs", "2"),
 }
