@@ -224,7 +224,6 @@ def _sync(title: str, values: np.ndarray, pairs: Pairs | None) -> Figure:
     found = sync_matrix(values, pairs)
     if found is not None:
         matrix, rows, columns = found
-        limit = float(np.nanmax(np.abs(matrix), initial=0.0)) or 1.0
         return Matrix(
             title=title,
             caption="How strongly each pair of neurons has moved together up to this tick, recent ticks counting more "
@@ -233,12 +232,10 @@ def _sync(title: str, values: np.ndarray, pairs: Pairs | None) -> Figure:
             x_label="neuron",
             y_label="neuron",
             palette="diverging",
-            limits=(-limit, limit),
             x_names=columns,
             y_names=rows,
         )
     kept = _spread(values.shape[1], MAX_SIDE)
-    limit = float(np.nanmax(np.abs(values[:, kept]), initial=0.0)) or 1.0
     names = [str(index) for index in kept.tolist()]
     if pairs is not None:
         names = [_name_of_pair(pairs, index) for index in kept.tolist()]
@@ -250,7 +247,6 @@ def _sync(title: str, values: np.ndarray, pairs: Pairs | None) -> Figure:
         x_label="tick",
         y_label="pair of neurons",
         palette="diverging",
-        limits=(-limit, limit),
         x_names=[str(tick + 1) for tick in range(len(values))],
         y_names=names,
         cursor="time",

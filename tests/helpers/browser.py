@@ -160,9 +160,15 @@ class Browser:
         sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
         return [url for url in sent if not url.startswith(("data:", "blob:", "chrome:"))]
 
-    def resize(self, width: int, height: int = 900) -> None:
-        """Gives the page a width and height in CSS pixels, those of a phone among them."""
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    def resize(self, width: int, height: int = 900, scale: float = 1) -> None:
+        """Gives the page a width and height in CSS pixels, those of a phone among them.
+
+        Args:
+            width: of the window.
+            height: of the window.
+            scale: pixels of the screen for each of them.
+        """
+        metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.frame()
         self.frame()

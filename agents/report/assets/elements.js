@@ -18,6 +18,12 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** The parts of a text in which no line breaks within an option or before a percent sign. @param {string} text */
+function proseOf(text) {
+  const parts = text.replace(/(\d) %/g, "$1\u00a0%").split(/(--[a-z][\w.-]*)/);
+  return parts.map((part, i) => (i % 2 ? make("span", { class: "option" }, part) : part));
+}
+
 /** A small square of a colour, for legends. @param {(colours: object) => string} choose */
 function makeSwatch(page, choose, shape = "line") {
   const swatch = make("span", { class: `swatch is-${shape}`, "aria-hidden": "true" });

@@ -77,7 +77,8 @@ function makeLineLegend(page, lines, isDotted, toggle) {
 function chartOptions(figure, lines, limits, width, colours) {
   const axis = {
     stroke: colours.soft,
-    font: canvasFont(11.5),
+    // In whole pixels: uPlot makes them larger on sharp screens, and reads no fractions.
+    font: canvasFont(12),
     labelFont: canvasFont(12),
     labelSize: 20,
     labelGap: 2,
@@ -86,7 +87,7 @@ function chartOptions(figure, lines, limits, width, colours) {
     gap: 6,
     values: (_plot, ticks, _axis, _space, step) => ticks.map((tick) => (tick === null ? "" : formatTick(tick, step))),
   };
-  const fitted = (_, values) => (values ? 12 + 6.6 * Math.max(...values.map((value) => value.length)) : 40);
+  const fitted = (_, values) => (values ? 12 + 6.9 * Math.max(...values.map((value) => value.length)) : 40);
   const [left, right] = limitsOf(lines.x);
   const numPoints = lines.x.length;
   return {

@@ -1,7 +1,21 @@
 /** Heat maps and points in a plane, which share the palettes and their bar. */
 
 const COLOUR_BAR_WIDTH = 12;
-const COLOUR_BAR_ROOM = 62;
+const COLOUR_BAR_GAP = 10;
+/** Between the bar and its values. */
+const COLOUR_BAR_INDENT = 6;
+
+/** The values beside a palette's bar: of its upper end, its middle and its lower end. @returns {string[]} */
+function colourBarTexts(limits) {
+  const [high, middle, low] = [limits[1], (limits[0] + limits[1]) / 2, limits[0]].map((value) => formatNumber(Number(value.toPrecision(3))));
+  return limits.isClipped ? [`≥ ${high}`, middle, `≤ ${low}`] : [high, middle, low];
+}
+
+/** How wide a palette's bar is with its values, and what is left free before and after it. */
+function colourBarRoom(limits) {
+  const longest = Math.max(...colourBarTexts(limits).map((text) => text.length));
+  return COLOUR_BAR_GAP + COLOUR_BAR_WIDTH + COLOUR_BAR_INDENT + Math.max(34, 7.4 * longest);
+}
 
 /** Paints a palette's bar with the values of its ends and, if it diverges, of its middle. */
 function paintColourBar(context, name, limits, { left, top, height }, colours) {
@@ -16,12 +30,10 @@ function paintColourBar(context, name, limits, { left, top, height }, colours) {
   context.font = canvasFont(11.5);
   context.textAlign = "left";
   context.textBaseline = "middle";
-  const marks = [[limits[1], 5, "≥ "], [limits[0], height - 5, "≤ "]];
-  if (height > 60) marks.push([(limits[0] + limits[1]) / 2, height / 2, ""]);
-  for (const [value, at, sign] of marks) {
-    const text = formatNumber(Number(value.toPrecision(3)));
-    context.fillText(limits.isClipped ? sign + text : text, left + COLOUR_BAR_WIDTH + 6, top + at);
-  }
+  const [high, middle, low] = colourBarTexts(limits);
+  const marks = [[high, 5], [low, height - 5]];
+  if (height > 60) marks.push([middle, height / 2]);
+  for (const [text, at] of marks) context.fillText(text, left + COLOUR_BAR_WIDTH + COLOUR_BAR_INDENT, top + at);
 }
 
 /** A matrix in the colours of a palette, a pixel for each value; NaN is transparent. @returns {HTMLCanvasElement} */
@@ -90,7 +102,7 @@ registerFigure(
 
     const boxOf = (width) => {
       const left = 24 + Math.min(width * 0.3, longest ? 8 + 6.4 * longest : 26);
-      const room = width - left - COLOUR_BAR_ROOM;
+      const room = width - left - colourBarRoom(limits);
       const isSquare = rows <= columns * 1.6 && columns <= rows * 1.6;
       const wide = isSquare ? Math.min(room, (380 * columns) / rows) : room;
       const least = figure.y_names.length ? 15 * Math.min(rows, 40) : 110;
@@ -101,7 +113,7 @@ registerFigure(
     const still = (context, width, _, colours) => {
       box = boxOf(width);
       paintMatrixAxes(context, box, rows, columns, figure, colours);
-      const bar = { left: box.left + box.width + 10, top: box.top, height: box.height };
+      const bar = { left: box.left + box.width + COLOUR_BAR_GAP, top: box.top, height: box.height };
       paintColourBar(context, figure.palette, limits, bar, colours);
       if (!isMoving) cells(context);
     };
@@ -183,7 +195,7 @@ registerFigure(
     const x = (value) => box.left + (box.width * (value - left)) / (right - left);
     const y = (value) => box.top + box.height * (1 - (value - bottom) / (top - bottom));
     const boxOf = (width) => {
-      const room = width - COLOUR_BAR_ROOM - 46;
+      const room = width - colourBarRoom(limits) - 46;
       return { left: 46, top: 6, width: room, height: Math.round(Math.min(380, room * 0.85)) };
     };
     const still = (context, width, _, colours) => {
@@ -200,7 +212,7 @@ registerFigure(
         context.fillText(formatTick(tick, ticks[1] - ticks[0] || 1), x(tick), box.top + box.height + 6);
       }
       if (figure.x_label) paintAxisLabel(context, figure.x_label, box.left + box.width / 2, box.top + box.height + 23, colours);
-      paintColourBar(context, "diverging", limits, { ...box, left: box.left + box.width + 10 }, colours);
+      paintColourBar(context, "diverging", limits, { ...box, left: box.left + box.width + COLOUR_BAR_GAP }, colours);
       if (!isMoving) dots(context, width, _, colours);
     };
     const dots = (context, _width, _height, colours) => {

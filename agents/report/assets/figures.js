@@ -79,7 +79,7 @@ class MountedFigure {
     }
     const parts = [this.body];
     if (figure.title) parts.unshift(make("h3", {}, figure.title));
-    if (figure.caption) parts.push(make("figcaption", {}, figure.caption));
+    if (figure.caption) parts.push(make("figcaption", {}, ...proseOf(figure.caption)));
     this.element = make("figure", { class: `figure kind-${figure.kind}${isWide ? " is-wide" : ""}` }, ...parts);
     this.element.dataset.kind = figure.kind;
     this.element.dataset.state = "waiting";

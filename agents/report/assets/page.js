@@ -3,7 +3,7 @@
 /** Paragraphs, separated by an empty line in the text. */
 function makeParagraphs(text) {
   const paragraphs = text.split(/\n\s*\n/).filter((paragraph) => paragraph.trim());
-  return paragraphs.map((paragraph) => make("p", {}, paragraph.trim()));
+  return paragraphs.map((paragraph) => make("p", {}, ...proseOf(paragraph.trim())));
 }
 
 function makeHeader(report) {

@@ -224,6 +224,17 @@ def check_calculations(page: Browser) -> None:
         [6, 7, 8, 9, 10, 11],
     ]
 
+    # Lines break neither within an option nor before a percent sign.
+    prose = "proseOf(arguments[0]).map((part) => part.className ? [part.className, part.textContent] : part)"
+    parts = ["in 95\u00a0% of steps, ", ["option", "--halt-certainty"], " 0.9 ends - so"]
+    assert calculate(page, prose, "in 95 % of steps, --halt-certainty 0.9 ends - so") == parts
+
+    # uPlot scales fonts of whole pixels alone for sharp screens.
+    fonts = (
+        "chartOptions({}, { x: [1, 2], all: [] }, [0, 1], 300, {}).axes.flatMap((axis) => [axis.font, axis.labelFont])"
+    )
+    assert all(re.search(r"(?<![.\d])\d+px", font) for font in calculate(page, fonts))
+
     # The sequential palette grows evenly lighter; the diverging one is symmetric in lightness about its middle.
     light = (
         "[...Array(11).keys()].map((i) => { const [r, g, b] = {}(i / 10, false); return 0.3 * r + 0.6 * g + 0.1 * b; })"
@@ -233,6 +244,11 @@ def check_calculations(page: Browser) -> None:
     lightness = np.array(calculate(page, light.replace("{}", "divergingColour")))
     assert np.all(np.diff(lightness[5:]) < 0)
     np.testing.assert_allclose(lightness, lightness[::-1], atol=20)
+
+    # The values beside a palette's bar have room, those of a clipped one too.
+    clipped = "Object.assign([-0.692, 0.692], { isClipped: true })"
+    assert calculate(page, f"colourBarTexts({clipped})") == ["≥ 0.692", "0", "≤ −0.692"]
+    assert calculate(page, f"colourBarRoom({clipped})") > 80 > calculate(page, "colourBarRoom([0, 1])")
 
     # Two heads on a grid of 2 x 3: the first looks at one cell, the second nowhere.
     attention = np.full((1, 2, 2, 3), np.nan)
