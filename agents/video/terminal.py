@@ -1,5 +1,6 @@
 """Frames and thinking as text: half blocks in 24-bit or 256 colours, or one plain line for each step."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -145,8 +146,8 @@ def plain_line(player: Player, shown: Shown, *, with_thinking: bool) -> str:
     ticks = shown.recorded.ticks
     values: dict[str, Any] = {"value": ticks.value[-1], "certainty": ticks.certainty[-1]}
     bars = bars_of(player.policy.actions, player.action_names, shown)
-    chosen = next((bar for bar in bars if bar.is_chosen and bar.span is None), None)
-    if chosen is not None:
-        values = {"probability": chosen.value, **values}
+    chosen = [bar.value for bar in bars if bar.is_chosen and bar.span is None]
+    if chosen:
+        values = {"probability": math.prod(chosen), **values}  # of all choices together
     known = [f"{name} {value:.3f}" for name, value in values.items() if np.isfinite(value)]
     return "  ".join([line, *known, f"ticks {shown.recorded.ticks_used}"])

@@ -4,10 +4,14 @@ import io
 import re
 
 import numpy as np
+import pytest
+from counting_env import Counting
+from gymnasium.spaces import MultiDiscrete
 from rich.console import Console
 from small_player import COUNTING, player_for
 
 from ctm_rl.agents.video.terminal import TerminalScreen, half_blocks, plain_line
+from ctm_rl.agents.video.thinking import bars_of
 
 RANDOM = np.random.default_rng(3).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
@@ -68,3 +72,13 @@ def test_a_step_is_one_plain_line() -> None:
     more = plain_line(player, first, with_thinking=True)
     assert more.startswith(f"{line}  probability 0.")
     assert more.endswith(f"certainty {first.recorded.ticks.certainty[-1]:.3f}  ticks 2")
+
+
+def test_the_probability_of_several_choices_is_that_of_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counting, "action_space", MultiDiscrete([3, 4]))
+    monkeypatch.setattr(Counting, "step", lambda self, action: (self.observation, 0.0, True, False, {}))
+    player = player_for(COUNTING)
+    (shown,) = player.play(render=False)
+    bars = bars_of(player.policy.actions, player.action_names, shown)
+    line = plain_line(player, shown, with_thinking=True)
+    assert f"  probability {bars[0].value * bars[1].value:.3f}  value " in line
