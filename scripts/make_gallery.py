@@ -47,6 +47,8 @@ class Picture(NamedTuple):
     """What is to be seen, in a sentence."""
     titles: Sequence[str]
     """Of the figures, in this order; those that the page has not are left out."""
+    sample: int = 0
+    """Which sample or episode of the page, from 0; right and wrong ones take turns."""
     share: float = 0.5
     """How far in its time."""
     columns: int = 3
@@ -71,7 +73,8 @@ class Film(NamedTuple):
 PICTURES = {
     "mazes": Picture(
         "Where the heads look in a maze that the machine never saw, and the route that it answers.",
-        ("Maze", "Certainty", "Probability of the right class of each element", "Neurons"),
+        ("Maze", "Certainty", "Neurons by similarity (PCA)", "Neurons"),
+        share=1.0,
     ),
     "minigrid-doorkey": Picture(
         "An agent with a key before a door, in the middle of an episode: what happens, what it is shown of it, what it "
@@ -90,7 +93,8 @@ PICTURES = {
         share=0.7,
     ),
     "minigrid-memory": Picture(
-        "An object is seen once at the start; at the end of the corridor the agent turns to its like.",
+        "A key was seen at the start; at the end of the corridor, where it is out of sight, the agent turns away from "
+        "the ball.",
         ("What happens", "What it sees", "Output synchronisation", "Neurons"),
         share=0.6,
     ),
@@ -111,10 +115,10 @@ PICTURES = {
     ),
     "qa-mnist": Picture(
         "Digits and operations are shown one by one, and then the answer is asked for.",
-        ("What is shown when", "Where it looks", "Probability of each class", "Certainty", "Neurons"),
-        share=1.0,
+        ("What is shown when", "Where it looks", "Neurons by similarity (PCA)", "Certainty", "Neurons"),
+        share=0.25,
     ),
-    "mnist": Picture("A digit: where the machine looks, and how sure it is of each class.", ANSWERING, share=1.0),
+    "mnist": Picture("A digit: where the machine looks, and how sure it is of each class.", ANSWERING, share=0.43),
 }
 """Of each run, in the order of the page; other runs come after them, with ``DEFAULT``."""
 DEFAULT = Picture("What it sees, and what it makes of it.", (*ACTING, *ANSWERING))
@@ -155,6 +159,8 @@ def arrange(page: Any, shown: Picture) -> Any:
     Raises:
         UserError: there are none.
     """
+    for _ in range(shown.sample):
+        page.press("n")
     is_there = page.run(
         """
         const [titles, columns, share] = arguments;
@@ -171,7 +177,7 @@ def arrange(page: Any, shown: Picture) -> Any:
           .sample .grid { margin: 0; padding: 20px 20px 0; }
           .sample .grid { grid-template-columns: repeat(${columns}, minmax(0, 1fr)); }`);
         document.adoptedStyleSheets.push(style);
-        const slider = document.querySelector("input[type=range]");
+        const slider = document.querySelector(".bar input[type=range]");
         slider.value = Math.round(slider.max * share);
         slider.dispatchEvent(new Event("input", { bubbles: true }));
         return figures.some((figure) => placeOf(figure) >= 0);

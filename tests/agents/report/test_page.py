@@ -247,7 +247,7 @@ def check_calculations(page: Browser) -> None:
 
     # The values beside a palette's bar have room, those of a clipped one too.
     clipped = "Object.assign([-0.692, 0.692], { isClipped: true })"
-    assert calculate(page, f"colourBarTexts({clipped})") == ["≥ 0.692", "0", "≤ −0.692"]
+    assert calculate(page, f"colourBarTexts({clipped})") == ["≥ 0.692", "0", "≤ \u22120.692"]
     assert calculate(page, f"colourBarRoom({clipped})") > 80 > calculate(page, "colourBarRoom([0, 1])")
 
     # Two heads on a grid of 2 x 3: the first looks at one cell, the second nowhere.
