@@ -18,7 +18,7 @@ from ctm_rl.errors import UserError
 
 INCIDENTAL = (
     *("name", "seed", "run_dir", "address", "placement", "storage", "logger", "profile"),
-    *("checkpoint_minutes", "checkpoint_iterations", "keep_checkpoints"),
+    *("checkpoint_minutes", "checkpoint_iterations", "keep_checkpoints", "video_every"),
 )
 """Fields of an experiment that say where a run is and what it writes, not what it learns."""
 _KIND = "model.kind"

@@ -18,7 +18,7 @@ from ctm_rl.agents.report.compare.compare import make_comparison
 from ctm_rl.agents.report.document import Document, Line, Lines, Section, Table
 from ctm_rl.agents.report.report import ReportOptions
 from ctm_rl.agents.report.scored import MIN_COUNT
-from ctm_rl.agents.run_directory.directory import METRICS_FILE, config_of, write_config
+from ctm_rl.agents.run_directory.directory import CONFIG_FILE, METRICS_FILE, config_of, write_config
 from ctm_rl.agents.run_directory.progress import describe_return
 from ctm_rl.agents.seeds.options import SeedOptions
 from ctm_rl.agents.seeds.plan import EXPERIMENT_FILE, SEEDS_FILE
@@ -263,6 +263,8 @@ def test_policies_play_the_same_episodes(tmp_path: Path) -> None:
 
 def test_policies_that_differ_in_seeds_have_an_interval_over_seeds(tmp_path: Path) -> None:
     paths = [write_policy(tmp_path / f"seed-{seed}", seed) for seed in (1, 2)]
+    config = json.loads((paths[1] / CONFIG_FILE).read_text())
+    (paths[1] / CONFIG_FILE).write_text(json.dumps({**config, "video_every": 9}))  # which changes no training
     document = make_comparison(paths, ReportOptions(episodes=5))
     means = [evaluate(path, episodes=5)["episode_return_mean"] for path in paths]
     found = table(document, "returns", "Differences from ctm")["ctm"]
