@@ -17,6 +17,7 @@ from ctm_rl.agents.evaluation.run_environment import changed_env, held_out_task
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
 from ctm_rl.agents.experiments.serialise import AnyExperiment
+from ctm_rl.agents.experiments.storage_url import mask_secrets
 from ctm_rl.agents.report.answering import AnsweringOptions, answering_sections
 from ctm_rl.agents.report.browser_model import live_section
 from ctm_rl.agents.report.curves import learning_curves
@@ -178,7 +179,7 @@ def run_sections(run: Path, found: Found, notes: list[str]) -> list[Section]:
 def document_of(run: Path, found: Found, notes: Sequence[str], sections: Sequence[Section]) -> Document:
     """The report of a run with these sections."""
     name = run.resolve().name if found.experiment is None else found.experiment.name
-    return Document(title=name, subtitle=_describe(run, found), notes=notes, sections=sections)
+    return Document(title=name, subtitle=_describe(run, found), notes=[*map(mask_secrets, notes)], sections=sections)
 
 
 def _describe(run: Path, found: Found) -> str:

@@ -64,7 +64,7 @@ def _experiment_facts(experiment: AnyExperiment | None, model: nn.Module | None)
     if experiment is not None:
         kind = "learns to act" if isinstance(experiment, ActingExperiment) else "learns to answer"
         facts.append(("experiment", f"{experiment.name}, {kind}"))
-        kwargs = f" {json.dumps(experiment.env.kwargs)}" if experiment.env.kwargs else ""
+        kwargs = f" {mask_secrets(json.dumps(experiment.env.kwargs))}" if experiment.env.kwargs else ""
         facts.append(("environment", f"{experiment.env.id}{kwargs}"))
     config: Any = getattr(model, "config", None)
     config = experiment.model if config is None and experiment is not None else config

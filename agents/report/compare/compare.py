@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ctm_rl.agents.experiments.storage_url import mask_secrets
 from ctm_rl.agents.report.compare.acting import acting_sections, with_interval
 from ctm_rl.agents.report.compare.answering import NOTHING, answering_sections
 from ctm_rl.agents.report.compare.contenders import ComparedRun, Contender, differences, read_contenders
@@ -66,7 +67,8 @@ def make_comparison(paths: Sequence[str | Path], options: ReportOptions, *, eval
     sections.append(_speed_section(contenders, found))
     names = ", ".join(contender.name for contender in contenders)
     title = f"{_task_name(runs)}: {names}" if is_one_task else names
-    return Document(title=title, subtitle=f"{len(runs)} runs of ctm_rl compared", notes=notes, sections=sections)
+    subtitle = f"{len(runs)} runs of ctm_rl compared"
+    return Document(title=title, subtitle=subtitle, notes=[*map(mask_secrets, notes)], sections=sections)
 
 
 def _task_name(runs: Sequence[ComparedRun]) -> str:

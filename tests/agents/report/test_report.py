@@ -10,7 +10,7 @@ from answering_runs import small_experiment, write_run
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.experiments.answering import TaskConfig
 from ctm_rl.agents.report.document import Code, Document, Section, Table
-from ctm_rl.agents.report.report import ReportOptions, make_report
+from ctm_rl.agents.report.report import Found, ReportOptions, document_of, make_report
 from ctm_rl.agents.report.run_facts import facts_section
 from ctm_rl.agents.run_directory.directory import CONFIG_FILE, config_of, write_config
 from ctm_rl.checkpoints import store
@@ -93,6 +93,16 @@ def test_a_run_without_a_path_is_named_and_not_resumed() -> None:
         "ctm-rl train --config zoo:mazes --run-dir runs/mazes-again",
         "ctm-rl evaluate zoo:mazes",
     ]
+
+
+def test_a_page_has_no_secrets_of_addresses() -> None:
+    experiment = small_experiment("parity")
+    env = replace(experiment.env, kwargs={"source": "https://me:swordfish@host/data"})
+    figures = facts_section(Path("run"), replace(experiment, env=env), [], None, None).figures
+    document = document_of(Path("run"), Found(None, None, None), ["https://me:swordfish@host is gone."], [])
+    for part in (figures, document.notes):
+        assert "https://" in str(part)
+        assert "swordfish" not in str(part)
 
 
 @pytest.mark.parametrize("name", ["ctm_sort.pt", "ctm_parity_random.pt"])
