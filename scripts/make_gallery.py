@@ -37,7 +37,7 @@ PICTURE_QUALITY = 82
 WIDTH, HEIGHT, SCALE = 1020, 1600, 1.25
 """Of the window in which figures are drawn, in CSS pixels; and pixels for each of them."""
 ACTING = ("What happens", "What it sees", "Action probabilities", "Neurons")
-ANSWERING = ("Where it looks", "Probability of each class", "Certainty", "Neurons")
+ANSWERING = ("What it attends to", "Probability of each class", "Certainty", "Neurons")
 
 
 class Picture(NamedTuple):
@@ -115,7 +115,7 @@ PICTURES = {
     ),
     "qa-mnist": Picture(
         "Digits and operations are shown one by one, and then the answer is asked for.",
-        ("What is shown when", "Where it looks", "Neurons by similarity (PCA)", "Certainty", "Neurons"),
+        ("What is shown when", "What it attends to", "Neurons by similarity (PCA)", "Certainty", "Neurons"),
         share=0.25,
     ),
     "mnist": Picture("A digit: where the machine looks, and how sure it is of each class.", ANSWERING, share=0.43),

@@ -47,8 +47,8 @@ _CHARTS = (
         "Return in evaluations",
         "return",
         ("eval_return_mean",),
-        "Mean of each evaluation, where its weights were; the band is one standard deviation of the episodes to either "
-        "side.",
+        "Mean of each evaluation, at the environment steps that the evaluated weights had learned from; the band is "
+        "one standard deviation of the episodes to either side.",
     ),
     _Chart("Successes", "share", ("success_rate", "eval_success_rate"), "", (0.0, 1.0)),
     _Chart("Length of episodes", "steps", ("episode_length_mean", "eval_length_mean")),

@@ -37,7 +37,7 @@ def image_picture(shown: Shown) -> Picture:
     attention = shown.attention
     has_map = attention is not None and attention.ndim == 4
     return Picture(
-        title="Where it looks",
+        title="What it attends to",
         caption="The image, and the attention of each head over it at this tick, with the path of its centre."
         if has_map
         else "The image.",

@@ -96,7 +96,7 @@ def question_sample(shown: Shown, config: AnswerConfig, names: Sequence[str]) ->
         place = np.minimum(np.arange(shown.num_places) // each, num_digits)
         figures.append(
             Picture(
-                title="Where it looks",
+                title="What it attends to",
                 caption="The digit that is shown at this tick, with the attention of each head; dark once no digit is "
                 "shown.",
                 images=images,

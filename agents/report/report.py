@@ -123,10 +123,10 @@ def warnings_in(notes: list[str]) -> Iterator[None]:
 def _make_report(place: Path, run: Path, options: ReportOptions, notes: list[str]) -> Document:
     """See ``make_report``."""
     if options.checkpoint is not None:
-        find(place, options.checkpoint)  # who names one that is not there is told so
+        find(place, options.checkpoint)  # a checkpoint that was named and is not there is an error
     found = find_trained(run, place, options, notes)
     _check_options(found.trained, options)
-    # what has been asked for and cannot be had is no mere gap
+    # what was asked for and cannot be made is an error, not a note
     is_asked = bool(options.env_kwargs) or options.human is not None
     refused = () if is_asked else (UserError,)
     sections = tried(notes, lambda: model_sections(found, run, options, notes), refused) or []

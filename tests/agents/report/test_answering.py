@@ -142,7 +142,7 @@ def test_questions_show_each_part_when_the_model_sees_it() -> None:
         assert [span.start for span in (*digits, *asked)] == [2 * place for place in range(len(digits) + len(asked))]
         assert (answer.start, answer.end) == (2 * (len(digits) + len(asked)), sample.num_places)
         assert answer.verdict == sample.verdict
-        picture = figure(sample, "Where it looks", Picture)
+        picture = figure(sample, "What it attends to", Picture)
         assert picture.attention is not None
         assert np.isnan(picture.attention[2 * len(digits) :].astype(np.float64)).all()
 
@@ -187,7 +187,7 @@ def test_images_of_people_are_compared_with_the_model() -> None:
     check_times(sample)
     bars = figure(sample, "Probability of each class", Bars)
     np.testing.assert_allclose(np.sum(bars.values, axis=1), 1, rtol=1e-5)
-    assert figure(sample, "Where it looks", Picture).attention is not None
+    assert figure(sample, "What it attends to", Picture).attention is not None
 
 
 def test_right_and_wrong_samples_take_turns() -> None:
