@@ -215,6 +215,7 @@ def write_entry(name: str, recipe: Recipe, run: Path, place: Path, entry: Path) 
     store.write(target, slim(state, experiment, set(learned)))
     num_differing = compare(run, place, entry)
     if num_differing:
+        shutil.rmtree(entry / store.FOLDER)
         store.write(target, slim(state, experiment, set()))
     reached = next(line for line in reversed(lines) if line["iteration"] <= iteration)
     options = ["--deterministic"] if recipe.is_acting else ["--episodes", str(NUM_SAMPLES)]

@@ -59,6 +59,13 @@ def test_an_entry_is_made_by_its_recipe_and_holds_no_place_of_a_machine(name: st
     assert not any(re.search(r"\"/(?!/)|/(tmp|home|root|work|mnt)/", text) for text in texts)
 
 
+@pytest.mark.parametrize("name", names())
+def test_an_entry_holds_one_checkpoint_and_no_leftovers(name: str) -> None:
+    checkpoint, *others = (FOLDER / name / store.FOLDER).iterdir()
+    assert others == []
+    assert sorted(file.name for file in checkpoint.iterdir()) == [store.STATE_FILE, store.TENSORS_FILE]
+
+
 def test_the_zoo_is_small() -> None:
     assert sum(make_zoo.size_of(FOLDER / name) for name in names()) <= make_zoo.MAX_BYTES == 8_000_000
     assert set(names()) <= set(RECIPES)
@@ -121,6 +128,7 @@ def test_weights_that_answer_otherwise_in_half_precision_stay_as_they_are(
     monkeypatch.setattr(make_zoo, "compare", lambda *_: 3)
     results = make_zoo.pack("parity", Recipe("accuracy", 0.0), [zoo.parent / "answering"], zoo / "parity")
     assert (results["weights"], results["half_precision"]["differing"]) == ("float32", 3)
+    assert len(list((zoo / "parity" / store.FOLDER).iterdir())) == 1
     packed, before = weights_of(zoo / "parity"), weights_of(zoo.parent / "answering")
     assert all(torch.equal(packed[name], before[name]) for name in before)
 
