@@ -104,7 +104,7 @@ def play_all(
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Has torch compute in one thread: the products of a policy are too small for several.
+    """Has torch compute in one thread: the products of policies and small models are too small for several.
 
     Several threads take ten times as long on a busy machine.
     """

@@ -13,6 +13,7 @@ from torch import nn
 
 from ctm_rl.agents.evaluation.answers import EvaluationTask, evaluation_task_of
 from ctm_rl.agents.evaluation.load import Trained, load_trained
+from ctm_rl.agents.evaluation.play import one_thread
 from ctm_rl.agents.evaluation.run_environment import changed_env, held_out_task
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.answering import AnsweringExperiment
@@ -85,7 +86,7 @@ def make_report(path: str | Path, options: ReportOptions) -> Document:
     run = run_of(place)
     check_is_run(run)
     notes: list[str] = []
-    with warnings_in(notes):
+    with warnings_in(notes), one_thread():
         return _make_report(place, run, options, notes)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ctm_rl.agents.evaluation.play import one_thread
 from ctm_rl.agents.experiments.storage_url import mask_secrets
 from ctm_rl.agents.report.compare.acting import acting_sections, with_interval
 from ctm_rl.agents.report.compare.answering import NOTHING, answering_sections
@@ -52,7 +53,7 @@ def make_comparison(paths: Sequence[str | Path], options: ReportOptions, *, eval
         notes.append(f"There are {len(contenders)} lines and {NUM_COLOURS} colours; legends show and hide lines.")
     found: dict[str, Measured] = {}
     if evaluate:
-        with warnings_in(notes):
+        with warnings_in(notes), one_thread():
             found = measure(runs, options, notes)
     answered = {name: result for name, result in found.items() if isinstance(result, Scored)}
     played = {name: result for name, result in found.items() if isinstance(result, Played)}

@@ -9,6 +9,7 @@ from answering_runs import small_experiment, write_run
 
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.experiments.answering import TaskConfig
+from ctm_rl.agents.report import report as reports
 from ctm_rl.agents.report.document import Code, Document, Section, Table
 from ctm_rl.agents.report.report import Found, ReportOptions, document_of, make_report
 from ctm_rl.agents.report.run_facts import facts_section
@@ -128,3 +129,16 @@ def test_experiments_of_the_package_have_sizes(tmp_path: Path) -> None:
     document = make_report(tmp_path, ReportOptions())
     assert facts(document)["model"] == "ctm, 64 neurons, memory of 10 ticks, 2 ticks, encoder auto"
     assert len(document.notes) == 2
+
+
+def test_figures_are_made_in_one_thread(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(Path("run"), small_experiment("parity", kind="mlp"))
+    made, seen = reports.model_sections, []
+    monkeypatch.setattr(reports, "model_sections", lambda *args: seen.append(torch.get_num_threads()) or made(*args))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        make_report("run", ReportOptions(samples=1, episodes=10))
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
