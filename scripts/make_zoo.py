@@ -54,7 +54,10 @@ NUM_DIGITS = 6
 """Significant digits of metrics that are kept."""
 _PACKAGES = ("python", "ctm-rl", "torch", "ray", "gymnasium", "numpy")
 """What versions are kept of."""
-_FREE = ("seed", "run_dir", "logger", "num_threads", "keep_checkpoints", "checkpoint_minutes", "checkpoint_iterations")
+_FREE = (
+    *("seed", "run_dir", "logger", "num_threads", "video_every"),
+    *("keep_checkpoints", "checkpoint_minutes", "checkpoint_iterations"),
+)
 """Fields of an experiment that may differ from the recipe."""
 
 

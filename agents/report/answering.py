@@ -230,7 +230,7 @@ def describe_peaks(counts: Sequence[int]) -> str:
     """
     peaks = [peak + 1 for peak in find_peaks(counts)]
     if len(peaks) == 2:
-        return f"There are two peaks, at ticks {peaks[0]} and {peaks[1]}: easy samples and hard ones."
+        return f"There are two peaks, at ticks {peaks[0]} and {peaks[1]}."
     return f"There is one peak, at tick {peaks[0]}." if peaks else ""
 
 

@@ -22,6 +22,7 @@ from ctm_rl.agents.run_directory.directory import CONFIG_FILE, METRICS_FILE, is_
 from ctm_rl.agents.run_directory.metrics_file import last_row
 from ctm_rl.agents.run_directory.progress import used_share
 from ctm_rl.checkpoints import store
+from ctm_rl.errors import UserError
 
 REST = 4.0
 """After figures of a model that took t seconds to make, the next ones are made t times this later at the earliest: the
@@ -127,11 +128,17 @@ class Watched:
             notes.append(f"Figures of the model are still those of iteration {self._looked_into[0]}.")
         try:
             of_run = run_sections(self.run, self._found, notes)
-            document = document_of(self.run, self._found, notes, [*self._sections, *of_run])
-            page = render_page(document).encode()
+            page = self._render(notes, [*self._sections, *of_run], of_run).encode()
         except _FAILURES:  # it is being written, or gone: the page stays
             return
         self.current = Snapshot(self.current.version + 1, page)
+
+    def _render(self, notes: list[str], sections: list[Section], fewer: list[Section]) -> str:
+        """The page; if it would be too large, that of fewer sections, with a note that says why."""
+        try:
+            return render_page(document_of(self.run, self._found, notes, sections))
+        except UserError as error:
+            return render_page(document_of(self.run, self._found, [*notes, _as_note(error)], fewer))
 
 
 def marks_of(run: Path) -> Marks:

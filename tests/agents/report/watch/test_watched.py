@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from answering_runs import small_experiment, untrained, write_run
 
+from ctm_rl.agents.report.document import Document
+from ctm_rl.agents.report.page import render_page
 from ctm_rl.agents.report.report import ReportOptions
 from ctm_rl.agents.report.watch import watched as watching
 from ctm_rl.agents.report.watch.watched import REST, Watched, describe_state
@@ -144,6 +146,21 @@ def test_a_failure_is_a_note(run: Path, error: Exception, monkeypatch: pytest.Mo
     assert names_of(watched) == ["learning", "run"]
     (note,) = [note for note in content_of(watched)["notes"] if note.startswith("There are no figures of the model: ")]
     assert str(error) in note
+
+
+def test_a_page_that_would_be_too_large_says_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def render(document: Document) -> str:
+        if any(section.samples for section in document.sections):
+            raise UserError("the page would take 9 MB.")
+        return render_page(document)
+
+    add_checkpoint(run, 1)
+    monkeypatch.setattr(watching, "render_page", render)
+    watched = Watched(run, OPTIONS)
+    watched.update()
+    assert watched.update()
+    assert names_of(watched) == ["learning", "run"]
+    assert content_of(watched)["notes"][-1] == "the page would take 9 MB."
 
 
 def test_a_run_that_is_gone_keeps_its_last_page(run: Path) -> None:
