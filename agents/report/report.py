@@ -86,7 +86,7 @@ def make_report(path: str | Path, options: ReportOptions) -> Document:
     run = run_of(place)
     check_is_run(run)
     notes: list[str] = []
-    with warnings_in(notes), one_thread():
+    with warnings_in(notes):
         return _make_report(place, run, options, notes)
 
 
@@ -238,6 +238,7 @@ def _describe_missing_metrics(run: Path, experiment: AnyExperiment | None) -> st
     return f"{run} has no line in {METRICS_FILE} yet: there are no learning curves."
 
 
+@one_thread()
 def model_sections(found: Found, run: Path, options: ReportOptions, notes: list[str]) -> list[Section]:
     """The sections of a model of either kind, what moves first; none where there is no model.
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ctm_rl.agents.evaluation.play import one_thread
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.report.document import Section
 from ctm_rl.agents.report.page import render_page
@@ -112,7 +111,7 @@ class Watched:
         started = self._clock()
         notes: list[str] = []
         sections: list[Section] = []
-        with warnings_in(notes), one_thread():
+        with warnings_in(notes):
             try:
                 sections = model_sections(self._found, self.run, self._options, notes)
             except Exception as error:  # whatever an environment may raise: the curves go on

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,8 +134,10 @@ def test_experiments_of_the_package_have_sizes(tmp_path: Path) -> None:
 
 def test_figures_are_made_in_one_thread(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(Path("run"), small_experiment("parity", kind="mlp"))
-    made, seen = reports.model_sections, []
-    monkeypatch.setattr(reports, "model_sections", lambda *args: seen.append(torch.get_num_threads()) or made(*args))
+    make, seen = reports.answering_sections, []
+    monkeypatch.setattr(
+        reports, "answering_sections", lambda *args: seen.append(torch.get_num_threads()) or made(*args)
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
