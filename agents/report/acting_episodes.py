@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, features
 
+from ctm_rl.agents.evaluation.frames import shrink
 from ctm_rl.agents.evaluation.play import seeds_of_episodes
 from ctm_rl.agents.evaluation.recorded_episode import RecordedStep, play_recorded_batch, replay_frames
 from ctm_rl.agents.experiments.acting import EnvConfig
@@ -227,7 +228,7 @@ def frames_of(policy: Policy, config: EnvConfig, episode: Episode) -> list[np.nd
     """
     shown = {number: episode.observations[number] for number in episode.shown}
     frames = replay_frames(policy, config, episode.seed, episode.actions, shown)
-    return [_shrunk(frame, FRAME_SIDES[0]) for _, frame in frames]
+    return [shrink(frame, FRAME_SIDES[0]) for _, frame in frames]
 
 
 def compress_frames(frames: Sequence[np.ndarray], max_bytes: float) -> Frames:
@@ -243,10 +244,10 @@ def compress_frames(frames: Sequence[np.ndarray], max_bytes: float) -> Frames:
     size = frames[0].shape[:2]
     frames = [frame if frame.shape[:2] == size else _resized(frame, size) for frame in frames]
     for side in FRAME_SIDES[:-1]:
-        compressed = compress([_shrunk(frame, side) for frame in frames])
+        compressed = compress([shrink(frame, side) for frame in frames])
         if sum(map(len, compressed.images.files)) <= max_bytes:
             return compressed
-    return compress([_shrunk(frame, FRAME_SIDES[-1]) for frame in frames])
+    return compress([shrink(frame, FRAME_SIDES[-1]) for frame in frames])
 
 
 def compress(images: Sequence[np.ndarray]) -> Frames:
@@ -278,15 +279,6 @@ def _saved(image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, **options)
     return buffer.getvalue()
-
-
-def _shrunk(image: np.ndarray, side: int) -> np.ndarray:
-    """An image whose longest side is at most this, [H, W, 3]."""
-    height, width = image.shape[:2]
-    if max(height, width) <= side:
-        return image
-    factor = side / max(height, width)
-    return _resized(image, (max(1, round(height * factor)), max(1, round(width * factor))))
 
 
 def _resized(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

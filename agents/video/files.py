@@ -11,7 +11,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from ctm_rl.agents.video.frames import pad
+from ctm_rl.agents.evaluation.frames import pad
 from ctm_rl.errors import UserError
 
 MP4, GIF, WEBP = ".mp4", ".gif", ".webp"

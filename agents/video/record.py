@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ctm_rl.agents.evaluation.frames import enlarge
 from ctm_rl.agents.evaluation.silent_pygame import silent_pygame
 from ctm_rl.agents.video.files import INSTALL, MP4, WEBP, has_mp4, writing
-from ctm_rl.agents.video.frames import enlarge
 from ctm_rl.agents.video.player import Player, Shown
 from ctm_rl.agents.video.thinking import ThinkingPanel
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ctm_rl.agents.evaluation.frames import shrink
 from ctm_rl.agents.evaluation.silent_pygame import silent_pygame
 from ctm_rl.agents.loggers.protocol import LoggedVideo
 from ctm_rl.agents.video.files import GIF, MP4, WEBP, AnimationWriter, has_mp4, writing
-from ctm_rl.agents.video.frames import shrink
 from ctm_rl.agents.video.player import Player
 
 MAX_SIDE, GIF_SIDE = 320, 160

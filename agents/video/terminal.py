@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from ctm_rl.agents.video.frames import fit
+from ctm_rl.agents.evaluation.frames import fit
 from ctm_rl.agents.video.player import Player, Shown
 from ctm_rl.agents.video.thinking import Bar, action_text, bars_of, likeliest, short_number, shorten
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from ctm_rl.agents.video.frames import fit
+from ctm_rl.agents.evaluation.frames import fit
 from ctm_rl.agents.video.player import Shown
 from ctm_rl.spaces.actions import Actions, Choices, Numbers
 

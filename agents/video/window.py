@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ctm_rl.agents.video.frames import fit
+from ctm_rl.agents.evaluation.frames import fit
 
 _HAS_DISPLAY = sys.platform in ("darwin", "win32")
 """Elsewhere, variables of the environment say so."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ctm_rl.agents.video.frames import enlarge, fit, pad, shrink
+from ctm_rl.agents.evaluation.frames import enlarge, fit, pad, shrink
 
 CHECKED = np.kron([[0, 255], [255, 0]], np.ones((4, 6))).astype(np.uint8)[..., None].repeat(3, axis=2)
 
