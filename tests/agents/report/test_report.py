@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -136,7 +135,7 @@ def test_figures_are_made_in_one_thread(place: Path, monkeypatch: pytest.MonkeyP
     write_run(Path("run"), small_experiment("parity", kind="mlp"))
     make, seen = reports.answering_sections, []
     monkeypatch.setattr(
-        reports, "answering_sections", lambda *args: seen.append(torch.get_num_threads()) or made(*args)
+        reports, "answering_sections", lambda *args: seen.append(torch.get_num_threads()) or make(*args)
     )
     before = torch.get_num_threads()
     torch.set_num_threads(2)
