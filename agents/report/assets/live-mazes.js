@@ -1,6 +1,7 @@
 /** A maze that can be drawn, and the machine that finds a route through it. */
 
 const MAX_APPLICATIONS = 20;
+const FIRST_SEED = 5;
 const APPLICATION_PAUSE = 900;
 const LARGEST_MAZE = 39;
 const MAZE_TRAIL = "#59636e";
@@ -14,7 +15,7 @@ class LiveMaze {
   constructor(machine) {
     this.machine = machine;
     this.numTicks = machine.model.num_ticks;
-    this.generate(machine.model.data.size, 1);
+    this.generate(machine.model.data.size, FIRST_SEED);
   }
 
   /** Sizes that the machine can read: all odd ones, or the one that its position encoding is for. */
@@ -166,7 +167,7 @@ function drawLiveMaze(element, machine, page) {
   const player = makeTickPlayer(page, live.numTicks, () => refresh());
   const makeHeads = () => makeHeadSwitches(page, live.attention.shape[1], () => refresh(), live.grid);
   let heads = makeHeads();
-  const seed = make("input", { type: "number", min: 0, step: 1, value: 1, change: () => renew(0) });
+  const seed = make("input", { type: "number", min: 0, step: 1, value: FIRST_SEED, change: () => renew(0) });
 
   const moving = (context, width, _, colours) => {
     const scale = width / live.maze.size;
