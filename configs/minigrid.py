@@ -14,7 +14,8 @@ def _small(name: str, env_id: str, env_steps: int, *, num_ticks: int = 2) -> Act
         base,
         name=name,
         env=EnvConfig(id=env_id, wrappers=("grid-image",), stagger_episodes=True),
-        model=replace(base.model, num_ticks=num_ticks, feature_dim=16),
+        # a critic of its own costs as much again, and has not been measured here
+        model=replace(base.model, num_ticks=num_ticks, feature_dim=16, critic="shared"),
         # a goal is worth at most 1, once: scaled down, it would be smaller than the first errors of the values
         ppo=PPOSettings(is_lr_annealed=True, num_epochs=8, reward_scale=1.0),
         budget=BudgetConfig(env_steps=env_steps),

@@ -408,8 +408,9 @@ class PolicyConfig(CoreConfig):
     def recommended(cls) -> "PolicyConfig":
         """A small policy with the parts that need the fewest environment steps, see docs/results/what-it-took.md.
 
-        The defaults of the fields are the published machine. Instead, vectors are normalised and not encoded, and the
-        heads read first-order terms beside the synchronisation, both mostly of the last ticks to begin with.
+        The defaults of the fields are the published machine. Instead, vectors are normalised and not encoded, the heads
+        read first-order terms beside the synchronisation, both mostly of the last ticks to begin with, and the critic
+        has a core of its own.
         """
         return cls(
             num_neurons=64,
@@ -418,6 +419,7 @@ class PolicyConfig(CoreConfig):
             normalize_observations=True,
             use_first_order=True,
             start_decay_rate=1.0,
+            critic="own",
             max_seq_len=32,
         )
 

@@ -54,6 +54,8 @@ def test_all_but_the_published_experiments_have_what_was_found_to_learn_fastest(
     parts = model.normalize_observations, model.use_first_order, model.start_decay_rate
     assert parts == ((False, False, 0.0) if is_published else (True, True, 1.0))
     assert experiment.ppo.is_lr_annealed
+    is_small_grid = experiment.name.startswith("minigrid-")
+    assert model.critic == ("shared" if is_published or is_small_grid else "own")
     if not is_published:
         recommended = RecurrentPPOConfig().get_default_rl_module_spec().model_config
         assert recommended == dataclasses.asdict(PolicyConfig.recommended())
