@@ -13,7 +13,10 @@ def cartpole() -> ActingExperiment:
         name="cartpole",
         env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",), max_episode_steps=500),
         model=PolicyConfig.recommended(),
-        ppo=PPOSettings(lr=5e-4, is_lr_annealed=True, num_epochs=8),
+        # short iterations of few, large minibatches: recent data, in half the time
+        ppo=PPOSettings(
+            lr=5e-4, is_lr_annealed=True, num_epochs=8, num_rollout_steps=32, num_minibatches=2, is_clip_annealed=True
+        ),
         budget=BudgetConfig(env_steps=100_000),
         num_env_runners=0,
         num_envs_per_env_runner=32,
