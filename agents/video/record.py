@@ -28,7 +28,7 @@ class Recorded(NamedTuple):
     num_steps: int
     """Frames of the video."""
     is_cut: bool
-    """Whether it has as many steps as are allowed, whatever the last episode would have done."""
+    """Whether episodes are missing, or the end of the last one, since no more steps were allowed."""
 
 
 def default_file(folder: Path, player: Player) -> tuple[Path, str | None]:
@@ -67,14 +67,17 @@ def record(
     draw = painter(player) if with_thinking else frame_of
     returns: dict[int, float] = {}
     num_steps = 0
+    has_ended = False
     steps = player.play(render=True)
     with silent_pygame(), writing(file, player.fps, _HINT) as add, contextlib.closing(steps):
         for shown in steps:
             add(draw(shown))
             returns[shown.episode] = shown.episode_return
             num_steps += 1
+            has_ended = shown.recorded.is_terminated  # the limit truncates, too
             notify(shown)
-    return Recorded(list(returns.values()), num_steps, num_steps == player.options.steps)
+    is_whole = has_ended and len(returns) == player.options.episodes
+    return Recorded(list(returns.values()), num_steps, num_steps == player.options.steps and not is_whole)
 
 
 def painter(player: Player) -> Callable[[Shown], np.ndarray]:

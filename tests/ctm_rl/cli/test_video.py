@@ -34,6 +34,19 @@ def test_a_video_has_a_frame_for_each_step(run: Path, capsys: pytest.CaptureFixt
         assert all((one != other).any() for one, other in itertools.pairwise(frames))
 
 
+def test_an_episode_that_ends_with_the_last_step_allowed_is_not_cut(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["record", "acting", "--seed", "3", "--out", "whole.webp"]) == 0
+    found = re.search(r", (\d+) steps: ", capsys.readouterr().out)
+    assert found
+    steps = int(found[1])
+    for more, episodes, ending in ((0, 1, f", {steps} steps: "), (0, 2, " cut after"), (-1, 1, " cut after")):
+        limit = ["--steps", str(steps + more), "--episodes", str(episodes)]
+        assert main(["record", "acting", "--seed", "3", "--out", "limited.webp", "--overwrite", *limit]) == 0
+        assert ending in capsys.readouterr().out
+
+
 def test_thinking_is_drawn_at_720p(run: Path) -> None:
     arguments = ("acting", "--with-thinking", "--n-timesteps", "3", "--fps", "10", "--out", "new/a.webp")
     assert main(["record", *arguments]) == 0
