@@ -1,6 +1,7 @@
 """The machine in the page's JavaScript equals the one in PyTorch; run by node, where there is one."""
 
 import base64
+import copy
 import dataclasses
 import json
 import os
@@ -153,10 +154,14 @@ def results_of(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def check_equal(found: list[dict[str, Any]], expected: dict[str, np.ndarray], tolerance: float = 1e-4) -> None:
-    """Compares logits, certainties and what is inside, to the tolerance; answers exactly."""
+    """Compares logits, certainties and what is inside, to the tolerance; answers exactly.
+
+    Synchronisations are sums over all ticks, in single precision in JavaScript: to its rounding.
+    """
     results = results_of(found)
     for name, values in expected.items():
-        np.testing.assert_allclose(results[name], values.squeeze(), rtol=0, atol=tolerance, err_msg=name)
+        relative = 1e-6 if name == "sync" else 0
+        np.testing.assert_allclose(results[name], values.squeeze(), rtol=relative, atol=tolerance, err_msg=name)
     assert np.ptp(expected["logits"]) > 0.1  # numbers that hardly differ would prove little
 
 
@@ -187,10 +192,20 @@ def test_javascript_equals_pytorch_on_many_inputs(name: str) -> None:
     compared = shipped(name) if name in ("mazes", "parity", "cartpole") else trained(Path(name))
     inputs = inputs_of(compared, seed=1)
     (results,) = run_javascript([case_of(compared, inputs)])
-    check_equal(results, expected_of(compared, inputs))
+    check_equal(results, expected_of(*in_double(compared, inputs)))
     if "milliseconds" in results[0]:
         ticks = sorted(row["milliseconds"]["tick"] for row in results)
         assert ticks[len(ticks) // 2] < 20
+
+
+def in_double(compared: MachineCase, inputs: np.ndarray) -> tuple[MachineCase, np.ndarray]:
+    """The same in double precision: with logits of 22, PyTorch's own rounding in single precision exceeds 1e-4.
+
+    Models of images read them in single precision, whatever their own is.
+    """
+    if inputs.dtype == np.uint8:
+        return compared, inputs
+    return compared._replace(model=copy.deepcopy(compared.model).double()), inputs.astype(np.float64)
 
 
 def trained(run: Path) -> MachineCase:
