@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.experiments.settings import BudgetConfig
 from ctm_rl.configs.cartpole import cartpole
 
@@ -15,9 +15,7 @@ def pendulum() -> ActingExperiment:
         name="pendulum",
         env=EnvConfig(id="Pendulum-v1", stagger_episodes=True),
         # the effect of a torque shows within about ten steps; a longer horizon only adds noise
-        ppo=PPOSettings(
-            lr=1e-3, is_lr_annealed=True, gamma=0.9, entropy_coefficient=0.0, num_epochs=10, num_rollout_steps=32
-        ),
+        ppo=replace(base.ppo, lr=1e-3, gamma=0.9, entropy_coefficient=0.0, num_epochs=10, num_minibatches=4),
         budget=BudgetConfig(env_steps=200_000),
     )
 
