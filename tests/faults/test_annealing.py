@@ -45,11 +45,13 @@ def experiment(name: str, env_steps: int, **changes: Any) -> Any:
 
 def test_a_longer_budget_names_what_jumps() -> None:
     short, long = experiment("cartpole", 3000), experiment("cartpole", 4000)
+    assert isinstance(short, ActingExperiment)
+    constant = dataclasses.replace(short.ppo, is_clip_annealed=False)
+    short, long = (dataclasses.replace(one, ppo=constant) for one in (short, long))
     assert describe_jumps(short, long, 3000) == (
         "the learning rate goes from 0 to 0.000125: its schedule ends at 4,000 env steps instead of 3,000"
     )
     assert describe_jumps(short, short, 1500) is None
-    assert isinstance(short, ActingExperiment)
     ppo = dataclasses.replace(short.ppo, is_lr_annealed=False, entropy_coefficient_final=0.0)
     assert describe_jumps(dataclasses.replace(short, ppo=ppo), dataclasses.replace(long, ppo=ppo), 1500) == (
         "the entropy coefficient goes from 0.005 to 0.00625: its schedule ends at 4,000 env steps instead of 3,000"
