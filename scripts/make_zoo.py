@@ -28,6 +28,7 @@ from ctm_rl.agents.evaluation.load import load_trained
 from ctm_rl.agents.evaluation.run_environment import environment_of
 from ctm_rl.agents.experiments.serialise import AnyExperiment, to_json
 from ctm_rl.agents.run_directory.directory import CONFIG_FILE, METRICS_FILE, config_of, read_config
+from ctm_rl.agents.run_directory.made_with import MADE_WITH_FILE
 from ctm_rl.checkpoints import store
 from ctm_rl.checkpoints.best import read_best
 from ctm_rl.cli.choose import read_experiment
@@ -213,6 +214,8 @@ def write_entry(name: str, recipe: Recipe, run: Path, place: Path, entry: Path) 
     (entry / store.FOLDER).mkdir(parents=True)
     (entry / CONFIG_FILE).write_text(json.dumps(config_of(experiment), indent=1) + "\n")
     (entry / METRICS_FILE).write_text("".join(json.dumps(rounded(line)) + "\n" for line in thinned(lines)))
+    if (run / MADE_WITH_FILE).is_file():
+        shutil.copyfile(run / MADE_WITH_FILE, entry / MADE_WITH_FILE)
     learned = dict(trained_module(run, place).named_parameters())
     state, target = store.load(place), store.path_of(entry, iteration)
     store.write(target, slim(state, experiment, set(learned)))

@@ -1,10 +1,9 @@
 """Describes where something was measured: the machine and the versions of the software."""
 
-import os
 import platform
 from typing import Any
 
-from ctm_rl.this_machine import count_cpus, cpu_name, version_of
+from ctm_rl.this_machine import describe_machine, version_of
 
 _PACKAGES = ("ctm-rl", "torch", "ray", "gymnasium", "numpy", "sb3-contrib", "stable-baselines3")
 
@@ -21,20 +20,7 @@ def describe_circumstances(command: str) -> dict[str, Any]:
         ``command``.
     """
     return {
-        "machine": {
-            "cpu": cpu_name(),
-            "cores": count_cpus(),
-            "memory_gb": _memory_gb(),
-            "system": f"{platform.system()} {platform.machine()}",
-        },
+        "machine": describe_machine(),
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in _PACKAGES}},
         "command": command,
     }
-
-
-def _memory_gb() -> float | None:
-    """The machine's memory, in GiB."""
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None

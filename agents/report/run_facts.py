@@ -1,7 +1,6 @@
 """What ran: the experiment of a run, its model, where it stands, and the command that makes it again."""
 
 import json
-import platform
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +13,10 @@ from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.experiments.storage_url import mask_secrets
 from ctm_rl.agents.report.document import Code, Figure, Section, Table
 from ctm_rl.agents.run_directory.directory import CONFIG_FILE, config_of
+from ctm_rl.agents.run_directory.made_with import describe_made_with, machine_line, made_with, versions_line
 from ctm_rl.checkpoints import store
 from ctm_rl.checkpoints.best import read_best
-from ctm_rl.this_machine import count_cpus, cpu_name, version_of
 
-_PACKAGES = ("ctm-rl", "torch", "ray", "gymnasium", "numpy")
 _MAX_DEPTH = 3
 """Parts of a model's name that the table of layers goes down to."""
 
@@ -41,7 +39,7 @@ def facts_section(
         iteration: of the checkpoint that is shown.
         name: by which the run was asked for where that is no path, such as ``zoo:mazes``; it cannot be resumed.
     """
-    facts = [*_experiment_facts(experiment, model), *_training_facts(run, rows, iteration), *_machine_facts()]
+    facts = [*_experiment_facts(experiment, model), *_training_facts(run, rows, iteration), *_machine_facts(run)]
     figures: list[Figure] = [Table(title="Run", columns=("what", "value"), rows=facts)]
     if experiment is not None:
         figures.append(_commands(run, experiment, name))
@@ -107,18 +105,15 @@ def _training_facts(run: Path, rows: Sequence[dict[str, Any]], iteration: int | 
     return facts
 
 
-def _machine_facts() -> list[tuple[str, str]]:
-    """Versions and machine of this report."""
-    versions = [f"{name} {version}" for name in _PACKAGES if (version := version_of(name)) is not None]
+def _machine_facts(run: Path) -> list[tuple[str, str]]:
+    """Versions and machine of the run and of this report."""
+    trained = describe_made_with(run)
+    here = made_with()
     return [
-        ("report made with", f"Python {platform.python_version()}, {', '.join(versions)}"),
-        ("report made on", describe_machine()),
+        *([] if trained is None else [("trained with", trained[0]), ("trained on", trained[1])]),
+        ("report made with", versions_line(here["versions"])),
+        ("report made on", machine_line(here["machine"])),
     ]
-
-
-def describe_machine() -> str:
-    """This machine: system, processor and cores."""
-    return f"{platform.system()} {platform.machine()}, {cpu_name()}, {_count(count_cpus(), 'core')}"
 
 
 def _commands(run: Path, experiment: AnyExperiment, name: str | None) -> Figure:

@@ -139,6 +139,15 @@ class RunDirectory:
         """
         write_atomically(self.path / self._file, self._text)
 
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Writes another file of JSON, which goes with a new directory that is not kept.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self.files.append(name)
+        write_atomically(self.path / name, _to_text(content))
+
     def restore(self) -> None:
         """Writes again what has disappeared meanwhile: the directory, its lock and its configuration.
 

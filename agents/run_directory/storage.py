@@ -26,6 +26,7 @@ from ctm_rl.agents.run_directory.directory import (
     created_directory,
     read_config,
 )
+from ctm_rl.agents.run_directory.made_with import MADE_WITH_FILE
 from ctm_rl.checkpoints import store as checkpoint
 from ctm_rl.checkpoints.best import BEST, BEST_FILE, folder_of, read_best
 from ctm_rl.errors import UserError, expand, user_errors
@@ -116,7 +117,7 @@ class Storage:
     def _copy(self, run_dir: Path, path: Path) -> None:
         """Copies a checkpoint, with the run's configuration and metrics so far."""
         self._files.create_dir(self._at(checkpoint.FOLDER), recursive=True)
-        for name in (CONFIG_FILE, METRICS_FILE):
+        for name in (CONFIG_FILE, METRICS_FILE, MADE_WITH_FILE):
             if (run_dir / name).is_file():
                 self._write(run_dir / name, name)
         self._copy_checkpoint(path, checkpoint.FOLDER)
@@ -176,10 +177,11 @@ class Storage:
                 check(from_json(values))
             with created_directory(run_dir, values) as directory:
                 self._fetch_newest(run_dir, names)
-                metrics = self._read(METRICS_FILE)
-                if metrics is not None:
-                    directory.files.append(METRICS_FILE)
-                    (run_dir / METRICS_FILE).write_bytes(metrics)
+                for name in (METRICS_FILE, MADE_WITH_FILE):
+                    content = self._read(name)
+                    if content is not None:
+                        directory.files.append(name)
+                        (run_dir / name).write_bytes(content)
                 self._fetch_best(run_dir)
                 directory.keep()
         except UserError:

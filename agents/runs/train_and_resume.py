@@ -28,6 +28,7 @@ from ctm_rl.agents.run_directory.directory import (
     opened_directory,
     read_config,
 )
+from ctm_rl.agents.run_directory.made_with import write_made_with
 from ctm_rl.agents.run_directory.progress import Progress
 from ctm_rl.agents.run_directory.trust import check_trusted, remember, run_claims
 from ctm_rl.agents.run_directory.upload import uploader_for
@@ -289,6 +290,7 @@ def _running(
         _show_start(experiment, nodes, progress)
         if not is_new:
             directory.write_config()
+        write_made_with(directory)
         run = Run(experiment, directory, task, config, progress, started, position, uploader, loggers, called)
         with ray_for(experiment, request, nodes), entered():
             if not is_placed:

@@ -13,11 +13,13 @@ from ctm_rl.agents.report.compare.curves import SPREAD, main_metric, overlaid_cu
 from ctm_rl.agents.report.compare.measured import Measured, Played, measure
 from ctm_rl.agents.report.document import Document, Figure, Section, Table
 from ctm_rl.agents.report.report import ReportOptions, network_of, warnings_in
-from ctm_rl.agents.report.run_facts import count_parameters, describe_machine, duration
+from ctm_rl.agents.report.run_facts import count_parameters, duration
 from ctm_rl.agents.report.scored import Scored
+from ctm_rl.agents.run_directory.made_with import describe_made_with, machine_line
 from ctm_rl.agents.run_directory.progress import describe_return
 from ctm_rl.checkpoints import store
 from ctm_rl.checkpoints.best import read_best
+from ctm_rl.this_machine import describe_machine
 
 NUM_COLOURS = 8
 """Lines that have a colour of their own."""
@@ -218,13 +220,15 @@ def _speed_section(contenders: Sequence[Contender], found: Mapping[str, Measured
             last = run.rows[-1] if run.rows else {}
             steps, seconds = last.get("env_steps"), last.get("seconds")
             trained = f"{steps / seconds:,.0f}" if steps and seconds else NOTHING
-            rows.append((contender.name, run.name, trained, *_milliseconds(found.get(run.name))))
+            made = describe_made_with(run.run)
+            where = NOTHING if made is None else made[1]
+            rows.append((contender.name, run.name, where, trained, *_milliseconds(found.get(run.name))))
     table = Table(
         title="Speed",
         caption="Training: environment steps or samples per second of the whole run, on the machine that it was "
-        f"trained on, which is not recorded. Evaluation: measured now, on this machine ({describe_machine()}), "
+        f"trained on. Evaluation: measured now, on this machine ({machine_line(describe_machine())}), "
         "whatever else it had to do; a step or sample with its environment, and the model alone at all ticks.",
-        columns=("line", "run", "training, per second", "evaluation, ms each", "model alone, ms each"),
+        columns=("line", "run", "trained on", "training, per second", "evaluation, ms each", "model alone, ms each"),
         rows=rows,
     )
     return Section(name="speed", title="Speed", figures=[table])
