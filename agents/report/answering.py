@@ -519,7 +519,8 @@ def _inside(shown: Shown, wiring: Wiring | None, layout: NeuronLayout | None) ->
 def _sample(name: str, shown: Shown, figures: list[Figure]) -> Sample:
     """A sample of the page."""
     verdict = "right" if shown.candidate.is_right else "wrong"
-    return Sample(name=name, verdict=verdict, num_places=shown.num_places, figures=figures)
+    is_sequence = shown.first_answer > 0
+    return Sample(name=name, verdict=verdict, num_places=shown.num_places, is_sequence=is_sequence, figures=figures)
 
 
 def _name_of(shown: Shown) -> str:

@@ -252,6 +252,9 @@ class Sample:
     """The environment step of each place of the time, [N], of a policy; empty: all belong to one input."""
     num_places: int
     """N, the number of ticks in the time."""
+    is_sequence: bool = False
+    """Whether the input comes in over the time: it is then first seen from the beginning, as an episode is, and
+    otherwise as it ends."""
     figures: Sequence[Figure]
 
 
