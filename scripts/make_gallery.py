@@ -28,12 +28,12 @@ FOLDER = Path("images", "gallery")
 PAGE = "gallery.md"
 BEGIN, END = "<!-- gallery -->\n", "<!-- end of gallery -->\n"
 THEMES = ("light", "dark")
-MAX_FILM_BYTES, MAX_BYTES = 300_000, 1_500_000
+MAX_FILM_BYTES, MAX_BYTES = 220_000, 1_500_000
 """Of a film, and of all pictures and films together."""
 FILM_SIZE = 640, 360
 QUALITIES = (80, 65, 50, 40, 30)
 """Of a film: the first one with which it is small enough."""
-PICTURE_QUALITY = 82
+PICTURE_QUALITY = 66
 WIDTH, HEIGHT, SCALE = 1020, 1600, 1.25
 """Of the window in which figures are drawn, in CSS pixels; and pixels for each of them."""
 ACTING = ("What happens", "What it sees", "Action probabilities", "Neurons")
