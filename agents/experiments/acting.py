@@ -13,7 +13,7 @@ Algorithm = Literal["ppo", "stock-ppo", "appo", "impala"]
 ASYNCHRONOUS = ("appo", "impala")
 """Algorithms that collect during updates; V-trace corrects for the age of the weights."""
 _OUR_OWN = (
-    *("lr_kl_target", "is_clip_annealed", "value_clip", "target_kl", "normalize_rewards", "adam_epsilon"),
+    *("lr_kl_target", "value_clip", "target_kl", "normalize_rewards", "adam_epsilon"),
     *("noise_correlation", "collect_ahead"),
 )
 _WITHOUT_EFFECT = {
@@ -21,7 +21,7 @@ _WITHOUT_EFFECT = {
     "appo": (*_OUR_OWN, "gae_lambda"),
     "impala": (*_OUR_OWN, "gae_lambda", "clip"),
 }
-"""Fields of ``PPOSettings`` that RLlib's own algorithms do not have."""
+"""Fields of ``PPOSettings`` that RLlib's own algorithms do not have, and that no experiment begins with."""
 
 ENVPOOL = "envpool"
 """One of ``EnvConfig.vectorization``."""
@@ -106,7 +106,7 @@ class PPOSettings:
     clip: float = 0.2
     """How far the probability ratio may move from 1 (at the start, when annealed)."""
     is_clip_annealed: bool = False
-    """Lower clip linearly to 0 over the budget of env steps; with algorithm ppo only."""
+    """Lower clip linearly to 0 over the budget of env steps; other algorithms than ppo keep it as it is."""
     value_clip: float | None = None
     """How far a value may move from the rollout's before its loss stops falling; None: no limit."""
     target_kl: float | None = None

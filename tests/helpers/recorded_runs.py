@@ -15,7 +15,7 @@ ACTING = (
     *("--ppo.num-epochs", "2", "--model.max-seq-len", "8", "--model.num-neurons", "32"),
     # as they were recorded, before experiments had other settings
     *("--model.normalize-observations", "False", "--model.use-first-order", "False", "--model.start-decay-rate", "0"),
-    *("--ppo.lr", "1e-3"),
+    *("--ppo.lr", "1e-3", "--model.critic", "shared", "--ppo.is-clip-annealed", "False"),
 )
 ANSWERING = (
     *("--learning.batch-size", "8", "--learning.num-steps-per-iteration", "2", "--model.num-neurons", "32"),

@@ -170,7 +170,6 @@ def test_a_wrong_configuration_is_refused_by_the_name_of_its_field(
         ({"value_clip": 0.2}, "ppo.value_clip has no effect with algorithm stock-ppo"),
         ({"noise_correlation": 0.5}, "ppo.noise_correlation has no effect with algorithm stock-ppo"),
         ({"lr_kl_target": 0.01}, "ppo.lr_kl_target has no effect with algorithm stock-ppo"),
-        ({"is_clip_annealed": True}, "ppo.is_clip_annealed has no effect with algorithm stock-ppo"),
         ({"target_kl": 0.02}, "ppo.target_kl has no effect"),
         ({"normalize_rewards": True}, "ppo.normalize_rewards has no effect"),
         ({"adam_epsilon": 1e-8}, "ppo.adam_epsilon has no effect"),

@@ -54,6 +54,7 @@ def test_a_run_leaves_config_metrics_events_and_checkpoints(place: Path, capsys:
         "config.json",
         "metrics.jsonl",
         "tensorboard",
+        "made-with.json",
     }
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [list(row) for row in rows] == [list(ACTING_METRICS)] * len(rows)

@@ -16,7 +16,7 @@ def test_all_entries_are_listed_with_their_results(capsys: pytest.CaptureFixture
     assert [line.split()[0] for line in lines[: len(names())]] == [f"zoo:{name}" for name in names()]
     assert all(line.endswith(" min") for line in lines[: len(names())])
     (cartpole,) = (re.split(" {2,}", line) for line in lines if line.startswith("zoo:cartpole"))
-    assert cartpole[1:4] == ["CartPole with hidden velocities", "58,829", "return 500.0 (500.0 to 500.0)"]
+    assert cartpole[1:4] == ["CartPole with hidden velocities", "83,415", "return 500.0 (500.0 to 500.0)"]
 
 
 @pytest.mark.parametrize("name", ["cartpole", "zoo:cartpole"])
