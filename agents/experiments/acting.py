@@ -13,7 +13,7 @@ Algorithm = Literal["ppo", "stock-ppo", "appo", "impala"]
 ASYNCHRONOUS = ("appo", "impala")
 """Algorithms that collect during updates; V-trace corrects for the age of the weights."""
 _OUR_OWN = (
-    *("lr_kl_target", "value_clip", "target_kl", "normalize_rewards", "adam_epsilon"),
+    *("lr_kl_target", "is_clip_annealed", "value_clip", "target_kl", "normalize_rewards", "adam_epsilon"),
     *("noise_correlation", "collect_ahead"),
 )
 _WITHOUT_EFFECT = {
@@ -21,7 +21,7 @@ _WITHOUT_EFFECT = {
     "appo": (*_OUR_OWN, "gae_lambda"),
     "impala": (*_OUR_OWN, "gae_lambda", "clip"),
 }
-"""Fields of ``PPOSettings`` that RLlib's own algorithms do not have, and that no experiment begins with."""
+"""Fields of ``PPOSettings`` that RLlib's own algorithms do not have."""
 
 ENVPOOL = "envpool"
 """One of ``EnvConfig.vectorization``."""
@@ -106,7 +106,7 @@ class PPOSettings:
     clip: float = 0.2
     """How far the probability ratio may move from 1 (at the start, when annealed)."""
     is_clip_annealed: bool = False
-    """Lower clip linearly to 0 over the budget of env steps; other algorithms than ppo keep it as it is."""
+    """Lower clip linearly to 0 over the budget of env steps; with algorithm ppo only."""
     value_clip: float | None = None
     """How far a value may move from the rollout's before its loss stops falling; None: no limit."""
     target_kl: float | None = None
@@ -230,6 +230,21 @@ class ActingExperiment(RunSettings):
         return self.num_envs * self.ppo.num_rollout_steps
 
 
+def without_effect(experiment: ActingExperiment, algorithm: str) -> dict[str, object]:
+    """The settings of an experiment that another algorithm does not have, with their defaults.
+
+    Args:
+        experiment: whose settings.
+        algorithm: the other one; an unknown one has all.
+
+    Returns:
+        The defaults by the names of fields of ``PPOSettings``; empty: the algorithm has all that are set.
+    """
+    defaults = PPOSettings()
+    names = _WITHOUT_EFFECT.get(algorithm, ())
+    return {name: getattr(defaults, name) for name in names if getattr(experiment.ppo, name) != getattr(defaults, name)}
+
+
 def _check_exact_resume(experiment: ActingExperiment) -> None:
     """Refuses ``exact_resume`` where no run could repeat another."""
     if not experiment.exact_resume:
@@ -247,12 +262,9 @@ def _check_exact_resume(experiment: ActingExperiment) -> None:
 
 def _check_stock(experiment: ActingExperiment) -> None:
     """Refuses what RLlib's own learners cannot do, and settings that they do not have."""
-    ppo, defaults, algorithm = experiment.ppo, PPOSettings(), experiment.algorithm
-    for name in _WITHOUT_EFFECT[algorithm]:
-        if getattr(ppo, name) != getattr(defaults, name):
-            raise ValueError(
-                f"ppo.{name} has no effect with algorithm {algorithm}; leave it out, or use algorithm ppo."
-            )
+    ppo, algorithm = experiment.ppo, experiment.algorithm
+    for name in without_effect(experiment, algorithm):
+        raise ValueError(f"ppo.{name} has no effect with algorithm {algorithm}; leave it out, or use algorithm ppo.")
     if experiment.env.vectorization == ENVPOOL:
         raise ValueError(f"env.vectorization envpool is not for algorithm {algorithm}; use auto, or algorithm ppo.")
     if algorithm in ASYNCHRONOUS:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 from typing import Any
 
+from ctm_rl.agents.experiments.acting import ActingExperiment, without_effect
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.run_directory.trust import check_trusted, file_claims, import_from_current_folder
 from ctm_rl.cli.aliases import ALIASES
@@ -98,9 +99,25 @@ def choose(
     else:
         if is_code_name(value):
             import_from_current_folder()
-        experiment = load(value)
+        experiment = _for_algorithm(load(value), rest)
     import_from_current_folder()
     return experiment, rest, prog
+
+
+def _for_algorithm(experiment: AnyExperiment, rest: list[str]) -> AnyExperiment:
+    """An experiment without those of its own settings that the algorithm of the command line does not have."""
+    algorithm = None
+    for place, argument in enumerate(rest):
+        name, equals, text = argument.partition("=")
+        if "--algorithm" in (name, *ALIASES.get(name, ())):
+            algorithm = text if equals else next(iter(rest[place + 1 :]), None)
+    if algorithm is None or not isinstance(experiment, ActingExperiment):
+        return experiment
+    defaults: dict[str, Any] = without_effect(experiment, algorithm)
+    if defaults and not is_help(rest):
+        left_out = ", ".join(f"ppo.{name}" for name in defaults)
+        print(f"{experiment.name}: without {left_out}, which algorithm {escape_controls(algorithm)} does not have")
+    return dataclasses.replace(experiment, ppo=dataclasses.replace(experiment.ppo, **defaults))
 
 
 def _own(option: str, value: str, rest: list[str]) -> AnyExperiment:

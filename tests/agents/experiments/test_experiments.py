@@ -167,6 +167,7 @@ def test_a_wrong_configuration_is_refused_by_the_name_of_its_field(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"is_clip_annealed": True}, "ppo.is_clip_annealed has no effect with algorithm stock-ppo"),
         ({"value_clip": 0.2}, "ppo.value_clip has no effect with algorithm stock-ppo"),
         ({"noise_correlation": 0.5}, "ppo.noise_correlation has no effect with algorithm stock-ppo"),
         ({"lr_kl_target": 0.01}, "ppo.lr_kl_target has no effect with algorithm stock-ppo"),

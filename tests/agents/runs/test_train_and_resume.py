@@ -100,8 +100,15 @@ def test_a_stock_algorithm_trains_resumes_and_is_evaluated(algorithm: str, capsy
     assert STEPS <= (rows[0]["env_steps"] or 0) < STEPS + 4
     capsys.readouterr()
     assert main(["evaluate", "a", "--episodes", "3"]) == 0
-    assert train("cartpole", "--algorithm", algorithm, "--ppo.target-kl", "0.1", iterations=1, run_dir="b") == 2
-    assert f"ppo.target_kl has no effect with algorithm {algorithm}" in capsys.readouterr().err
+    for option, value, field in (
+        ("--ppo.target-kl", "0.1", "target_kl"),
+        ("--ppo.is-clip-annealed", "True", "is_clip_annealed"),
+    ):
+        assert train("cartpole", "--algorithm", algorithm, option, value, iterations=1, run_dir="b") == 2
+        out, err = capsys.readouterr()
+        assert f"ppo.{field} has no effect with algorithm {algorithm}" in err
+        # the experiment's own is left out, in a line
+        assert f"cartpole: without ppo.is_clip_annealed, which algorithm {algorithm} does not have" in out
 
 
 @pytest.mark.usefixtures("ray_session", "place")
