@@ -136,7 +136,7 @@ function liveliestNeurons(activity, count) {
 /**
  * Traces of some neurons' post-activations over the ticks or steps, each on a scale of its own.
  *
- * @param {{activity: () => Float32Array[], neurons: () => number[], length: () => number, cursor?: () => number}} options
+ * @param {{activity: () => Float64Array[], neurons: () => number[], length: () => number, cursor?: () => number}} options
  */
 function makeNeuronTraces(page, element, options) {
   const gap = 10;

@@ -38,7 +38,7 @@ const createMachine = (() => {
 
   /** y = W x + b. */
   function linear(layer, x) {
-    const y = new Float32Array(layer.bias.length);
+    const y = new Float64Array(layer.bias.length);
     for (let o = 0; o < y.length; o++) y[o] = layer.bias[o] + dot(layer.weight, o * x.length, x, 0, x.length);
     return y;
   }
@@ -46,7 +46,7 @@ const createMachine = (() => {
   /** Gated linear unit: the first half times the sigmoid of the second. */
   function glu(x) {
     const n = x.length / 2;
-    const y = new Float32Array(n);
+    const y = new Float64Array(n);
     for (let i = 0; i < n; i++) y[i] = x[i] * sigmoid(x[n + i]);
     return y;
   }
@@ -82,7 +82,7 @@ const createMachine = (() => {
 
   /** Two arrays, one after the other. */
   function concat(one, two) {
-    const both = new Float32Array(one.length + two.length);
+    const both = new Float64Array(one.length + two.length);
     both.set(one);
     both.set(two, one.length);
     return both;
@@ -107,9 +107,9 @@ const createMachine = (() => {
     const outHeight = Math.floor((height + 2 * padding - kernel) / stride) + 1;
     const outWidth = Math.floor((width + 2 * padding - kernel) / stride) + 1;
     const places = outHeight * outWidth;
-    const result = new Float32Array(outputs * places);
+    const result = new Float64Array(outputs * places);
     const size = inputs * kernel * kernel;
-    const patch = new Float32Array(size); // what the convolution reads for one place: [inputs, kernel, kernel]
+    const patch = new Float64Array(size); // what the convolution reads for one place: [inputs, kernel, kernel]
     for (let place = 0; place < places; place++) {
       const top = Math.floor(place / outWidth) * stride - padding;
       const left = (place % outWidth) * stride - padding;
@@ -142,7 +142,7 @@ const createMachine = (() => {
     const channels = values.length / (height * width);
     const outHeight = Math.floor((height - 1) / 2) + 1;
     const outWidth = Math.floor((width - 1) / 2) + 1;
-    const result = new Float32Array(channels * outHeight * outWidth);
+    const result = new Float64Array(channels * outHeight * outWidth);
     let at = 0;
     for (let channel = 0; channel < channels; channel++) {
       for (let row = 0; row < outHeight; row++) {
@@ -172,7 +172,7 @@ const createMachine = (() => {
 
   /** The feature map of an image [3, height, width]. */
   function encodeImage(encoder, values, height, width) {
-    const rgb = convolve(encoder.to_rgb, { values: Float32Array.from(values), height, width });
+    const rgb = convolve(encoder.to_rgb, { values: Float64Array.from(values), height, width });
     const stem = maxPool(relu(convolve(encoder.stem, rgb)));
     return encoder.blocks.reduce((map, block) => residual(block, map), stem);
   }
@@ -180,7 +180,7 @@ const createMachine = (() => {
   /** The feature map [C, 1, S] of a sequence of -1 and 1. */
   function encodeSymbols(encoder, sequence) {
     const channels = encoder.embedding.length / 2;
-    const values = new Float32Array(channels * sequence.length);
+    const values = new Float64Array(channels * sequence.length);
     for (let place = 0; place < sequence.length; place++) {
       const row = sequence[place] === 1 ? channels : 0;
       for (let c = 0; c < channels; c++) values[c * sequence.length + place] = encoder.embedding[row + c];
@@ -190,7 +190,7 @@ const createMachine = (() => {
 
   /** The features of a vector of numbers. */
   function encodeVector(encoder, observation) {
-    const numbers = Float32Array.from(observation);
+    const numbers = Float64Array.from(observation);
     if (encoder.normal) {
       const { mean, std, limit } = encoder.normal;
       for (let i = 0; i < numbers.length; i++) {
@@ -209,8 +209,8 @@ const createMachine = (() => {
       throw new Error("the model's position encoding is for inputs of the trained size alone.");
     }
     const size = model.reader.out.bias.length;
-    const memory = { keys: new Float32Array(places * size), values: new Float32Array(places * size), height, width };
-    const token = new Float32Array(channels);
+    const memory = { keys: new Float64Array(places * size), values: new Float64Array(places * size), height, width };
+    const token = new Float64Array(channels);
     for (let place = 0; place < places; place++) {
       for (let c = 0; c < channels; c++) {
         const at = c * places + place;
@@ -229,11 +229,11 @@ const createMachine = (() => {
     const size = projected.length;
     const width = size / reader.num_heads;
     const places = memory.keys.length / size;
-    const mixed = new Float32Array(size);
+    const mixed = new Float64Array(size);
     const attention = [];
     for (let head = 0; head < reader.num_heads; head++) {
       const first = head * width;
-      const weights = new Float32Array(places);
+      const weights = new Float64Array(places);
       for (let place = 0; place < places; place++) {
         weights[place] = dot(projected, first, memory.keys, place * size + first, width) / Math.sqrt(width);
       }
@@ -267,11 +267,11 @@ const createMachine = (() => {
       const outputs = layer.bias.length / numNeurons;
       const width = inputs.length / numNeurons;
       if (layer.norm_eps !== null) {
-        inputs = Float32Array.from(inputs);
+        inputs = Float64Array.from(inputs);
         for (let d = 0; d < numNeurons; d++) normalise(inputs, d * width, width, layer.norm_eps);
       }
       const half = outputs / 2;
-      const next = new Float32Array(numNeurons * half);
+      const next = new Float64Array(numNeurons * half);
       const sums = new Float64Array(outputs);
       for (let d = 0; d < numNeurons; d++) {
         for (let o = 0; o < outputs; o++) sums[o] = layer.bias[d * outputs + o];
@@ -290,7 +290,7 @@ const createMachine = (() => {
   /** A history [D, M] without its oldest column and with a newest one. */
   function pushed(history, column) {
     const length = history.length / column.length;
-    const result = new Float32Array(history.length);
+    const result = new Float64Array(history.length);
     for (let d = 0; d < column.length; d++) {
       result.set(history.subarray(d * length + 1, (d + 1) * length), d * length);
       result[(d + 1) * length - 1] = column[d];
@@ -300,7 +300,7 @@ const createMachine = (() => {
 
   /** z_left z_right of each pair, and the z of the neurons after them, which have no partner: [P]. */
   function products(sync, z) {
-    const result = new Float32Array(sync.left.length);
+    const result = new Float64Array(sync.left.length);
     for (let p = 0; p < result.length; p++) {
       result[p] = z[sync.left[p]] * (p < sync.right.length ? z[sync.right[p]] : 1);
     }
@@ -309,8 +309,8 @@ const createMachine = (() => {
 
   /** alpha and beta of a window, from the post-activation history [D, M]. */
   function overWindow(sync, history, length) {
-    const alpha = new Float32Array(sync.left.length);
-    const beta = new Float32Array(alpha.length);
+    const alpha = new Float64Array(sync.left.length);
+    const beta = new Float64Array(alpha.length);
     for (let p = 0; p < alpha.length; p++) {
       const hasPartner = p < sync.right.length;
       let sum = 0;
@@ -330,7 +330,7 @@ const createMachine = (() => {
   /** alpha' = decay alpha + z_left z_right, beta' = decay beta + 1. */
   function accumulate(sync, previous, z) {
     const alpha = products(sync, z);
-    const beta = new Float32Array(alpha.length);
+    const beta = new Float64Array(alpha.length);
     for (let p = 0; p < alpha.length; p++) {
       alpha[p] += sync.decay[p] * previous.alpha[p];
       beta[p] = sync.decay[p] * previous.beta[p] + 1;
@@ -344,7 +344,7 @@ const createMachine = (() => {
   /** Probabilities of G groups of classes, flat; the likeliest class of each; and the certainty of all. */
   function readLogits(logits, groups) {
     const classes = logits.length / groups;
-    const probabilities = Float32Array.from(logits);
+    const probabilities = Float64Array.from(logits);
     const likeliest = [];
     let certainty = 0;
     for (let g = 0; g < groups; g++) {
@@ -395,7 +395,7 @@ const createMachine = (() => {
         const length = core.history_length;
         const postHistory = core.start_post_history;
         const postActivation = postHistory
-          ? Float32Array.from({ length: core.num_neurons }, (_, d) => postHistory[(d + 1) * length - 1])
+          ? Float64Array.from({ length: core.num_neurons }, (_, d) => postHistory[(d + 1) * length - 1])
           : core.start_post_activation;
         return {
           preHistory: core.start_pre_history,

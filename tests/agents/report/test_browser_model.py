@@ -154,14 +154,10 @@ def results_of(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def check_equal(found: list[dict[str, Any]], expected: dict[str, np.ndarray], tolerance: float = 1e-4) -> None:
-    """Compares logits, certainties and what is inside, to the tolerance; answers exactly.
-
-    Synchronisations are sums over all ticks, in single precision in JavaScript: to its rounding.
-    """
+    """Compares logits, certainties and what is inside, to the tolerance; answers exactly."""
     results = results_of(found)
     for name, values in expected.items():
-        relative = 1e-6 if name == "sync" else 0
-        np.testing.assert_allclose(results[name], values.squeeze(), rtol=relative, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(results[name], values.squeeze(), rtol=0, atol=tolerance, err_msg=name)
     assert np.ptp(expected["logits"]) > 0.1  # numbers that hardly differ would prove little
 
 
