@@ -519,8 +519,10 @@ def _inside(shown: Shown, wiring: Wiring | None, layout: NeuronLayout | None) ->
 def _sample(name: str, shown: Shown, figures: list[Figure]) -> Sample:
     """A sample of the page."""
     verdict = "right" if shown.candidate.is_right else "wrong"
-    is_sequence = shown.first_answer > 0
-    return Sample(name=name, verdict=verdict, num_places=shown.num_places, is_sequence=is_sequence, figures=figures)
+    num_places = shown.num_places
+    # what is shown part by part is dark in the end; everything else is first seen as it was answered
+    first_place = 0 if shown.first_answer else num_places - 1
+    return Sample(name=name, verdict=verdict, num_places=num_places, first_place=first_place, figures=figures)
 
 
 def _name_of(shown: Shown) -> str:
@@ -621,6 +623,7 @@ def _larger(model: AnsweringModel, task: EvaluationTask, size: int, seed: int) -
             name=f"a larger maze, {size} x {size}, piece by piece",
             verdict="right" if is_solved else "wrong",
             num_places=len(shown),
+            first_place=len(shown) - 1,
             figures=[picture],
         )
     ]

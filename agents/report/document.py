@@ -252,9 +252,8 @@ class Sample:
     """The environment step of each place of the time, [N], of a policy; empty: all belong to one input."""
     num_places: int
     """N, the number of ticks in the time."""
-    is_sequence: bool = False
-    """Whether the input comes in over the time: it is then first seen from the beginning, as an episode is, and
-    otherwise as it ends."""
+    first_place: int = 0
+    """The place of the time, from 0, at which the page first shows it."""
     figures: Sequence[Figure]
 
 

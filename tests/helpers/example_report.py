@@ -180,6 +180,7 @@ def _answer(generator: np.random.Generator, name: str, is_right: bool) -> Sample
         name=name,
         verdict="right" if is_right else "wrong",
         num_places=TICKS,
+        first_place=TICKS - 1,
         figures=[
             Picture(
                 title="Attention and route",

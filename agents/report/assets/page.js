@@ -55,14 +55,13 @@ class SampleStage {
     this.element = make("div", { class: "sample" }, this.heading, this.grid);
   }
 
-  /** Shows a sample; an answer is first seen as it ended, an episode or a sequence as it began. */
+  /** Shows a sample where it begins to be seen; the next answer at the same place as the one before. */
   show(sample, isFirst) {
     // The page keeps its height meanwhile, so that nothing jumps.
     this.grid.style.minHeight = `${this.grid.offsetHeight}px`;
     this.figures.unmount(this.mounted);
     const isPolicy = sample.steps.length > 0;
-    const begins = isPolicy || sample.is_sequence ? 0 : sample.num_places - 1;
-    const place = isFirst || isPolicy ? begins : this.clock.place;
+    const place = isFirst || isPolicy ? sample.first_place : this.clock.place;
     this.clock.setTime(sample.num_places, sample.steps, place);
     const verdict = sample.verdict && make("span", { class: `verdict is-${sample.verdict}` }, `${VERDICT_SIGNS[sample.verdict]}${sample.verdict}`);
     this.heading.replaceChildren(sample.name, ...(verdict ? [" ", verdict] : []));

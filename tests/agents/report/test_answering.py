@@ -95,7 +95,7 @@ def test_parity_samples_have_the_answers_of_the_model() -> None:
     model = untrained(small_experiment("parity"))
     for sample in sections["samples"].samples:
         check_times(sample)
-        assert not sample.is_sequence
+        assert sample.first_place == sample.num_places - 1
         shown = figure(sample, "The sequence", Sequence1D)
         sequence = np.array([1 if symbol == "+" else -1 for symbol in shown.symbols], np.float32)
         answer = model.answer(sequence, record=True)
@@ -136,7 +136,7 @@ def test_questions_show_each_part_when_the_model_sees_it() -> None:
     }
     for sample in sections["samples"].samples:
         check_times(sample)
-        assert sample.is_sequence  # at the last tick no digit is shown any more
+        assert sample.first_place == 0  # at the last tick no digit is shown any more
         timeline = figure(sample, "What is shown when", Timeline)
         digits = [span for span in timeline.spans if span.row == "shown"]
         asked = [span for span in timeline.spans if span.row == "asked"]
