@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ def version_of(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def versions_of(names: Iterable[str]) -> dict[str, str | None]:
+    """The versions of Python and of some distributions, by name; ``None``: it is not installed."""
+    return {"python": platform.python_version(), **{name: version_of(name) for name in names}}
 
 
 def describe_machine() -> dict[str, Any]:

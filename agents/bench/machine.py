@@ -1,9 +1,8 @@
 """Describes where something was measured: the machine and the versions of the software."""
 
-import platform
 from typing import Any
 
-from ctm_rl.this_machine import describe_machine, version_of
+from ctm_rl.this_machine import describe_machine, versions_of
 
 _PACKAGES = ("ctm-rl", "torch", "ray", "gymnasium", "numpy", "sb3-contrib", "stable-baselines3")
 
@@ -21,6 +20,6 @@ def describe_circumstances(command: str) -> dict[str, Any]:
     """
     return {
         "machine": describe_machine(),
-        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in _PACKAGES}},
+        "versions": versions_of(_PACKAGES),
         "command": command,
     }

@@ -1,7 +1,6 @@
 """What a run was trained with, kept in its directory: the machine, and the versions of the software."""
 
 import contextlib
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from ctm_rl.agents.run_directory.directory import RunDirectory
 from ctm_rl.errors import UserError
 from ctm_rl.read_json import read_json
-from ctm_rl.this_machine import describe_machine, version_of
+from ctm_rl.this_machine import describe_machine, versions_of
 
 MADE_WITH_FILE = "made-with.json"
 
@@ -18,10 +17,7 @@ _PACKAGES = ("ctm-rl", "torch", "ray", "gymnasium", "numpy")
 
 def made_with() -> dict[str, Any]:
     """This machine and these versions: ``machine`` as ``describe_machine``, and ``versions`` by package."""
-    return {
-        "machine": describe_machine(),
-        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in _PACKAGES}},
-    }
+    return {"machine": describe_machine(), "versions": versions_of(_PACKAGES)}
 
 
 def write_made_with(directory: RunDirectory) -> None:

@@ -14,6 +14,7 @@ from paths import GOLDEN
 
 from ctm_rl.agents import evaluate
 from ctm_rl.agents.run_directory.directory import read_config
+from ctm_rl.agents.run_directory.made_with import describe_made_with
 from ctm_rl.checkpoints import store
 from ctm_rl.configs import load
 from ctm_rl.errors import UserError
@@ -50,6 +51,7 @@ def test_an_entry_is_made_by_its_recipe_and_holds_no_place_of_a_machine(name: st
     make_zoo.check_recipe(name, recipe, FOLDER / name)
     assert results["evaluation"][recipe.measure] >= recipe.floor
     assert results["training"]["command"].startswith(f"ctm-rl train {name} --seed ")
+    assert describe_made_with(FOLDER / name) is not None
     lines = [json.loads(line) for line in (FOLDER / name / "metrics.jsonl").read_text().splitlines()]
     assert 20 < len(lines) <= make_zoo.MAX_LINES
     assert lines[-1]["env_steps"] >= load(name).budget.env_steps

@@ -65,13 +65,15 @@ def test_the_newest_checkpoints_are_uploaded_and_fetched_again(run_dir: Path, ur
     storage.prepare(is_new=True)
     for iteration in (1, 2, 30, 4):
         (run_dir / "metrics.jsonl").write_text(f"{iteration}\n")
+        (run_dir / "made-with.json").write_text(f"{iteration}")
         storage.put(run_dir, save(run_dir, iteration))
-    assert sorted(storage._list("")) == ["checkpoints", "config.json", "metrics.jsonl"]
+    assert sorted(storage._list("")) == ["checkpoints", "config.json", "made-with.json", "metrics.jsonl"]
     kept = [f"iteration-{iteration:06d}" for iteration in (2, 4, 30)]
     assert sorted(storage._list("checkpoints")) == kept
     storage.fetch(run_dir.with_name("b"))
     fetched = run_dir.with_name("b")
-    assert names(fetched) == [".lock", "checkpoints", "config.json", "metrics.jsonl"]
+    assert names(fetched) == [".lock", "checkpoints", "config.json", "made-with.json", "metrics.jsonl"]
+    assert (fetched / "made-with.json").read_text() == "4"
     assert checkpoint.load(checkpoint.latest(fetched))["iteration"] == 30
     assert (fetched / "metrics.jsonl").read_text() == "4\n"
     assert read_config(fetched) == read_config(run_dir)
