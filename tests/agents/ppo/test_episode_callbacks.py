@@ -129,6 +129,7 @@ def built(config: RecurrentPPOConfig) -> Iterator[Algorithm]:
         .env_runners(num_env_runners=0, num_envs_per_env_runner=4, rollout_fragment_length=32)
         .training(num_epochs=1, num_minibatches=2)
         .rl_module(rl_module_spec=RLModuleSpec(module_class=CTMModule, model_config=dataclasses.asdict(SMALL)))
+        .debugging(seed=3)
         .build_algo()
     )
     try:
