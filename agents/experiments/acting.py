@@ -267,6 +267,11 @@ def _check_stock(experiment: ActingExperiment) -> None:
         raise ValueError(f"ppo.{name} has no effect with algorithm {algorithm}; leave it out, or use algorithm ppo.")
     if experiment.env.vectorization == ENVPOOL:
         raise ValueError(f"env.vectorization envpool is not for algorithm {algorithm}; use auto, or algorithm ppo.")
+    if experiment.model.train_random_ticks:
+        raise ValueError(
+            f"model.train_random_ticks is not for algorithm {algorithm}, which does not record how many ticks a step "
+            "took; leave it out, or use algorithm ppo."
+        )
     if algorithm in ASYNCHRONOUS:
         _check_fragments(experiment)
         return

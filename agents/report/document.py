@@ -85,8 +85,6 @@ class Lines(Figure):
     cursor: Literal["", "tick", "step", "time"] = ""
     """What of the slider's place moves a cursor along x: the tick in its step (from 1), the environment step (from 0),
     the place in the time itself (from 0), or nothing."""
-    is_dotted: bool = False
-    """Whether points are drawn instead of lines."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -178,7 +176,6 @@ class Picture(Figure):
     """The right route, [L + 1, 2]."""
     routes: np.ndarray | None = None
     """The predicted route at each time, [N, L + 1, 2]; NaN after its end."""
-    route_names: tuple[str, str] = ("right", "predicted")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -54,8 +54,10 @@ def describe_jumps(saved: AnyExperiment, given: AnyExperiment, env_steps: int, l
     if not jumps:
         return None
     budgets = given.budget.env_steps, saved.budget.env_steps
-    reason = ": its schedule ends at {:,} env steps instead of {:,}".format(*budgets) if len(set(budgets)) > 1 else ""
-    return f"{' and '.join(jumps)}{reason}"
+    if budgets[0] == budgets[1]:
+        return " and ".join(jumps)
+    schedules = "its schedule ends" if len(jumps) == 1 else "their schedules end"
+    return f"{' and '.join(jumps)}: {schedules} at {budgets[0]:,} env steps instead of {budgets[1]:,}"
 
 
 def _scheduled_values(experiment: AnyExperiment, env_steps: int, lr_factor: float) -> dict[str, float]:

@@ -91,7 +91,8 @@ ctm-rl bench learning [--OPTION VALUE ...]  [--variant NAME --FIELD VALUE ...]
 Trains contenders on tasks with several seeds at equal environment steps, each in a process of its own, evaluates them,
 and reports returns, areas under learning curves, and differences with intervals. Every run is added to a file (--out):
 the same command goes on where it was stopped, another one adds tasks, contenders or seeds, and --report only reads it.
-Fields of our experiments can be changed by name, as in ctm-rl train, for runs that are called a --variant.
+Tasks are experiments by their names, or any environments by their ids, your own as well. Fields of our experiments can
+be changed by name, as in ctm-rl train, for runs that are called a --variant.
 
 {contenders}
 

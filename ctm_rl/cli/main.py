@@ -505,12 +505,16 @@ def _bench_learning(arguments: list[str], command: str, prog: str) -> None:
         parse(LearningOptions, ["--help"], prog)
     options = parse(LearningOptions, own, prog)
     from ctm_rl.agents.bench.learning import study
+    from ctm_rl.agents.bench.learning.tasks import arguments_of
 
     study.check_fields(options, fields)
     failures: dict[str, str] = {}
     if not options.report:
         command_name = prog.removeprefix("ctm-rl ")
-        experiments = {name: read_experiment(command_name, [name, *fields], LearningOptions) for name in options.tasks}
+        experiments = {
+            task: read_experiment(command_name, [*arguments_of(task), *fields], LearningOptions)
+            for task in options.tasks
+        }
         failures = study.run_study(experiments, fields, options, command)
     _write(study.report_of(options))
     study.check_failures(failures)

@@ -66,6 +66,12 @@ def test_a_longer_budget_names_what_jumps() -> None:
     assert describe_jumps(short, long, 3000) == (
         "the clip range goes from 0 to 0.05: its schedule ends at 4,000 env steps instead of 3,000"
     )
+    both = dataclasses.replace(clipped, is_lr_annealed=True)
+    short, long = (dataclasses.replace(one, ppo=both) for one in (short, long))
+    assert describe_jumps(short, long, 3000) == (
+        "the learning rate goes from 0 to 0.000125 and the clip range goes from 0 to 0.05: their schedules end at "
+        "4,000 env steps instead of 3,000"
+    )
 
 
 def test_a_longer_budget_names_what_jumps_where_steps_are_those_of_the_optimiser() -> None:

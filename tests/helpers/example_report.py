@@ -117,7 +117,6 @@ def _loose_figures(generator: np.random.Generator) -> dict[str, Sequence[Figure]
                 lines=[Line(name="halting", y=np.sort(generator.uniform(0.4, 1, 30)), colour=3)],
                 x_label="ticks used",
                 y_label="accuracy",
-                is_dotted=True,
             ),
             Bars(
                 title="Most certain tick",

@@ -22,7 +22,8 @@ class LearningOptions:
     """Which runs are compared, and the file of their results."""
 
     tasks: tuple[str, ...] = ("cartpole", "pendulum-no-velocity", "mountaincar-no-velocity")
-    """Experiments that act, by name; other libraries learn on their environments."""
+    """Experiments that act, by name, or any environments, by Gymnasium's id (MyEnv-v0, module:MyEnv-v0); other
+    libraries learn on the same environments."""
     contenders: tuple[str, ...] = ("ctm", "lstm", "sb3")
     """Who learns: ctm, lstm, mlp, sb3; a random policy is measured too."""
     seeds: tuple[int, ...] = (1, 2, 3)

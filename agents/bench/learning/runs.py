@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from ctm_rl.agents.bench.learning.curves import curve_of, rounded
 from ctm_rl.agents.bench.learning.options import RANDOM, SB3, LearningOptions
 from ctm_rl.agents.bench.learning.results import Key, Run
 from ctm_rl.agents.bench.learning.sb3_settings import settings_of
+from ctm_rl.agents.bench.learning.tasks import arguments_of
 from ctm_rl.agents.experiments.acting import ActingExperiment
 from ctm_rl.agents.experiments.serialise import to_json
 from ctm_rl.agents.run_directory.directory import CONFIG_FILE
@@ -40,7 +42,7 @@ class Job(NamedTuple):
     def name(self) -> str:
         """What it is called in messages, and what the names of its directory and log begin with."""
         steps = "" if self.kind == RANDOM else f"-{self.key.env_steps}-seed-{self.key.seed}"
-        return f"{self.key.task}-{self.key.contender}{steps}".replace(":", "-")
+        return re.sub("[:/]", "-", f"{self.key.task}-{self.key.contender}{steps}")
 
     @property
     def settings(self) -> str:
@@ -170,7 +172,8 @@ def _do_ours(
     if (run_dir / CONFIG_FILE).is_file():
         words = ["resume", str(run_dir)]
     else:
-        words = ["train", job.key.task, *job.fields, "--model.kind", job.kind, "--seed", str(job.key.seed)]
+        words = ["train", *arguments_of(job.key.task), *job.fields, "--model.kind", job.kind]
+        words += ["--seed", str(job.key.seed)]
         words += ["--budget.env-steps", str(env_steps), "--num-threads", "1", "--run-dir", str(run_dir)]
     if row is None or (row["env_steps"] or 0) < env_steps:
         processes.run([*COMMAND, *words], log, has_answer=False)

@@ -1,4 +1,6 @@
-"""What a comparison needs to know of its tasks: how many steps they are learned for, and what a good return is."""
+"""What a comparison needs to know of its tasks: their arguments, how long they are learned, what is a good return."""
+
+import re
 
 ENV_STEPS = {"minigrid-keycorridor": 500_000, "minigrid-fourrooms": 1_000_000}
 """Environment steps of a run, of tasks whose experiments have a larger budget than a comparison needs."""
@@ -29,7 +31,17 @@ def env_steps_of(task: str, default: int) -> int:
     return ENV_STEPS.get(task, default)
 
 
+_ENV_ID = re.compile(r"(?:[^:]+:)?[\w./-]+-v\d+")
+"""Gymnasium's ids, which end in a version; module:Name-v0 imports the module first."""
+
+
+def arguments_of(task: str) -> list[str]:
+    """How ``ctm-rl train`` is given a task: an experiment by its name, any other environment by its id."""
+    return ["--env", task] if _ENV_ID.fullmatch(task) else [task]
+
+
 def reference_of(task: str) -> float | None:
     """The return that is worth a score of 100; ``None``: none is known."""
+    task = task.rpartition(":")[2]
     fitting = [name for name in REFERENCES if name == task or (name.endswith("-") and task.startswith(name))]
     return REFERENCES[max(fitting, key=len)] if fitting else None

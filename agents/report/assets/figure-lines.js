@@ -57,10 +57,10 @@ function seriesColour(colours, index) {
 }
 
 /** A legend whose entries hide their lines, with the values at the cursor. */
-function makeLineLegend(page, lines, isDotted, toggle) {
+function makeLineLegend(page, lines, toggle) {
   const values = lines.map(() => make("span", { class: "legend-value" }));
   const entries = lines.map((line, index) => {
-    const swatch = makeSwatch(page, (colours) => seriesColour(colours, line.colour), isDotted ? "dot" : "line");
+    const swatch = makeSwatch(page, (colours) => seriesColour(colours, line.colour), "line");
     const press = () => {
       const isShown = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(isShown));
@@ -113,11 +113,8 @@ function chartOptions(figure, lines, limits, width, colours) {
       ...lines.all.map((line, index) => ({
         label: line.name,
         stroke: seriesColour(colours, line.colour),
-        width: figure.is_dotted ? 0 : numPoints > MANY_POINTS ? 1.2 : 1.75,
-        points: figure.is_dotted
-          ? { show: true, size: 5, fill: seriesColour(colours, line.colour), width: 0 }
-          : { show: numPoints <= MAX_DRAWN_POINTS, size: 4, fill: seriesColour(colours, line.colour) },
-        paths: figure.is_dotted ? () => null : undefined,
+        width: numPoints > MANY_POINTS ? 1.2 : 1.75,
+        points: { show: numPoints <= MAX_DRAWN_POINTS, size: 4, fill: seriesColour(colours, line.colour) },
       })),
     ],
     hooks: { drawAxes: [(plot) => paintIntervals(plot, lines.all, colours)] },
@@ -142,7 +139,7 @@ registerFigure(
       : paddedLimits(limitsOf(...all.flatMap((line) => [line.y, line.low, line.high])));
     const holder = make("div", { class: "chart", role: "img", "aria-label": page.label });
     const marker = make("div", { class: "chart-marker" });
-    const legend = makeLineLegend(page, all, figure.is_dotted, (index, show) => plot.setSeries(index + 1, { show }));
+    const legend = makeLineLegend(page, all, (index, show) => plot.setSeries(index + 1, { show }));
     const place = make("span", { class: "legend-place" });
     legend.element.append(make("li", {}, place));
     element.append(holder, legend.element);

@@ -315,8 +315,8 @@ registerFigure(
       images.onLoad = (index) => index === imageIndex() && board.repaint();
       if (parts.switches) element.append(parts.switches.element);
       const entries = [];
-      if (parts.route) entries.push([figure.route_names[0], () => IMAGE_COLOURS.right]);
-      if (parts.routes) entries.push([figure.route_names[1], () => IMAGE_COLOURS.wrong]);
+      if (parts.route) entries.push(["right", () => IMAGE_COLOURS.right]);
+      if (parts.routes) entries.push(["predicted", () => IMAGE_COLOURS.wrong]);
       if (entries.length) element.append(makeLegend(page, entries));
     });
     if (isMoving) return () => board?.repaint();

@@ -209,6 +209,14 @@ def test_an_asynchronous_algorithm_refuses_what_it_cannot_do(
     )
 
 
+@pytest.mark.parametrize("algorithm", ["stock-ppo", "appo", "impala"])
+def test_other_algorithms_refuse_random_ticks(algorithm: Any) -> None:
+    model = PolicyConfig(train_random_ticks=True)
+    with pytest.raises(ValueError, match=f"model.train_random_ticks is not for algorithm {algorithm}") as caught:
+        ActingExperiment(name="a", env=EnvConfig(id="CartPole-v1"), model=model, algorithm=algorithm)
+    assert "\n" not in str(caught.value)
+
+
 def test_fields_left_out_keep_their_defaults() -> None:
     assert from_json({"name": "a", "env": {"id": "b"}}) == ActingExperiment(name="a", env=EnvConfig(id="b"))
 

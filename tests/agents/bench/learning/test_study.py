@@ -99,6 +99,20 @@ def test_every_task_contender_and_seed_is_a_run_and_each_task_has_a_random_polic
     assert len({job.name for job in jobs}) == len(jobs) == 10
 
 
+def test_any_environment_is_a_task_by_its_id(tmp_path: Path, stand_in: Callable[..., None]) -> None:
+    stand_in()
+    env_id = "gymnasium.envs:CartPole-v1"
+    words = ["--tasks", env_id, "--contenders", "lstm", "--seeds", "1", "--env-steps", "1000", "--episodes", "4"]
+    assert main(["bench", "learning", *words, "--out", str(tmp_path / "a.json")]) == 0
+    assert {(run["task"], run["contender"]) for run in read_results(tmp_path / "a.json")} == {
+        (env_id, "random"),
+        (env_id, "lstm"),
+    }
+    (log,) = (tmp_path / "a-runs").glob("*-lstm-*.log")
+    assert log.name.startswith("gymnasium.envs-CartPole-v1-lstm-1000-seed-1-")
+    assert f"words ['train', '--env', '{env_id}', '--model.kind', 'lstm'" in log.read_text()
+
+
 def test_variants_are_runs_of_ours_under_another_name() -> None:
     options = LearningOptions(**FEW, contenders=("ctm",), variant="z")
     (_, job) = jobs_of({"cartpole": load("cartpole")}, ("--ppo.lr", "1e-4"), options)  # pyright: ignore[reportArgumentType]
