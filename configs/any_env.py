@@ -1,6 +1,7 @@
 """One experiment for any environment, with settings for small control tasks."""
 
 import re
+from dataclasses import replace
 
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.experiments.settings import BudgetConfig
@@ -22,7 +23,7 @@ def for_env(env_id: str) -> ActingExperiment:
         name=name.lower() or "env",
         env=EnvConfig(id=env_id),
         model=PolicyConfig.recommended(),
-        ppo=PPOSettings(is_lr_annealed=True),
+        ppo=replace(PPOSettings.recommended(), is_lr_annealed=True),
         budget=BudgetConfig(env_steps=1_000_000),
         num_envs_per_env_runner=32,
     )

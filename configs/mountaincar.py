@@ -16,6 +16,6 @@ def mountaincar_no_velocity() -> ActingExperiment:
         name="mountaincar-no-velocity",
         env=EnvConfig(id=env_id, wrappers=("hide-velocities",)),
         # the flag, hundreds of steps away, pays once, and is never reached by noise that is new at every step
-        ppo=replace(base.ppo, gamma=0.999, normalize_rewards=True, noise_correlation=0.95),
+        ppo=replace(base.ppo, gamma=0.999, noise_correlation=0.95),
         budget=BudgetConfig(env_steps=300_000),
     )

@@ -102,7 +102,8 @@ class PPOSettings:
     """Rewards are multiplied by this for learning, and reported raw; None: 1 - gamma, so that values stay small, or 1
     if they are normalised."""
     normalize_rewards: bool = False
-    """Divide rewards by the running standard deviation of the discounted return, in each environment runner."""
+    """Divide rewards by the running standard deviation of the discounted return, in each environment runner: what is
+    learned is then the same for rewards of any size."""
     clip: float = 0.2
     """How far the probability ratio may move from 1 (at the start, when annealed)."""
     is_clip_annealed: bool = False
@@ -134,6 +135,15 @@ class PPOSettings:
     collect_ahead: bool = False
     """Env runners collect the next steps during the update, with weights one iteration old, for which the learners
     correct; False: they take turns."""
+
+    @classmethod
+    def recommended(cls) -> "PPOSettings":
+        """Settings for an environment of which nothing is known, see docs/results/what-it-took.md.
+
+        The defaults of the fields suit rewards of about 1 a step. Instead, rewards are normalised: of a hundredth of
+        that, the values would be smaller than the first errors of the critic, and nothing would be learned from them.
+        """
+        return cls(normalize_rewards=True)
 
     def __post_init__(self) -> None:
         """Checks the values."""

@@ -93,7 +93,7 @@ class RecurrentPPOConfig(PPOConfig):
         self.use_kl_loss = False
         self.vf_clip_param = None
         self.minibatch_size = None
-        self._set(PPOSettings())
+        self._set(PPOSettings.recommended())
 
     def training(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, *, ppo: PPOSettings | None = None, **kwargs: Any

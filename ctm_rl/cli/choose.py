@@ -84,7 +84,7 @@ def choose(
     prog = " ".join(filter(None, (f"ctm-rl {command}", option, value)))
     if option == "--env":
         with user_errors():
-            experiment = for_env(value)
+            experiment = _for_algorithm(for_env(value), rest)
         experiment = dataclasses.replace(experiment, env=dataclasses.replace(experiment.env, target="ask"))
     elif option in ("--data", "--task"):
         import_from_current_folder()

@@ -61,6 +61,12 @@ def test_all_but_the_published_experiments_have_what_was_found_to_learn_fastest(
         assert recommended == dataclasses.asdict(PolicyConfig.recommended())
 
 
+def test_rewards_of_an_unknown_environment_are_normalised() -> None:
+    assert for_env("CartPole-v1").ppo == dataclasses.replace(PPOSettings.recommended(), is_lr_annealed=True)
+    assert RecurrentPPOConfig().ppo == PPOSettings.recommended()
+    assert PPOSettings.recommended().normalize_rewards
+
+
 def test_any_environment_has_a_name_for_its_directory() -> None:
     assert for_env("CartPole-v1").name == "cartpole-v1"
     assert for_env("some.module:ALE/Pong-v5").name == "ale-pong-v5"

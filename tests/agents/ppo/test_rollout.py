@@ -224,3 +224,16 @@ def test_rewards_are_divided_by_the_standard_deviation_of_all_discounted_returns
     again = RewardNormaliser(3, 0.5)
     again.set_state(normaliser.get_state())
     assert again.std == normaliser.std
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e3])
+def test_normalised_rewards_of_any_size_are_the_same(size: float) -> None:
+    rng = np.random.default_rng(2)
+    normalisers = RewardNormaliser(4, 0.99), RewardNormaliser(4, 0.99)
+    for time in range(50):
+        rewards, is_first, is_valid = rng.normal(1.0, 1.0, size=4), np.full(4, time % 20 == 0), np.full(4, True)
+        one, other = (
+            normaliser(factor * rewards, is_first, is_valid)
+            for normaliser, factor in zip(normalisers, (1.0, size), strict=True)
+        )
+        np.testing.assert_allclose(other, one, rtol=0.01)

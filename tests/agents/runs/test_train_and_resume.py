@@ -109,6 +109,11 @@ def test_a_stock_algorithm_trains_resumes_and_is_evaluated(algorithm: str, capsy
         assert f"ppo.{field} has no effect with algorithm {algorithm}" in err
         # the experiment's own is left out, in a line
         assert f"cartpole: without ppo.is_clip_annealed, which algorithm {algorithm} does not have" in out
+    given = ("train", "--env", "CartPole-v1", "--algorithm", algorithm, "--ppo.lr", "-1")
+    assert main(list(given)) == 2
+    out, err = capsys.readouterr()
+    assert out == f"cartpole-v1: without ppo.normalize_rewards, which algorithm {algorithm} does not have\n"
+    assert "ppo.lr must be above 0" in err
 
 
 @pytest.mark.usefixtures("ray_session", "place")
