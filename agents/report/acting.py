@@ -1,6 +1,7 @@
 """The sections of a report on a policy: episodes to watch, and how it decides."""
 
 import contextlib
+import dataclasses
 
 from minigrid.minigrid_env import MiniGridEnv
 
@@ -8,7 +9,7 @@ from ctm_rl.agents.evaluation.names import name_actions
 from ctm_rl.agents.evaluation.silent_pygame import silent_pygame
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.experiments.validation import scale_of_rewards
-from ctm_rl.agents.report.acting_decisions import decision_figures, halting_figures
+from ctm_rl.agents.report.acting_decisions import decision_figures, fit_scale, halting_figures
 from ctm_rl.agents.report.acting_episodes import (
     FRAME_BYTES,
     NUM_PLAYED,
@@ -63,6 +64,8 @@ def acting_sections(
     notes += reason
     neurons = [neurons_of(episode, wiring_of(policy.agent)) for episode, _ in chosen]
     player = _player(policy, experiment, lay_out(neurons))
+    if player.scale is None:
+        player = dataclasses.replace(player, fitted_scale=fit_scale(player, episodes))
     section = Section(
         name="episodes",
         title="Episodes",

@@ -161,11 +161,13 @@ def value_figures(player: Player, episodes: Sequence[Episode]) -> list[Figure]:
         episodes: with values of every step.
     """
     values, followed, numbers = _known_returns(player, episodes)
-    if not len(values) or np.isnan(values).any() or (player.scale is None and not followed.any()):
+    if not len(values) or np.isnan(values).any():
         return []
     scale, unit = player.scale, "in the units of values: rewards times {scale:.4g}"
     if scale is None:
-        scale = float((values * followed).sum()) / float(np.square(followed).sum())
+        scale = fit_scale(player, episodes)
+        if scale is None:
+            return []
         unit = (
             "in the units of values, which are not known (rewards were normalised while learning, or the policy was "
             "trained elsewhere): rewards times {scale:.4g}, which fits best"
@@ -208,6 +210,22 @@ def value_figures(player: Player, episodes: Sequence[Episode]) -> list[Figure]:
         )
     )
     return figures
+
+
+def fit_scale(player: Player, episodes: Sequence[Episode]) -> float | None:
+    """Returns the factor of rewards that brings what followed nearest to the values, by least squares.
+
+    Args:
+        player: the discount.
+        episodes: with values of every step.
+
+    Returns:
+        The factor; ``None``: nothing followed whose end is known, or there are no values.
+    """
+    values, followed, _ = _known_returns(player, episodes)
+    if np.isnan(values).any() or not followed.any():
+        return None
+    return float((values * followed).sum()) / float(np.square(followed).sum())
 
 
 def _known_returns(player: Player, episodes: Sequence[Episode]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

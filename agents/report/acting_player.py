@@ -48,6 +48,8 @@ class Player:
     """Whether it is MiniGrid, whose cells have pictures."""
     scale: float | None
     """What rewards are multiplied by to be in the units of values; ``None``: not known."""
+    fitted_scale: float | None = None
+    """Where it is not known, the factor that fits best; ``None``: none does."""
     wiring: Wiring | None = None
     """Which neurons the machine reads; ``None``: a baseline."""
     layout: NeuronLayout | None = None
@@ -258,9 +260,11 @@ def _over_steps(player: Player, episode: Episode) -> list[Figure]:
     lines = [Line(name="value", y=values)]
     caption = "What the critic expects, after the last tick of each step"
     followed = following_rewards(episode, player.gamma)
-    if player.scale is not None and not np.isnan(followed).all():
-        lines.append(Line(name="what followed", y=player.scale * followed))
-        caption += ", and the discounted rewards that followed, in the same units"
+    scale = player.fitted_scale if player.scale is None else player.scale
+    if scale is not None and not np.isnan(followed).all():
+        lines.append(Line(name="what followed", y=scale * followed))
+        unit = "in the same units" if player.scale is not None else f"times {scale:.4g}, which fits best"
+        caption += f", and the discounted rewards that followed, {unit}"
         if np.isnan(followed).any():
             caption += "; shortly before the episode was truncated, what would have followed is not known"
     figures: list[Figure] = [Lines(title="Value", caption=f"{caption}.", lines=lines, y_label="value", **options)]

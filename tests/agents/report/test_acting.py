@@ -122,6 +122,20 @@ def test_every_place_of_the_player_shows_its_step() -> None:
     assert sum(shares.values) == pytest.approx(1)
 
 
+def test_values_have_what_followed_beside_them_where_their_unit_is_not_known() -> None:
+    experiment = experiment_for()
+    normalised = dataclasses.replace(experiment, ppo=PPOSettings(gamma=experiment.ppo.gamma, normalize_rewards=True))
+    (known, _, _), (fitted, decisions, _) = sections_of(experiment), sections_of(normalised)
+    factor = titled(decisions.figures, "Calibration of values").caption.partition("rewards times ")[2].split(",")[0]
+    scale = 1 - experiment.ppo.gamma
+    for one, other in zip(known.samples, fitted.samples, strict=True):
+        chart, fit = (titled(sample.figures, "Value") for sample in (one, other))
+        (_, followed), (_, found) = chart.lines, fit.lines
+        np.testing.assert_allclose(found.y / float(factor), followed.y / scale, rtol=1e-3)
+        assert f"that followed, times {factor}, which fits best" in fit.caption
+        assert "in the same units" in chart.caption
+
+
 def test_the_returns_are_those_that_evaluate_prints() -> None:
     experiment = experiment_for()
     policy = policy_for(experiment)
