@@ -51,6 +51,17 @@ class Extreme(gym.Env):
         return np.array([0.1, 0.2 * self._count, last], np.float32)
 
 
+def config_of(extreme: dict[str, float]) -> RecurrentPPOConfig:
+    register_env("extreme", lambda context: Extreme(**context))
+    return (
+        RecurrentPPOConfig()
+        .environment("extreme", env_config=extreme)
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=4, rollout_fragment_length=12)
+        .training(num_minibatches=2, num_epochs=1)
+        .rl_module(model_config={"num_neurons": 9, "feature_dim": 6, "num_output_sync_neurons": 5})
+    )
+
+
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
     ("extreme", "lr", "message"),
@@ -65,19 +76,21 @@ class Extreme(gym.Env):
 def test_the_cause_is_named_and_the_environment_gets_no_such_action(
     extreme: dict[str, float], lr: float, message: str
 ) -> None:
-    register_env("extreme", lambda context: Extreme(**context))
-    config = (
-        RecurrentPPOConfig()
-        .environment("extreme", env_config=extreme)
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=4, rollout_fragment_length=12)
-        .training(num_minibatches=2, num_epochs=1, lr=lr)
-        .rl_module(model_config={"num_neurons": 9, "feature_dim": 6, "num_output_sync_neurons": 5})
-    )
-    algorithm: Any = config.build_algo()
+    algorithm: Any = config_of(extreme).training(lr=lr, normalize_rewards=False).build_algo()
     try:
         with pytest.raises(Diverged, match=message) as caught:
             algorithm.train()
         assert "\n" not in str(caught.value)
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_normalised_rewards_may_be_as_large() -> None:
+    algorithm: Any = config_of({"reward": -2e31}).build_algo()
+    try:
+        for _ in range(2):
+            assert np.isfinite(algorithm.train()["learners"]["default_policy"]["total_loss"])
     finally:
         algorithm.stop()
 
