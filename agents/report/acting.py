@@ -65,7 +65,7 @@ def acting_sections(
     neurons = [neurons_of(episode, wiring_of(policy.agent)) for episode, _ in chosen]
     player = _player(policy, experiment, lay_out(neurons))
     if player.scale is None:
-        player = dataclasses.replace(player, fitted_scale=fit_scale(player, episodes))
+        player = dataclasses.replace(player, fitted_scale=fit_scale(player.gamma, episodes))
     section = Section(
         name="episodes",
         title="Episodes",

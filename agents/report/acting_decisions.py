@@ -157,17 +157,14 @@ def value_figures(player: Player, episodes: Sequence[Episode]) -> list[Figure]:
     """How well values predict the rewards that follow.
 
     Args:
-        player: the discount and the unit of values; where the unit is not known, the factor that fits best is taken.
+        player: the discount, and the factor of rewards, known or fitted.
         episodes: with values of every step.
     """
-    values, followed, numbers = _known_returns(player, episodes)
-    if not len(values) or np.isnan(values).any():
+    values, followed, numbers = _known_returns(player.gamma, episodes)
+    scale, unit = player.value_factor, "in the units of values: rewards times {scale:.4g}"
+    if not len(values) or np.isnan(values).any() or scale is None:
         return []
-    scale, unit = player.scale, "in the units of values: rewards times {scale:.4g}"
-    if scale is None:
-        scale = fit_scale(player, episodes)
-        if scale is None:
-            return []
+    if player.scale is None:
         unit = (
             "in the units of values, which are not known (rewards were normalised while learning, or the policy was "
             "trained elsewhere): rewards times {scale:.4g}, which fits best"
@@ -212,27 +209,27 @@ def value_figures(player: Player, episodes: Sequence[Episode]) -> list[Figure]:
     return figures
 
 
-def fit_scale(player: Player, episodes: Sequence[Episode]) -> float | None:
+def fit_scale(gamma: float, episodes: Sequence[Episode]) -> float | None:
     """Returns the factor of rewards that brings what followed nearest to the values, by least squares.
 
     Args:
-        player: the discount.
+        gamma: discount for each step.
         episodes: with values of every step.
 
     Returns:
         The factor; ``None``: nothing followed whose end is known, or there are no values.
     """
-    values, followed, _ = _known_returns(player, episodes)
+    values, followed, _ = _known_returns(gamma, episodes)
     if np.isnan(values).any() or not followed.any():
         return None
     return float((values * followed).sum()) / float(np.square(followed).sum())
 
 
-def _known_returns(player: Player, episodes: Sequence[Episode]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _known_returns(gamma: float, episodes: Sequence[Episode]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values of steps whose future is known, what followed (unscaled), and which episode they belong to, [n] each."""
     parts = []
     for number, episode in enumerate(episodes):
-        followed = following_rewards(episode, player.gamma)
+        followed = following_rewards(episode, gamma)
         is_known = ~np.isnan(followed)
         values = np.array([each[-1] for each in episode.values], np.float64)
         parts.append((values[is_known], followed[is_known], np.full(int(is_known.sum()), number)))

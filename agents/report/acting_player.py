@@ -49,11 +49,16 @@ class Player:
     scale: float | None
     """What rewards are multiplied by to be in the units of values; ``None``: not known."""
     fitted_scale: float | None = None
-    """Where it is not known, the factor that fits best; ``None``: none does."""
+    """Where it is not known, the factor of rewards that fits best, see ``fit_scale``; ``None``: none does."""
     wiring: Wiring | None = None
     """Which neurons the machine reads; ``None``: a baseline."""
     layout: NeuronLayout | None = None
     """Where neurons are in the plane; ``None``: each episode places its own."""
+
+    @property
+    def value_factor(self) -> float | None:
+        """What rewards are multiplied by beside values: the known factor, or the fitted one; ``None``: neither."""
+        return self.fitted_scale if self.scale is None else self.scale
 
 
 def neurons_of(episode: Episode, wiring: Wiring | None) -> NeuronRecord:
@@ -260,10 +265,10 @@ def _over_steps(player: Player, episode: Episode) -> list[Figure]:
     lines = [Line(name="value", y=values)]
     caption = "What the critic expects, after the last tick of each step"
     followed = following_rewards(episode, player.gamma)
-    scale = player.fitted_scale if player.scale is None else player.scale
-    if scale is not None and not np.isnan(followed).all():
-        lines.append(Line(name="what followed", y=scale * followed))
-        unit = "in the same units" if player.scale is not None else f"times {scale:.4g}, which fits best"
+    factor = player.value_factor
+    if factor is not None and not np.isnan(followed).all():
+        lines.append(Line(name="what followed", y=factor * followed))
+        unit = "in the same units" if player.scale is not None else f"times {factor:.4g}, which fits best"
         caption += f", and the discounted rewards that followed, {unit}"
         if np.isnan(followed).any():
             caption += "; shortly before the episode was truncated, what would have followed is not known"

@@ -20,6 +20,9 @@ Of rl-baselines3-zoo's benchmark (RecurrentPPO on CartPoleNoVel-v1, PendulumNoVe
 PPO on Acrobot-v1 with velocities, DoorKey-5x5 and KeyCorridorS3R1); elsewhere the highest return there is.
 """
 
+_ENV_ID = re.compile(r"(?:[^:]+:)?[\w./-]+-v\d+")
+"""Gymnasium's ids, which end in a version; module:Name-v0 imports the module first."""
+
 
 def env_steps_of(task: str, default: int) -> int:
     """Environment steps of a run on a task.
@@ -29,10 +32,6 @@ def env_steps_of(task: str, default: int) -> int:
         default: the budget of its experiment.
     """
     return ENV_STEPS.get(task, default)
-
-
-_ENV_ID = re.compile(r"(?:[^:]+:)?[\w./-]+-v\d+")
-"""Gymnasium's ids, which end in a version; module:Name-v0 imports the module first."""
 
 
 def arguments_of(task: str) -> list[str]:

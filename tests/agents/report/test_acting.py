@@ -16,7 +16,7 @@ from ctm_rl.agents.evaluation.play import PlayOptions, play_all, seeds_of_episod
 from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig, PPOSettings
 from ctm_rl.agents.report import acting_decisions, acting_episodes
 from ctm_rl.agents.report.acting import acting_sections, value_scale
-from ctm_rl.agents.report.acting_decisions import Steps, mean_over_episodes, steps_of, value_figures
+from ctm_rl.agents.report.acting_decisions import Steps, fit_scale, mean_over_episodes, steps_of, value_figures
 from ctm_rl.agents.report.acting_episodes import Episode, choose_episodes, compress, compress_frames, play_episodes
 from ctm_rl.agents.report.acting_player import Player, following_rewards, probabilities_of
 from ctm_rl.agents.report.document import (
@@ -186,7 +186,7 @@ def test_right_values_are_on_the_line() -> None:
     # where the unit is not known, the one that fits best is found
     for episode in episodes:
         episode.values = [(value - 0.5) * 70 for value in episode.values]
-    chart, _ = value_figures(dataclasses.replace(player, scale=None), episodes)
+    chart, _ = value_figures(dataclasses.replace(player, scale=None, fitted_scale=fit_scale(0.5, episodes)), episodes)
     assert isinstance(chart, Lines)
     np.testing.assert_allclose(chart.lines[0].y, chart.x, atol=1e-4)
     assert "rewards times 7, which fits best" in chart.caption
