@@ -103,7 +103,7 @@ class PPOSettings:
     if they are normalised."""
     normalize_rewards: bool = False
     """Divide rewards by the running standard deviation of the discounted return, in each environment runner: what is
-    learned is then the same for rewards of any size."""
+    learned is then the same for rewards of any size, down to returns that vary by about 0.001."""
     clip: float = 0.2
     """How far the probability ratio may move from 1 (at the start, when annealed)."""
     is_clip_annealed: bool = False
@@ -141,7 +141,7 @@ class PPOSettings:
         """Settings for an environment of which nothing is known, see docs/results/what-it-took.md.
 
         The defaults of the fields suit rewards of about 1 a step. Instead, rewards are normalised: of a hundredth of
-        that, the values would be smaller than the first errors of the critic, and nothing would be learned from them.
+        that, the values would be smaller than the errors of the critic, and little would be learned from them.
         """
         return cls(normalize_rewards=True)
 
