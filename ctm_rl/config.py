@@ -112,6 +112,9 @@ class CoreConfig:
     start_decay_rate: float = 0.0
     """Decay rates before training, per tick. With 0, as published, what the heads read is a sum over all ticks, which
     the last ones hardly change; with 1 the last two or three ticks make most of it."""
+    use_long_memory: bool = False
+    """Every second term begins with a decay rate of 0 instead of start_decay_rate: what is read then has a long memory
+    beside a short one."""
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
@@ -135,6 +138,12 @@ class CoreConfig:
             )
         _check_synapse(self)
         _check_pairing(self)
+
+    @property
+    def start_decay_rates(self) -> tuple[float, ...]:
+        """Decay rates before training, per tick, which the terms of a synchronisation take in turn."""
+        has_two = self.use_long_memory and self.start_decay_rate > 0
+        return (0.0, self.start_decay_rate) if has_two else (self.start_decay_rate,)
 
 
 def _check_synapse(config: CoreConfig) -> None:
@@ -409,8 +418,8 @@ class PolicyConfig(CoreConfig):
         """A small policy with the parts that need the fewest environment steps, see docs/results/what-it-took.md.
 
         The defaults of the fields are the published machine. Instead, vectors are normalised and not encoded, the heads
-        read first-order terms beside the synchronisation, both mostly of the last ticks to begin with, and the critic
-        has a core of its own.
+        read first-order terms beside the synchronisation, half of both to begin with mostly of the last ticks and half
+        of all ticks, and the critic has a core of its own.
         """
         return cls(
             num_neurons=64,
@@ -419,6 +428,7 @@ class PolicyConfig(CoreConfig):
             normalize_observations=True,
             use_first_order=True,
             start_decay_rate=1.0,
+            use_long_memory=True,
             critic="own",
             max_seq_len=32,
         )

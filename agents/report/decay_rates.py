@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +23,12 @@ _MIN_WIDTH = 1e-3
 _TITLES = {"output": "output synchronisation", "action": "action synchronisation"}
 
 
-def decay_figures(wiring: Wiring, start_rate: float | None, history: Mapping[int, Rates]) -> list[Figure]:
+def decay_figures(wiring: Wiring, start_rates: Sequence[float], history: Mapping[int, Rates]) -> list[Figure]:
     """Figures of a machine's decay rates.
 
     Args:
         wiring: of the machine as it is now.
-        start_rate: before training; ``None``: not known.
+        start_rates: before training, which the terms took in turn; empty: not known.
         history: rates by iteration, see ``decay_history``.
 
     Returns:
@@ -39,7 +39,7 @@ def decay_figures(wiring: Wiring, start_rate: float | None, history: Mapping[int
         now = {**now, "action": wiring.action.decay_rate}
     figures: list[Figure] = []
     for role, rates in now.items():
-        figures.append(_histogram(role, rates, start_rate))
+        figures.append(_histogram(role, rates, start_rates))
         figures += _way(role, history)
     return figures
 
@@ -78,14 +78,14 @@ def _read(file: Path) -> dict[str, np.ndarray]:
     return rates
 
 
-def _histogram(role: str, rates: np.ndarray, start_rate: float | None) -> Figure:
+def _histogram(role: str, rates: np.ndarray, start_rates: Sequence[float]) -> Figure:
     """The rates of one synchronisation."""
-    known = np.append(rates, [] if start_rate is None else [start_rate])
+    known = np.append(rates, start_rates)
     low, high = float(known.min(initial=np.inf)), float(known.max(initial=0.0))
     edges = np.linspace(min(low, high), max(high, low + _MIN_WIDTH), _NUM_BINS + 1)
     counts = np.histogram(rates, edges)[0]
     median = float(np.median(rates)) if len(rates) else math.nan
-    start = "" if start_rate is None else f" Before training all were {start_rate:g}."
+    start = f" Before training they were {' and '.join(f'{rate:g}' for rate in start_rates)}." if start_rates else ""
     half_life = "is never forgotten" if median <= 0 else f"counts half as much after {math.log(2) / median:.3g} ticks"
     return Bars(
         title=f"Decay rates of the {_TITLES[role]}",

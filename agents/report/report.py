@@ -285,8 +285,8 @@ def _memory_section(trained: Trained | None, run: Path) -> list[Section]:
     wiring = None if network is None else wiring_of(network)
     if network is None or wiring is None:
         return []
-    start_rate: Any = getattr(network.config, "start_decay_rate", None)
-    figures = decay_figures(wiring, start_rate, decay_history(run))
+    config: Any = network.config
+    figures = decay_figures(wiring, getattr(config, "start_decay_rates", ()), decay_history(run))
     text = (
         "Each pair of neurons has a decay rate, which is learned: how much less the synchronisation counts a tick with "
         "every tick that passes."

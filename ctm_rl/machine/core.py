@@ -164,7 +164,7 @@ def _make_sync(config: CoreConfig, role: Role, num_sync_neurons: int) -> Synchro
     pairing = make_pairing(config.pairing, role, config.num_neurons, num_sync_neurons, config.num_self_pairs)
     if role == "output" and config.use_first_order:
         pairing = add_first_order(pairing, config.num_neurons)
-    return Synchronisation(pairing, config.max_decay_rate, config.sync_window, config.start_decay_rate)
+    return Synchronisation(pairing, config.max_decay_rate, config.sync_window, config.start_decay_rates)
 
 
 def uniform_start(shape: tuple[int, ...], fan: int) -> Tensor:

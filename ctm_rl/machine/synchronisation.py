@@ -1,5 +1,7 @@
 """Synchronisation: how pairs of neurons move together over time, the representation that the machine acts with."""
 
+from collections.abc import Sequence
+from itertools import cycle, islice
 from typing import NamedTuple
 
 import torch
@@ -127,7 +129,7 @@ class Synchronisation(nn.Module):
         pairing: the pairs; kept as buffers, so that they are saved with the weights.
         max_decay_rate: upper limit of the learned decay rates.
         is_windowed: sum over a window of the last M ticks instead of over all.
-        start_decay_rate: decay rates before training.
+        start_decay_rates: decay rates before training, which the terms take in turn.
     """
 
     left: Int[Tensor, " P"]
@@ -137,14 +139,15 @@ class Synchronisation(nn.Module):
     right_slot: Int[Tensor, " p"]
 
     def __init__(
-        self, pairing: Pairing, max_decay_rate: float, is_windowed: bool, start_decay_rate: float = 0.0
+        self, pairing: Pairing, max_decay_rate: float, is_windowed: bool, start_decay_rates: Sequence[float] = (0.0,)
     ) -> None:
         super().__init__()
         self.max_decay_rate = max_decay_rate
         self.is_windowed = is_windowed
         self.register_buffer("left", pairing.left)
         self.register_buffer("right", pairing.right)
-        self.decay_rate = nn.Parameter(torch.full((len(pairing.left),), start_decay_rate))
+        rates = list(islice(cycle(start_decay_rates), len(pairing.left)))
+        self.decay_rate = nn.Parameter(torch.tensor(rates, dtype=torch.get_default_dtype()))
         if is_windowed:
             self._index_neurons()
             self.register_load_state_dict_post_hook(lambda module, _: module._index_neurons())

@@ -53,6 +53,8 @@ def test_all_but_the_published_experiments_have_what_was_found_to_learn_fastest(
     model = experiment.model
     parts = model.normalize_observations, model.use_first_order, model.start_decay_rate
     assert parts == ((False, False, 0.0) if is_published else (True, True, 1.0))
+    is_for_any_env = experiment.name.startswith(("popgym-", "mountaincar-", "acrobot-v1"))
+    assert model.use_long_memory == is_for_any_env
     assert experiment.ppo.is_lr_annealed
     is_small_grid = experiment.name.startswith("minigrid-")
     assert model.critic == ("shared" if is_published or is_small_grid else "own")
@@ -61,10 +63,12 @@ def test_all_but_the_published_experiments_have_what_was_found_to_learn_fastest(
         assert recommended == dataclasses.asdict(PolicyConfig.recommended())
 
 
-def test_rewards_of_an_unknown_environment_are_normalised() -> None:
+def test_an_unknown_environment_has_all_that_is_recommended() -> None:
     assert for_env("CartPole-v1").ppo == dataclasses.replace(PPOSettings.recommended(), is_lr_annealed=True)
     assert RecurrentPPOConfig().ppo == PPOSettings.recommended()
     assert PPOSettings.recommended().normalize_rewards
+    assert for_env("CartPole-v1").model == PolicyConfig.recommended()
+    assert PolicyConfig.recommended().start_decay_rates == (0.0, 1.0)
 
 
 def test_any_environment_has_a_name_for_its_directory() -> None:

@@ -29,11 +29,11 @@ def test_rates_are_followed_through_the_checkpoints(tmp_path: Path) -> None:
     }
     wiring = wiring_of(untrained(EXPERIMENT, 9))
     assert wiring is not None
-    output, way, action, _ = decay_figures(wiring, 0.5, history)
+    output, way, action, _ = decay_figures(wiring, (0.5,), history)
     assert isinstance(output, Bars)
     assert isinstance(way, Lines)
     assert np.sum(output.values) == len(rates_of(9))
-    assert "Before training all were 0.5." in output.caption
+    assert output.caption.endswith("Before training they were 0.5.")
     assert np.asarray(way.x).tolist() == [2, 9]
     np.testing.assert_allclose(way.lines[0].y, [np.median(rates_of(iteration)) for iteration in (2, 9)])
     assert action.title == "Decay rates of the action synchronisation"
@@ -43,4 +43,7 @@ def test_without_checkpoints_there_is_no_way(tmp_path: Path) -> None:
     assert decay_history(tmp_path) == {}
     wiring = wiring_of(untrained(EXPERIMENT))
     assert wiring is not None
-    assert [figure.kind for figure in decay_figures(wiring, None, {})] == ["bars", "bars"]
+    assert [figure.kind for figure in decay_figures(wiring, (), {})] == ["bars", "bars"]
+    both = decay_figures(wiring, (0.0, 1.0), {})[0]
+    assert isinstance(both, Bars)
+    assert both.caption.endswith("Before training they were 0 and 1.")

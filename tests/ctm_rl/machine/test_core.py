@@ -169,6 +169,13 @@ def test_state_keeps_the_shapes_it_documents() -> None:
     assert state.post_history.shape == (B, len(core.output_sync.neurons), 4)
 
 
+def test_half_of_the_terms_of_a_long_memory_forget_nothing_before_training() -> None:
+    config = CoreConfig(num_neurons=17, num_output_sync_neurons=3, use_first_order=True, start_decay_rate=1.5)
+    assert CTMCore(config, 0).output_sync.decay_rate.unique().tolist() == [1.5]
+    rates = CTMCore(dataclasses.replace(config, use_long_memory=True), 0).output_sync.decay_rate
+    assert rates.tolist() == [0.0, 1.5] * 11 + [0.0]  # 6 pairs and 17 neurons
+
+
 def test_project_reaches_every_synchronisation_of_a_model() -> None:
     core = make_core("attention")
     with torch.no_grad():

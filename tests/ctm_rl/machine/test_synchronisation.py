@@ -85,6 +85,13 @@ def test_decay_outside_its_limits_passes_only_gradients_that_lead_back() -> None
         assert (rate.grad != 0).tolist() == expected
 
 
+def test_terms_take_the_decay_rates_before_training_in_turn() -> None:
+    assert Synchronisation(PAIRING, 15.0, is_windowed=False).decay_rate.tolist() == [0.0] * 5
+    sync = Synchronisation(PAIRING, 15.0, is_windowed=False, start_decay_rates=(0, 1))
+    assert sync.decay_rate.tolist() == [0.0, 1.0, 0.0, 1.0, 0.0]
+    assert sync.decay_rate.requires_grad
+
+
 def test_project_brings_decay_rates_back() -> None:
     sync = make_sync(is_windowed=False)
     with torch.no_grad():
