@@ -12,8 +12,7 @@ def cartpole() -> ActingExperiment:
     return ActingExperiment(
         name="cartpole",
         env=EnvConfig(id="CartPole-v1", wrappers=("hide-velocities",), max_episode_steps=500),
-        # velocities show in two observations: a memory of the whole episode only costs steps here
-        model=replace(PolicyConfig.recommended(), use_long_memory=False),
+        model=PolicyConfig.recommended(),
         # short iterations of few, large minibatches: recent data, in half the time
         ppo=PPOSettings(
             lr=5e-4, is_lr_annealed=True, num_epochs=8, num_rollout_steps=32, num_minibatches=2, is_clip_annealed=True

@@ -21,6 +21,12 @@ def popgym_repeat_previous_medium() -> ActingExperiment:
     return _popgym("repeat-previous-medium", "RepeatPreviousMedium")
 
 
+def popgym_repeat_first_easy() -> ActingExperiment:
+    """RepeatFirstEasy, 51 steps: name the suit of the first card, again and again."""
+    base = _popgym("repeat-first-easy", "RepeatFirstEasy")
+    return replace(base, model=replace(base.model, use_long_memory=True))
+
+
 def popgym_repeat_first_medium() -> ActingExperiment:
     """RepeatFirstMedium, 415 steps: name the suit of the first card, again and again."""
     return _popgym("repeat-first-medium", "RepeatFirstMedium")

@@ -113,8 +113,9 @@ class CoreConfig:
     """Decay rates before training, per tick. With 0, as published, what the heads read is a sum over all ticks, which
     the last ones hardly change; with 1 the last two or three ticks make most of it."""
     use_long_memory: bool = False
-    """Every second term begins with a decay rate of 0 instead of start_decay_rate: what is read then has a long memory
-    beside a short one."""
+    """Every second term begins with a decay rate of 0 instead of start_decay_rate: for tasks in which something is to
+    be remembered for a whole episode of some hundred ticks. What these terms read grows with the length of the episode,
+    which costs steps where nothing needs to be remembered, and in long episodes the policy."""
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
@@ -418,8 +419,8 @@ class PolicyConfig(CoreConfig):
         """A small policy with the parts that need the fewest environment steps, see docs/results/what-it-took.md.
 
         The defaults of the fields are the published machine. Instead, vectors are normalised and not encoded, the heads
-        read first-order terms beside the synchronisation, half of both to begin with mostly of the last ticks and half
-        of all ticks, and the critic has a core of its own.
+        read first-order terms beside the synchronisation, both mostly of the last ticks to begin with, and the critic
+        has a core of its own.
         """
         return cls(
             num_neurons=64,
@@ -428,7 +429,6 @@ class PolicyConfig(CoreConfig):
             normalize_observations=True,
             use_first_order=True,
             start_decay_rate=1.0,
-            use_long_memory=True,
             critic="own",
             max_seq_len=32,
         )

@@ -53,8 +53,7 @@ def test_all_but_the_published_experiments_have_what_was_found_to_learn_fastest(
     model = experiment.model
     parts = model.normalize_observations, model.use_first_order, model.start_decay_rate
     assert parts == ((False, False, 0.0) if is_published else (True, True, 1.0))
-    is_for_any_env = experiment.name.startswith(("popgym-", "mountaincar-", "acrobot-v1"))
-    assert model.use_long_memory == is_for_any_env
+    assert model.use_long_memory == (experiment.name == "popgym-repeat-first-easy")
     assert experiment.ppo.is_lr_annealed
     is_small_grid = experiment.name.startswith("minigrid-")
     assert model.critic == ("shared" if is_published or is_small_grid else "own")
@@ -68,7 +67,6 @@ def test_an_unknown_environment_has_all_that_is_recommended() -> None:
     assert RecurrentPPOConfig().ppo == PPOSettings.recommended()
     assert PPOSettings.recommended().normalize_rewards
     assert for_env("CartPole-v1").model == PolicyConfig.recommended()
-    assert PolicyConfig.recommended().start_decay_rates == (0.0, 1.0)
 
 
 def test_any_environment_has_a_name_for_its_directory() -> None:
