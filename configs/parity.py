@@ -78,6 +78,8 @@ def parity_bandit() -> AnsweringExperiment:
             feature_dim=32,
             num_output_sync_neurons=16,
             num_action_sync_neurons=16,
+            # read beside the pairs: a third of the errors after as many samples
+            use_first_order=True,
         ),
         signal="reward",
         learning=LearningSettings(

@@ -37,7 +37,10 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("--model.use-first-order", "False", "--model.start-decay-rate", "0"),  # as it was recorded
     ),
     "mnist": ("mnist", *ANSWERING),
-    "parity-bandit": ("parity-bandit", *ANSWERING, *SYNC, "--bandit.num-epochs", "2"),
+    "parity-bandit": (
+        *("parity-bandit", *ANSWERING, *SYNC, "--bandit.num-epochs", "2"),
+        *("--model.use-first-order", "False"),  # as it was recorded
+    ),
 }
 """What each run is trained with, beside ``--seed 1``."""
 OLD_RUNS: dict[str, tuple[str, ...]] = {
