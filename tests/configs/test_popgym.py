@@ -24,9 +24,9 @@ def test_without_the_package_they_are_listed_and_one_line_names_the_extra(
 ) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "popgym" else find(name))
-    assert len(POPGYM) == 7
+    assert len(POPGYM) == 8
     assert main(["list"]) == 0
-    assert capsys.readouterr().out.count("popgym-") == 7
+    assert capsys.readouterr().out.count("popgym-") == 8
     expected = 'cannot be made: it needs popgym, which is not installed: pip install "ctm-rl[popgym]".\n'
     for arguments in (["popgym-autoencode-easy"], ["--env", "popgym:popgym-HigherLowerEasy-v0"]):
         assert main(["train", *arguments, "--budget.env-steps", "64"]) == 2
