@@ -78,7 +78,7 @@ def parity_bandit() -> AnsweringExperiment:
             feature_dim=32,
             num_output_sync_neurons=16,
             num_action_sync_neurons=16,
-            # read beside the pairs: a third of the errors after as many samples
+            # more sequences are right after as many samples, see docs/results/parity.md
             use_first_order=True,
         ),
         signal="reward",
