@@ -50,6 +50,8 @@ RUN_FOR_REAL = (
     "action-masks.md",
 )
 """Pages whose commands are run one after the other, with models and budgets made tiny."""
+NOT_TABLES = ("curves", make_docs.LEARNING)
+"""Data of results whose tables are computed, or that are drawn."""
 SHORT_ACTING = (*TINY_ACTING, "--model.max-seq-len", "4", "--ppo.num-rollout-steps", "10", "--budget.env-steps", "30")
 SHORT_ANSWERING = (
     *("--model.num-neurons", "16", "--model.history-length", "3", "--model.num-ticks", "2"),
@@ -123,7 +125,14 @@ def tables(path: Path) -> list[str]:
     """The names of the tables in a file of results."""
     if path.stem == make_docs.LEARNING:
         return list(make_docs.LEARNING_TABLES)
-    return [] if path.stem == "curves" else list(make_docs.read_tables(ROOT, path.stem))
+    return [] if path.stem in NOT_TABLES else list(make_docs.read_tables(ROOT, path.stem))
+
+
+def test_no_table_of_results_holds_a_row_twice() -> None:
+    data = [path for path in (DOCS / "results" / "data").glob("*.json") if path.stem not in NOT_TABLES]
+    for path in data:
+        for name, table in make_docs.read_tables(ROOT, path.stem).items():
+            assert all(table["rows"].count(row) == 1 for row in table["rows"]), f"{path.stem} {name}"
 
 
 def test_a_table_is_written_from_its_data(tmp_path: Path) -> None:
