@@ -59,6 +59,18 @@ def test_without_memory_the_bar_is_out_of_reach(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_small_rewards_are_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = ("--env", "small_rewards:cartpole", "--env.wrappers", "hide-velocities")
+    # rewards that are not normalised, but multiplied by 1 - gamma: 0.07
+    _, result = train_and_evaluate(capsys, *task, "--seed", "1", "--budget.env-steps", "60000")
+    assert result["episode_return_mean"] >= 0.5
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_folder_of_images_is_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
