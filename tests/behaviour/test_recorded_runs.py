@@ -1,11 +1,9 @@
 """Runs reproduce their recorded metrics: a refactoring must not change any number."""
 
-import json
-
 import pytest
-from recorded_runs import NUM_ROWS, RECORD, RUNS, assert_equal, play
+from recorded_runs import NUM_ROWS, RUNS, assert_equal, play, recorded
 
-RECORDED = json.loads(RECORD.read_text())
+RECORDED = recorded()
 
 
 @pytest.mark.usefixtures("ray_session", "place")

@@ -1,11 +1,15 @@
 """Short runs whose metrics were recorded: they show whether a change of the code changes a number.
 
-``python tests/helpers/recorded_runs.py`` records them again into ``golden/metrics.json``.
+``python tests/helpers/recorded_runs.py`` records them again, into ``golden/metrics.json`` on a machine like the first
+one and otherwise into another file beside it: rounding that differs grows over the iterations of a run.
 """
 
 import json
 import os
 import platform
+import re
+from pathlib import Path
+from typing import Any
 
 from paths import GOLDEN
 from tiny_runs import comparable
@@ -34,7 +38,8 @@ RUNS: dict[str, tuple[str, ...]] = {
     "qa-mnist": ("qa-mnist", *ANSWERING, *SYNC),
     "sorting": (
         *("sorting", *ANSWERING, "--model.num-output-sync-neurons", "16"),
-        *("--model.use-first-order", "False", "--model.start-decay-rate", "0"),  # as it was recorded
+        # as it was recorded
+        *("--model.use-first-order", "False", "--model.start-decay-rate", "0", "--learning.lr", "2e-3"),
     ),
     "mnist": ("mnist", *ANSWERING),
     "parity-bandit": (
@@ -70,15 +75,22 @@ NUM_ROWS = 20
 ORDER_OF_SUMMATION = 1e-6
 """Relative difference that is allowed for rounding in another order of operations."""
 OTHER_MACHINE = 1e-3
-"""The same on a processor with other vector instructions, or with another PyTorch."""
+"""The same on a processor of another maker or with other vector instructions, or with another PyTorch."""
 RECORD = GOLDEN / "metrics.json"
+"""The first record; others lie beside it as ``metrics-MAKER.json``."""
 
 
 def machine() -> str:
-    """What the last digits depend on: the processor's vector instructions and the version of PyTorch."""
+    """What the last digits depend on: the processor's maker and vector instructions, and the version of PyTorch.
+
+    MKL chooses other code for other makers, with the same vector instructions.
+    """
     import torch
 
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} torch {torch.__version__}"
+    info = Path("/proc/cpuinfo")
+    maker = re.search(r"vendor_id\s*: (\S+)", info.read_text()) if info.is_file() else None
+    parts = [platform.machine(), *([maker[1]] if maker else []), torch.backends.cpu.get_cpu_capability()]
+    return f"{' '.join(parts)} torch {torch.__version__}"
 
 
 def play(name: str, run_dir: str) -> list[dict[str, float | None]]:
@@ -113,13 +125,44 @@ def resumed(name: str) -> list[dict[str, float | None]]:
     return comparable(name)
 
 
+def recorded() -> dict[str, Any]:
+    """What was recorded on a machine like this one, or else the first record."""
+    records = [json.loads(file.read_text()) for file in (RECORD, *sorted(GOLDEN.glob("metrics-*.json")))]
+    return next((record for record in records if record["machine"] == machine()), records[0])
+
+
+def tolerance_of(recorded_on: str) -> float:
+    """The relative difference that is allowed from what a machine has recorded."""
+    return ORDER_OF_SUMMATION if machine() == recorded_on else OTHER_MACHINE
+
+
+def assert_same_evaluation(result: Any, expected: Any, recorded_on: str) -> None:
+    """Compares nested results of an evaluation: exactly on the machine they were recorded on, loosely on another."""
+    import pytest
+
+    if machine() == recorded_on:
+        assert json.dumps(result) == json.dumps(expected)
+    elif isinstance(expected, dict):
+        assert list(result) == list(expected)
+        for key, value in expected.items():
+            assert_same_evaluation(result[key], value, recorded_on)
+    elif isinstance(expected, list):
+        assert len(result) == len(expected)
+        for one, value in zip(result, expected, strict=True):
+            assert_same_evaluation(one, value, recorded_on)
+    elif isinstance(expected, float):
+        assert result == pytest.approx(expected, rel=OTHER_MACHINE, abs=OTHER_MACHINE * 1e-3)
+    else:
+        assert result == expected
+
+
 def assert_equal(
     rows: list[dict[str, float | None]], expected: list[dict[str, float | None]], recorded_on: str
 ) -> None:
     """Compares metrics with recorded ones: closely on the machine they were recorded on, loosely on another."""
     import pytest
 
-    tolerance = ORDER_OF_SUMMATION if machine() == recorded_on else OTHER_MACHINE
+    tolerance = tolerance_of(recorded_on)
     assert [list(row) for row in rows] == [list(row) for row in expected]
     for number, (row, wanted) in enumerate(zip(rows, expected, strict=True), 1):
         for key, value in wanted.items():
@@ -149,7 +192,10 @@ def record() -> None:
         + "\n  }"
         for name, metrics in columns.items()
     ]
-    RECORD.write_text(f'{{\n  "machine": {json.dumps(machine())},\n' + ",\n".join(lines) + "\n}\n")
+    maker = machine().split()[1]
+    is_like_first = json.loads(RECORD.read_text())["machine"].split()[1] == maker
+    target = RECORD if is_like_first else GOLDEN / f"metrics-{maker}.json"
+    target.write_text(f'{{\n  "machine": {json.dumps(machine())},\n' + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":
