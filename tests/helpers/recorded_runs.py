@@ -131,13 +131,8 @@ def recorded() -> dict[str, Any]:
     return next((record for record in records if record["machine"] == machine()), records[0])
 
 
-def tolerance_of(recorded_on: str) -> float:
-    """The relative difference that is allowed from what a machine has recorded."""
-    return ORDER_OF_SUMMATION if machine() == recorded_on else OTHER_MACHINE
-
-
 def assert_same_evaluation(result: Any, expected: Any, recorded_on: str) -> None:
-    """Compares nested results of an evaluation: exactly on the machine they were recorded on, loosely on another."""
+    """Compares nested results of an evaluation: exactly on the machine they were recorded on, else but for rounding."""
     import pytest
 
     if machine() == recorded_on:
@@ -151,7 +146,7 @@ def assert_same_evaluation(result: Any, expected: Any, recorded_on: str) -> None
         for one, value in zip(result, expected, strict=True):
             assert_same_evaluation(one, value, recorded_on)
     elif isinstance(expected, float):
-        assert result == pytest.approx(expected, rel=OTHER_MACHINE, abs=OTHER_MACHINE * 1e-3)
+        assert result == pytest.approx(expected, rel=ORDER_OF_SUMMATION, abs=ORDER_OF_SUMMATION)
     else:
         assert result == expected
 
@@ -162,7 +157,7 @@ def assert_equal(
     """Compares metrics with recorded ones: closely on the machine they were recorded on, loosely on another."""
     import pytest
 
-    tolerance = tolerance_of(recorded_on)
+    tolerance = ORDER_OF_SUMMATION if machine() == recorded_on else OTHER_MACHINE
     assert [list(row) for row in rows] == [list(row) for row in expected]
     for number, (row, wanted) in enumerate(zip(rows, expected, strict=True), 1):
         for key, value in wanted.items():
