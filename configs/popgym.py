@@ -50,4 +50,6 @@ def popgym_position_only_cartpole_hard() -> ActingExperiment:
 
 def popgym_noisy_position_only_cartpole_hard() -> ActingExperiment:
     """NoisyPositionOnlyCartPoleHard, 200 steps: CartPole without velocities, and with noise."""
-    return _popgym("noisy-position-only-cartpole-hard", "NoisyPositionOnlyCartPoleHard")
+    base = _popgym("noisy-position-only-cartpole-hard", "NoisyPositionOnlyCartPoleHard")
+    # what was done says more than a noisy observation of it; POPGym's published runs show it too
+    return replace(base, env=replace(base.env, previous_action=True))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_policy import SMALL
 
-from ctm_rl.agents.experiments.acting import ActingExperiment
+from ctm_rl.agents.experiments.acting import ActingExperiment, EnvConfig
 from ctm_rl.agents.rllib.environment import make_env, make_vector_env
 from ctm_rl.agents.rllib.spaces import fit
 from ctm_rl.cli.main import main
@@ -16,6 +16,12 @@ from ctm_rl.configs import describe, load, names
 from ctm_rl.envs.wrappers.time_limit import find_time_limit
 
 POPGYM = [name for name in names() if name.startswith("popgym-")]
+
+
+def _env_of(name: str) -> EnvConfig:
+    """The environment of an experiment."""
+    experiment: Any = load(name)
+    return experiment.env
 
 
 @pytest.mark.usefixtures("place")
@@ -64,6 +70,17 @@ def test_a_card_three_steps_before_is_what_repeat_previous_rewards() -> None:
         shown.append(observation)
         total += float(reward)
     assert total == pytest.approx(1.0)
+
+
+def test_the_noisy_cartpole_shows_what_was_done() -> None:
+    pytest.importorskip("popgym")
+    noisy = "popgym-noisy-position-only-cartpole-hard"
+    assert [name for name in POPGYM if _env_of(name).previous_action] == [noisy]
+    env = make_env(_env_of(noisy))
+    assert env.reset(seed=1)[0]["previous_action"].tolist() == [0, 0]
+    observation, *_ = env.step(1)
+    assert observation["previous_action"].tolist() == [0, 1]
+    assert observation["observation"].shape == (2,)
 
 
 def test_they_are_seen_with_the_previous_action_and_begin_at_different_steps() -> None:
