@@ -7,6 +7,7 @@ from typing import Any
 
 from ctm_rl.agents.bench.learning.options import LearningOptions
 from ctm_rl.agents.bench.learning.study import check_fields
+from ctm_rl.agents.bench.learning.tasks import arguments_of
 from ctm_rl.agents.bench.settings import CLUSTER, LEARNING, SCALING, BenchOptions
 from ctm_rl.agents.experiments.serialise import AnyExperiment
 from ctm_rl.agents.seeds.options import SeedOptions
@@ -63,7 +64,7 @@ def _bench(arguments: list[str]) -> None:
         options = parse(LearningOptions, own, "ctm-rl bench learning")
         check_fields(options, fields)
         for name in options.tasks if fields else ():
-            read_experiment("bench learning", [name, *fields], also=LearningOptions)
+            read_experiment("bench learning", [*arguments_of(name), *fields], also=LearningOptions)
         return
     if arguments[:1] in ([SCALING], [CLUSTER], ["envs"]):
         arguments = arguments[1:]
