@@ -77,7 +77,7 @@ ORDER_OF_SUMMATION = 1e-6
 OTHER_MACHINE = 1e-3
 """The same on a processor of another maker or with other vector instructions, or with another PyTorch."""
 RECORD = GOLDEN / "metrics.json"
-"""The first record; others lie beside it as ``metrics-MAKER.json``."""
+"""The first record; others lie beside it as ``metrics-MAKER-INSTRUCTIONS.json``."""
 
 
 def machine() -> str:
@@ -187,9 +187,9 @@ def record() -> None:
         + "\n  }"
         for name, metrics in columns.items()
     ]
-    maker = machine().split()[1]
-    is_like_first = json.loads(RECORD.read_text())["machine"].split()[1] == maker
-    target = RECORD if is_like_first else GOLDEN / f"metrics-{maker}.json"
+    _, *processor, _, _ = machine().split()
+    is_like_first = json.loads(RECORD.read_text())["machine"] == machine()
+    target = RECORD if is_like_first else GOLDEN / f"metrics-{'-'.join(processor)}.json"
     target.write_text(f'{{\n  "machine": {json.dumps(machine())},\n' + ",\n".join(lines) + "\n}\n")
 
 
