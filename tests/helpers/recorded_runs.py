@@ -187,9 +187,8 @@ def record() -> None:
         + "\n  }"
         for name, metrics in columns.items()
     ]
-    _, *processor, _, _ = machine().split()
-    is_like_first = json.loads(RECORD.read_text())["machine"] == machine()
-    target = RECORD if is_like_first else GOLDEN / f"metrics-{'-'.join(processor)}.json"
+    processor, first = (one.partition(" torch ")[0] for one in (machine(), json.loads(RECORD.read_text())["machine"]))
+    target = RECORD if processor == first else GOLDEN / f"metrics-{'-'.join(processor.split()[1:])}.json"
     target.write_text(f'{{\n  "machine": {json.dumps(machine())},\n' + ",\n".join(lines) + "\n}\n")
 
 
