@@ -5,6 +5,7 @@ All paths are equal in value and gradient; tests of each compare it with ticking
 | what runs | paths, the first that applies is taken |
 | --- | --- |
 | T environment steps (``EpisodeDispatch``) | captured CUDA graph; one autograd node; tick by tick |
+| the same of actor and critic (``EpisodeDispatch``) | side by side in one autograd node; one after the other |
 | one environment step without gradient (``runs_in_buffers``) | sliding buffers; tick by tick |
 | all ticks about one input (``answer_ticks``) | one autograd node; tick by tick, which also records |
 | the same, while rows halt (``answer_ticking``) | sliding buffers; tick by tick |
@@ -13,6 +14,7 @@ All paths are equal in value and gradient; tests of each compare it with ticking
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -24,11 +26,12 @@ from ctm_rl.engine.answering import Readings, can_think_fast, fast_ticking, thin
 from ctm_rl.engine.cuda_graph import CapturedAnswers, CapturedUnrolls
 from ctm_rl.engine.episode import can_unroll, fold, step_through, unroll, unroll_inputs
 from ctm_rl.engine.episode_baselines import can_unroll_baseline, unroll_baseline
+from ctm_rl.engine.side_by_side import can_run_side_by_side, unroll_side_by_side
 from ctm_rl.machine.attention import RowReading
 from ctm_rl.machine.core import Core, CTMCore, think
 from ctm_rl.machine.halting import CoreTicking, Ticking
 from ctm_rl.machine.recorder import Recorder
-from ctm_rl.machine.state import AnyState
+from ctm_rl.machine.state import AnyState, CoreState
 
 
 def runs_in_buffers(core: object, device_type: str) -> TypeGuard[CTMCore]:
@@ -91,6 +94,42 @@ class EpisodeDispatch:
         if ticks is None and can_unroll_baseline(core):
             return unroll_baseline(core, features, is_first, cast(Any, state), config.num_ticks)
         return step_through(core, features, is_first, state, each)
+
+    def run_side_by_side(
+        self,
+        cores: Sequence[object],
+        encode: Callable[[], Float[Tensor, "T B F"]],
+        project: Callable[[Float[Tensor, "E F"], Float[Tensor, " E"]], Float[Tensor, "T B E"]] | None,
+        is_first: Shaped[Tensor, "T B"],
+        states: Sequence[AnyState],
+        ticks: Sequence[int] | None,
+    ) -> list[tuple[Float[Tensor, "T B P"], CoreState]] | None:
+        """Runs several cores on the same features, if they are machines that can run side by side.
+
+        Args:
+            cores: actor and critic, always the same.
+            encode: see ``run``.
+            project: see ``run``.
+            is_first: see ``run``.
+            states: of each core.
+            ticks: see ``run``.
+
+        Returns:
+            For each core what ``run`` returns; ``None``: run one after the other.
+        """
+        config, is_recording = self._config, torch.is_grad_enabled()
+        is_plain = config.is_state_carried and not torch.is_autocast_enabled(is_first.device.type)
+        is_long = is_recording or len(is_first) > 1
+        is_captured = self._captured is not None and is_recording
+        if not is_plain or not is_long or is_captured or not can_run_side_by_side(cores):
+            return None
+        read = partial(_dense, encode) if project is None else project
+        return unroll_side_by_side(cores, read, is_first, cast(Any, states), ticks)
+
+
+def _dense(encode: Callable[[], Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+    """A dense layer on the features of every step."""
+    return nn.functional.linear(encode(), weight, bias)
 
 
 def answer_ticks(

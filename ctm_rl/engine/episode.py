@@ -24,6 +24,7 @@ from ctm_rl.engine.episode_sync import (
     Accumulators,
     AccumulatorWeights,
     EpisodeSteps,
+    JoinedPairs,
     SyncPairs,
     Window,
     WindowWeights,
@@ -84,7 +85,7 @@ def step_through(
     return torch.stack(answers), state
 
 
-def each_step(ticks: int | Sequence[int], features: Float[Tensor, "T B F"]) -> list[int]:
+def each_step(ticks: int | Sequence[int], features: Shaped[Tensor, "T ..."]) -> list[int]:
     """The number of ticks of each of T steps, from a list or from one number for all.
 
     Raises:
@@ -143,48 +144,76 @@ def unroll_inputs(
     Returns:
         As ``unroll``.
     """
-    weights = folded.weights
     resets = resets_of(is_first)
-    listed = each_step(core.config.num_ticks if ticks is None else ticks, inputs)
-    given = episode_state(core, state, resets[0]), weights
-    plan = _EpisodePlan(EpisodeSteps.of(resets, listed), folded.pairs, structure_of(given), torch.is_grad_enabled())
+    steps = EpisodeSteps.of(resets, each_step(core.config.num_ticks if ticks is None else ticks, inputs))
+    sync, last = run_episode(folded, inputs, steps, episode_state(core, state, resets[0]), core.config.history_length)
+    return sync, state_of(last)
+
+
+def run_episode(
+    folded: "FoldedWeights",
+    inputs: Float[Tensor, "T *C B E"],
+    steps: EpisodeSteps,
+    state: EpisodeState,
+    history_length: int,
+) -> tuple[Float[Tensor, "T B P"], EpisodeState]:
+    """Runs the ticks of some environment steps as one autograd node; of one machine, or of several side by side.
+
+    Args:
+        folded: the parameters.
+        inputs: what the features of every step send into the first dense layer.
+        steps: which rows start an episode with each step, and how many ticks it has.
+        state: the state before the first step.
+        history_length: M.
+
+    Returns:
+        The output sync after each step, and the state after the last one.
+    """
+    weights = folded.weights
+    given = state, weights
+    plan = _EpisodePlan(steps, folded.pairs, structure_of(given), torch.is_grad_enabled())
     results: Any = _EpisodeFunction.apply(plan, inputs, *flatten(given))
-    sums, synced, pre_history, post_activation = results
+    sums, synced, history, activation = results
     post_history = None
     if isinstance(weights.sync, WindowWeights):
         alpha = sums
-        beta = folded.window_beta(core.config.history_length).to(alpha.dtype)[:, None]
+        beta = folded.window_beta(history_length).to(alpha.dtype)[:, None]
         assert state.post_history is not None
-        recent = torch.cat((state.post_history.permute(2, 1, 0), synced))  # [M + L, S, B]
-        post_history = _last_window(recent, weights.sync.fresh, plan.steps)
+        recent = torch.cat((state.post_history.transpose(0, 1), synced))  # [M + L, S, B]
+        post_history = _last_window(recent, weights.sync.fresh, steps)
     else:
         alpha, beta = sums.unbind(1)
     sync = sync_of(alpha, beta).transpose(1, 2)
-    last_beta = beta.expand_as(alpha)[-1].T
-    return sync, CoreState(pre_history.permute(2, 0, 1), post_activation.T, alpha[-1].T, last_beta, post_history)
+    return sync, EpisodeState(history, activation, alpha[-1], beta.expand_as(alpha)[-1], post_history)
+
+
+def state_of(last: EpisodeState) -> CoreState:
+    """A state with rows first, as everybody else has it."""
+    post_history = None if last.post_history is None else last.post_history.permute(2, 0, 1)
+    return CoreState(last.history.permute(2, 0, 1), last.activation.T, last.alpha.T, last.beta.T, post_history)
 
 
 class FoldedWeights(NamedTuple):
-    """A core's parameters in the form that the ticks need."""
+    """A core's parameters in the form that the ticks need, or those of C cores side by side."""
 
     weights: EpisodeWeights
     """Everything but the features' half of the first dense layer."""
-    features: Float[Tensor, "E F"]
+    features: Float[Tensor, "CE F"]
     """The features' half of the first dense layer."""
-    bias: Float[Tensor, " E"]
+    bias: Float[Tensor, " CE"]
     """Its bias."""
-    pairs: SyncPairs
+    pairs: SyncPairs | JoinedPairs
     """Which neurons are synchronised."""
 
-    def inputs(self, features: Float[Tensor, "*batch F"]) -> Float[Tensor, "*batch E"]:
+    def inputs(self, features: Float[Tensor, "*batch F"]) -> Float[Tensor, "*batch CE"]:
         """The features' contribution to the first dense layer."""
         return nn.functional.linear(features, self.features, self.bias)
 
     def laid_out(self) -> "FoldedWeights":
         """The same, with the dense layers' weights in the memory order of the products, which then need no copies."""
         weights = self.weights
-        second = None if weights.second is None else weights.second.T.contiguous().T
-        return self._replace(weights=weights._replace(recurrent=weights.recurrent.T.contiguous().T, second=second))
+        second = None if weights.second is None else weights.second.mT.contiguous().mT
+        return self._replace(weights=weights._replace(recurrent=weights.recurrent.mT.contiguous().mT, second=second))
 
     def window_beta(self, length: int) -> Float[Tensor, " P"]:
         """Windowed only: the decayed count of M ticks, always the same."""
@@ -253,7 +282,7 @@ class _EpisodePlan(NamedTuple):
 
     steps: EpisodeSteps
     """Which rows start an episode with each step, and how many ticks it has."""
-    pairs: SyncPairs
+    pairs: SyncPairs | JoinedPairs
     """Which neurons are synchronised."""
     given: tuple[EpisodeState, EpisodeWeights]
     """The structure of what is given beside the inputs."""
@@ -266,7 +295,7 @@ class _EpisodeFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, plan: _EpisodePlan, inputs: Float[Tensor, "T B E"], *given: Tensor | None
+        ctx: Any, plan: _EpisodePlan, inputs: Float[Tensor, "T *C B E"], *given: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """Returns sums [T, P, B], or [T, 2, P, B] with beta; synced z [L, S, B]; history and z after the last tick."""
         state, weights = unflatten(plan.given, given)
@@ -312,7 +341,7 @@ def _or_zeros(grad: Tensor | None, like: Tensor, shape: Sequence[int]) -> Tensor
 
 def _last_window(
     recent: Float[Tensor, "ML S B"], start: Float[Tensor, "S M"], steps: EpisodeSteps
-) -> Float[Tensor, "B S M"]:
+) -> Float[Tensor, "S M B"]:
     """The window after the last tick, with the start history in place of ticks before the episode."""
     length = start.shape[1]
     ticks = torch.full((recent.shape[2],), length, device=recent.device)  # since the row's last reset
@@ -322,4 +351,4 @@ def _last_window(
     place = torch.arange(length, device=recent.device)[:, None]
     source = (place + ticks).clamp(max=length - 1)  # where the start history has moved to, [M, B]
     moved = start.T[source].transpose(1, 2)  # [M, S, B]
-    return torch.where((place < length - ticks)[:, None], moved, recent[-length:]).permute(2, 1, 0)
+    return torch.where((place < length - ticks)[:, None], moved, recent[-length:]).transpose(0, 1)

@@ -1,5 +1,9 @@
 """The machine's ticks over some rows, environment step after environment step, in buffers of its own.
 
+Several machines of one shape can run side by side as one, which takes less time than one after the other: neurons of
+all C lie one after the other ([C D, ...]), and each has dense layers of its own ([C, E, D]). With a single one there is
+no axis C ([E, D]); ``engine.side_by_side`` joins and splits them.
+
 Histories lie in one sliding buffer (``engine.unrolled_neuron_models``). In a row that starts an episode, the learned
 start history is written over the last M places; when a backward pass will follow, the overwritten values are stored.
 """
@@ -11,7 +15,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ctm_rl.engine.episode_sync import Accumulators, AccumulatorWeights, EpisodeSteps, SyncPairs, Window, WindowWeights
+from ctm_rl.engine.episode_sync import (
+    Accumulators,
+    AccumulatorWeights,
+    EpisodeSteps,
+    JoinedPairs,
+    SyncPairs,
+    Window,
+    WindowWeights,
+)
 from ctm_rl.engine.unrolled_neuron_models import NeuronModelsForward, NeuronModelTape, NeuronModelWeights
 from ctm_rl.engine.unrolled_synapse import BlockSynapseForward, BlockTape
 
@@ -19,32 +31,37 @@ from ctm_rl.engine.unrolled_synapse import BlockSynapseForward, BlockTape
 class EpisodeWeights(NamedTuple):
     """The core's parameters in the form that the ticks need, E = 2 D; norms and temperatures are folded in."""
 
-    start_history: Float[Tensor, "D M"]
+    start_history: Float[Tensor, "CD M"]
     """Pre-activation history at the start of an episode."""
-    start_activation: Float[Tensor, " D"]
+    start_activation: Float[Tensor, " CD"]
     """z at the start of an episode."""
-    recurrent: Float[Tensor, "E D"]
+    recurrent: Float[Tensor, "*C E D"]
     """The post-activations' half of the first dense layer."""
-    scale: Float[Tensor, " D"]
+    scale: Float[Tensor, "*C D"]
     """Of the last norm."""
-    shift: Float[Tensor, " D"]
+    shift: Float[Tensor, "*C D"]
     """Of the last norm."""
-    second: Float[Tensor, "E D"] | None
+    second: Float[Tensor, "*C E D"] | None
     """The second dense layer, with the scale of the norm before it; None with a single block."""
-    second_bias: Float[Tensor, " E"] | None
+    second_bias: Float[Tensor, "*C E"] | None
     """Its bias, with the shift of the norm before it."""
     neuron_models: NeuronModelWeights
     """The neuron-level models'."""
     sync: AccumulatorWeights | WindowWeights
     """Decay and start values of the output synchronisation."""
 
+    @property
+    def cores(self) -> tuple[int, ...]:
+        """The axis of machines side by side, ``(C,)``; a single one has none."""
+        return tuple(self.recurrent.shape[:-2])
+
 
 class EpisodeState(NamedTuple):
     """State of some rows between two environment steps, with rows last."""
 
-    history: Float[Tensor, "D M B"]
+    history: Float[Tensor, "CD M B"]
     """Pre-activations, newest last."""
-    activation: Float[Tensor, "D B"]
+    activation: Float[Tensor, "CD B"]
     """z."""
     alpha: Float[Tensor, "P B"]
     """Of the output sync."""
@@ -55,13 +72,13 @@ class EpisodeState(NamedTuple):
 
 
 class EpisodeTape(NamedTuple):
-    """What the backward pass needs of L recorded ticks; B rows, D neurons, N resets."""
+    """What the backward pass needs of L recorded ticks; B rows, D neurons of each machine, N resets."""
 
     synapse: BlockTape
     """Of the synapse's blocks."""
     neuron_models: NeuronModelTape
     """Of the neuron-level models."""
-    overwritten: Float[Tensor, "N D M"]
+    overwritten: Float[Tensor, "N CD M"]
     """The window of each row before its reset, in the order of the resets."""
 
 
@@ -80,7 +97,7 @@ class EpisodeForward:
     def __init__(
         self,
         weights: EpisodeWeights,
-        pairs: SyncPairs,
+        pairs: SyncPairs | JoinedPairs,
         state: EpisodeState,
         capacity: int,
         num_resets: int = 0,
@@ -90,14 +107,17 @@ class EpisodeForward:
         self._is_recording = is_recording
         num_neurons, length, num_rows = state.history.shape
         # weights are laid out as the products read them
-        self._recurrent = weights.recurrent.T.contiguous()
+        self._recurrent = weights.recurrent.mT.contiguous()
+        self._add_product = torch.baddbmm if weights.cores else torch.addmm
         dense = []
         if weights.second is not None and weights.second_bias is not None:
-            dense = [(weights.second.T.contiguous().T, weights.second_bias)]
+            dense = [(weights.second.mT.contiguous().mT, weights.second_bias)]
         norms = [(None, None)] * (len(dense) + 1)
-        shape = capacity, num_rows, 2 * num_neurons
+        width = weights.scale.shape[-1]
+        self._by_core = *weights.cores, width, num_rows
+        shape = capacity, *weights.cores, num_rows, 2 * width
         self._synapse = BlockSynapseForward(dense, norms, shape, is_recording, state.history)
-        self._shift, self._scale = weights.shift[:, None], weights.scale[:, None]
+        self._shift, self._scale = weights.shift[..., None], weights.scale[..., None]
         self.neuron_models = NeuronModelsForward(
             weights.neuron_models, state.history, state.activation, capacity, is_recording
         )
@@ -110,7 +130,7 @@ class EpisodeForward:
         self._num_overwritten = 0
 
     def step(
-        self, resets: Sequence[int], inputs: Float[Tensor, "B E"], num_ticks: int
+        self, resets: Sequence[int], inputs: Float[Tensor, "*C B E"], num_ticks: int
     ) -> tuple[Float[Tensor, "P B"], Float[Tensor, "P B"] | None]:
         """Runs the ticks of one environment step, and the synchronisation, where nothing is recorded.
 
@@ -130,16 +150,16 @@ class EpisodeForward:
         (sums,) = self.sync.run(EpisodeSteps.of([resets], [num_ticks]), activations.index_select(1, self._neurons))
         return (sums, None) if isinstance(self.sync, Window) else (sums[0], sums[1])
 
-    def advance(self, resets: Sequence[int], inputs: Float[Tensor, "B E"], num_ticks: int) -> None:
+    def advance(self, resets: Sequence[int], inputs: Float[Tensor, "*C B E"], num_ticks: int) -> None:
         """Runs the ticks of one environment step as ``step`` does, without the synchronisation; there must be room."""
-        models, synapse = self.neuron_models, self._synapse
+        models, synapse, by_core = self.neuron_models, self._synapse, self._by_core
         activation = self._reset(resets) if resets else models.activation
         for tick in range(models.position, models.position + num_ticks):
-            torch.addmm(inputs, activation.T, self._recurrent, out=synapse.first(tick))
-            torch.addcmul(self._shift, synapse.run(tick).T, self._scale, out=models.newest)
+            self._add_product(inputs, activation.view(by_core).mT, self._recurrent, out=synapse.first(tick))
+            torch.addcmul(self._shift, synapse.run(tick).mT, self._scale, out=models.newest.view(by_core))
             activation = models.tick()
 
-    def _reset(self, rows: Sequence[int]) -> Float[Tensor, "D B"]:
+    def _reset(self, rows: Sequence[int]) -> Float[Tensor, "CD B"]:
         """Writes the learned start into some rows; returns z as the next tick must read it."""
         window = self.neuron_models.window
         # a copy: the z that the previous step ended with stays on the tape

@@ -76,6 +76,37 @@ class SyncPairs(NamedTuple):
         return torch.matmul(self.shares, parts)
 
 
+class JoinedPairs(NamedTuple):
+    """The pairs of several synchronisations, each of a machine of its own; see ``engine.side_by_side``.
+
+    Neurons in use and terms lie one machine after the other.
+    """
+
+    neurons: Int[Tensor, " S"]
+    """All neurons in use, by their place among those of all machines."""
+    each: Sequence[SyncPairs]
+    """Of each machine."""
+
+    @staticmethod
+    def of(each: Sequence[SyncPairs], num_neurons: int) -> "JoinedPairs":
+        """From the pairs of each machine of D neurons."""
+        return JoinedPairs(torch.cat([pairs.neurons + i * num_neurons for i, pairs in enumerate(each)]), each)
+
+    def products(self, synced: Float[Tensor, "L S B"]) -> Float[Tensor, "L P B"]:
+        """See ``SyncPairs``."""
+        parts = zip(self.each, self._split(synced), strict=True)
+        return torch.cat([pairs.products(part) for pairs, part in parts], 1)
+
+    def unpair(self, grad: Float[Tensor, "L P B"], synced: Float[Tensor, "L S B"]) -> Float[Tensor, "L S B"]:
+        """See ``SyncPairs``."""
+        grads = grad.split([len(pairs.left) for pairs in self.each], 1)
+        parts = zip(self.each, grads, self._split(synced), strict=True)
+        return torch.cat([pairs.unpair(part_grad, part) for pairs, part_grad, part in parts], 1)
+
+    def _split(self, synced: Float[Tensor, "L S B"]) -> Sequence[Tensor]:
+        return synced.split([len(pairs.neurons) for pairs in self.each], 1)
+
+
 class SyncStateGrads(NamedTuple):
     """Gradients of the state before the first step; None where it is not read."""
 
@@ -105,7 +136,7 @@ class Accumulators:
     """
 
     def __init__(
-        self, weights: AccumulatorWeights, pairs: SyncPairs, alpha: Tensor, beta: Tensor, capacity: int
+        self, weights: AccumulatorWeights, pairs: SyncPairs | JoinedPairs, alpha: Tensor, beta: Tensor, capacity: int
     ) -> None:
         self._pairs = pairs
         self._factor = weights.decay[:, None]
@@ -135,7 +166,7 @@ class Accumulators:
     @staticmethod
     def backward(
         weights: AccumulatorWeights,
-        pairs: SyncPairs,
+        pairs: SyncPairs | JoinedPairs,
         synced: Float[Tensor, "L S B"],
         tape: Sequence[Tensor],
         grads: Float[Tensor, "T 2 P B"],
@@ -190,7 +221,7 @@ class Window:
     """
 
     def __init__(
-        self, weights: WindowWeights, pairs: SyncPairs, alpha: Tensor, post_history: Tensor, capacity: int
+        self, weights: WindowWeights, pairs: SyncPairs | JoinedPairs, alpha: Tensor, post_history: Tensor, capacity: int
     ) -> None:
         self._pairs = pairs
         self._weights = weights
@@ -236,7 +267,7 @@ class Window:
     @staticmethod
     def backward(
         weights: WindowWeights,
-        pairs: SyncPairs,
+        pairs: SyncPairs | JoinedPairs,
         synced: Float[Tensor, "L S B"],
         tape: Sequence[Tensor],
         grads: Float[Tensor, "T P B"],

@@ -62,7 +62,7 @@ class NormsForward:
         self._means: list[list[Tensor]] = [[] for _ in norms]
         self._rstds: list[list[Tensor]] = [[] for _ in norms]
 
-    def __call__(self, index: int, inputs: Float[Tensor, "B W"]) -> Float[Tensor, "B W"]:
+    def __call__(self, index: int, inputs: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch W"]:
         """The output of one norm."""
         scale, shift = self._norms[index]
         outputs, mean, rstd = _norm(inputs, inputs.shape[-1:], scale, shift, NORM_EPSILON)
@@ -81,7 +81,7 @@ class NormsBackward:
 
     Args:
         norms: scale and shift of each.
-        inputs: the inputs of each, [K, B, W].
+        inputs: the inputs of each, [K, B, W], or [K, C, B, W] for several machines.
         moments: from ``NormsForward.moments``.
         has_weight_grads: whether ``grads`` is to be called; then no norm may be folded.
     """
@@ -89,7 +89,7 @@ class NormsBackward:
     def __init__(
         self,
         norms: Sequence[Norm],
-        inputs: Sequence[Float[Tensor, "K B _"]],
+        inputs: Sequence[Float[Tensor, "K *rows _"]],
         moments: Sequence[Sequence[Tensor]],
         has_weight_grads: bool = True,
     ) -> None:

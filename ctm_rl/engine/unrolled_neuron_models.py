@@ -14,8 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ctm_rl.engine.gates_and_norms import GateBackward, gate
-from ctm_rl.engine.small_products import SmallProduct, SmallTransposedProduct
 from ctm_rl.machine.neuron_models import NeuronLevelModels, NeuronLinear
+
+_SMALLEST_PRODUCT = 400
+"""torch sums batched products of fewer multiplications than this in plain loops; elementwise is faster."""
 
 
 class NeuronModelWeights(NamedTuple):
@@ -104,7 +106,7 @@ class NeuronModelsForward:
         self._last_halves = self._last_out.unbind(1)
         self._last_gates = self._by_tick(tape.last_gate)
         if weights.second is not None and weights.second_bias is not None:
-            self._second = SmallProduct(weights.second, weights.second_bias, num_rows)
+            self._second = _SmallProduct(weights.second, weights.second_bias, num_rows)
             self._hidden, self._hidden_gates = self._by_tick(tape.hidden), self._by_tick(tape.hidden_gate)
         self._activations = tape.activations.unbind(0)
         self._newest = tape.places[:, self._length :].unbind(1)
@@ -191,16 +193,23 @@ class NeuronModelsBackward:
         tape: from the forward pass.
         d_history: gradient of the history after the last tick, [D, M, B].
         group: how many ticks share a product; the number of ticks is a multiple of it.
+        cores: ``(C,)`` if these are the neurons of C machines, one after the other; then gradients of pre-activations
+            are written for each machine, [C, B, D / C].
     """
 
     def __init__(
-        self, weights: NeuronModelWeights, tape: NeuronModelTape, d_history: Float[Tensor, "D M B"], group: int = 1
+        self,
+        weights: NeuronModelWeights,
+        tape: NeuronModelTape,
+        d_history: Float[Tensor, "D M B"],
+        group: int = 1,
+        cores: tuple[int, ...] = (),
     ) -> None:
         self._weights, self._group = weights, group
         self._places = tape.places
         self._activations = tape.activations.unsqueeze(1).unbind(0)
         self._last_gates = tape.last_gate.unsqueeze(1).unbind(0)
-        self._history = _HistoryBackward(weights.first, d_history, len(tape.last_gate))
+        self._history = _HistoryBackward(weights.first, d_history, len(tape.last_gate), cores)
         self._first = _WindowWeightBackward(weights.first, tape.places, group)
         self._d_first = self._first.grads
         if weights.second is not None:
@@ -209,13 +218,13 @@ class NeuronModelsBackward:
             self._d_last = d_history.new_empty(num_neurons, 2, num_rows)
             self._d_last_sum = torch.zeros_like(self._d_last)
             self._grad_second = torch.zeros_like(weights.second, memory_format=torch.contiguous_format)
-            self._second = SmallTransposedProduct(weights.second, self._d_last)
+            self._second = _SmallTransposedProduct(weights.second, self._d_last)
             self._hidden_gate_grads = [GateBackward(d_first, 1) for d_first in self._d_first]
             self._last_gate_grads = [GateBackward(self._d_last.transpose(0, 1), 0)] * group
         else:
             self._last_gate_grads = [GateBackward(d_first.transpose(0, 1), 0) for d_first in self._d_first]
 
-    def tick(self, tick: int, d_z: Float[Tensor, "D B"], out: Float[Tensor, "B D"]) -> None:
+    def tick(self, tick: int, d_z: Float[Tensor, "D B"], out: Float[Tensor, "*C B d"]) -> None:
         """Writes the gradient of a tick's pre-activations into ``out``, from that of its z, which is overwritten."""
         place = tick % self._group
         self._last_gate_grads[place](d_z[None], self._last_gates[tick], self._activations[tick + 1])
@@ -301,9 +310,16 @@ class _HistoryBackward:
         weight: the first layer's, [D, O, M].
         d_history: gradient of the history after the last tick, [D, M, B].
         total: L, the number of ticks.
+        cores: see ``NeuronModelsBackward``.
     """
 
-    def __init__(self, weight: Float[Tensor, "D O M"], d_history: Float[Tensor, "D M B"], total: int) -> None:
+    def __init__(
+        self,
+        weight: Float[Tensor, "D O M"],
+        d_history: Float[Tensor, "D M B"],
+        total: int,
+        cores: tuple[int, ...] = (),
+    ) -> None:
         self._length = d_history.shape[1]
         transposed = weight.transpose(1, 2)
         doubled = torch.cat((transposed, transposed), 1).contiguous()
@@ -311,10 +327,11 @@ class _HistoryBackward:
         self.ring = d_history.roll(total % self._length, 1)  # the first place of the history is place ``total``
         """The gradient by slot, [D, M, B]."""
         self._slots = self.ring.unbind(1)
-        self._transposed_slots = self.ring.transpose(0, 2).unbind(1)
+        by_core = self.ring.view(*cores, -1, *self.ring.shape[1:])
+        self._transposed_slots = by_core.transpose(-3, -1).unbind(-2)  # [*C, B, d] each
         self._starts = d_history.new_zeros(self._length, *d_history.shape[:2])  # by rotation
 
-    def tick(self, tick: int, grad: Float[Tensor, "D O B"], out: Float[Tensor, "B D"]) -> None:
+    def tick(self, tick: int, grad: Float[Tensor, "D O B"], out: Float[Tensor, "*C B d"]) -> None:
         """Adds one tick's share; writes the gradient of that tick's own place, which is then complete."""
         self.ring.baddbmm_(self._weights[(-tick - 1) % self._length], grad)
         slot = tick % self._length
@@ -330,3 +347,48 @@ class _HistoryBackward:
     def d_start(self) -> Float[Tensor, "D M"]:
         """The gradient of the start history."""
         return torch.stack([start.roll(-turn, 1) for turn, start in enumerate(self._starts.unbind(0))]).sum(0)
+
+
+class _SmallProduct:
+    """``W_d x_d + b_d`` for every neuron d, by the method that is faster for these sizes.
+
+    Args:
+        weight: W, [D, O, I].
+        bias: b, [D, O].
+        num_rows: B.
+    """
+
+    def __init__(self, weight: Float[Tensor, "D O I"], bias: Float[Tensor, "D O"], num_rows: int) -> None:
+        num_neurons, num_outputs, num_inputs = weight.shape
+        self._weight = weight
+        self._bias = bias[..., None].expand(-1, -1, num_rows)
+        self._terms: Tensor | None = None
+        if num_outputs * num_inputs * num_rows < _SMALLEST_PRODUCT:
+            self._terms = weight.new_empty(num_neurons, num_outputs, num_inputs, num_rows)
+            self._weight = weight[..., None].contiguous()
+
+    def __call__(self, inputs: Float[Tensor, "D I B"], out: Float[Tensor, "D O B"]) -> Float[Tensor, "D O B"]:
+        """Writes the outputs into ``out``."""
+        if self._terms is None:
+            return torch.baddbmm(self._bias, self._weight, inputs, out=out)
+        torch.mul(self._weight, inputs[:, None], out=self._terms)
+        return torch.sum(self._terms, 2, out=out).add_(self._bias)
+
+
+class _SmallTransposedProduct:
+    """``W_d^T g_d`` for every neuron d, for a W of two rows.
+
+    Args:
+        weight: W, [D, 2, H].
+        grad: the buffer that holds g at every call, [D, 2, B].
+    """
+
+    def __init__(self, weight: Float[Tensor, "D 2 H"], grad: Float[Tensor, "D 2 B"]) -> None:
+        self._first, self._second = (column[..., None] for column in weight.unbind(1))  # [D, H, 1]
+        self._first_grad, self._second_grad = grad.split(1, 1)
+        self._out = weight.new_empty(weight.shape[0], weight.shape[2], grad.shape[2])
+
+    def __call__(self) -> Float[Tensor, "D H B"]:
+        """Returns the product, in a buffer that the next call overwrites."""
+        torch.mul(self._first, self._first_grad, out=self._out)
+        return self._out.addcmul_(self._second, self._second_grad)

@@ -79,53 +79,54 @@ def _first_rows(buffers: Sequence[Sequence[Tensor]], num_rows: int) -> list[Sequ
 class BlockTape(NamedTuple):
     """What the backward pass of blocks needs of L ticks, one entry for each block."""
 
-    gated: list[Float[Tensor, "L B D"]]
+    gated: list[Float[Tensor, "L *C B D"]]
     """Output of the gate."""
-    gates: list[Float[Tensor, "L B D"]]
+    gates: list[Float[Tensor, "L *C B D"]]
     """Sigmoid of the gate."""
-    means: list[Float[Tensor, "L B 1"]]
+    means: list[Float[Tensor, "L *C B 1"]]
     """Mean of the gate's output over the neurons, for the norm."""
-    rstds: list[Float[Tensor, "L B 1"]]
+    rstds: list[Float[Tensor, "L *C B 1"]]
     """Inverse standard deviation."""
 
-    def normalised(self, block: int, ticks: slice) -> Float[Tensor, "l B D"]:
+    def normalised(self, block: int, ticks: slice) -> Float[Tensor, "l *C B D"]:
         """The output of a block's norm in some ticks, without its scale and shift."""
         return normalised(self.gated[block][ticks], self.means[block][ticks], self.rstds[block][ticks])
 
 
 class BlockSynapseForward:
-    """Blocks of dense layer, gate and norm.
+    """Blocks of dense layer, gate and norm; of one machine, or of C side by side (``engine.episode_forward``).
 
     Args:
-        dense: weight and bias of every dense layer but the first.
+        dense: weight and bias of every dense layer but the first, [E, D] and [E], or [C, E, D] and [C, E].
         norms: scale and shift of every norm.
-        shape: K, B and E, the width of the first dense layer's output.
+        shape: K, C if there are several, B and E, the width of the first dense layer's output.
         is_recording: whether there will be a backward pass.
         like: a tensor of the type and on the device of all others.
     """
 
     def __init__(
-        self, dense: Pairs, norms: Sequence[Norm], shape: tuple[int, int, int], is_recording: bool, like: Tensor
+        self, dense: Pairs, norms: Sequence[Norm], shape: tuple[int, ...], is_recording: bool, like: Tensor
     ) -> None:
-        self._dense = [(weight.T, bias) for weight, bias in dense]
+        self._dense = [(weight.mT, bias if weight.dim() == 2 else bias[:, None]) for weight, bias in dense]
         self._norms = NormsForward(norms, is_recording)
-        num_ticks, num_rows, width = shape
+        num_ticks, *rows, width = shape
+        self._add_product = torch.addmm if len(rows) == 1 else torch.baddbmm
         room = num_ticks if is_recording else 1
-        self._buffers = [like.new_empty(room, num_rows, width // 2) for _ in range(2 * len(norms))]
+        self._buffers = [like.new_empty(room, *rows, width // 2) for _ in range(2 * len(norms))]
         ticks = [part.unbind(0) if is_recording else [part[0]] * num_ticks for part in self._buffers]
         self._gated, self._gates = ticks[: len(norms)], ticks[len(norms) :]
-        self._dense_out = like.new_empty(num_rows, width)
-        self._halves = self._dense_out.chunk(2, 1)
+        self._dense_out = like.new_empty(*rows, width)
+        self._halves = self._dense_out.chunk(2, -1)
 
-    def first(self, tick: int) -> Float[Tensor, "B E"]:
+    def first(self, tick: int) -> Float[Tensor, "*C B E"]:
         """Where the output of the first dense layer must be written."""
         return self._dense_out
 
-    def run(self, tick: int) -> Float[Tensor, "B D"]:
+    def run(self, tick: int) -> Float[Tensor, "*C B D"]:
         """The pre-activations of a tick."""
         outputs = self._gate_and_norm(0, tick)
         for block, (weight, bias) in enumerate(self._dense, 1):
-            torch.addmm(bias, outputs, weight, out=self._dense_out)
+            self._add_product(bias, outputs, weight, out=self._dense_out)
             outputs = self._gate_and_norm(block, tick)
         return outputs
 
@@ -159,19 +160,20 @@ class BlockSynapseBackward:
         self, dense: Pairs, norms: Sequence[Norm], tape: BlockTape, room: int | None = None, has_norm_grads: bool = True
     ) -> None:
         self._norms = NormsBackward(norms, tape.gated, tape[2:], has_norm_grads)
-        num_ticks, num_rows, width = tape.gated[0].shape
+        num_ticks, *rows, width = tape.gated[0].shape
+        self._product = torch.mm if len(rows) == 1 else torch.bmm
         room = num_ticks if room is None else room
-        self.d_dense = [tape.gated[0].new_empty(room, num_rows, 2 * width) for _ in norms]
-        """Gradients of the outputs of all dense layers, [room, B, E] each."""
+        self.d_dense = [tape.gated[0].new_empty(room, *rows, 2 * width) for _ in norms]
+        """Gradients of the outputs of all dense layers, [room, *C, B, E] each."""
         ticks = [[part.unbind(0) for part in parts] for parts in (*tape[:2], self.d_dense)]
-        gate_grads = [[GateBackward(part, 1) for part in parts] for parts in ticks[2]]
+        gate_grads = [[GateBackward(part, -1) for part in parts] for parts in ticks[2]]
         weights = [None, *(weight for weight, _ in dense)]  # the caller has the first layer's
         blocks = zip(range(len(norms)), *ticks[:2], gate_grads, ticks[2], weights, strict=True)
         self._blocks = list(blocks)[::-1]
         self.d_first = self.d_dense[0]
-        """Gradient of the first dense layer's output at every tick that has been run, [room, B, E]."""
+        """Gradient of the first dense layer's output at every tick that has been run, [room, *C, B, E]."""
 
-    def run(self, tick: int, grad: Float[Tensor, "B D"], slot: int | None = None) -> Float[Tensor, "B E"]:
+    def run(self, tick: int, grad: Float[Tensor, "*C B D"], slot: int | None = None) -> Float[Tensor, "*C B E"]:
         """From the gradient of the pre-activations to that of the first dense layer's output.
 
         ``slot``: where gradients are stored, if not at ``tick``.
@@ -179,11 +181,11 @@ class BlockSynapseBackward:
         slot = tick if slot is None else slot
         for block, gated, gates, gate_grads, d_dense, weight in self._blocks:
             gate_grads[slot](self._norms(block, tick, grad), gates[tick], gated[tick])
-            grad = d_dense[slot] if weight is None else torch.mm(d_dense[slot], weight)
+            grad = d_dense[slot] if weight is None else self._product(d_dense[slot], weight)
         return grad
 
     def grads(self) -> list[Tensor]:
-        """The gradients of the weights, after the first tick."""
+        """The gradients of the weights, after the first tick; of a single machine."""
         dense: list[Tensor] = []
         for block, grad in enumerate(self.d_dense[1:]):
             flat = grad.flatten(0, 1)

@@ -108,14 +108,21 @@ class ActorCritic(nn.Module):
             sync, state = _run(self.core, self._episodes, encode, project, is_first, state, ticks)
             valued = sync.detach() if self.config.critic == "detached" else sync
             return Unrolled(self.choose(sync, masks), self.value(valued).squeeze(-1), sync, state)
-        encode = cache(encode)  # once for both cores
-        sync, state = _run(self.core, self._episodes, encode, project, is_first, state, ticks)
-        logits = self.choose(sync, masks)
         if critic_state is None:
+            sync, state = _run(self.core, self._episodes, encode, project, is_first, state, ticks)
+            logits = self.choose(sync, masks)
             return Unrolled(logits, logits.new_full(shape, torch.nan), sync, state)
-        episodes = self._critic_episodes
-        valued, critic_state = _run(self.critic_core, episodes, encode, project, is_first, critic_state, ticks)
-        return Unrolled(logits, self.value(valued).squeeze(-1), sync, state, critic_state)
+        encode = cache(encode)  # once for both cores
+        cores, states = (self.core, self.critic_core), (state, critic_state)
+        both = self._episodes.run_side_by_side(cores, encode, project, is_first, states, ticks)
+        if both is None:
+            dispatches = self._episodes, self._critic_episodes
+            both = [
+                _run(core, episodes, encode, project, is_first, before, ticks)
+                for core, episodes, before in zip(cores, dispatches, states, strict=True)
+            ]
+        (sync, state), (valued, critic_state) = both
+        return Unrolled(self.choose(sync, masks), self.value(valued).squeeze(-1), sync, state, critic_state)
 
     def choose(
         self, sync: Float[Tensor, "*batch P"], masks: Bool[Tensor, "*batch O"] | None

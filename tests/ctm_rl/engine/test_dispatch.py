@@ -80,6 +80,49 @@ def test_episodes_take_the_first_path_that_applies(
 
 
 @pytest.mark.parametrize(
+    ("changes", "situation", "expected"),
+    [
+        ({}, "learning", True),
+        ({}, "several steps", True),
+        ({}, "one step", False),  # folding takes longer
+        ({}, "autocast", False),
+        ({}, "grid", True),
+        ({}, "random ticks", True),
+        ({"is_state_carried": False}, "learning", False),
+        ({"dropout": 0.1}, "learning", False),
+        ({"use_graph": True}, "learning", False),
+        ({"kind": "lstm"}, "learning", False),
+        ({"kind": "mlp"}, "learning", False),
+    ],
+    ids=str,
+)
+def test_actor_and_critic_run_side_by_side_where_they_can(
+    changes: dict[str, Any], situation: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, run = [], dispatch.unroll_side_by_side
+    monkeypatch.setattr(dispatch, "unroll_side_by_side", lambda *given: (runs.append(1), run(*given))[1])
+    is_grid = situation == "grid"
+    layout = grid_layout(4, 3) if is_grid else vector_layout(4)
+    agent = ActorCritic(dataclasses.replace(POLICY, critic="own", **changes), layout, Choices(sizes=(2,)))
+    num_steps = 1 if situation == "one step" else T
+    shape = num_steps, B, *layout.shape
+    observations = torch.zeros(shape, dtype=torch.uint8) if is_grid else torch.randn(shape)
+    is_first, state = torch.zeros(num_steps, B, dtype=torch.bool), agent.initial_state(B)
+    ticks = [1, 2, 1, 1, 2] if situation == "random ticks" else None
+    with (
+        torch.set_grad_enabled(situation not in ("several steps", "one step")),
+        torch.autocast("cpu", torch.bfloat16, enabled=situation == "autocast"),
+    ):
+        critic_state = agent.initial_critic_state(B)
+        unrolled = agent.unroll(observations, is_first, state, ticks, critic_state=critic_state)
+        policy_alone = agent.unroll(observations, is_first, state, ticks)
+    assert runs == [1] * expected
+    if not agent.config.dropout:
+        torch.testing.assert_close(unrolled.logits, policy_alone.logits)
+    assert unrolled.values.isfinite().all()
+
+
+@pytest.mark.parametrize(
     ("changes", "is_fast"),
     [({}, True), ({"use_nlm_norm": True}, False), ({"sync_window": True}, False), ({"kind": "lstm"}, False)],
     ids=str,

@@ -134,11 +134,15 @@ def test_a_critic_of_its_own_shares_the_encoder_alone(kind: str) -> None:
     agent, observations, is_first = make(f"own {kind}")
     unrolled = unroll(agent, observations, is_first)
     unrolled.values.square().sum().backward()
-    moved = {name.partition(".")[0] for name, parameter in agent.named_parameters() if parameter.grad is not None}
+    moved = {
+        name.partition(".")[0]
+        for name, parameter in agent.named_parameters()
+        if parameter.grad is not None and parameter.grad.any()
+    }
     assert moved == {"encoder", "critic_core", "value"}
-    # Without its state the policy acts the same.
+    # Without its state the policy acts the same, but for the order of sums: both cores run side by side.
     alone = agent.unroll(observations, is_first, agent.initial_state(B))
-    assert torch.equal(alone.logits, unrolled.logits)
+    torch.testing.assert_close(alone.logits, unrolled.logits, rtol=1e-6, atol=1e-6)
     assert alone.values.isnan().all()
     assert alone.critic_state is None
 
