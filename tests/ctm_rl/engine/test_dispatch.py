@@ -88,6 +88,7 @@ def test_episodes_take_the_first_path_that_applies(
         ({}, "autocast", False),
         ({}, "grid", True),
         ({}, "random ticks", True),
+        ({}, "many rows", False),  # slower
         ({"is_state_carried": False}, "learning", False),
         ({"dropout": 0.1}, "learning", False),
         ({"use_graph": True}, "learning", False),
@@ -104,16 +105,16 @@ def test_actor_and_critic_run_side_by_side_where_they_can(
     is_grid = situation == "grid"
     layout = grid_layout(4, 3) if is_grid else vector_layout(4)
     agent = ActorCritic(dataclasses.replace(POLICY, critic="own", **changes), layout, Choices(sizes=(2,)))
-    num_steps = 1 if situation == "one step" else T
-    shape = num_steps, B, *layout.shape
+    num_steps, num_rows = 1 if situation == "one step" else T, 400 if situation == "many rows" else B
+    shape = num_steps, num_rows, *layout.shape
     observations = torch.zeros(shape, dtype=torch.uint8) if is_grid else torch.randn(shape)
-    is_first, state = torch.zeros(num_steps, B, dtype=torch.bool), agent.initial_state(B)
+    is_first, state = torch.zeros(num_steps, num_rows, dtype=torch.bool), agent.initial_state(num_rows)
     ticks = [1, 2, 1, 1, 2] if situation == "random ticks" else None
     with (
         torch.set_grad_enabled(situation not in ("several steps", "one step")),
         torch.autocast("cpu", torch.bfloat16, enabled=situation == "autocast"),
     ):
-        critic_state = agent.initial_critic_state(B)
+        critic_state = agent.initial_critic_state(num_rows)
         unrolled = agent.unroll(observations, is_first, state, ticks, critic_state=critic_state)
         policy_alone = agent.unroll(observations, is_first, state, ticks)
     assert runs == [1] * expected
