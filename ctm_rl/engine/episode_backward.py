@@ -85,7 +85,9 @@ class EpisodeBackward:
                 self._neuron_models.tick(tick, d_z, d_pre)
                 d_norm = d_pre if self._scale is None else d_pre * self._scale
                 d_dense = self._synapse.run(tick, d_norm, tick - begin)
-                d_z = self._product(self._recurrent, d_dense.mT).view_as(d_z)
+                d_z = self._product(self._recurrent, d_dense.mT)
+                if self._scale is not None:
+                    d_z = d_z.flatten(0, 1)
                 for row in reversed(self._resets.get(tick, ())):
                     self._reset(tick, row, d_z)
             self._add_chunk(steps)
@@ -107,7 +109,7 @@ class EpisodeBackward:
         ticks = slice(begin, bounds[-1])
         start = weights.start_activation.view_as(weights.scale)
         read = tape.neuron_models.activations[ticks].unflatten(1, start.shape).mT  # [L, *C, B, D]
-        read = read.movedim(0, -3).contiguous()
+        read = read.movedim(0, -3).clone(memory_format=torch.contiguous_format)  # one row is contiguous as it is
         for tick in bounds[:-1]:
             for row in self._resets.get(tick, ()):
                 read[..., tick - begin, row, :] = start

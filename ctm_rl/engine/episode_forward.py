@@ -114,7 +114,7 @@ class EpisodeForward:
             dense = [(weights.second.mT.contiguous().mT, weights.second_bias)]
         norms = [(None, None)] * (len(dense) + 1)
         width = weights.scale.shape[-1]
-        self._by_core = *weights.cores, width, num_rows
+        self._by_core = (*weights.cores, width, num_rows) if weights.cores else None
         shape = capacity, *weights.cores, num_rows, 2 * width
         self._synapse = BlockSynapseForward(dense, norms, shape, is_recording, state.history)
         self._shift, self._scale = weights.shift[..., None], weights.scale[..., None]
@@ -155,8 +155,11 @@ class EpisodeForward:
         models, synapse, by_core = self.neuron_models, self._synapse, self._by_core
         activation = self._reset(resets) if resets else models.activation
         for tick in range(models.position, models.position + num_ticks):
-            self._add_product(inputs, activation.view(by_core).mT, self._recurrent, out=synapse.first(tick))
-            torch.addcmul(self._shift, synapse.run(tick).mT, self._scale, out=models.newest.view(by_core))
+            newest = models.newest
+            if by_core is not None:  # a view of a single machine would take time for nothing
+                activation, newest = activation.view(by_core), newest.view(by_core)
+            self._add_product(inputs, activation.mT, self._recurrent, out=synapse.first(tick))
+            torch.addcmul(self._shift, synapse.run(tick).mT, self._scale, out=newest)
             activation = models.tick()
 
     def _reset(self, rows: Sequence[int]) -> Float[Tensor, "CD B"]:

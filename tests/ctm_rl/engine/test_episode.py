@@ -93,6 +93,23 @@ def test_fast_unroll_equals_ticking_one_by_one_in_single_precision(case: dict[st
     assert_equal_paths(case, 0.25, torch.float32, value=1e-5, grad=1e-4)
 
 
+@pytest.mark.parametrize(("num_steps", "num_ticks", "where"), [(20, 2, 8), (17, 1, 16), (33, 1, 32), (9, 1, 0)])
+def test_fast_unroll_of_a_single_row_equals_ticking_one_by_one(num_steps: int, num_ticks: int, where: int) -> None:
+    # with one row, rows before neurons and neurons before rows are the same memory
+    core, _, state = make({"num_ticks": num_ticks}, torch.float64)
+    state = CoreState._make(None if part is None else part[:1].detach().requires_grad_() for part in state)
+    generator = torch.Generator().manual_seed(35)
+    features = torch.randn(num_steps, 1, F, generator=generator, dtype=torch.float64, requires_grad=True)
+    is_first = torch.zeros(num_steps, 1, dtype=torch.bool)
+    is_first[where] = True
+    slow, slow_grads = run(one_by_one, core, features, is_first, state)
+    fast, fast_grads = run(unroll, core, features, is_first, state)
+    for one, two in zip(slow, fast, strict=True):
+        assert (one - two).abs().max() <= 1e-12
+    for one, two in zip(slow_grads, fast_grads, strict=True):
+        assert (one - two).norm() <= 1e-10 * one.norm() + 1e-12
+
+
 def test_fast_unroll_leaves_no_trace_of_a_state_it_replaces() -> None:
     for window in (False, True):
         core, features, state = make({"sync_window": window}, torch.float64)
