@@ -33,10 +33,11 @@ from ctm_rl.machine.halting import CoreTicking, Ticking
 from ctm_rl.machine.recorder import Recorder
 from ctm_rl.machine.state import AnyState, CoreState
 
-_LARGEST_SIDE_BY_SIDE = 4096
-"""Neurons times rows up to which two machines side by side are faster than one after the other: 0.75 to 0.95 times as
-long up to here, as long at twice of it, then up to 1.3 times, since both no longer fit into a core's cache (16 steps of
-2 ticks forward and back, one thread of an AMD EPYC with 1 MB of cache for each core)."""
+_MOST_SIDE_BY_SIDE = 256, 4096
+"""Neurons of one machine, and neurons times rows, up to which two machines side by side are faster than one after the
+other on a CPU. Forward and back they take 0.75 to 0.95 times as long up to here (16 or 32 steps of 2 ticks, 64 to 256
+neurons, one thread of an AMD EPYC with 1 MB of cache for each core). With twice as many rows it is equal, beyond that
+up to 1.3 times, since both do not fit into the cache; with 512 neurons 1.2 times, since weights are copied."""
 
 
 def runs_in_buffers(core: object, device_type: str) -> TypeGuard[CTMCore]:
@@ -45,7 +46,7 @@ def runs_in_buffers(core: object, device_type: str) -> TypeGuard[CTMCore]:
 
 
 class EpisodeDispatch:
-    """Runs the core of a policy over T environment steps of K ticks.
+    """Runs the core of a policy over T environment steps of K ticks, or those of actor and critic.
 
     Args:
         config: of the policy: its ticks, whether the state is carried, whether a CUDA graph is to be captured.
@@ -122,12 +123,12 @@ class EpisodeDispatch:
         Returns:
             For each core what ``run`` returns; ``None``: run one after the other.
         """
-        config, is_recording = self._config, torch.is_grad_enabled()
-        is_plain = config.is_state_carried and not torch.is_autocast_enabled(is_first.device.type)
-        is_long = is_recording or len(is_first) > 1
-        is_captured = self._captured is not None and is_recording
-        is_small = config.num_neurons * is_first.shape[1] <= _LARGEST_SIDE_BY_SIDE and is_first.device.type == "cpu"
-        if not is_plain or not is_long or is_captured or not is_small or not can_run_side_by_side(cores):
+        config, device_type = self._config, states[0][0].device.type
+        is_plain = config.is_state_carried and not torch.is_autocast_enabled(device_type)
+        is_long = torch.is_grad_enabled() or len(is_first) > 1
+        most_neurons, most_values = _MOST_SIDE_BY_SIDE
+        is_small = config.num_neurons <= most_neurons and config.num_neurons * is_first.shape[1] <= most_values
+        if device_type != "cpu" or not (is_plain and is_long and is_small and can_run_side_by_side(cores)):
             return None
         read = partial(_dense, encode) if project is None else project
         return unroll_side_by_side(cores, read, is_first, cast(Any, states), ticks)

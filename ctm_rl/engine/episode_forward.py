@@ -2,7 +2,8 @@
 
 Several machines of one shape can run side by side as one, which takes less time than one after the other: neurons of
 all C lie one after the other ([C D, ...]), and each has dense layers of its own ([C, E, D]). With a single one there is
-no axis C ([E, D]); ``engine.side_by_side`` joins and splits them.
+no axis C ([E, D]). P terms and S synchronised neurons are those of all machines. ``engine.side_by_side`` joins and
+splits them.
 
 Histories lie in one sliding buffer (``engine.unrolled_neuron_models``). In a row that starts an episode, the learned
 start history is written over the last M places; when a backward pass will follow, the overwritten values are stored.

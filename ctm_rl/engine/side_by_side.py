@@ -1,8 +1,9 @@
 """Machines of one configuration, run side by side as one: an actor's core and its critic's.
 
-Small machines take their time for the number of operations rather than for arithmetic. Side by side, all neurons lie
-one after the other, so that an operation on neurons is one for all machines; dense layers are batched products
-(``engine.episode_forward``). Values and gradients are those of one machine after the other.
+Most of a small machine's time is the fixed cost of each operation, not arithmetic. Side by side, all neurons lie one
+after the other, so that an operation on neurons is one for all machines; dense layers are batched products
+(``engine.episode_forward``). Values and gradients are those of one machine after the other. Since all are one node of
+the autograd graph, a backward pass from the results of one of them computes the gradients of all, which are then 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,13 +23,13 @@ from ctm_rl.machine.state import CoreState
 Tree = TypeVar("Tree")
 
 _OF_EACH = {"recurrent", "scale", "shift", "second", "second_bias"}
-"""Weights that are not a neuron's own: they get an axis of machines."""
+"""Fields of the synapse: they get a first axis of machines. All others are concatenated along neurons or terms."""
 
 
 def can_run_side_by_side(cores: Sequence[object]) -> TypeGuard[Sequence[CTMCore]]:
     """Whether these are machines of one configuration that ``engine.episode`` can unroll."""
     machines = [core for core in cores if isinstance(core, CTMCore) and can_unroll(core)]
-    return len(machines) == len(cores) and len({core.config for core in machines}) == 1
+    return len(machines) == len(cores) and all(core.config == machines[0].config for core in machines)
 
 
 def unroll_side_by_side(
@@ -73,7 +74,7 @@ def _fold(cores: Sequence[CTMCore]) -> FoldedWeights:
 
 
 def _join(trees: Sequence[Tree], join: Callable[[Any], Tensor] = torch.cat) -> Tree:
-    """Joins the tensors of equal trees along the axis of neurons or terms, which is the first."""
+    """Joins the tensors of trees of one structure; by default along their first axis, that of neurons or terms."""
     leaves = zip(*map(flatten, trees), strict=True)
     return unflatten(structure_of(trees[0]), [None if parts[0] is None else join(parts) for parts in leaves])
 

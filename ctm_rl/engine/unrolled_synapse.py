@@ -134,7 +134,7 @@ class BlockSynapseForward:
         return self._norms(block, gate(self._halves, self._gates[block][tick], self._gated[block][tick]))
 
     def keep(self, num_rows: int) -> None:
-        """Continues with fewer rows, where nothing is recorded."""
+        """Continues with fewer rows of a single machine, where nothing is recorded."""
         self._gated, self._gates = _first_rows(self._gated, num_rows), _first_rows(self._gates, num_rows)
         self._dense_out = self._dense_out[:num_rows]
         self._halves = self._dense_out.chunk(2, 1)

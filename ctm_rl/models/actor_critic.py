@@ -98,7 +98,9 @@ class ActorCritic(nn.Module):
                 and are NaN.
 
         Returns:
-            Logits [T, B, A], values [T, B], what the heads read [T, B, P], and the state after the last step.
+            Logits [T, B, A], values [T, B], what the heads read [T, B, P], and the state after the last step. Logits
+            and values may come from one node of the autograd graph, also with two cores: sum their losses for one
+            backward pass.
         """
         shape = is_first.shape
         # no nested functions: their annotations would be evaluated at every step

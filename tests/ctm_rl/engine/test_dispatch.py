@@ -91,7 +91,8 @@ def test_episodes_take_the_first_path_that_applies(
         ({}, "many rows", False),  # slower
         ({"is_state_carried": False}, "learning", False),
         ({"dropout": 0.1}, "learning", False),
-        ({"use_graph": True}, "learning", False),
+        ({"num_neurons": 300}, "learning", False),  # slower
+        ({"use_graph": True}, "learning", True),  # a CPU has no graphs
         ({"kind": "lstm"}, "learning", False),
         ({"kind": "mlp"}, "learning", False),
     ],
