@@ -33,7 +33,7 @@ from ctm_rl.machine.halting import CoreTicking, Ticking
 from ctm_rl.machine.recorder import Recorder
 from ctm_rl.machine.state import AnyState, CoreState
 
-_MOST_SIDE_BY_SIDE = 256, 4096
+_MOST_NEURONS, _MOST_ACTIVATIONS = 256, 4096
 """Neurons of one machine, and neurons times rows, up to which two machines side by side are faster than one after the
 other on a CPU. Forward and back they take 0.75 to 0.95 times as long up to here (16 or 32 steps of 2 ticks, 64 to 256
 neurons, one thread of an AMD EPYC with 1 MB of cache for each core). With twice as many rows it is equal, beyond that
@@ -79,8 +79,7 @@ class EpisodeDispatch:
         Returns:
             What the heads read after each step, [T, B, P], and the state after the last one.
         """
-        config, is_recording = self._config, torch.is_grad_enabled()
-        is_plain = config.is_state_carried and not torch.is_autocast_enabled(state[0].device.type)
+        config, is_recording, is_plain = self._config, torch.is_grad_enabled(), self._is_plain(state[0].device.type)
         is_captured = self._captured is not None and is_recording
         if project is not None and is_plain and not is_captured and can_unroll(core):
             ctm = cast(CTMCore, core)
@@ -110,7 +109,7 @@ class EpisodeDispatch:
         states: Sequence[AnyState],
         ticks: Sequence[int] | None,
     ) -> list[tuple[Float[Tensor, "T B P"], CoreState]] | None:
-        """Runs several cores on the same features, if they are small machines on CPUs, which is faster there.
+        """Runs several cores on the same features as one, if they are machines so small that it is faster, on a CPU.
 
         Args:
             cores: actor and critic, always the same.
@@ -123,15 +122,19 @@ class EpisodeDispatch:
         Returns:
             For each core what ``run`` returns; ``None``: run one after the other.
         """
-        config, device_type = self._config, states[0][0].device.type
-        is_plain = config.is_state_carried and not torch.is_autocast_enabled(device_type)
+        num_neurons, device_type = self._config.num_neurons, states[0][0].device.type
         is_long = torch.is_grad_enabled() or len(is_first) > 1
-        most_neurons, most_values = _MOST_SIDE_BY_SIDE
-        is_small = config.num_neurons <= most_neurons and config.num_neurons * is_first.shape[1] <= most_values
-        if device_type != "cpu" or not (is_plain and is_long and is_small and can_run_side_by_side(cores)):
+        is_small = num_neurons <= _MOST_NEURONS and num_neurons * is_first.shape[1] <= _MOST_ACTIVATIONS
+        if device_type != "cpu" or not (self._is_plain(device_type) and is_long and is_small):
+            return None
+        if not can_run_side_by_side(cores):
             return None
         read = partial(_dense, encode) if project is None else project
         return unroll_side_by_side(cores, read, is_first, cast(Any, states), ticks)
+
+    def _is_plain(self, device_type: str) -> bool:
+        """Whether the engine's paths apply: the state is carried from step to step, and autocast is off."""
+        return self._config.is_state_carried and not torch.is_autocast_enabled(device_type)
 
 
 def _dense(encode: Callable[[], Tensor], weight: Tensor, bias: Tensor) -> Tensor:

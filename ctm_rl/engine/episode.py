@@ -146,7 +146,7 @@ def unroll_inputs(
     """
     resets = resets_of(is_first)
     steps = EpisodeSteps.of(resets, each_step(core.config.num_ticks if ticks is None else ticks, inputs))
-    sync, last = run_episode(folded, inputs, steps, episode_state(core, state, resets[0]), core.config.history_length)
+    sync, last = run_episode(folded, inputs, steps, episode_state(core, state, resets[0]))
     return sync, state_of(last)
 
 
@@ -155,19 +155,19 @@ def run_episode(
     inputs: Float[Tensor, "T *C B E"],
     steps: EpisodeSteps,
     state: EpisodeState,
-    history_length: int,
 ) -> tuple[Float[Tensor, "T B P"], EpisodeState]:
     """Runs the ticks of some environment steps as one autograd node; of one machine, or of several side by side.
 
     Args:
         folded: the parameters.
-        inputs: what the features of every step send into the first dense layer.
-        steps: which rows start an episode with each step, and how many ticks it has.
-        state: the state before the first step.
-        history_length: M.
+        inputs: what the features of every step send into the first dense layer, [T, B, E], or [T, C, B, E] for C
+            machines.
+        steps: which of the B rows start an episode with each of the T steps, and how many ticks it has.
+        state: the state before the first step, with rows last.
 
     Returns:
-        The output sync after each step, and the state after the last one.
+        The output sync after each step, [T, B, P], that of C machines one after the other, and the state after the last
+        step, with rows last.
     """
     weights = folded.weights
     given = state, weights
@@ -177,7 +177,7 @@ def run_episode(
     post_history = None
     if isinstance(weights.sync, WindowWeights):
         alpha = sums
-        beta = folded.window_beta(history_length).to(alpha.dtype)[:, None]
+        beta = folded.window_beta().to(alpha.dtype)[:, None]
         assert state.post_history is not None
         recent = torch.cat((state.post_history.transpose(0, 1), synced))  # [M + L, S, B]
         post_history = _last_window(recent, weights.sync.fresh, steps)
@@ -188,7 +188,7 @@ def run_episode(
 
 
 def state_of(last: EpisodeState) -> CoreState:
-    """A state with rows first, as everybody else has it."""
+    """A state with rows first, as ``machine.core`` has it, from one with rows last."""
     post_history = None if last.post_history is None else last.post_history.permute(2, 0, 1)
     return CoreState(last.history.permute(2, 0, 1), last.activation.T, last.alpha.T, last.beta.T, post_history)
 
@@ -215,8 +215,9 @@ class FoldedWeights(NamedTuple):
         second = None if weights.second is None else weights.second.mT.contiguous().mT
         return self._replace(weights=weights._replace(recurrent=weights.recurrent.mT.contiguous().mT, second=second))
 
-    def window_beta(self, length: int) -> Float[Tensor, " P"]:
+    def window_beta(self) -> Float[Tensor, " P"]:
         """Windowed only: the decayed count of M ticks, always the same."""
+        length = self.weights.start_history.shape[1]
         return age_weights(self.weights.sync.decay, length).sum(-1)
 
 

@@ -22,8 +22,8 @@ from ctm_rl.machine.state import CoreState
 
 Tree = TypeVar("Tree")
 
-_OF_EACH = {"recurrent", "scale", "shift", "second", "second_bias"}
-"""Fields of the synapse: they get a first axis of machines. All others are concatenated along neurons or terms."""
+_STACKED = {"recurrent", "scale", "shift", "second", "second_bias"}
+"""Fields of ``EpisodeWeights`` with a first axis of machines; all others are concatenated along neurons or terms."""
 
 
 def can_run_side_by_side(cores: Sequence[object]) -> TypeGuard[Sequence[CTMCore]]:
@@ -51,13 +51,12 @@ def unroll_side_by_side(
     Returns:
         For each machine what ``engine.episode.unroll`` returns.
     """
-    config = cores[0].config
     folded = _fold(cores)
     inputs = project(folded.features, folded.bias).unflatten(-1, (len(cores), -1)).transpose(1, 2)  # [T, C, B, E]
     resets = resets_of(is_first)
-    steps = EpisodeSteps.of(resets, each_step(config.num_ticks if ticks is None else ticks, inputs))
+    steps = EpisodeSteps.of(resets, each_step(cores[0].config.num_ticks if ticks is None else ticks, inputs))
     before = [episode_state(core, state, resets[0]) for core, state in zip(cores, states, strict=True)]
-    sync, last = run_episode(folded, inputs, steps, _join(before), config.history_length)
+    sync, last = run_episode(folded, inputs, steps, _join(before))
     return list(zip(sync.chunk(len(cores), -1), map(state_of, _split(last, before)), strict=True))
 
 
@@ -65,7 +64,7 @@ def _fold(cores: Sequence[CTMCore]) -> FoldedWeights:
     """Brings the parameters of all machines into the form that the ticks need, with gradient."""
     each = [fold(core) for core in cores]
     weights = {
-        name: _join([getattr(folded.weights, name) for folded in each], torch.stack if name in _OF_EACH else torch.cat)
+        name: _join([getattr(folded.weights, name) for folded in each], torch.stack if name in _STACKED else torch.cat)
         for name in EpisodeWeights._fields
     }
     features, bias = (_join([getattr(folded, name) for folded in each]) for name in ("features", "bias"))

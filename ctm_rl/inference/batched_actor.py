@@ -407,7 +407,7 @@ class _BufferedTicking:
         self._episode = EpisodeForward(folded.weights, folded.pairs, episode_state(core, state), self._room)
         self._alpha, self._beta = state.alpha.T, state.beta.T
         if core.config.sync_window:
-            beta = folded.window_beta(core.config.history_length)
+            beta = folded.window_beta()
             self._beta = beta.to(state.beta.dtype)[:, None].expand_as(self._beta)
 
     @property

@@ -1,6 +1,7 @@
 """Which path runs the ticks; that all paths are equal is tested with each of them."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from ctm_rl.config import AnswerConfig, PolicyConfig
 from ctm_rl.engine import dispatch
 from ctm_rl.engine.cuda_graph import CapturedAnswers, CapturedUnrolls
 from ctm_rl.machine.halting import CoreTicking
-from ctm_rl.models.actor_critic import ActorCritic
+from ctm_rl.models.actor_critic import ActorCritic, Unrolled
 from ctm_rl.models.answering import ContinuousThoughtMachine
 from ctm_rl.spaces.actions import Choices
 from ctm_rl.spaces.observations import grid_layout, vector_layout
@@ -46,6 +47,27 @@ EPISODE_CASES: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
+def prepare(situation: str, changes: dict[str, Any]) -> tuple[ActorCritic, Callable[..., Unrolled]]:
+    """A policy, and what unrolls it in a situation, from the functions that make its states."""
+    layout = grid_layout(4, 3) if situation == "grid" else vector_layout(4)
+    agent = ActorCritic(dataclasses.replace(POLICY, **changes), layout, Choices(sizes=(2,)))
+    num_steps, num_rows = 1 if situation == "one step" else T, 400 if situation == "many rows" else B
+    shape = num_steps, num_rows, *layout.shape
+    observations = torch.zeros(shape, dtype=torch.uint8) if situation == "grid" else torch.randn(shape)
+    is_first = torch.zeros(num_steps, num_rows, dtype=torch.bool)
+    ticks = [1, 2, 1, 1, 2] if situation == "random ticks" else None
+
+    def unroll(initial_state: Any, initial_critic_state: Any = lambda num_rows: None) -> Unrolled:
+        with (
+            torch.set_grad_enabled(situation not in ("several steps", "one step")),
+            torch.autocast("cpu", torch.bfloat16, enabled=situation == "autocast"),
+        ):
+            state, critic_state = initial_state(num_rows), initial_critic_state(num_rows)
+            return agent.unroll(observations, is_first, state, ticks, critic_state=critic_state)
+
+    return agent, unroll
+
+
 @pytest.mark.parametrize(("changes", "situation", "expected"), EPISODE_CASES, ids=str)
 def test_episodes_take_the_first_path_that_applies(
     changes: dict[str, Any], situation: str, expected: str, monkeypatch: pytest.MonkeyPatch
@@ -62,19 +84,8 @@ def test_episodes_take_the_first_path_that_applies(
         return spy("captured", dispatch.step_through)(core, *arguments, POLICY.num_ticks)
 
     monkeypatch.setattr(CapturedUnrolls, "run", captured)
-    is_grid = situation == "grid"
-    layout = grid_layout(4, 3) if is_grid else vector_layout(4)
-    agent = ActorCritic(dataclasses.replace(POLICY, **changes), layout, Choices(sizes=(2,)))
-    num_steps = 1 if situation == "one step" else T
-    shape = num_steps, B, *layout.shape
-    observations = torch.zeros(shape, dtype=torch.uint8) if is_grid else torch.randn(shape)
-    is_first, state = torch.zeros(num_steps, B, dtype=torch.bool), agent.initial_state(B)
-    ticks = [1, 2, 1, 1, 2] if situation == "random ticks" else None
-    with (
-        torch.set_grad_enabled(situation not in ("several steps", "one step")),
-        torch.autocast("cpu", torch.bfloat16, enabled=situation == "autocast"),
-    ):
-        agent.unroll(observations, is_first, state, ticks)
+    agent, unroll = prepare(situation, changes)
+    unroll(agent.initial_state)
     assert taken[0] == expected
     assert set(taken) <= {expected, "step_through"}  # what stands in for a graph
 
@@ -103,25 +114,15 @@ def test_actor_and_critic_run_side_by_side_where_they_can(
 ) -> None:
     runs, run = [], dispatch.unroll_side_by_side
     monkeypatch.setattr(dispatch, "unroll_side_by_side", lambda *given: (runs.append(1), run(*given))[1])
-    is_grid = situation == "grid"
-    layout = grid_layout(4, 3) if is_grid else vector_layout(4)
-    agent = ActorCritic(dataclasses.replace(POLICY, critic="own", **changes), layout, Choices(sizes=(2,)))
-    num_steps, num_rows = 1 if situation == "one step" else T, 400 if situation == "many rows" else B
-    shape = num_steps, num_rows, *layout.shape
-    observations = torch.zeros(shape, dtype=torch.uint8) if is_grid else torch.randn(shape)
-    is_first, state = torch.zeros(num_steps, num_rows, dtype=torch.bool), agent.initial_state(num_rows)
-    ticks = [1, 2, 1, 1, 2] if situation == "random ticks" else None
-    with (
-        torch.set_grad_enabled(situation not in ("several steps", "one step")),
-        torch.autocast("cpu", torch.bfloat16, enabled=situation == "autocast"),
-    ):
-        critic_state = agent.initial_critic_state(num_rows)
-        unrolled = agent.unroll(observations, is_first, state, ticks, critic_state=critic_state)
-        policy_alone = agent.unroll(observations, is_first, state, ticks)
+    agent, unroll = prepare(situation, {"critic": "own", **changes})
+    generator = torch.get_rng_state()  # dropout draws the same again
+    found = unroll(agent.initial_state, agent.initial_critic_state)
     assert runs == [1] * expected
-    if not agent.config.dropout:
-        torch.testing.assert_close(unrolled.logits, policy_alone.logits)
-    assert unrolled.values.isfinite().all()
+    monkeypatch.setattr(dispatch, "can_run_side_by_side", lambda cores: False)
+    torch.set_rng_state(generator)
+    alone = unroll(agent.initial_state, agent.initial_critic_state)
+    assert runs == [1] * expected
+    torch.testing.assert_close(found, alone)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ctm_rl.machine.core import CTMCore
 from ctm_rl.machine.recurrent_baselines import LSTMCore
 from ctm_rl.machine.state import CoreState
 
-T, B, F = 9, 4, 6
+T, B, F = 17, 4, 6
 SMALL = CoreConfig(
     num_neurons=19, nlm_hidden_dim=3, num_output_sync_neurons=4, num_synapse_blocks=2, pairing="last-first",
     history_length=3,
@@ -31,7 +31,7 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
-def make(case: dict[str, Any], count: int, dtype: torch.dtype) -> tuple[list[CTMCore], list[CoreState]]:
+def make(case: dict[str, Any], count: int, num_rows: int, dtype: torch.dtype) -> tuple[list[CTMCore], list[CoreState]]:
     """Cores that differ in every parameter, each with a state from somewhere."""
     torch.manual_seed(41)
     cores, states = [], []
@@ -45,7 +45,7 @@ def make(case: dict[str, Any], count: int, dtype: torch.dtype) -> tuple[list[CTM
         states.append(
             CoreState._make(
                 None if part is None else (part.detach() + 0.5 * torch.rand_like(part)).requires_grad_()
-                for part in cores[-1].initial_state(B)
+                for part in cores[-1].initial_state(num_rows)
             )
         )
     return cores, states
@@ -67,23 +67,25 @@ def side_by_side(cores: list[CTMCore], features: Tensor, is_first: Tensor, state
 
 
 @pytest.mark.parametrize(
-    ("case", "count", "dtype", "value", "share"),
+    ("case", "count", "num_rows", "dtype", "value", "share"),
     [
-        *((case, count, torch.float64, 1e-12, 1e-10) for case in CASES for count in (2, 3)),
-        *((case, 2, torch.float32, 1e-5, 1e-4) for case in (CASES[0], CASES[3])),
+        *((case, count, B, torch.float64, 1e-12, 1e-10) for case in CASES for count in (2, 3)),
+        *((case, 2, 1, torch.float64, 1e-12, 1e-10) for case in CASES),
+        *((case, 2, B, torch.float32, 1e-5, 1e-4) for case in (CASES[0], CASES[3])),
     ],
     ids=str,
 )
 def test_machines_side_by_side_equal_each_alone(
-    case: dict[str, Any], count: int, dtype: torch.dtype, value: float, share: float
+    case: dict[str, Any], count: int, num_rows: int, dtype: torch.dtype, value: float, share: float
 ) -> None:
-    cores, states = make(case, count, dtype)
+    cores, states = make(case, count, num_rows, dtype)
     generator = torch.Generator().manual_seed(42)
-    features = torch.randn(T, B, F, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
-    is_first = torch.rand(T, B, generator=generator) < 0.25
+    features = torch.randn(T, num_rows, F, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    is_first = torch.rand(T, num_rows, generator=generator) < 0.25
+    is_first[-1] = True  # with one tick a step the first of a chunk
     leaves = [features, *(part for state in states for part in parts(state))]
     leaves += [parameter for core in cores for parameter in core.parameters()]
-    for ticks in (None, [1, 3, 2, 2, 1, 1, 4, 1, 2]):
+    for ticks in (None, [1, 3, 2, 2, 1, 1, 4, 1, 2, 1, 1, 3, 1, 2, 1, 1, 2]):
         found = []
         for path in (one_after_the_other, side_by_side):
             outputs = [

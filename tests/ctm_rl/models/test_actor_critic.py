@@ -137,12 +137,13 @@ def test_a_critic_of_its_own_shares_the_encoder_alone(kind: str) -> None:
     moved = {
         name.partition(".")[0]
         for name, parameter in agent.named_parameters()
-        if parameter.grad is not None and parameter.grad.any()
+        if parameter.grad is not None and (kind != "ctm" or parameter.grad.any())  # 0 where both cores are one node
     }
     assert moved == {"encoder", "critic_core", "value"}
-    # Without its state the policy acts the same, but for the order of sums: both cores run side by side.
+    # Without its state the policy acts the same; machines side by side may sum in another order.
     alone = agent.unroll(observations, is_first, agent.initial_state(B))
-    torch.testing.assert_close(alone.logits, unrolled.logits, rtol=1e-6, atol=1e-6)
+    rounding = 1e-6 if kind == "ctm" else 0.0
+    torch.testing.assert_close(alone.logits, unrolled.logits, rtol=rounding, atol=rounding)
     assert alone.values.isnan().all()
     assert alone.critic_state is None
 
